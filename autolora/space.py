@@ -1,0 +1,231 @@
+"""The search space, a point in it, and the scaling-law coordinates in which all variants look alike.
+
+Notation: ``s`` is the factor in ``y = W x + s B A x``; ``r`` the rank; ``b`` the global batch size; ``eta`` the learning rate.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+AUTO_LEARNING_RATE = (1e-6, 1e-1)
+ALPHA_EMPIRICAL = 256.0
+"""alpha0 of LoRA-alpha's empirical law, alpha = alpha0 sqrt(r), for models of hidden size in the thousands."""
+
+
+class Range(BaseModel):
+    """A log-uniform interval, both ends included."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    low: float = Field(gt=0, allow_inf_nan=False)
+    high: float = Field(gt=0, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Range:
+        if not self.low < self.high:
+            raise ValueError(f"the range ({self.low:g}, {self.high:g}) is empty: low must be below high")
+        return self
+
+    def contains(self, value: float) -> bool:
+        return self.low * (1 - 1e-9) <= value <= self.high * (1 + 1e-9)
+
+    def clip(self, value: float) -> float:
+        return min(max(value, self.low), self.high)
+
+
+def _as_range(value: Any, kinds: type | tuple[type, ...]) -> Any:
+    if isinstance(value, kinds) and len(value) == 2 and all(isinstance(v, (int, float)) for v in value):
+        return {"low": value[0], "high": value[1]}
+    return value
+
+
+def _learning_rate(value: Any) -> Any:
+    """Two numbers are a range, in Python and in YAML alike."""
+    return _as_range(value, (tuple, list))
+
+
+def _alpha(value: Any) -> Any:
+    """A tuple is a range, a list is a set of choices."""
+    return _as_range(value, tuple)
+
+
+def _choices(value: Any) -> Any:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return [value]
+    return sorted(set(value)) if isinstance(value, (list, tuple)) and all(isinstance(v, int) for v in value) else value
+
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Choices = Annotated[list[Annotated[int, Field(ge=1)]], BeforeValidator(_choices), Field(min_length=1)]
+
+
+class Space(BaseModel):
+    """What is searched.
+
+    Args:
+        learning_rate: ``(low, high)`` searched on a log scale, one number (pinned), a list of three or more choices,
+            or ``"auto"``: 1e-6 to 1e-1.
+        batch_size: choices of the global batch size (examples per optimiser step).
+        rank: choices of the rank r.
+        alpha: ``"law"`` (the square-root law of LoRA-alpha), ``"rank"`` (alpha = r, so s = 1), a number, a list of
+            choices, or ``(low, high)``. Variants whose factors already carry the scale ignore ``"law"``, lists and
+            ranges: there alpha is redundant with the learning rate and stays at r.
+        hidden_size: width of the model. With it ``alpha="law"`` is analytic, sqrt(3 n r); without, 256 sqrt(r).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    learning_rate: Annotated[Range | Positive | list[Positive] | Literal["auto"], BeforeValidator(_learning_rate)] = (
+        "auto"
+    )
+    batch_size: Choices = Field(default=[16, 64], validate_default=True)
+    rank: Choices = Field(default=[8, 32], validate_default=True)
+    alpha: Annotated[
+        Literal["law", "rank"] | Range | Positive | Annotated[list[Positive], Field(min_length=1)],
+        BeforeValidator(_alpha),
+    ] = "law"
+    hidden_size: int | None = Field(default=None, ge=1)
+
+    @property
+    def learning_rates(self) -> Range | list[float]:
+        """The searched learning rates with ``"auto"`` resolved: a Range, or a list of choices."""
+        if self.learning_rate == "auto":
+            low, high = AUTO_LEARNING_RATE
+            return Range(low=low, high=high)
+        if isinstance(self.learning_rate, Range):
+            return self.learning_rate
+        if isinstance(self.learning_rate, list):
+            return sorted(set(self.learning_rate))
+        assert not isinstance(self.learning_rate, str)
+        return [float(self.learning_rate)]
+
+    def alphas(self, traits: Traits, rank: int) -> Range | list[float]:
+        """The alphas searched for a variant at this rank: a Range, or a list of choices (one where it is pinned)."""
+        if self.alpha == "rank":
+            return [float(rank)]
+        if isinstance(self.alpha, float):
+            return [self.alpha]
+        if self.alpha == "law":
+            return [traits.law_alpha(rank, self.hidden_size)]
+        if traits.alpha_redundant:
+            return [float(rank)]
+        assert not isinstance(self.alpha, str)
+        return self.alpha if isinstance(self.alpha, Range) else sorted(set(self.alpha))
+
+    def enumerate(self, traits: Traits) -> Iterator[Config] | None:
+        """Every configuration of a finite space, or None where a learning rate or alpha is continuous."""
+        rates = self.learning_rates
+        if isinstance(rates, Range) or isinstance(self.alphas(traits, self.rank[0]), Range):
+            return None
+        return (
+            Config(learning_rate=eta, batch_size=b, rank=r, alpha=alpha)
+            for r, b, eta in product(self.rank, self.batch_size, rates)
+            for alpha in self.alphas(traits, r)  # type: ignore[union-attr]
+        )
+
+
+@dataclass(frozen=True, order=True)
+class Config:
+    """One setting of the searched hyperparameters.
+
+    Attributes:
+        learning_rate: peak of the schedule.
+        batch_size: examples per optimiser step, whatever fits the device at once.
+        rank: r.
+        alpha: numerator of the scaling; s = alpha / r, or alpha / sqrt(r) for rank-stabilised variants.
+    """
+
+    learning_rate: float
+    batch_size: int
+    rank: int
+    alpha: float
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "learning_rate": self.learning_rate,
+            "batch_size": self.batch_size,
+            "rank": self.rank,
+            "alpha": self.alpha,
+        }
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What the scaling laws need to know of a variant.
+
+    Attributes:
+        exponent: p in "eta s^p sqrt(r) is about constant".
+        shift: log10 of the variant's best learning rate relative to plain LoRA's at s = 1.
+        shift_sd: standard deviation of that shift, in decades.
+        rank_stabilised: s = alpha / sqrt(r) instead of alpha / r.
+        alpha_redundant: under Adam, alpha only rescales the learning rate: the pair is never searched together.
+        kaiming: A starts Kaiming-uniform, as the square-root law of alpha supposes; elsewhere the law is s = 1.
+    """
+
+    exponent: float = 1.0
+    shift: float = 0.0
+    shift_sd: float = 0.15
+    rank_stabilised: bool = False
+    alpha_redundant: bool = False
+    kaiming: bool = True
+
+    def scale(self, alpha: float, rank: int) -> float:
+        """s of ``y = W x + s B A x``."""
+        return alpha / math.sqrt(rank) if self.rank_stabilised else alpha / rank
+
+    def law_alpha(self, rank: int, hidden_size: int | None) -> float:
+        """alpha by LoRA-alpha's square-root law.
+
+        Analytic (Variant II) where the width n is known: alpha = sqrt(3 n r); empirical (Variant I) otherwise:
+        256 sqrt(r). Rank-stabilised variants get the alpha of the same s. Where A is not Kaiming-uniform the law's
+        premise fails and alpha = r is returned.
+        """
+        if not self.kaiming:
+            return float(rank)
+        factor = ALPHA_EMPIRICAL if hidden_size is None else math.sqrt(3 * hidden_size)
+        alpha = factor * math.sqrt(rank)
+        return alpha / math.sqrt(rank) if self.rank_stabilised else alpha
+
+
+@dataclass(frozen=True)
+class Coordinates:
+    """Map between configurations and scaling-law coordinates (z, w).
+
+    ``z = log10(eta s^p sqrt(r)) - q log10(b) - shift - centre``, with p and the shift from the variant's traits, and
+    ``w = log2(alpha / law_alpha(r))``. In them the good region of every variant, rank and batch size lies near z = 0.
+
+    Attributes:
+        centre: log10(eta) of plain LoRA's best at s = r = b = 1.
+        hidden_size: the width that ``law_alpha`` uses, or None.
+        batch_exponent: q in eta ~ b^q; 1/2 is the rule of Adam.
+    """
+
+    centre: float
+    hidden_size: int | None = None
+    batch_exponent: float = field(default=0.5)
+
+    def _log_rate_at_origin(self, traits: Traits, batch_size: int, rank: int, alpha: float) -> float:
+        return (
+            self.centre
+            + traits.shift
+            + self.batch_exponent * math.log10(batch_size)
+            - traits.exponent * math.log10(traits.scale(alpha, rank))
+            - 0.5 * math.log10(rank)
+        )
+
+    def z(self, traits: Traits, config: Config) -> float:
+        origin = self._log_rate_at_origin(traits, config.batch_size, config.rank, config.alpha)
+        return math.log10(config.learning_rate) - origin
+
+    def w(self, traits: Traits, config: Config) -> float:
+        return math.log2(config.alpha / traits.law_alpha(config.rank, self.hidden_size))
+
+    def learning_rate(self, traits: Traits, z: float, batch_size: int, rank: int, alpha: float) -> float:
+        """The inverse of :meth:`z` at given batch size, rank and alpha."""
+        return 10 ** (z + self._log_rate_at_origin(traits, batch_size, rank, alpha))

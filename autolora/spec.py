@@ -1,0 +1,368 @@
+"""What to tune. One schema for YAML files, command-line flags and Python arguments; validated before anything runs."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from autolora import quickstart, variants
+from autolora.space import Space
+
+BUILTIN_METRICS = {"eval_loss": "minimize", "token_accuracy": "maximize", "exact_match": "maximize"}
+DATA_FORMATS = ("auto", "prompt_completion", "messages", "sharegpt", "alpaca", "text", "tokenized")
+Direction = Literal["minimize", "maximize"]
+
+
+class SpecError(ValueError):
+    """The specification is wrong; the message names the key, the value, and what would be right."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+
+class DataSpec(_Strict):
+    """Where the examples come from and how a row becomes text.
+
+    Args:
+        train: path of a .jsonl, .json, .csv or .parquet file, a hub id, or a ``datasets.Dataset``.
+        eval: same, for the rows that steer the search; split off ``train`` where it is not given.
+        test: same, for the rows scored once at the end; none where neither this nor ``test_size`` is given.
+        format: one of "auto", "prompt_completion", "messages", "sharegpt", "alpaca", "text", "tokenized".
+        prompt, completion: the two columns to use, for a prompt/completion table with other column names.
+        template: text of the prompt with ``{column}`` fields, for instance ``"Q: {question}\\nA: "``.
+        name: configuration name of a hub data set.
+        eval_size: number of evaluation rows; None: all of ``eval``, or a tenth of ``train`` and at most 512.
+        test_size: number of test rows; 0 with no ``test``: no test split.
+    """
+
+    train: Any
+    eval: Any = None
+    test: Any = None
+    format: Literal["auto", "prompt_completion", "messages", "sharegpt", "alpaca", "text", "tokenized"] = "auto"
+    prompt: str | None = None
+    completion: str | None = None
+    template: str | None = None
+    name: str | None = None
+    eval_size: int | None = Field(default=None, ge=1)
+    test_size: int | None = Field(default=None, ge=0)
+
+    @field_validator("train", "eval", "test")
+    @classmethod
+    def _local_files_exist(cls, value: Any) -> Any:
+        if isinstance(value, str) and Path(value).suffix in {".jsonl", ".json", ".csv", ".parquet"}:
+            path = Path(quickstart.resolve(value))
+            if not path.is_file():
+                raise ValueError(f"no such file: {path}{_nearby(path)}")
+        return value
+
+    @model_validator(mode="after")
+    def _columns_come_together(self) -> DataSpec:
+        if self.completion is None and self.prompt is not None:
+            raise ValueError("data.prompt is given without data.completion: name both columns")
+        if self.prompt is not None and self.template is not None:
+            raise ValueError("data.prompt and data.template both say how the prompt is made: give one")
+        return self
+
+
+class TrainingSpec(_Strict):
+    """How one full run trains.
+
+    Args:
+        examples: training examples of a full run; None: every training row once. More than the rows: several epochs.
+        max_length: longest example in tokens; completions are cut, rows whose prompt fills it are dropped.
+        schedule: a ``transformers.get_scheduler`` name, laid out over the full run.
+        warmup_ratio: share of the optimiser steps spent warming up.
+        weight_decay, dropout: AdamW's weight decay; dropout on the adapter's input.
+        max_grad_norm: global gradient-norm clip; 0: none.
+        micro_batch: examples in one forward pass; None: the whole batch, halved when memory runs out.
+        checkpoint_seconds: longest time between two checkpoints of a running trial.
+        device: "auto", "cpu", "cuda", "cuda:1", "mps".
+        dtype: of the frozen base: "auto" is bfloat16 on a GPU that has it, else float32.
+    """
+
+    examples: int | None = Field(default=None, ge=1)
+    max_length: int = Field(default=512, ge=8)
+    schedule: Literal["cosine", "linear", "constant", "constant_with_warmup"] = "cosine"
+    warmup_ratio: float = Field(default=0.03, ge=0, lt=1)
+    weight_decay: float = Field(default=0.0, ge=0)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    max_grad_norm: float = Field(default=1.0, ge=0)
+    micro_batch: int | None = Field(default=None, ge=1)
+    checkpoint_seconds: float = Field(default=120.0, ge=0)
+    device: str = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+
+
+class MetricSpec(_Strict):
+    """What is optimised: a built-in name, or ``module:function`` with a stated direction.
+
+    The function is called as ``function(model, tokenizer, rows)`` with the raw evaluation rows and returns a number.
+    """
+
+    name: str = "eval_loss"
+    direction: Direction | None = None
+    max_new_tokens: int = Field(default=128, ge=1, description="for exact_match")
+
+    @model_validator(mode="after")
+    def _known(self) -> MetricSpec:
+        if self.name in BUILTIN_METRICS:
+            natural = BUILTIN_METRICS[self.name]
+            if self.direction not in (None, natural):
+                raise ValueError(f"metric {self.name!r} can only be {natural}d, not {self.direction}d")
+        elif ":" not in self.name:
+            raise ValueError(
+                f"unknown metric {self.name!r}: use one of {', '.join(BUILTIN_METRICS)}, or 'module:function' "
+                "with a direction"
+            )
+        elif self.direction is None:
+            raise ValueError(f"metric {self.name!r} needs a direction: minimize or maximize")
+        return self
+
+    @property
+    def resolved_direction(self) -> Direction:
+        return self.direction or BUILTIN_METRICS[self.name]  # type: ignore[return-value]
+
+
+class BaselineSpec(_Strict):
+    """What the user runs today: trained first at full length and compared with."""
+
+    learning_rate: float = Field(gt=0, allow_inf_nan=False)
+    rank: int = Field(ge=1)
+    alpha: float = Field(gt=0, allow_inf_nan=False)
+    batch_size: int | None = Field(default=None, ge=1, description="None: the smallest batch size of the space")
+
+
+def _wrap(key: str) -> BeforeValidator:
+    return BeforeValidator(lambda value: value if isinstance(value, (Mapping, BaseModel)) else {key: value})
+
+
+class Spec(_Strict):
+    """A whole study.
+
+    Args:
+        model: path or hub id of a causal language model, or a loaded ``PreTrainedModel``.
+        data: a :class:`DataSpec`, or just the training file, hub id or ``datasets.Dataset``.
+        variants: names of registered LoRA variants.
+        space: the :class:`autolora.Space` searched.
+        training: the :class:`TrainingSpec` of one full run.
+        metric: "eval_loss", "token_accuracy", "exact_match", or a :class:`MetricSpec` for "module:function".
+        budget: full-run equivalents per variant, everything included, in total for the study.
+        rungs: fractions of a full run at which a trial is scored, ending in 1.
+        confirm: "auto" keeps min(4, floor(budget / 4)) full runs for further seeds of the finalists; 0: none.
+        baseline: what the user runs today; None: the prior's mode is trained first instead.
+        prior: "laws", or None for a uniform prior.
+        seed: all randomness derives from it.
+        storage: an Optuna storage URL; None: SQLite in the run directory.
+        revision, trust_remote_code: as in ``from_pretrained``.
+    """
+
+    model: Any
+    data: Annotated[DataSpec, _wrap("train")]
+    variants: list[str] = Field(default=["lora"], min_length=1)
+    space: Space = Space()
+    training: TrainingSpec = TrainingSpec()
+    metric: Annotated[MetricSpec, _wrap("name")] = MetricSpec()
+    budget: float = Field(default=8.0, ge=1, allow_inf_nan=False)
+    rungs: tuple[float, ...] = (1 / 9, 1 / 3, 1.0)
+    confirm: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
+    baseline: BaselineSpec | None = None
+    prior: Literal["laws"] | None = "laws"
+    seed: int = Field(default=0, ge=0)
+    storage: str | None = None
+    revision: str | None = None
+    trust_remote_code: bool = False
+
+    @field_validator("variants", mode="before")
+    @classmethod
+    def _comma_list(cls, value: Any) -> Any:
+        return [v.strip() for v in value.split(",")] if isinstance(value, str) else value
+
+    @field_validator("variants")
+    @classmethod
+    def _known_variants(cls, value: list[str]) -> list[str]:
+        for name in value:
+            variants.get(name)
+        if len(set(value)) < len(value):
+            raise ValueError(f"a variant is named twice in {value}")
+        return value
+
+    @field_validator("model")
+    @classmethod
+    def _model_path_exists(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            path = Path(quickstart.resolve(value))
+            looks_local = value.startswith((".", "/", "~")) or value.count("/") > 1
+            if looks_local and not path.expanduser().is_dir():
+                raise ValueError(f"no such model directory: {path}{_nearby(path)}")
+        return value
+
+    @field_validator("rungs")
+    @classmethod
+    def _ascending_to_one(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        ascending = all(a < b for a, b in zip(value, value[1:], strict=False))
+        if not value or value[0] <= 0 or not ascending or value[-1] != 1.0:
+            raise ValueError(f"rungs {list(value)} must ascend, start above 0 and end in 1.0, as in [0.111, 0.333, 1.0]")
+        return value
+
+    @model_validator(mode="after")
+    def _confirmation_leaves_room(self) -> Spec:
+        if isinstance(self.confirm, int) and self.confirm > self.budget - 1:
+            raise ValueError(
+                f"confirm={self.confirm} leaves nothing of budget={self.budget:g} for the baseline and the search: "
+                f"at most {int(self.budget - 1)}"
+            )
+        return self
+
+
+def load(source: str | Path | Mapping[str, Any] | None = None, **overrides: Any) -> Spec:
+    """Read and validate a specification.
+
+    Args:
+        source: a YAML file, a mapping, or None where the overrides say it all.
+        overrides: top-level keys, or dotted ones such as ``{"training.examples": 800}``; they win over the source.
+
+    Raises:
+        SpecError: naming the key, the value and what would be right.
+    """
+    if isinstance(source, (str, Path)):
+        raw = _read_yaml(Path(source))
+    else:
+        raw = dict(source or {})
+    for key, value in overrides.items():
+        _set(raw, key, value)
+    return validate(raw)
+
+
+def validate(raw: Mapping[str, Any]) -> Spec:
+    """Validate a mapping; raises :class:`SpecError`."""
+    try:
+        return Spec.model_validate(dict(raw))
+    except ValidationError as error:
+        raise SpecError(_explain(error)) from None
+
+
+def dump(spec: Spec) -> dict[str, Any]:
+    """The specification as plain YAML-able data, objects replaced by their fingerprints."""
+    raw = spec.model_dump(mode="python", exclude_none=True)
+    return json.loads(json.dumps(raw, default=_fingerprint))
+
+
+def save(spec: Spec, path: Path) -> None:
+    path.write_text(yaml.safe_dump(dump(spec), sort_keys=False))
+
+
+# The keys that may change between two starts on one run directory: they do not alter what a trial computes.
+MUTABLE = ("budget", "training.device", "training.checkpoint_seconds", "training.micro_batch")
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Human-readable differences between two dumped specifications, mutable keys left out."""
+    before, after = _flatten(old), _flatten(new)
+    return [
+        f"{key}: {before.get(key, '(not set)')} -> {after.get(key, '(not set)')}"
+        for key in sorted(before.keys() | after.keys())
+        if key not in MUTABLE and before.get(key) != after.get(key)
+    ]
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _fingerprint(value: Any) -> str:
+    """A stable name for an object given in Python, so that resuming with another one is noticed."""
+    if hasattr(value, "_fingerprint"):  # datasets.Dataset
+        return f"<dataset {value._fingerprint}>"
+    if hasattr(value, "config") and hasattr(value.config, "to_json_string"):
+        return f"<model {getattr(value, 'name_or_path', '') or type(value).__name__}>"
+    raise SpecError(f"cannot record {type(value).__name__} in spec.yaml: give a path, a hub id, a model or a Dataset")
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise SpecError(f"no such spec file: {path}{_nearby(path)}")
+    try:
+        raw = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise SpecError(f"{path} is not valid YAML: {error}") from None
+    if not isinstance(raw, dict):
+        raise SpecError(f"{path} must hold keys such as 'model:' and 'data:', not {type(raw).__name__}")
+    return raw
+
+
+def _set(raw: dict[str, Any], dotted: str, value: Any) -> None:
+    *parents, leaf = dotted.split(".")
+    node = raw
+    for parent in parents:
+        child = node.get(parent, {})
+        # data: and metric: may be a bare string, short for one of their keys
+        node[parent] = dict(child) if isinstance(child, Mapping) else {{"data": "train", "metric": "name"}[parent]: child}
+        node = node[parent]
+    node[leaf] = value
+
+
+def _nearby(path: Path) -> str:
+    """', did you mean X?' when a sibling has a similar name."""
+    if not path.parent.is_dir():
+        return ""
+    close = difflib.get_close_matches(path.name, [p.name for p in path.parent.iterdir()], n=1)
+    return f" (did you mean {path.parent / close[0]}?)" if close else ""
+
+
+def _explain(error: ValidationError) -> str:
+    """One line per mistake, in the user's terms."""
+    lines: dict[str, str] = {}
+    for item in error.errors():
+        location = [str(part) for part in item["loc"]]
+        key = ".".join(part for part in location if not _is_union_branch(part)) or "spec"
+        value = item["input"]
+        if item["type"] == "extra_forbidden":
+            known = _known_keys(location[:-1])
+            close = difflib.get_close_matches(location[-1], known, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
+            message = f"{key}: unknown key; {hint}"
+        elif item["type"] == "missing":
+            message = f"{key}: missing; it has no default"
+        elif item["type"] == "value_error":
+            message = f"{key}: {item['ctx']['error']}"
+        else:
+            message = f"{key}: {_shorten(value)} is not allowed; {item['msg'][0].lower() + item['msg'][1:]}"
+        # a union reports every branch it tried: join them on one line
+        lines[key] = f"{lines[key]}; or {message.split('; ', 1)[-1]}" if key in lines else message
+    return "\n".join(lines.values())
+
+
+def _is_union_branch(part: str) -> bool:
+    return any(mark in part for mark in ("[", "(")) or part in {"Range", "float", "int", "constrained-int"}
+
+
+def _known_keys(location: list[str]) -> list[str]:
+    model: type[BaseModel] = Spec
+    for part in location:
+        nested = {
+            "data": DataSpec,
+            "training": TrainingSpec,
+            "space": Space,
+            "metric": MetricSpec,
+            "baseline": BaselineSpec,
+        }.get(part)
+        model = nested or model
+    return list(model.model_fields)
+
+
+def _shorten(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

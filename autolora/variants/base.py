@@ -1,0 +1,123 @@
+"""What a LoRA variant is. A new one is one file in this folder: a subclass of :class:`Variant`, registered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from autolora.space import Traits
+
+if TYPE_CHECKING:
+    import torch
+    from peft import LoraConfig, PeftModel
+    from transformers import PreTrainedModel
+
+
+class VariantError(ValueError):
+    """A variant cannot be used as asked; the message names the model, layer or setting and what would be right."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One LoRA variant: how it attaches, what it trains with, how it leaves.
+
+    Subclasses override the hooks they differ in; the defaults are plain LoRA. Torch is imported inside functions, so
+    that listing variants and searching over them needs neither torch nor peft.
+
+    Attributes:
+        name: registry key.
+        title: name as published.
+        paper: where it is defined.
+        traits: what the scaling laws need to know.
+        needs: inputs of ``attach`` beyond the model: any of "gradients", "activations", "horizon".
+        export_form: "rank r", "rank 2r" or "native".
+    """
+
+    name: str
+    title: str
+    paper: str
+    traits: Traits = Traits()
+    needs: tuple[str, ...] = ()
+    export_form: str = "rank r"
+
+    def lora_config(self, rank: int, alpha: float, dropout: float, target_modules: list[str]) -> LoraConfig:
+        """The PEFT configuration of the adapter as trained."""
+        from peft import LoraConfig
+
+        return LoraConfig(
+            r=rank,
+            lora_alpha=alpha,
+            lora_dropout=dropout,
+            target_modules=target_modules,
+            use_rslora=self.traits.rank_stabilised,
+            bias="none",
+            task_type="CAUSAL_LM",
+        )
+
+    def initialise(self, model: PeftModel, seed: int, batches: Any, horizon: int | None) -> None:
+        """Overwrite the freshly injected adapter (A Kaiming-uniform, B = 0) with the variant's own start."""
+
+    def attach(
+        self,
+        model: PreTrainedModel,
+        rank: int,
+        alpha: float,
+        batches: Any = None,
+        horizon: int | None = None,
+        seed: int = 0,
+        dropout: float = 0.0,
+    ) -> PeftModel:
+        """Inject the adapter into every linear layer but the output head.
+
+        Args:
+            model: a causal language model without adapters; its layers are wrapped in place, see
+                :func:`autolora.variants.detach`.
+            rank, alpha: r, and the numerator of the scaling.
+            batches: token batches, where ``needs`` asks for gradients or activations.
+            horizon: optimiser steps of the full run, where ``needs`` asks for it.
+            seed: of the random initialisation.
+            dropout: on the adapter's input.
+
+        Returns:
+            A ``PeftModel`` whose only trainable parameters are the adapter's, in float32.
+
+        Raises:
+            VariantError: no linear layers, or a rank above a layer's size.
+        """
+        from autolora.variants.attachment import inject
+
+        return inject(self, model, rank, alpha, batches, horizon, seed, dropout)
+
+    def parameter_groups(self, model: PeftModel, learning_rate: float) -> list[dict[str, Any]]:
+        """Optimiser groups over the trainable parameters."""
+        return [{"params": [p for p in model.parameters() if p.requires_grad], "lr": learning_rate}]
+
+    def optimizer(self, model: PeftModel, learning_rate: float, weight_decay: float = 0.0) -> torch.optim.Optimizer:
+        """AdamW over :meth:`parameter_groups`, or the variant's own optimiser."""
+        import torch
+
+        groups = self.parameter_groups(model, learning_rate)
+        return torch.optim.AdamW(groups, lr=learning_rate, weight_decay=weight_decay, fused=True)
+
+    def export(self, model: PeftModel, path: str | Path) -> None:
+        """Write an adapter folder that plain PEFT loads on the *unmodified* base with the same outputs."""
+        from autolora.variants.export import save
+
+        save(model, Path(path))
+
+
+_REGISTRY: dict[str, Variant] = {}
+
+
+def register(variant: Variant) -> Variant:
+    """Add a variant to the registry; raises ``ValueError`` where the name is taken."""
+    if variant.name in _REGISTRY:
+        raise ValueError(f"a variant named {variant.name!r} is registered already")
+    _REGISTRY[variant.name] = variant
+    return variant
+
+
+def registry() -> Mapping[str, Variant]:
+    return _REGISTRY

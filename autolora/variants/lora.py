@@ -1,0 +1,5 @@
+"""LoRA (arXiv 2106.09685): W x + s B A x, A Kaiming-uniform, B = 0."""
+
+from autolora.variants.base import Variant, register
+
+register(Variant(name="lora", title="LoRA", paper="arXiv 2106.09685"))
