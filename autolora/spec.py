@@ -97,7 +97,7 @@ class TrainingSpec(_Strict):
     micro_batch: int | None = Field(default=None, ge=1)
     checkpoint_seconds: float = Field(default=120.0, ge=0)
     device: str = "auto"
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
 
 
 class MetricSpec(_Strict):

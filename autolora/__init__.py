@@ -1,0 +1,1 @@
+from autolora import variants

@@ -1,0 +1,194 @@
+"""A density over the Space: where good configurations are expected, with sampling and log_pdf.
+
+Rank and batch size are drawn from weighted choices, alpha from its choices or from the two customs (law and s = 1),
+and the learning rate from a normal in scaling-law coordinates, truncated to the searched range. A share of the mass is
+uniform over the Space, so that nothing has probability 0.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+
+from autolora.priors import laws
+from autolora.space import Config, Coordinates, Range, Space, Traits
+
+UNIFORM_SHARE = 0.1
+ALPHA_MODE_SD = 1.0
+"""Octaves around each of the two customs of alpha, the square-root law and alpha = r."""
+
+LARGE_BATCH = 128
+"""Beyond 128 to 256, larger batches lower the ceiling even when the learning rate is tuned (LR-matters)."""
+
+
+@dataclass(frozen=True)
+class Prior:
+    """Beliefs in scaling-law coordinates, shared by all variants of one model and task.
+
+    Attributes:
+        centre: expected log10 learning rate of plain LoRA at s = r = b = 1.
+        sd: its standard deviation, in decades.
+        hidden_size: width of the model, or None where unknown.
+    """
+
+    centre: float
+    sd: float
+    hidden_size: int | None = None
+
+    @classmethod
+    def from_laws(cls, hidden_size: int | None = None, examples: int | None = None) -> Prior:
+        """The prior of the scaling laws for a model of this width trained on this many examples."""
+        return cls(laws.log_centre(hidden_size, examples), laws.centre_sd(hidden_size, examples), hidden_size)
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Prior:
+        return cls(**data)
+
+    @cached_property
+    def coordinates(self) -> Coordinates:
+        return Coordinates(self.centre, self.hidden_size, laws.BATCH_EXPONENT)
+
+    def spread(self, traits: Traits, config: Config) -> float:
+        """Standard deviation of z for a variant at this alpha: model and task, variant, and the uncertain exponent."""
+        decades = math.log10(traits.scale(config.alpha, config.rank))
+        exponent = 0.0 if traits.alpha_redundant else laws.EXPONENT_SD * decades
+        return math.hypot(self.sd, traits.shift_sd, exponent)
+
+    def mode(self, space: Space, traits: Traits) -> Config:
+        """The most plausible configuration: the middle rank, the smallest batch, alpha's first custom, z = 0."""
+        rank = space.rank[(len(space.rank) - 1) // 2]
+        batch = space.batch_size[0]
+        alpha = _conventional_alpha(space, traits, rank)
+        eta = self.coordinates.learning_rate(traits, 0.0, batch, rank, alpha)
+        return Config(nearest_rate(space, eta), batch, rank, alpha)
+
+    def sample(self, rng: np.random.Generator, space: Space, traits: Traits) -> Config:
+        """Draw a configuration from the density of :meth:`log_pdf`."""
+        return self.draw(rng, space, traits)[0]
+
+    def draw(
+        self, rng: np.random.Generator, space: Space, traits: Traits, quantile: float | None = None, offset: float = 0.0
+    ) -> tuple[Config, str]:
+        """Draw a configuration, and say which part of the mixture it is from: "prior" or "uniform".
+
+        Args:
+            rng: source of randomness.
+            space: what is searched.
+            traits: of the variant.
+            quantile: position of the learning rate within the density, in (0, 1), for stratified draws; None: random.
+            offset: decades by which what was learned moves the centre.
+        """
+        quantile = float(rng.uniform()) if quantile is None else quantile
+        if rng.uniform() < UNIFORM_SHARE:
+            return uniform_sample(rng, space, traits, quantile), "uniform"
+        rank = int(rng.choice(space.rank))
+        batch = int(rng.choice(space.batch_size, p=batch_weights(space)))
+        alpha = self._sample_alpha(rng, space, traits, rank)
+        eta = self._sample_rate(rng, space, self._log_rate(traits, Config(1.0, batch, rank, alpha), offset), quantile)
+        return Config(eta, batch, rank, alpha), "prior"
+
+    @staticmethod
+    def _sample_rate(rng: np.random.Generator, space: Space, density: NormalDist, quantile: float) -> float:
+        rates = space.learning_rates
+        if isinstance(rates, list):
+            weights = np.array([density.pdf(math.log10(rate)) for rate in rates]) + 1e-12
+            return float(rng.choice(rates, p=weights / weights.sum()))
+        low, high = density.cdf(math.log10(rates.low)), density.cdf(math.log10(rates.high))
+        if high - low < 1e-9:  # the searched range lies far in a tail: its nearer end is all the prior can say
+            return nearest_rate(space, 10**density.mean)
+        return rates.clip(10 ** density.inv_cdf(min(max(low + quantile * (high - low), 1e-12), 1 - 1e-12)))
+
+    def log_pdf(self, space: Space, traits: Traits, config: Config, offset: float = 0.0) -> float:
+        """Log density over (log10 learning rate, log2 alpha, choices), the uniform share included."""
+        informed = 0.0
+        if config.batch_size in space.batch_size and config.rank in space.rank:
+            choices = float(batch_weights(space)[space.batch_size.index(config.batch_size)]) / len(space.rank)
+            rate = self._rate_density(space, traits, config, offset)
+            informed = choices * rate * self._alpha_density(space, traits, config)
+        return math.log((1 - UNIFORM_SHARE) * informed + UNIFORM_SHARE * uniform_density(space, traits, config))
+
+    def _log_rate(self, traits: Traits, config: Config, offset: float) -> NormalDist:
+        origin = self.coordinates.learning_rate(traits, offset, config.batch_size, config.rank, config.alpha)
+        return NormalDist(math.log10(origin), self.spread(traits, config))
+
+    def _rate_density(self, space: Space, traits: Traits, config: Config, offset: float) -> float:
+        density = self._log_rate(traits, config, offset)
+        rates = space.learning_rates
+        value = density.pdf(math.log10(config.learning_rate))
+        if isinstance(rates, list):
+            return value / (sum(density.pdf(math.log10(rate)) for rate in rates) + 1e-12)
+        inside = density.cdf(math.log10(rates.high)) - density.cdf(math.log10(rates.low))
+        return value / max(inside, 1e-9)
+
+    def _alpha_customs(self, space: Space, traits: Traits, rank: int) -> list[float]:
+        return [math.log2(traits.law_alpha(rank, space.hidden_size)), math.log2(rank)]
+
+    def _sample_alpha(self, rng: np.random.Generator, space: Space, traits: Traits, rank: int) -> float:
+        alphas = space.alphas(traits, rank)
+        if isinstance(alphas, list):
+            return float(rng.choice(alphas))
+        custom = float(rng.choice(self._alpha_customs(space, traits, rank)))
+        return alphas.clip(float(2 ** rng.normal(custom, ALPHA_MODE_SD)))
+
+    def _alpha_density(self, space: Space, traits: Traits, config: Config) -> float:
+        alphas = space.alphas(traits, config.rank)
+        if isinstance(alphas, list):
+            return 1.0 / len(alphas)
+        customs = self._alpha_customs(space, traits, config.rank)
+        at = math.log2(config.alpha)
+        return sum(NormalDist(custom, ALPHA_MODE_SD).pdf(at) for custom in customs) / len(customs)
+
+
+def uniform_sample(rng: np.random.Generator, space: Space, traits: Traits, quantile: float | None = None) -> Config:
+    """A configuration uniform over the choices, log-uniform over the ranges."""
+    quantile = float(rng.uniform()) if quantile is None else quantile
+    rank = int(rng.choice(space.rank))
+    batch = int(rng.choice(space.batch_size))
+    alphas = space.alphas(traits, rank)
+    alpha = _log_uniform(alphas, rng.uniform()) if isinstance(alphas, Range) else float(rng.choice(alphas))
+    rates = space.learning_rates
+    eta = _log_uniform(rates, quantile) if isinstance(rates, Range) else float(rng.choice(rates))
+    return Config(eta, batch, rank, alpha)
+
+
+def uniform_density(space: Space, traits: Traits, config: Config) -> float:
+    """Density of :func:`uniform_sample` over (log10 learning rate, log2 alpha, choices)."""
+    rates, alphas = space.learning_rates, space.alphas(traits, config.rank)
+    rate = 1 / math.log10(rates.high / rates.low) if isinstance(rates, Range) else 1 / len(rates)
+    alpha = 1 / math.log2(alphas.high / alphas.low) if isinstance(alphas, Range) else 1 / len(alphas)
+    return rate * alpha / len(space.rank) / len(space.batch_size)
+
+
+def batch_weights(space: Space) -> np.ndarray:
+    """Prior weight of each batch size: even up to 128, halved with each doubling beyond."""
+    weights = np.array([min(1.0, LARGE_BATCH / batch) for batch in space.batch_size])
+    return weights / weights.sum()
+
+
+def nearest_rate(space: Space, eta: float) -> float:
+    """The searched learning rate closest to ``eta`` on a log scale."""
+    rates = space.learning_rates
+    if isinstance(rates, Range):
+        return rates.clip(eta)
+    return min(rates, key=lambda rate: abs(math.log(rate / eta)))
+
+
+def _log_uniform(interval: Range, quantile: float) -> float:
+    return interval.clip(interval.low * (interval.high / interval.low) ** float(quantile))
+
+
+def _conventional_alpha(space: Space, traits: Traits, rank: int) -> float:
+    alphas = space.alphas(traits, rank)
+    if isinstance(alphas, Range):
+        return alphas.clip(traits.law_alpha(rank, space.hidden_size))
+    return min(alphas, key=lambda alpha: abs(math.log(alpha / traits.law_alpha(rank, space.hidden_size))))
+

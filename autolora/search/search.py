@@ -1,0 +1,283 @@
+"""Ask and tell: the search over anybody's trainer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from autolora import variants as variant_registry
+from autolora.priors.prior import Prior
+from autolora.search import brackets, verdict
+from autolora.search.policy import Done, Finish, Plan, Promote, Resume, Sample, Wait, closings, decide
+from autolora.search.sampler import Sampler
+from autolora.search.trials import Bracket, Event, Finished, Lost, Promoted, Sampled, Scored, TrialTable
+from autolora.search.verdict import Best
+from autolora.space import Config, Space
+from autolora.study import Study
+
+
+class _Wait:
+    def __repr__(self) -> str:
+        return "autolora.WAIT"
+
+
+WAIT: Final = _Wait()
+"""What ``Search.ask`` returns where nothing can be handed out until a job in flight is told."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """Train ``trial`` from ``start`` to ``stop`` (fractions of a full run), then report its score.
+
+    Attributes:
+        trial: number of the trial; the same one comes back with a larger ``stop`` when it is promoted.
+        variant, config: what to train.
+        seed: 0 for every searched trial, so that they are compared on the same data order; 1, 2, ... to confirm.
+        rung: index of ``stop`` among the rungs.
+    """
+
+    trial: int
+    variant: str
+    config: Config
+    seed: int
+    start: float
+    stop: float
+    rung: int
+
+
+class Search:
+    """Tunes LoRA variants by successive halving, given scores of partial trainings.
+
+    Args:
+        variants: registered names.
+        space: a :class:`autolora.Space`.
+        budget: full-run equivalents per variant, everything included, in total for the study.
+        rungs: fractions of a full run at which a trial is scored, ascending to 1.
+        direction: "minimize" or "maximize" the score.
+        seed: all randomness derives from it and the trial's number.
+        prior: "laws", a :class:`autolora.priors.Prior`, or None for uniform sampling.
+        confirm: full runs kept for further seeds of the finalists; "auto": min(4, floor(budget / 4)); 0: none.
+        storage: any Optuna storage URL, where a search of the same name and terms continues; None: in memory.
+        baseline: configurations trained first, by variant; elsewhere it is the prior's mode.
+        name: of the Optuna study.
+        examples: training examples of a full run, the unit of the steps at which the study shows scores, and known
+            to the laws; None: steps count thousandths of a full run.
+
+    Raises:
+        ValueError: an unknown variant, terms out of range, or a storage that holds a search on other terms.
+    """
+
+    def __init__(
+        self,
+        variants: Sequence[str],
+        space: Space | None = None,
+        budget: float = 8.0,
+        rungs: Sequence[float] = (1 / 9, 1 / 3, 1.0),
+        direction: Literal["minimize", "maximize"] = "minimize",
+        seed: int = 0,
+        prior: Literal["laws"] | Prior | None = "laws",
+        confirm: int | Literal["auto"] = "auto",
+        storage: str | None = None,
+        baseline: Mapping[str, Config] | None = None,
+        name: str = "autolora",
+        examples: int | None = None,
+    ) -> None:
+        space = space or Space()
+        rungs = tuple(float(rung) for rung in rungs)
+        _check_terms(variants, budget, rungs, direction, confirm)
+        if prior == "laws":
+            prior = Prior.from_laws(space.hidden_size, examples)
+        seeds = brackets.confirmation_seeds(budget) if confirm == "auto" else confirm
+        self.space = space
+        self.plan = Plan(tuple(variants), rungs, budget, seeds)
+        self.direction = direction
+        self.prior = prior
+        self._baseline = dict(baseline or {})
+        factor = max(2, round(rungs[1] / rungs[0])) if len(rungs) > 1 else 3
+        traits = {variant: variant_registry.get(variant).traits for variant in variants}
+        self._sampler = Sampler(space, traits, prior, factor, seed)
+        self._study: Study | None = None
+        events: Sequence[Event] = ()
+        if storage is not None:
+            terms = {
+                "variants": list(variants),
+                "space": space.model_dump(),
+                "rungs": list(rungs),
+                "seed": seed,
+                "prior": prior.as_dict() if prior else None,
+            }
+            self._study = Study.open(storage, name, direction, terms, space, rungs, examples or 1000)
+            events = self._study.events()
+        self.table = TrialTable(rungs, direction, events)
+        self._in_flight: set[int] = set()
+        self._exhausted: set[str] = set()
+        self._settle()
+
+    @property
+    def spent(self) -> dict[str, float]:
+        """Full-run equivalents per variant, jobs handed out included."""
+        return {variant: self.table.spent(variant) for variant in self.plan.variants}
+
+    @property
+    def in_flight(self) -> frozenset[int]:
+        """Numbers of the trials that are handed out now."""
+        return frozenset(self._in_flight)
+
+    def ask(self) -> Job | _Wait | None:
+        """The next job; :data:`WAIT` where one in flight must be told first; None at the end of the budget."""
+        while True:
+            action = decide(self.table, self.plan, self._in_flight, self._exhausted)
+            match action:
+                case Done():
+                    return None
+                case Wait():
+                    return WAIT
+                case Resume(number):
+                    return self._hand_out(number)
+                case Promote(number, target, reason):
+                    self._record(Promoted(number, target, reason))
+                    return self._hand_out(number)
+                case Finish(number, outcome, reason):
+                    self._record(Finished(number, outcome, reason))
+                case Sample():
+                    sampled = self._sample(action)
+                    if sampled is None:
+                        self._exhausted.add(action.variant)
+                        continue
+                    self._record(sampled)
+                    return self._hand_out(sampled.number)
+
+    def tell(
+        self,
+        job: Job,
+        value: float | None = None,
+        *,
+        diverged: bool = False,
+        infeasible: bool = False,
+        lost: bool = False,
+        at: float | None = None,
+        reason: str = "",
+        seconds: float = 0.0,
+    ) -> None:
+        """Report what became of a job: exactly one of a value, ``diverged``, ``infeasible`` or ``lost``.
+
+        Args:
+            job: from :meth:`ask`.
+            value: the score at ``job.stop``; finite.
+            diverged: the training blew up: an observation, never the incumbent.
+            infeasible: the configuration cannot be trained here, for instance for lack of memory.
+            lost: the worker died; the job is handed out again and nothing is charged.
+            at: fraction of a full run where a diverged or infeasible trial stopped; None: ``job.stop``.
+            reason: in words, for the study.
+            seconds: wall time of the trial's training so far.
+
+        Raises:
+            ValueError: none or several of the four, a value that is not finite, or a job that is not in flight.
+        """
+        if (value is not None) + diverged + infeasible + lost != 1:
+            raise ValueError("tell() takes exactly one of a value, diverged=True, infeasible=True or lost=True")
+        if value is not None and not math.isfinite(value):
+            raise ValueError(
+                f"trial {job.trial}: the score {value} is not finite; tell(job, diverged=True, at=...) if training blew up"
+            )
+        if job.trial not in self._in_flight:
+            raise ValueError(f"trial {job.trial} is not in flight: it was told already, or never asked for")
+        stopped_at = min(job.stop if at is None else at, job.stop)
+        if value is not None:
+            self._record(Scored(job.trial, job.rung, float(value), seconds))
+        elif lost:
+            self._record(Lost(job.trial))
+        else:
+            outcome: Literal["diverged", "infeasible"] = "diverged" if diverged else "infeasible"
+            self._record(Finished(job.trial, outcome, reason or outcome, max(stopped_at, job.start), seconds))
+        self._in_flight.discard(job.trial)
+        self._settle()
+
+    def best(self) -> dict[str, Best]:
+        """Per variant with a full-length score: the best configuration by its mean over seeds."""
+        return verdict.best(self.table, self.plan.variants)
+
+    def discarded(self) -> list[int]:
+        """Numbers of the trials that will never be trained on: their checkpoints may go."""
+        return [trial.number for trial in self.table.trials if trial.outcome in ("pruned", "diverged", "infeasible")]
+
+    def preview(self, count: int) -> list[Sampled]:
+        """The first configurations that would be sampled, without recording anything."""
+        table = TrialTable(self.plan.rungs, self.direction)
+        sampled: list[Sampled] = []
+        for variant in self.plan.variants:
+            sampled.append(self._baseline_trial(len(sampled), variant))
+        size = brackets.fitting(self.plan.budget - 1 - self.plan.confirm, self.plan.rungs, first=True)
+        for event in sampled:
+            table.apply(event)
+        for place in range(count - len(sampled)):
+            variant = self.plan.variants[place % len(self.plan.variants)]
+            if size is None:
+                break
+            action = Sample(variant, "search", 0, Bracket(0, size))
+            event = self._searched_trial(table, action)
+            if event is not None:
+                table.apply(event)
+                sampled.append(event)
+        return sampled[:count]
+
+    def _hand_out(self, number: int) -> Job:
+        trial = self.table.trials[number]
+        self._in_flight.add(number)
+        start = self.plan.rungs[trial.reached] if trial.scores else 0.0
+        stop = self.plan.rungs[trial.target]
+        return Job(number, trial.variant, trial.config, trial.seed, start, stop, trial.target)
+
+    def _sample(self, action: Sample) -> Sampled | None:
+        number = len(self.table.trials)
+        if action.config is not None:
+            return Sampled(
+                number, action.variant, action.config, action.seed, action.purpose, action.target, action.reason
+            )
+        if action.purpose == "baseline":
+            return self._baseline_trial(number, action.variant)
+        return self._searched_trial(self.table, action)
+
+    def _baseline_trial(self, number: int, variant: str) -> Sampled:
+        if variant in self._baseline:
+            config, origin = self._baseline[variant], "the user's baseline"
+        else:
+            config, origin = self._sampler.default(variant)
+        return Sampled(number, variant, config, 0, "baseline", self.plan.last, origin)
+
+    def _searched_trial(self, table: TrialTable, action: Sample) -> Sampled | None:
+        assert action.bracket is not None
+        number = len(table.trials)
+        proposal = self._sampler.propose(table, action.variant, number, action.bracket)
+        if proposal is None:
+            return None
+        config, origin = proposal
+        return Sampled(number, action.variant, config, 0, "search", action.target, origin, action.bracket)
+
+    def _settle(self) -> None:
+        """Close the trials that are decided, so that their checkpoints can go at once."""
+        while finish := next(closings(self.table, self.plan, self._exhausted), None):
+            self._record(Finished(finish.number, finish.outcome, finish.reason))
+
+    def _record(self, event: Event) -> None:
+        """Study first, table second: what the table knows is on disk."""
+        if self._study is not None:
+            self._study.write(event)
+        self.table.apply(event)
+
+
+def _check_terms(
+    variants: Sequence[str], budget: float, rungs: tuple[float, ...], direction: str, confirm: int | str
+) -> None:
+    if not variants or isinstance(variants, str) or len(set(variants)) < len(variants):
+        raise ValueError(f"variants must be a list of different names, not {variants!r}")
+    if not (math.isfinite(budget) and budget >= 1):
+        raise ValueError(f"budget={budget!r}: at least 1 full run per variant is needed, for the baseline")
+    if not rungs or rungs[0] <= 0 or rungs[-1] != 1.0 or any(a >= b for a, b in zip(rungs, rungs[1:], strict=False)):
+        raise ValueError(f"rungs={rungs!r} must ascend from above 0 to 1.0")
+    if direction not in ("minimize", "maximize"):
+        raise ValueError(f"direction={direction!r} must be 'minimize' or 'maximize'")
+    if confirm != "auto" and not (isinstance(confirm, int) and 0 <= confirm <= budget - 1):
+        raise ValueError(f"confirm={confirm!r} must be 'auto' or 0 to {int(budget - 1)}, as the budget is {budget:g}")

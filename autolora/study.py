@@ -1,0 +1,201 @@
+"""Everything that touches Optuna: open a study, write events into it, read them back.
+
+One Optuna trial per (configuration, seed), RUNNING while live or paused. Scores are its intermediate values; what
+Optuna has no field for is in user attributes, so the study reads well in optuna-dashboard and in plain Optuna.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from functools import singledispatchmethod
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import FrozenTrial, TrialState
+
+from autolora.search.trials import Bracket, Event, Finished, Lost, Promoted, Sampled, Scored
+from autolora.space import Config, Range, Space
+
+TERMS = "autolora:terms"
+PROMOTED = "promoted to rung "
+
+
+class StudyError(ValueError):
+    """The storage holds another search, or cannot be used."""
+
+
+class Study:
+    """The record of a search in an Optuna storage. The driver is its only writer.
+
+    Args:
+        study: the Optuna study.
+        space: gives the parameters their ranges.
+        rungs: fractions of a full run.
+        steps: length of a full run in the unit of Optuna's steps (training examples).
+        variants: names, in order.
+    """
+
+    def __init__(
+        self, study: optuna.Study, space: Space, rungs: Sequence[float], steps: int, variants: Sequence[str]
+    ) -> None:
+        self.optuna_study = study
+        self._storage = study._storage
+        self._space = space
+        self._steps = [max(1, round(rung * steps)) for rung in rungs]
+        self._variants = tuple(variants)
+        self._ids: list[int] = []
+
+    @classmethod
+    def open(
+        cls,
+        storage: str,
+        name: str,
+        direction: str,
+        terms: Mapping[str, Any],
+        space: Space,
+        rungs: Sequence[float],
+        steps: int,
+    ) -> Study:
+        """Create the study, or adopt the one of that name.
+
+        Raises:
+            StudyError: it was made on other terms, each named with both values.
+        """
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            study = optuna.create_study(storage=storage, study_name=name, direction=direction, load_if_exists=True)
+        known = study.user_attrs.get(TERMS)
+        if known is None:
+            if study.get_trials(deepcopy=False):
+                raise StudyError(f"the study {name!r} in {storage} was not made by autolora: choose another name")
+            study.set_user_attr(TERMS, dict(terms))
+        elif study.direction.name.lower() != direction or known != terms:
+            changed = [f"{key}: {known.get(key)} -> {terms[key]}" for key in terms if known.get(key) != terms[key]]
+            changed += [] if study.direction.name.lower() == direction else [f"direction -> {direction}"]
+            raise StudyError(f"the study {name!r} in {storage} was made on other terms: " + "; ".join(changed))
+        return cls(study, space, rungs, steps, terms["variants"])
+
+    def events(self) -> list[Event]:
+        """The past, read once. A trial whose end was written only in part, because of a crash, is completed."""
+        self._ids = []
+        return list(self._read())
+
+    def _read(self) -> Iterator[Event]:
+        for trial in sorted(self.optuna_study.get_trials(deepcopy=False), key=lambda trial: trial.number):
+            self._ids.append(trial._trial_id)
+            yield from _events_of(trial, self._steps)
+            ended = _ending(trial)
+            if ended is not None:
+                if not trial.state.is_finished():
+                    self.write(ended)
+                yield ended
+
+    @singledispatchmethod
+    def write(self, event: Event) -> None:
+        """Record one event. Writing the same event again changes nothing."""
+        raise TypeError(f"not an event: {event!r}")
+
+    @write.register
+    def _(self, event: Sampled) -> None:
+        attributes = {"seed": event.seed, "purpose": event.purpose, "origin": event.origin}
+        if event.bracket is not None:
+            attributes |= {"bracket": event.bracket.index, "bracket_size": event.bracket.size}
+        # One write, so that a crash leaves a whole trial or none.
+        template = FrozenTrial(
+            number=-1,
+            trial_id=-1,
+            state=TrialState.RUNNING,
+            value=None,
+            datetime_start=datetime.now(),
+            datetime_complete=None,
+            params={"variant": event.variant, **event.config.as_dict()},
+            distributions=self._distributions(event.config),
+            user_attrs=attributes,
+            system_attrs={},
+            intermediate_values={},
+        )
+        trial_id = self._storage.create_new_trial(self.optuna_study._study_id, template_trial=template)
+        number = self._storage.get_trial_number_from_id(trial_id)
+        if number != event.number:
+            raise StudyError(
+                f"the study got trial {number} where {event.number} was due: another process writes to it"
+            )
+        self._ids.append(trial_id)
+
+    @write.register
+    def _(self, event: Promoted) -> None:
+        self._storage.set_trial_user_attr(self._ids[event.number], f"{PROMOTED}{event.target}", event.reason)
+
+    @write.register
+    def _(self, event: Scored) -> None:
+        trial_id = self._ids[event.number]
+        self._storage.set_trial_user_attr(trial_id, "seconds", event.seconds)
+        self._storage.set_trial_intermediate_value(trial_id, self._steps[event.rung], event.value)
+
+    @write.register
+    def _(self, event: Finished) -> None:
+        trial_id = self._ids[event.number]
+        ending = {"outcome": event.outcome, "reason": event.reason, "at": event.at, "seconds": event.seconds}
+        self._storage.set_trial_user_attr(trial_id, "ending", ending)
+        if event.outcome in ("diverged", "infeasible"):
+            trial = optuna.trial.Trial(self.optuna_study, trial_id)
+            if event.outcome not in self._storage.get_trial(trial_id).constraints:
+                trial.set_constraint(event.outcome, 1.0)
+        if event.outcome == "complete":
+            scores = self._storage.get_trial(trial_id).intermediate_values
+            self.optuna_study.tell(event.number, scores[self._steps[-1]])
+        else:
+            self.optuna_study.tell(event.number, state=TrialState.PRUNED)
+
+    @write.register
+    def _(self, event: Lost) -> None:
+        trial_id = self._ids[event.number]
+        lost = self._storage.get_trial(trial_id).user_attrs.get("lost", 0)
+        self._storage.set_trial_user_attr(trial_id, "lost", lost + 1)
+
+    def _distributions(self, config: Config) -> dict[str, BaseDistribution]:
+        """Ranges of the space, widened where a baseline lies outside. Integers, since Optuna's categories are fixed."""
+        rates = self._space.learning_rates
+        low, high = (rates.low, rates.high) if isinstance(rates, Range) else (min(rates), max(rates))
+        batches, ranks = [*self._space.batch_size, config.batch_size], [*self._space.rank, config.rank]
+        alphas = self._space.alpha
+        span = (alphas.low, alphas.high) if isinstance(alphas, Range) else (config.alpha, config.alpha)
+        return {
+            "variant": CategoricalDistribution(self._variants),
+            "learning_rate": FloatDistribution(min(low, config.learning_rate), max(high, config.learning_rate), log=True),
+            "batch_size": IntDistribution(min(batches), max(batches), log=True),
+            "rank": IntDistribution(min(ranks), max(ranks), log=True),
+            "alpha": FloatDistribution(min(span[0], config.alpha), max(span[1], config.alpha), log=True),
+        }
+
+
+def _events_of(trial: FrozenTrial, steps: Sequence[int]) -> Iterator[Event]:
+    attributes, params = trial.user_attrs, dict(trial.params)
+    bracket = Bracket(attributes["bracket"], attributes["bracket_size"]) if "bracket" in attributes else None
+    yield Sampled(
+        number=trial.number,
+        variant=params.pop("variant"),
+        config=Config(**params),
+        seed=attributes["seed"],
+        purpose=attributes["purpose"],
+        target=len(steps) - 1 if bracket is None else 0,
+        origin=attributes["origin"],
+        bracket=bracket,
+    )
+    for step, value in sorted(trial.intermediate_values.items()):
+        yield Scored(trial.number, steps.index(step), value, attributes.get("seconds", 0.0))
+    for target in range(len(steps)):
+        if f"{PROMOTED}{target}" in attributes:
+            yield Promoted(trial.number, target, attributes[f"{PROMOTED}{target}"])
+    for _ in range(attributes.get("lost", 0)):
+        yield Lost(trial.number)
+
+
+def _ending(trial: FrozenTrial) -> Finished | None:
+    ending = trial.user_attrs.get("ending")
+    if ending is None:
+        return None
+    return Finished(trial.number, **ending)

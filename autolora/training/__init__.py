@@ -1,0 +1,1 @@
+"""Training: data, one segment of a trial, checkpoints, divergence and evaluation."""

@@ -1,0 +1,144 @@
+"""Checkpoints of a trial: written beside, synced, renamed; found again by looking for the newest one that is whole."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+MANIFEST, STATE = "manifest.json", "state.pt"
+KEEP = 2
+"""The newest checkpoint, and the one before it for when the newest turns out to be damaged."""
+
+
+class CheckpointError(OSError):
+    """A checkpoint cannot be written; the ones before it are intact."""
+
+
+@dataclass
+class Manifest:
+    """What a checkpoint says of its trial, readable without torch.
+
+    Attributes:
+        trial, variant, config, seed: whose it is.
+        step: optimiser steps done.
+        examples: training examples seen; the data position follows from it and the seed.
+        scores: score at each rung reached, by rung index.
+        losses, gradient_norms: one value an optimiser step.
+        micro_batch: examples in one forward pass, after halvings.
+        seconds: wall time of training and evaluation so far.
+    """
+
+    trial: int
+    variant: str
+    config: dict[str, Any]
+    seed: int
+    step: int = 0
+    examples: int = 0
+    scores: dict[int, float] = field(default_factory=dict)
+    losses: list[float] = field(default_factory=list)
+    gradient_norms: list[float] = field(default_factory=list)
+    micro_batch: int | None = None
+    seconds: float = 0.0
+
+
+def save(folder: Path, manifest: Manifest, state: dict[str, Any]) -> Path:
+    """Commit a checkpoint to ``folder/step-<n>`` and drop those older than the one before it.
+
+    Args:
+        folder: of the trial.
+        manifest: see :class:`Manifest`.
+        state: tensors and plain values, as ``torch.save`` takes them.
+
+    Raises:
+        CheckpointError: the disk is full or not writable. What was there before stays.
+    """
+    import torch
+
+    name = f"step-{manifest.step:09d}"
+    beside = folder / f".{name}.tmp"
+    try:
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir(parents=True)
+        with (beside / STATE).open("wb") as file:
+            torch.save(state, file)
+            os.fsync(file.fileno())
+        digest = _digest(beside / STATE)
+        with (beside / MANIFEST).open("w") as file:
+            json.dump({**asdict(manifest), "sha256": digest}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        final = folder / name
+        shutil.rmtree(final, ignore_errors=True)
+        beside.rename(final)
+        _sync_folder(folder)
+    except (OSError, RuntimeError) as error:  # torch reports a failed write as RuntimeError
+        shutil.rmtree(beside, ignore_errors=True)
+        raise _explained(error, folder) from error
+    for old in _newest_first(folder)[KEEP:]:
+        shutil.rmtree(old)
+    return final
+
+
+def newest(folder: Path) -> tuple[Manifest, dict[str, Any]] | None:
+    """The newest whole checkpoint of a trial with its state, or None. Damaged ones are passed over."""
+    import torch
+
+    for path in _newest_first(folder):
+        manifest = read_manifest(path)
+        if manifest is not None:
+            return manifest, torch.load(path / STATE, map_location="cpu", weights_only=True)
+    return None
+
+
+def read_manifest(path: Path) -> Manifest | None:
+    """The manifest of one checkpoint, or None where the checkpoint was cut short or altered."""
+    try:
+        raw = json.loads((path / MANIFEST).read_text())
+        if raw.pop("sha256") != _digest(path / STATE):
+            return None
+        raw["scores"] = {int(rung): value for rung, value in raw["scores"].items()}
+        return Manifest(**raw)
+    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
+        return None
+
+
+def discard(folder: Path) -> None:
+    """Remove all checkpoints of a trial; nothing happens where there are none."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    return sorted(folder.glob("step-*"), reverse=True)
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _explained(error: Exception, folder: Path) -> CheckpointError:
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    # torch's zip writer does not pass errno on, so ask the disk itself
+    full = full or shutil.disk_usage(folder if folder.exists() else folder.parent).free < 1 << 20
+    cause = "no space left on the disk" if full else str(error)
+    return CheckpointError(
+        f"cannot write a checkpoint to {folder}: {cause}. Earlier checkpoints are intact; "
+        "free some space and run the same command again to continue"
+    )

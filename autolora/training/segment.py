@@ -1,0 +1,230 @@
+"""The training loop: one segment of one trial, from its newest checkpoint to the next rung.
+
+A segment finds its work by looking. Promotion, retry after a crash and a first start are one path, and on a CPU a run
+cut anywhere equals the uncut one bit for bit.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from autolora import variants
+from autolora.space import Config
+from autolora.training import checkpoint
+from autolora.training.checkpoint import Manifest
+from autolora.training.divergence import DivergenceWatch
+from autolora.training.evaluate import token_losses
+from autolora.training.workbench import STEP, Workbench
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Train ``trial`` until it has seen the share ``stop`` of a full run, and score it as rung ``rung``."""
+
+    trial: int
+    variant: str
+    config: Config
+    seed: int
+    stop: float
+    rung: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a segment.
+
+    Attributes:
+        trial: number.
+        kind: "scored", "diverged" or "infeasible".
+        value: the score, where there is one.
+        at: fraction of a full run trained.
+        reason: in words, unless scored.
+        seconds: wall time of the trial so far, over all its segments.
+    """
+
+    trial: int
+    kind: Literal["scored", "diverged", "infeasible"]
+    value: float | None
+    at: float
+    reason: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One optimiser step of a running trial."""
+
+    trial: int
+    step: int
+    steps: int
+    loss: float
+
+
+class _OutOfMemoryError(Exception):
+    """One example alone does not fit."""
+
+
+def run(bench: Workbench, segment: Segment, on_step: Callable[[Progress], None] | None = None) -> Outcome:
+    """Run a segment to its end.
+
+    Args:
+        bench: the worker's shared state.
+        segment: what to train.
+        on_step: called after every optimiser step.
+
+    Returns:
+        The outcome, after its checkpoint has been committed.
+
+    Raises:
+        CheckpointError: a checkpoint cannot be written.
+        Exception: whatever the user's metric or data raise; the checkpoints so far stay.
+    """
+    began = time.monotonic()
+    found = checkpoint.newest(bench.trial_folder(segment.trial))
+    manifest, state = found if found else (_fresh(segment), None)
+    if segment.rung in manifest.scores:  # committed before a crash, never reported
+        return Outcome(segment.trial, "scored", manifest.scores[segment.rung], segment.stop, "", manifest.seconds)
+    steps = bench.steps(segment.config.batch_size)
+    devices = [bench.base.device] if bench.base.device.type == "cuda" else []
+    import torch
+
+    with (
+        torch.random.fork_rng(devices),
+        bench.attached(segment.variant, segment.config, segment.seed) as adapted,
+    ):
+        run = _Run(bench, segment, manifest, adapted, steps, began)
+        if state is not None:
+            run.restore(state)
+        try:
+            reason = run.train(min(steps, math.ceil(segment.stop * steps - 1e-9)), on_step)
+        except _OutOfMemoryError:
+            reason = f"out of memory with one example of up to {bench.training.max_length} tokens at a time"
+            return Outcome(segment.trial, "infeasible", None, manifest.step / steps, reason, run.seconds())
+        value = math.nan if reason else bench.evaluate(adapted, bench.data.eval)
+        if reason is None and not math.isfinite(value):
+            reason = f"the evaluation metric became {value}"
+        if reason is not None:
+            return Outcome(segment.trial, "diverged", None, manifest.step / steps, reason, run.seconds())
+        manifest.scores[segment.rung] = value
+        run.commit()
+        return Outcome(segment.trial, "scored", value, segment.stop, "", manifest.seconds)
+
+
+def _fresh(segment: Segment) -> Manifest:
+    return Manifest(segment.trial, segment.variant, segment.config.as_dict(), segment.seed)
+
+
+class _Run:
+    """The live parts of one segment: adapter, optimiser, schedule, watch."""
+
+    def __init__(
+        self, bench: Workbench, segment: Segment, manifest: Manifest, adapted: Any, steps: int, began: float
+    ) -> None:
+        from transformers import get_scheduler
+
+        training = bench.training
+        self.bench, self.segment, self.manifest, self.adapted, self.steps = bench, segment, manifest, adapted, steps
+        self.optimizer = variants.get(segment.variant).optimizer(
+            adapted, segment.config.learning_rate, weight_decay=training.weight_decay
+        )
+        self.schedule = get_scheduler(
+            training.schedule,
+            self.optimizer,
+            num_warmup_steps=math.ceil(training.warmup_ratio * steps),
+            num_training_steps=steps,
+        )
+        self.watch = DivergenceWatch(manifest.losses, manifest.gradient_norms)
+        self.parameters = [p for p in adapted.parameters() if p.requires_grad]
+        self._mark, self._before = began, manifest.seconds
+
+    def restore(self, state: dict[str, Any]) -> None:
+        from autolora.variants.attachment import load_adapter_state
+
+        load_adapter_state(self.adapted, state["adapter"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+
+    def seconds(self) -> float:
+        return self._before + time.monotonic() - self._mark
+
+    def commit(self) -> None:
+        """Write a checkpoint of this moment."""
+        from autolora.variants.attachment import adapter_state
+
+        self.manifest.seconds = self.seconds()
+        self.manifest.examples = self.manifest.step * self.segment.config.batch_size
+        state: dict[str, Any] = {"adapter": adapter_state(self.adapted)}
+        if self.manifest.step < self.steps:  # a finished run is only ever evaluated and exported
+            state |= {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict()}
+        checkpoint.save(self.bench.trial_folder(self.segment.trial), self.manifest, state)
+
+    def train(self, until: int, on_step: Callable[[Progress], None] | None) -> str | None:
+        """Take optimiser steps up to ``until``; returns why the run diverged, or None."""
+        self.adapted.train()
+        committed = time.monotonic()
+        while self.manifest.step < until:
+            loss, norm = self._step()
+            self.manifest.losses.append(loss)
+            self.manifest.gradient_norms.append(norm)
+            reason = self.watch.update(loss, norm)
+            if reason is not None:
+                self.manifest.step += 1
+                return reason
+            self.optimizer.step()
+            self.schedule.step()
+            self.optimizer.zero_grad(set_to_none=True)
+            self.manifest.step += 1
+            if on_step is not None:
+                on_step(Progress(self.segment.trial, self.manifest.step, self.steps, loss))
+            if time.monotonic() - committed >= self.bench.training.checkpoint_seconds and self.manifest.step < until:
+                self.commit()
+                committed = time.monotonic()
+        return None
+
+    def _step(self) -> tuple[float, float]:
+        """Gradients of one global batch, clipped; returns its token-averaged loss and the norm before clipping."""
+        import torch
+        from accelerate.utils import should_reduce_batch_size
+
+        config, bench = self.segment.config, self.bench
+        rows = bench.batch_rows(self.segment.seed, self.manifest.step, config.batch_size)
+        while True:
+            micro = self._micro_batch()
+            torch.manual_seed(int(bench.rng(self.segment.seed, STEP, self.manifest.step).integers(2**31)))
+            try:
+                loss = self._accumulate([rows[i : i + micro] for i in range(0, len(rows), micro)])
+                break
+            except (RuntimeError, MemoryError) as error:
+                if not (isinstance(error, MemoryError) or should_reduce_batch_size(error)):
+                    raise
+                self.optimizer.zero_grad(set_to_none=True)
+                if micro == 1:
+                    raise _OutOfMemoryError from error
+                bench.micro_batch_limit = micro // 2
+            if bench.base.device.type == "cuda":
+                torch.cuda.empty_cache()
+        clip = bench.training.max_grad_norm or math.inf
+        return loss, float(torch.nn.utils.clip_grad_norm_(self.parameters, clip))
+
+    def _micro_batch(self) -> int:
+        limits = (self.bench.training.micro_batch, self.bench.micro_batch_limit, self.segment.config.batch_size)
+        return min(limit for limit in limits if limit is not None)
+
+    def _accumulate(self, micro_batches: list[Any]) -> float:
+        """Backward over micro-batches so that the sum is the gradient of the token average over the global batch."""
+        bench = self.bench
+        batches = [bench.data.train.batch(rows, bench.base.pad_token_id) for rows in micro_batches]
+        targets = sum(int((batch["labels"][:, 1:] != -100).sum()) for batch in batches)
+        total = 0.0
+        for batch in batches:
+            on_device = {name: tensor.to(bench.base.device) for name, tensor in batch.items()}
+            with bench.accelerator.autocast():
+                losses, _, _ = token_losses(self.adapted, on_device)
+            loss = losses.sum() / targets
+            bench.accelerator.backward(loss)
+            total += float(loss.detach())
+        return total

@@ -1,0 +1,190 @@
+"""What all trials of a process share: the resident base, the tokenised data, the settings of a full run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from autolora import variants
+from autolora.space import Config
+from autolora.spec import MetricSpec, Spec, TrainingSpec
+from autolora.training import checkpoint, evaluate, model
+from autolora.training.data import PreparedData, Split, prepare
+
+if TYPE_CHECKING:
+    import torch
+    from peft import PeftModel
+
+ORDER, INITIALISATION, STEP = 1, 2, 3
+"""Purposes of randomness within a training."""
+
+CALIBRATION_EXAMPLES = 32
+"""Training examples given to variants that look at gradients or activations before they start."""
+
+
+@dataclass
+class Workbench:
+    """Trains, evaluates and exports trials; holds nothing of any one trial between calls.
+
+    Attributes:
+        base: the resident model and tokenizer.
+        data: tokenised splits.
+        training: settings of a full run.
+        metric: what is scored.
+        seed: of the study.
+        folder: run directory; trial ``n`` keeps its checkpoints in ``trials/n``.
+        micro_batch_limit: most examples that were found to fit in one forward pass, once memory has run out.
+    """
+
+    base: model.Base
+    data: PreparedData
+    training: TrainingSpec
+    metric: MetricSpec
+    seed: int
+    folder: Path
+    micro_batch_limit: int | None = field(default=None)
+
+    @classmethod
+    def open(cls, spec: Spec, folder: Path) -> Workbench:
+        """Load the model and the data of a specification."""
+        base = model.load(spec)
+        data = prepare_data(spec, base.tokenizer, folder)
+        bench = cls(base, data, spec.training, spec.metric, spec.seed, folder)
+        bench.score = evaluate.load_metric(spec.metric)  # a metric that is not there is an error before training
+        return bench
+
+    @cached_property
+    def score(self) -> Callable[[evaluate.Evaluation], float]:
+        return evaluate.load_metric(self.metric)
+
+    @cached_property
+    def accelerator(self) -> Any:
+        from accelerate import Accelerator
+
+        precision = "bf16" if str(self.base.dtype) == "torch.bfloat16" else "no"
+        return Accelerator(mixed_precision=precision, cpu=self.base.device.type == "cpu")
+
+    @property
+    def examples(self) -> int:
+        """Training examples of a full run."""
+        return self.training.examples or len(self.data.train)
+
+    def steps(self, batch_size: int) -> int:
+        """Optimiser steps of a full run: its horizon."""
+        return max(1, math.ceil(self.examples / batch_size))
+
+    def trial_folder(self, trial: int) -> Path:
+        return self.folder / "trials" / str(trial)
+
+    def rng(self, seed: int, *purpose: int) -> np.random.Generator:
+        return np.random.default_rng([self.seed, seed, *purpose])
+
+    def batch_rows(self, seed: int, step: int, batch_size: int) -> np.ndarray:
+        """Rows of the training split in optimiser step ``step`` (0-based): the same order for every configuration.
+
+        The order is an endless sequence of permutations, a function of the seed alone, so a resumed run needs no
+        stored position and trials of equal seed see the same examples in the same order.
+        """
+        rows = len(self.data.train)
+        places = np.arange(step * batch_size, (step + 1) * batch_size)
+        chosen = np.empty(batch_size, dtype=np.int64)
+        for epoch in np.unique(places // rows):
+            inside = places // rows == epoch
+            chosen[inside] = self._permutation(seed, int(epoch))[places[inside] % rows]
+        return chosen
+
+    def _permutation(self, seed: int, epoch: int) -> np.ndarray:
+        if (seed, epoch) not in self._permutations:
+            if len(self._permutations) >= 4:
+                self._permutations.clear()
+            self._permutations[seed, epoch] = self.rng(seed, ORDER, epoch).permutation(len(self.data.train))
+        return self._permutations[seed, epoch]
+
+    @cached_property
+    def _permutations(self) -> dict[tuple[int, int], np.ndarray]:
+        return {}
+
+    @cached_property
+    def calibration_batches(self) -> list[dict[str, torch.Tensor]]:
+        """A fixed sample of training batches, the same for every trial of the study."""
+        count = min(CALIBRATION_EXAMPLES, len(self.data.train))
+        rows = self.rng(0, ORDER, 0).permutation(len(self.data.train))[:count]
+        return [
+            {name: tensor.to(self.base.device) for name, tensor in batch.items()}
+            for batch in (self.data.train.batch(rows[i : i + 8], self.base.pad_token_id) for i in range(0, count, 8))
+        ]
+
+    @contextmanager
+    def attached(self, variant_name: str, config: Config, seed: int) -> Iterator[PeftModel]:
+        """The base with a fresh adapter of the variant; the base is itself again afterwards."""
+        variant = variants.get(variant_name)
+        adapted = variant.attach(
+            self.base.model,
+            rank=config.rank,
+            alpha=config.alpha,
+            batches=self.calibration_batches if set(variant.needs) & {"gradients", "activations"} else None,
+            horizon=self.steps(config.batch_size),
+            seed=int(self.rng(seed, INITIALISATION).integers(2**31)),
+            dropout=self.training.dropout,
+        )
+        try:
+            yield adapted
+        finally:
+            variants.detach(adapted)
+
+    @contextmanager
+    def trained(self, trial: int) -> Iterator[PeftModel]:
+        """The base with the adapter of a trial's newest checkpoint.
+
+        Raises:
+            CheckpointError: the trial has no checkpoint that is whole.
+        """
+        from autolora.variants.attachment import load_adapter_state
+
+        found = checkpoint.newest(self.trial_folder(trial))
+        if found is None:
+            raise checkpoint.CheckpointError(f"no intact checkpoint in {self.trial_folder(trial)}")
+        manifest, state = found
+        with self.attached(manifest.variant, Config(**manifest.config), manifest.seed) as adapted:
+            load_adapter_state(adapted, state["adapter"])
+            yield adapted
+
+    def evaluate(self, adapted: PeftModel, split: Split) -> float:
+        """The metric of the study on a split; the batch halves when memory runs out."""
+        import torch
+        from accelerate.utils import find_executable_batch_size
+
+        training = adapted.training
+        adapted.eval()
+
+        @find_executable_batch_size(starting_batch_size=evaluate.EVAL_BATCH)
+        def run(batch_size: int) -> float:
+            view = evaluate.Evaluation(
+                adapted, self.base, split, self.metric, self.accelerator.autocast, batch_size
+            )
+            return self.score(view)
+
+        try:
+            with torch.no_grad():
+                return run()
+        finally:
+            adapted.train(training)
+
+
+def prepare_data(spec: Spec, tokenizer: Any, folder: Path) -> PreparedData:
+    """The tokenised splits of a specification, cached in the run directory."""
+    return prepare(
+        spec.data,
+        tokenizer,
+        max_length=spec.training.max_length,
+        examples=spec.training.examples,
+        seed=spec.seed,
+        cache_dir=folder / "data",
+    )
