@@ -1,1 +1,55 @@
-from autolora import variants
+"""Auto-tuning of LoRA fine-tuning: the tuned configuration and a trained adapter for each variant.
+
+Everything heavy is imported on first use, so that ``import autolora`` is instant.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from autolora import priors, variants
+    from autolora.driver import tune
+    from autolora.priors import Prior
+    from autolora.result import TuneResult
+    from autolora.search import WAIT, Search
+    from autolora.space import Config, Space
+    from autolora.spec import Spec, SpecError
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "tune": "autolora.driver",
+    "Search": "autolora.search",
+    "WAIT": "autolora.search",
+    "Space": "autolora.space",
+    "Config": "autolora.space",
+    "Spec": "autolora.spec",
+    "SpecError": "autolora.spec",
+    "TuneResult": "autolora.result",
+    "Prior": "autolora.priors",
+}
+_MODULES = ("variants", "priors")
+
+__all__ = [
+    "WAIT",
+    "Config",
+    "Prior",
+    "Search",
+    "Space",
+    "Spec",
+    "SpecError",
+    "TuneResult",
+    "priors",
+    "tune",
+    "variants",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    if name in _MODULES:
+        return importlib.import_module(f"autolora.{name}")
+    raise AttributeError(f"module 'autolora' has no attribute {name!r}")

@@ -40,9 +40,20 @@ class Range(BaseModel):
 
 
 def _as_range(value: Any, kinds: type | tuple[type, ...]) -> Any:
+    """A mapping of low and high where ``value`` is a pair of numbers of one of the ``kinds``."""
+    if isinstance(value, (tuple, list)):  # YAML 1.1 reads 1e-3 as a string
+        value = type(value)(float(v) if isinstance(v, str) and _is_number(v) else v for v in value)
     if isinstance(value, kinds) and len(value) == 2 and all(isinstance(v, (int, float)) for v in value):
         return {"low": value[0], "high": value[1]}
     return value
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _learning_rate(value: Any) -> Any:

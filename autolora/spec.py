@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from autolora import quickstart, variants
+from autolora.errors import AutoloraError
 from autolora.space import Space
 
 BUILTIN_METRICS = {"eval_loss": "minimize", "token_accuracy": "maximize", "exact_match": "maximize"}
@@ -19,7 +20,7 @@ DATA_FORMATS = ("auto", "prompt_completion", "messages", "sharegpt", "alpaca", "
 Direction = Literal["minimize", "maximize"]
 
 
-class SpecError(ValueError):
+class SpecError(AutoloraError, ValueError):
     """The specification is wrong; the message names the key, the value, and what would be right."""
 
 
@@ -256,6 +257,11 @@ def dump(spec: Spec) -> dict[str, Any]:
 
 def save(spec: Spec, path: Path) -> None:
     path.write_text(yaml.safe_dump(dump(spec), sort_keys=False))
+
+
+def read_recorded(path: Path) -> dict[str, Any]:
+    """A specification that :func:`save` wrote, as plain data with every key present."""
+    return {"storage": None, **yaml.safe_load(path.read_text())}
 
 
 # The keys that may change between two starts on one run directory: they do not alter what a trial computes.

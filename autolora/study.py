@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from functools import singledispatchmethod
 from typing import Any
@@ -16,14 +17,17 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
+from autolora.errors import AutoloraError
 from autolora.search.trials import Bracket, Event, Finished, Lost, Promoted, Sampled, Scored
 from autolora.space import Config, Range, Space
 
 TERMS = "autolora:terms"
 PROMOTED = "promoted to rung "
+STEPS_WITHOUT_EXAMPLES = 1000
+"""Steps of a full run where its number of examples is not known."""
 
 
-class StudyError(ValueError):
+class StudyError(AutoloraError, ValueError):
     """The storage holds another search, or cannot be used."""
 
 
@@ -31,67 +35,79 @@ class Study:
     """The record of a search in an Optuna storage. The driver is its only writer.
 
     Args:
-        study: the Optuna study.
-        space: gives the parameters their ranges.
-        rungs: fractions of a full run.
-        steps: length of a full run in the unit of Optuna's steps (training examples).
-        variants: names, in order.
+        study: an Optuna study that carries the terms of a search.
+
+    Attributes:
+        terms: variants, space, rungs, examples, seed and prior, as the search was started with.
     """
 
-    def __init__(
-        self, study: optuna.Study, space: Space, rungs: Sequence[float], steps: int, variants: Sequence[str]
-    ) -> None:
+    def __init__(self, study: optuna.Study) -> None:
         self.optuna_study = study
+        self.terms: dict[str, Any] = study.user_attrs[TERMS]
         self._storage = study._storage
-        self._space = space
-        self._steps = [max(1, round(rung * steps)) for rung in rungs]
-        self._variants = tuple(variants)
+        self._space = Space(**self.terms["space"])
+        full_run = self.terms["examples"] or STEPS_WITHOUT_EXAMPLES
+        self._steps = [max(1, round(rung * full_run)) for rung in self.terms["rungs"]]
         self._ids: list[int] = []
 
     @classmethod
-    def open(
-        cls,
-        storage: str,
-        name: str,
-        direction: str,
-        terms: Mapping[str, Any],
-        space: Space,
-        rungs: Sequence[float],
-        steps: int,
-    ) -> Study:
-        """Create the study, or adopt the one of that name.
+    def open(cls, storage: str, name: str, direction: str, terms: Mapping[str, Any]) -> Study:
+        """Create the study, or continue the one of that name.
 
         Raises:
             StudyError: it was made on other terms, each named with both values.
         """
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        with _experimental_allowed():
             study = optuna.create_study(storage=storage, study_name=name, direction=direction, load_if_exists=True)
         known = study.user_attrs.get(TERMS)
         if known is None:
             if study.get_trials(deepcopy=False):
                 raise StudyError(f"the study {name!r} in {storage} was not made by autolora: choose another name")
             study.set_user_attr(TERMS, dict(terms))
-        elif study.direction.name.lower() != direction or known != terms:
-            changed = [f"{key}: {known.get(key)} -> {terms[key]}" for key in terms if known.get(key) != terms[key]]
-            changed += [] if study.direction.name.lower() == direction else [f"direction -> {direction}"]
-            raise StudyError(f"the study {name!r} in {storage} was made on other terms: " + "; ".join(changed))
-        return cls(study, space, rungs, steps, terms["variants"])
+        else:
+            asked = {**terms, "direction": direction}
+            recorded = {**known, "direction": study.direction.name.lower()}
+            changed = [f"{key}: {recorded.get(key)} -> {asked[key]}" for key in asked if recorded.get(key) != asked[key]]
+            if changed:
+                raise StudyError(f"the study {name!r} in {storage} was made on other terms: " + "; ".join(changed))
+        return cls(study)
 
-    def events(self) -> list[Event]:
-        """The past, read once. A trial whose end was written only in part, because of a crash, is completed."""
-        self._ids = []
-        return list(self._read())
+    @classmethod
+    def read(cls, storage: str, name: str) -> Study:
+        """The study of that name, to look at.
 
-    def _read(self) -> Iterator[Event]:
-        for trial in sorted(self.optuna_study.get_trials(deepcopy=False), key=lambda trial: trial.number):
-            self._ids.append(trial._trial_id)
-            yield from _events_of(trial, self._steps)
+        Raises:
+            StudyError: there is none that autolora made.
+        """
+        try:
+            study = optuna.load_study(storage=storage, study_name=name)
+        except KeyError:
+            raise StudyError(f"no study {name!r} in {storage}") from None
+        if TERMS not in study.user_attrs:
+            raise StudyError(f"the study {name!r} in {storage} was not made by autolora")
+        return cls(study)
+
+    @property
+    def direction(self) -> str:
+        return self.optuna_study.direction.name.lower()
+
+    def events(self, repair: bool = False) -> list[Event]:
+        """The past.
+
+        Args:
+            repair: complete the end of a trial that a crash left half written. For the one writer only.
+        """
+        trials = sorted(self.optuna_study.get_trials(deepcopy=False), key=lambda trial: trial.number)
+        self._ids = [trial._trial_id for trial in trials]
+        events: list[Event] = []
+        for trial in trials:
+            events.extend(_events_of(trial, self._steps))
             ended = _ending(trial)
             if ended is not None:
-                if not trial.state.is_finished():
+                events.append(ended)
+                if repair and not trial.state.is_finished():
                     self.write(ended)
-                yield ended
+        return events
 
     @singledispatchmethod
     def write(self, event: Event) -> None:
@@ -164,12 +180,20 @@ class Study:
         alphas = self._space.alpha
         span = (alphas.low, alphas.high) if isinstance(alphas, Range) else (config.alpha, config.alpha)
         return {
-            "variant": CategoricalDistribution(self._variants),
+            "variant": CategoricalDistribution(self.terms["variants"]),
             "learning_rate": FloatDistribution(min(low, config.learning_rate), max(high, config.learning_rate), log=True),
             "batch_size": IntDistribution(min(batches), max(batches), log=True),
             "rank": IntDistribution(min(ranks), max(ranks), log=True),
             "alpha": FloatDistribution(min(span[0], config.alpha), max(span[1], config.alpha), log=True),
         }
+
+
+@contextmanager
+def _experimental_allowed() -> Iterator[None]:
+    """Constraints and storages that Optuna still marks experimental are used knowingly."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        yield
 
 
 def _events_of(trial: FrozenTrial, steps: Sequence[int]) -> Iterator[Event]:

@@ -105,11 +105,13 @@ class Search:
                 "variants": list(variants),
                 "space": space.model_dump(),
                 "rungs": list(rungs),
+                "examples": examples,
                 "seed": seed,
                 "prior": prior.as_dict() if prior else None,
+                "baseline": {variant: config.as_dict() for variant, config in self._baseline.items()},
             }
-            self._study = Study.open(storage, name, direction, terms, space, rungs, examples or 1000)
-            events = self._study.events()
+            self._study = Study.open(storage, name, direction, terms)
+            events = self._study.events(repair=True)
         self.table = TrialTable(rungs, direction, events)
         self._in_flight: set[int] = set()
         self._exhausted: set[str] = set()

@@ -11,12 +11,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from autolora.errors import AutoloraError
+
 MANIFEST, STATE = "manifest.json", "state.pt"
 KEEP = 2
 """The newest checkpoint, and the one before it for when the newest turns out to be damaged."""
 
 
-class CheckpointError(OSError):
+class CheckpointError(AutoloraError, OSError):
     """A checkpoint cannot be written; the ones before it are intact."""
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from autolora.errors import AutoloraError
 from autolora.spec import MetricSpec
 from autolora.training.data import Split
 from autolora.training.model import Base
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 EVAL_BATCH = 32
 
 
-class MetricError(ValueError):
+class MetricError(AutoloraError, ValueError):
     """A metric is missing, or returned something that is not a finite number. It is never replaced by another."""
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autolora import quickstart
+from autolora.errors import AutoloraError
 from autolora.spec import Spec
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-class ModelError(ValueError):
+class ModelError(AutoloraError, ValueError):
     """The base model cannot be loaded; the message says what was tried and what to do."""
 
 

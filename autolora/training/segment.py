@@ -64,6 +64,10 @@ class Progress:
     loss: float
 
 
+class Interrupted(Exception):
+    """Raised by ``on_step`` to stop: the trial is checkpointed where it is and can go on later."""
+
+
 class _OutOfMemoryError(Exception):
     """One example alone does not fit."""
 
@@ -74,13 +78,14 @@ def run(bench: Workbench, segment: Segment, on_step: Callable[[Progress], None] 
     Args:
         bench: the worker's shared state.
         segment: what to train.
-        on_step: called after every optimiser step.
+        on_step: called after every optimiser step; may raise :class:`Interrupted`.
 
     Returns:
         The outcome, after its checkpoint has been committed.
 
     Raises:
         CheckpointError: a checkpoint cannot be written.
+        Interrupted: ``on_step`` asked to stop; a checkpoint has been committed.
         Exception: whatever the user's metric or data raise; the checkpoints so far stay.
     """
     began = time.monotonic()
@@ -101,6 +106,9 @@ def run(bench: Workbench, segment: Segment, on_step: Callable[[Progress], None] 
             run.restore(state)
         try:
             reason = run.train(min(steps, math.ceil(segment.stop * steps - 1e-9)), on_step)
+        except Interrupted:
+            run.commit()
+            raise
         except _OutOfMemoryError:
             reason = f"out of memory with one example of up to {bench.training.max_length} tokens at a time"
             return Outcome(segment.trial, "infeasible", None, manifest.step / steps, reason, run.seconds())

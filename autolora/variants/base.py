@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from autolora.errors import AutoloraError
 from autolora.space import Traits
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-class VariantError(ValueError):
+class VariantError(AutoloraError, ValueError):
     """A variant cannot be used as asked; the message names the model, layer or setting and what would be right."""
 
 
@@ -38,7 +39,7 @@ class Variant:
     name: str
     title: str
     paper: str
-    traits: Traits = Traits()
+    traits: Traits = field(default_factory=Traits)
     needs: tuple[str, ...] = ()
     export_form: str = "rank r"
 

@@ -1,0 +1,212 @@
+"""The `autolora` command. Heavy imports are inside the commands, so that `--help` is instant."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from autolora.spec import Spec
+
+EXIT_USER, EXIT_INTERRUPTED = 2, 130
+RUN_DIRECTORY = click.argument("folder", metavar="DIR", type=click.Path(path_type=Path, exists=True, file_okay=False))
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    cli()
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="autolora")
+def cli() -> None:
+    """Tune LoRA fine-tuning: learning rate, batch size, rank and alpha of each variant, in a few trainings."""
+
+
+@cli.command()
+@click.argument("spec", metavar="[SPEC.yaml]", required=False, type=click.Path(path_type=Path))
+@click.option("--model", help="Path or hub id of a causal language model.")
+@click.option("--data", help="Training file (.jsonl, .json, .csv, .parquet) or hub id.")
+@click.option("--variants", help="Comma-separated; `autolora variants` lists them.")
+@click.option("--budget", type=float, help="Full-run equivalents per variant, everything included.")
+@click.option("--dir", "folder", type=click.Path(path_type=Path, file_okay=False), help="Run directory.")
+@click.option("--executor", type=click.Choice(["inline"]), default="inline", show_default=True)
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any spec key: training.examples=800.")
+@click.option("--dry-run", is_flag=True, help="Print the plan and what it will cost; tune nothing.")
+def tune(
+    spec: Path | None,
+    model: str | None,
+    data: str | None,
+    variants: str | None,
+    budget: float | None,
+    folder: Path | None,
+    executor: str,
+    settings: tuple[str, ...],
+    dry_run: bool,
+) -> None:
+    """Tune, from a spec file, from flags, or both (flags win). Again with the same --dir: resumes."""
+    flags = {"model": model, "data.train": data, "variants": variants, "budget": budget}
+    with _plain_errors():
+        overrides = {key: value for key, value in flags.items() if value is not None} | _assignments(settings)
+        if spec is None and not overrides:
+            raise click.UsageError("give a SPEC.yaml, or --model and --data")
+        from autolora import spec as specs
+
+        checked = specs.load(spec, **overrides)
+        folder = folder or Path("runs") / (spec.stem if spec else "autolora")
+        if dry_run:
+            _dry_run(checked, folder)
+        else:
+            _tune(checked, folder, executor)
+
+
+@cli.command()
+@RUN_DIRECTORY
+def status(folder: Path) -> None:
+    """Show where a study stands, running or not."""
+    with _plain_errors():
+        from rich.console import Console
+
+        from autolora.assembly import read_study
+        from autolora.report.summary import duration, summarise
+        from autolora.report.tables import status_table
+
+        table, plan = read_study(folder)
+        rows = [summarise(table, plan, variant) for variant in plan.variants]
+        Console().print(status_table(rows, plan.rungs), soft_wrap=True)
+        click.echo(f"{len(table.trials)} trials, {duration(sum(row.seconds for row in rows))} of training and evaluation")
+
+
+@cli.command()
+@RUN_DIRECTORY
+@click.option("--variant", help="Only this one.")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def best(folder: Path, variant: str | None, as_json: bool) -> None:
+    """Show the tuned configurations of a finished study."""
+    with _plain_errors():
+        from dataclasses import replace
+
+        from rich.console import Console
+
+        from autolora.report.tables import result_table
+        from autolora.result import TuneResult
+
+        result = TuneResult.load(folder)
+        if variant is not None:
+            result = replace(result, variants={variant: result[variant]})
+        if as_json:
+            click.echo(json.dumps({name: tuned.as_dict() for name, tuned in result.items()}, indent=2))
+        else:
+            Console().print(result_table(result), soft_wrap=True)
+
+
+@cli.command()
+@RUN_DIRECTORY
+@click.option("--variant", required=True)
+@click.option("--to", "target", default="peft", show_default=True, help="peft, trl, axolotl or llamafactory.")
+@click.argument("out", type=click.Path(path_type=Path, file_okay=False))
+def export(folder: Path, variant: str, target: str, out: Path) -> None:
+    """Write the tuned adapter, or the tuned settings in another trainer's words, to the folder OUT."""
+    with _plain_errors():
+        from autolora.recipes import write
+
+        for path in write(folder, variant, target, out):
+            click.echo(path)
+
+
+@cli.command()
+@click.argument("spec", metavar="SPEC.yaml", type=click.Path(path_type=Path))
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any spec key.")
+def prior(spec: Path, settings: tuple[str, ...]) -> None:
+    """Show where the search would start: the learning rate each variant is expected to want."""
+    with _plain_errors():
+        from rich.console import Console
+
+        from autolora import spec as specs
+        from autolora.assembly import prior_of, resolved_space
+
+        from autolora.report.tables import prior_table
+
+        checked = specs.load(spec, **_assignments(settings))
+        space = resolved_space(checked)
+        Console().print(prior_table(prior_of(checked, space, checked.training.examples), space, checked.variants))
+
+
+@cli.command()
+def variants() -> None:
+    """List the LoRA variants that can be tuned."""
+    from rich.console import Console
+
+    from autolora.report.tables import variants_table
+
+    Console().print(variants_table(), soft_wrap=True)
+
+
+def _tune(spec: Spec, folder: Path, executor: str) -> None:
+    from rich.console import Console
+
+    from autolora import driver
+    from autolora.errors import AutoloraError
+    from autolora.report.console import reporter
+
+    again = shlex.join(["autolora", *sys.argv[1:]])
+    shown = reporter(Console())
+    try:
+        driver.tune(spec=spec, dir=folder, executor=executor, reporter=shown)
+    except KeyboardInterrupt:
+        shown.stop()
+        click.echo(f"\nStopped; nothing that was done is lost. To continue:\n  {again}", err=True)
+        sys.exit(EXIT_INTERRUPTED)
+    except AutoloraError:
+        raise
+    except Exception:
+        shown.stop()
+        click.echo(f"\nAn error in training or in the metric; what was done is kept. Once mended:\n  {again}", err=True)
+        raise
+    finally:
+        shown.stop()
+
+
+def _dry_run(spec: Spec, folder: Path) -> None:
+    from rich.console import Console
+
+    from autolora.dryrun import dry_run
+    from autolora.report.tables import plan_view
+
+    Console().print(plan_view(dry_run(spec), spec, folder), soft_wrap=True)
+
+
+def _assignments(settings: tuple[str, ...]) -> dict[str, Any]:
+    """KEY=VALUE flags as spec overrides; values are YAML."""
+    import yaml
+
+    from autolora.spec import SpecError
+
+    parsed = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals:
+            raise SpecError(f"--set {setting}: write KEY=VALUE, as in --set training.examples=800")
+        parsed[key] = yaml.safe_load(value)
+    return parsed
+
+
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    """Errors that the user can mend are printed as such; others keep their traceback."""
+    from autolora.errors import AutoloraError
+
+    try:
+        yield
+    except AutoloraError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(EXIT_USER)

@@ -1,0 +1,272 @@
+"""The loop: study, policy and executor to a TuneResult. The only place that knows all three."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean
+from typing import Any, Literal
+
+import yaml
+
+from autolora import spec as specs
+from autolora import variants
+from autolora.assembly import SPEC_FILE, baseline_of, open_search, resolved_space, storage_url
+from autolora.errors import AutoloraError
+from autolora.execution import Executor, LostWorker
+from autolora.execution.inline import InlineExecutor
+from autolora.report import Reporter, Silent
+from autolora.result import BEST_FOLDER, TunedVariant, TuneResult, installed_versions
+from autolora.search import WAIT, Job, Search
+from autolora.space import Space
+from autolora.spec import Spec
+from autolora.training import checkpoint
+from autolora.training.segment import Interrupted, Outcome, Progress, Segment
+from autolora.training.workbench import Workbench
+
+LOCK_FILE = ".lock"
+
+
+class RunDirectoryError(AutoloraError, RuntimeError):
+    """The run directory is in use, or belongs to another specification."""
+
+
+def tune(
+    model: Any = None,
+    data: Any = None,
+    *,
+    spec: str | Path | Mapping[str, Any] | Spec | None = None,
+    dir: str | Path = "runs/autolora",
+    executor: Literal["inline"] | Executor = "inline",
+    reporter: Reporter | None = None,
+    **settings: Any,
+) -> TuneResult:
+    """Tune LoRA variants: search, confirm, export.
+
+    Args:
+        model: path, hub id or loaded causal language model.
+        data: path, hub id, ``datasets.Dataset``, or a mapping with the keys of :class:`autolora.spec.DataSpec`.
+        spec: a YAML file, a mapping or a Spec instead of, or underneath, the other arguments.
+        dir: run directory; one that holds an unfinished study of the same specification is continued.
+        executor: "inline", or an :class:`autolora.execution.Executor`.
+        reporter: what is shown while it runs; None: nothing.
+        settings: any other key of :class:`autolora.spec.Spec`, such as ``variants``, ``budget``, ``space``.
+
+    Returns:
+        The tuned configuration, scores and adapter folder of every variant.
+
+    Raises:
+        SpecError: the specification is wrong.
+        RunDirectoryError: another process works in ``dir``, or it holds a study of another specification.
+        KeyboardInterrupt: Ctrl-C; everything done so far is kept, and the same call continues.
+    """
+    given = {"model": model, "data": data, **settings}
+    overrides = {key: value for key, value in given.items() if value is not None}
+    if isinstance(spec, Spec):
+        spec = {name: getattr(spec, name) for name in Spec.model_fields}
+    checked = specs.load(spec, **overrides)
+    with run_directory(Path(dir), checked) as folder:
+        return _Driver(checked, folder, executor, reporter or Silent()).run()
+
+
+@contextmanager
+def run_directory(folder: Path, spec: Spec) -> Iterator[Path]:
+    """Hold the directory for this process and this specification."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder):
+        _adopt(folder, spec)
+        yield folder
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """An operating-system lock: gone when the process dies, and not inherited by its children."""
+    descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.read(descriptor, 64).decode(errors="replace").strip() or "unknown"
+            raise RunDirectoryError(
+                f"{folder} is in use by another process (pid {owner}): wait for it, stop it, or choose another --dir"
+            ) from None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _adopt(folder: Path, spec: Spec) -> None:
+    """Record the specification, or check it against the recorded one; only what MUTABLE names may differ."""
+    path = folder / SPEC_FILE
+    if path.is_file():
+        changes = specs.differences(specs.read_recorded(path), specs.dump(spec))
+        if changes:
+            raise RunDirectoryError(
+                f"{folder} holds a study of another specification (recorded -> asked for):\n  "
+                + "\n  ".join(changes)
+                + "\nUse another --dir for the new one; a larger budget alone continues the study."
+            )
+    beside = path.with_suffix(".tmp")
+    specs.save(spec, beside)
+    os.replace(beside, path)
+
+
+@dataclass
+class _Driver:
+    """One call of :func:`tune` on a held run directory."""
+
+    spec: Spec
+    folder: Path
+    executor_choice: Literal["inline"] | Executor
+    reporter: Reporter
+    seconds: dict[str, float] = field(default_factory=lambda: {"total": 0.0, "training": 0.0, "driver": 0.0})
+
+    def run(self) -> TuneResult:
+        began = time.monotonic()
+        self.bench = Workbench.open(self.spec, self.folder)
+        space = resolved_space(self.spec)
+        self._check_ranks(space)
+        self.reporter.prepared(self.spec, self.bench)
+        search = open_search(self.spec, space, self.bench.examples, storage_url(self.spec.storage, self.folder))
+        self.reporter.resumed(search)
+        executor = InlineExecutor(self.bench) if self.executor_choice == "inline" else self.executor_choice
+        with _interruptible() as asked_to_stop:
+            try:
+                self._search(search, executor, asked_to_stop)
+            except Interrupted:
+                raise KeyboardInterrupt from None
+            finally:
+                executor.close()
+        result = self._conclude(search, began)
+        self.reporter.finished(result)
+        return result
+
+    def _check_ranks(self, space: Space) -> None:
+        from autolora.variants.targets import check_rank, linear_layers
+
+        layers = linear_layers(self.bench.base.model)
+        ranks = [*space.rank, *(config.rank for config in baseline_of(self.spec).values())]
+        check_rank(self.bench.base.model, layers, max(ranks))
+
+    def _search(self, search: Search, executor: Executor, asked_to_stop: Callable[[], bool]) -> None:
+        jobs: dict[int, Job] = {}
+        dropped: set[int] = set()
+
+        def on_step(progress: Progress) -> None:
+            self.reporter.progress(progress)
+            if asked_to_stop():
+                raise Interrupted
+
+        while True:
+            mark = time.monotonic()
+            while len(jobs) < executor.capacity and not asked_to_stop():
+                job = search.ask()
+                if job is None or job is WAIT:
+                    break
+                assert isinstance(job, Job)
+                jobs[job.trial] = job
+                self.reporter.started(search, job)
+                executor.submit((Segment(job.trial, job.variant, job.config, job.seed, job.stop, job.rung),))
+            self.seconds["driver"] += time.monotonic() - mark
+            if asked_to_stop():
+                raise Interrupted
+            if not jobs:
+                return
+            mark = time.monotonic()
+            outcomes = executor.wait(on_step)
+            self.seconds["training"] += time.monotonic() - mark
+            mark = time.monotonic()
+            for outcome in outcomes:
+                self._tell(search, jobs, outcome)
+            for trial in set(search.discarded()) - dropped:
+                checkpoint.discard(self.bench.trial_folder(trial))
+                dropped.add(trial)
+            self.seconds["driver"] += time.monotonic() - mark
+
+    def _tell(self, search: Search, jobs: dict[int, Job], outcome: Outcome | LostWorker) -> None:
+        if isinstance(outcome, LostWorker):
+            for trial in outcome.trials:
+                search.tell(jobs.pop(trial), lost=True)
+            return
+        job = jobs.pop(outcome.trial)
+        if outcome.kind == "scored":
+            search.tell(job, outcome.value, seconds=outcome.seconds)
+        else:
+            search.tell(
+                job,
+                diverged=outcome.kind == "diverged",
+                infeasible=outcome.kind == "infeasible",
+                at=outcome.at,
+                reason=outcome.reason,
+                seconds=outcome.seconds,
+            )
+        self.reporter.told(search, job, outcome)
+
+    def _conclude(self, search: Search, began: float) -> TuneResult:
+        """Score the test split, export the adapters, write best.json."""
+        tuned = {}
+        for name, best in search.best().items():
+            self.reporter.concluding(name)
+            order = min if search.direction == "minimize" else max
+            chosen = best.trials[best.seeds.index(order(best.seeds))]
+            test = None
+            if self.bench.data.test is not None:
+                test = fmean(self._test_score(trial) for trial in best.trials)
+            adapter = self.folder / BEST_FOLDER / name
+            with self.bench.trained(chosen) as adapted:
+                variants.get(name).export(adapted, adapter)
+            seconds = sum(trial.seconds for trial in search.table.of(name))
+            tuned[name] = TunedVariant(
+                best.config, best.value, best.spread, best.seeds, best.baseline, test, str(adapter), seconds
+            )
+            (adapter / "autolora.yaml").write_text(yaml.safe_dump(tuned[name].as_dict(), sort_keys=False))
+        self.seconds["total"] = time.monotonic() - began
+        result = TuneResult(
+            tuned,
+            search.spent,
+            installed_versions(),
+            self.spec.metric.name,
+            search.direction,
+            self.folder,
+            dict(self.seconds),
+        )
+        result.save()
+        return result
+
+    def _test_score(self, trial: int) -> float:
+        assert self.bench.data.test is not None
+        with self.bench.trained(trial) as adapted:
+            return self.bench.evaluate(adapted, self.bench.data.test)
+
+
+@contextmanager
+def _interruptible() -> Iterator[Callable[[], bool]]:
+    """Turn the first Ctrl-C or SIGTERM into a request that is honoured at the next optimiser step.
+
+    A second one interrupts at once. Outside the main thread signals stay as they are.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    asked = threading.Event()
+
+    def ask(signum: int, frame: Any) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+
+    previous = {signum: signal.signal(signum, ask) for signum in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked.is_set
+    finally:
+        for signum, handler in previous.items():
+            signal.signal(signum, handler)

@@ -1,0 +1,113 @@
+"""What a study would do, without doing it: data, brackets, first configurations, and an estimate of what it costs.
+
+Time and memory are measured over a few real optimiser steps of the largest configuration, not modelled.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from autolora import variants
+from autolora.assembly import open_search, resolved_space
+from autolora.search import brackets
+from autolora.search.trials import Sampled
+from autolora.space import Config, Space
+from autolora.spec import Spec
+from autolora.training import checkpoint, segment
+from autolora.training.segment import Segment
+from autolora.training.workbench import Workbench
+
+PROBE_STEPS = 4
+"""Optimiser steps that are timed; the first, which also allocates, is left out."""
+ROOM = 1.1
+"""Disk is stated with a tenth to spare."""
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """The plan of a study.
+
+    Attributes:
+        data: what the data report says, line by line.
+        spending: per variant, what its budget buys, in words.
+        first: the first trials, each with the reason for it.
+        seconds_per_run: of one full run of the largest configuration, evaluation included.
+        seconds: of the whole study.
+        memory_bytes: peak of the process (CPU) or of the device, while training.
+        disk_bytes: of checkpoints and exported adapters.
+    """
+
+    data: Sequence[str]
+    spending: str
+    first: Sequence[Sampled]
+    seconds_per_run: float
+    seconds: float
+    memory_bytes: int
+    disk_bytes: int
+
+
+def dry_run(spec: Spec, preview: int = 6) -> DryRun:
+    """Load model and data, train a few steps in a temporary folder, and say what the study would do."""
+    with tempfile.TemporaryDirectory() as scratch:
+        bench = Workbench.open(spec, Path(scratch))
+        space = resolved_space(spec)
+        search = open_search(spec, space, bench.examples, storage=None)
+        seconds_per_run, checkpoint_bytes = _measure(bench, spec, space)
+        live = max(brackets.sizes(spec.rungs, first=False))
+        finished = 3 * len(spec.variants)
+        return DryRun(
+            bench.data.report.lines(),
+            _spending(spec, search.plan.confirm),
+            search.preview(max(preview, len(spec.variants) + 3)),
+            seconds_per_run,
+            seconds_per_run * spec.budget * len(spec.variants),
+            _peak_memory(bench),
+            round(ROOM * checkpoint_bytes * (checkpoint.KEEP * live * len(spec.variants) + finished)),
+        )
+
+
+def _spending(spec: Spec, confirm: int) -> str:
+    left = spec.budget - 1 - confirm
+    parts = ["baseline 1"]
+    first = True
+    while (size := brackets.fitting(left, spec.rungs, first)) is not None:
+        widths = "-".join(map(str, brackets.widths(size, spec.rungs)))
+        parts.append(f"bracket {widths} {brackets.cost(size, spec.rungs):.2f}")
+        left -= brackets.cost(size, spec.rungs)
+        first = False
+    if confirm:
+        parts.append(f"{confirm} further seeds of the finalists {confirm}")
+    return " + ".join(parts) + f" of {spec.budget:g} full runs"
+
+
+def _measure(bench: Workbench, spec: Spec, space: Space) -> tuple[float, int]:
+    """Seconds of a full run and bytes of a checkpoint, for the largest rank and batch of the slowest variant."""
+    slowest, largest = 0.0, 0
+    batch, rank = max(space.batch_size), max(space.rank)
+    steps = bench.steps(batch)
+    for number, name in enumerate(spec.variants):
+        alpha = variants.get(name).traits.law_alpha(rank, space.hidden_size)
+        marks: list[float] = []
+        probe = Segment(number, name, Config(1e-6, batch, rank, alpha), 0, min(1.0, PROBE_STEPS / steps), 0)
+        outcome = segment.run(bench, probe, lambda _, marks=marks: marks.append(time.monotonic()))  # type: ignore[misc]
+        evaluation = time.monotonic() - marks[-1]
+        step = (marks[-1] - marks[0]) / (len(marks) - 1) if len(marks) > 1 else outcome.seconds
+        slowest = max(slowest, step * steps + evaluation * len(spec.rungs))
+        files = bench.trial_folder(number).rglob("*")
+        largest = max(largest, sum(path.stat().st_size for path in files if path.is_file()))
+    return slowest, largest
+
+
+def _peak_memory(bench: Workbench) -> int:
+    if bench.base.device.type == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_allocated(bench.base.device)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

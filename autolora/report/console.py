@@ -1,0 +1,150 @@
+"""Progress of a study: a live table on a terminal, quiet plain lines anywhere else."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.text import Text
+
+from autolora.report.summary import duration, incumbent, seconds_left, setting, summarise
+from autolora.report.tables import clock, result_table, status_table
+
+if TYPE_CHECKING:
+    from autolora.execution import LostWorker
+    from autolora.result import TuneResult
+    from autolora.search import Job, Search
+    from autolora.spec import Spec
+    from autolora.training.segment import Outcome, Progress
+    from autolora.training.workbench import Workbench
+
+REFRESH_SECONDS = 0.25
+
+
+class PlainReporter:
+    """One line where something was learned: a full-length score, a new incumbent, a divergence."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+
+    def say(self, text: str) -> None:
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def prepared(self, spec: Spec, bench: Workbench) -> None:
+        parameters = sum(p.numel() for p in bench.base.model.parameters())
+        self.say(f"model: {parameters:,} parameters, {str(bench.base.dtype).removeprefix('torch.')} on {bench.base.device}")
+        for line in bench.data.report.lines():
+            self.say(f"data: {line}")
+        self.say(
+            f"budget: {spec.budget:g} full runs of {bench.examples} examples for each of {', '.join(spec.variants)}"
+        )
+
+    def resumed(self, search: Search) -> None:
+        known = len(search.table.trials)
+        if known:
+            spent = ", ".join(f"{variant} {spent:.2f}" for variant, spent in search.spent.items())
+            self.say(f"continuing: {known} trials in the study, spent so far: {spent}")
+
+    def started(self, search: Search, job: Job) -> None:
+        """Nothing: a line a job would be noise."""
+
+    def progress(self, progress: Progress) -> None:
+        """Nothing: lines are for results."""
+
+    def told(self, search: Search, job: Job, outcome: Outcome | LostWorker) -> None:
+        line = self.news(search, job)
+        if line:
+            self.say(line)
+
+    def news(self, search: Search, job: Job) -> str | None:
+        """What is worth a line, or None."""
+        trial = search.table.trials[job.trial]
+        head = f"[{job.variant} {search.spent[job.variant]:.2f}/{search.plan.budget:g}] trial {job.trial}"
+        if not trial.healthy:
+            return f"{head} {trial.outcome}: {setting(job.config)}: {trial.reason}"
+        if trial.reached < job.rung:
+            return f"{head}: its worker was lost; it will be handed out again"
+        best = incumbent(search.table, job.variant) is trial
+        if not best and job.rung < search.plan.last:
+            return None
+        left = seconds_left(search.table, search.plan)
+        return (
+            f"{head} {trial.purpose}: {trial.scores[job.rung]:.4f} at {job.stop:.2g} of a run  {setting(job.config)}"
+            f"{'  * best so far' if best else ''}{f'  ({duration(left)} left)' if left else ''}"
+        )
+
+    def concluding(self, variant: str) -> None:
+        self.say(f"exporting {variant}")
+
+    def stop(self) -> None:
+        """Give the terminal back, however the study ended."""
+
+    def finished(self, result: TuneResult) -> None:
+        self.console.print()
+        self.console.print(result_table(result), soft_wrap=True)
+        self.say(clock(result.seconds))
+
+
+class LiveReporter(PlainReporter):
+    """A table that redraws itself, with the news scrolling above it."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self._live = Live(console=console, auto_refresh=False, transient=True)
+        self._running: dict[int, tuple[Job, Progress | None]] = {}
+        self._search: Search | None = None
+        self._drawn = 0.0
+
+    def resumed(self, search: Search) -> None:
+        super().resumed(search)
+        self._search = search
+        self._live.start()
+
+    def started(self, search: Search, job: Job) -> None:
+        self._running[job.trial] = (job, None)
+        self._draw()
+
+    def progress(self, progress: Progress) -> None:
+        job, _ = self._running[progress.trial]
+        self._running[progress.trial] = (job, progress)
+        if time.monotonic() - self._drawn >= REFRESH_SECONDS:
+            self._draw()
+
+    def told(self, search: Search, job: Job, outcome: Outcome | LostWorker) -> None:
+        del self._running[job.trial]
+        super().told(search, job, outcome)
+        self._draw()
+
+    def concluding(self, variant: str) -> None:
+        self._live.stop()
+        super().concluding(variant)
+
+    def finished(self, result: TuneResult) -> None:
+        self._live.stop()
+        super().finished(result)
+
+    def stop(self) -> None:
+        self._live.stop()
+
+    def _draw(self) -> None:
+        assert self._search is not None
+        table, plan = self._search.table, self._search.plan
+        lines = [Text(self._running_line(job, progress)) for job, progress in self._running.values()]
+        left = seconds_left(table, plan)
+        if left is not None:
+            lines.append(Text(f"about {duration(left)} left"))
+        rows = [summarise(table, plan, variant) for variant in plan.variants]
+        self._live.update(Group(Text(), status_table(rows, plan.rungs), *lines), refresh=True)
+        self._drawn = time.monotonic()
+
+    @staticmethod
+    def _running_line(job: Job, progress: Progress | None) -> str:
+        at = f"step {progress.step}/{progress.steps}  loss {progress.loss:.3f}" if progress else "starting"
+        return f"running trial {job.trial} ({job.variant}, to {job.stop:.2g} of a run)  {setting(job.config)}  {at}"
+
+
+def reporter(console: Console) -> PlainReporter:
+    """The live view on a terminal, plain lines elsewhere."""
+    return LiveReporter(console) if console.is_terminal else PlainReporter(console)

@@ -1,0 +1,143 @@
+"""Tables for a terminal, built on rich."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from statistics import NormalDist
+from typing import TYPE_CHECKING
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from autolora import variants
+from autolora.priors import Prior
+from autolora.report.summary import VariantSummary, duration, setting, size, stops
+from autolora.result import TuneResult
+from autolora.space import Space
+
+if TYPE_CHECKING:
+    from autolora.dryrun import DryRun
+    from autolora.spec import Spec
+
+
+def status_table(summaries: Iterable[VariantSummary], rungs: tuple[float, ...]) -> Table:
+    """Where each variant stands."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column, justify in (("variant", "left"), ("spent", "right"), ("incumbent", "left"), ("score", "right")):
+        table.add_column(column, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    table.add_column("at", justify="right", no_wrap=True)
+    table.add_column("trials", justify="right")
+    table.add_column("stopped")
+    for row in summaries:
+        best = row.incumbent
+        table.add_row(
+            row.variant,
+            f"{row.spent:.2f}/{row.budget:g}",
+            setting(best.config) if best else "-",
+            f"{best.scores[best.reached]:.4f}" if best else "-",
+            f"{rungs[best.reached]:.2g}" if best else "-",
+            str(sum(row.counts.values())),
+            stops(row.counts),
+        )
+    return table
+
+
+def result_table(result: TuneResult) -> RenderableType:
+    """The outcome: baseline against tuned, per variant, and where the adapters are."""
+    table = Table(title=f"{result.metric} ({result.direction}d)", title_justify="left", header_style="bold")
+    table.add_column("variant", no_wrap=True)
+    for column in ("baseline", "tuned", "test", "learning rate", "batch", "rank", "alpha", "spent", "wall time"):
+        if column != "test" or any(tuned.test is not None for tuned in result.values()):
+            table.add_column(column, justify="right", no_wrap=True)
+    with_test = len(table.columns) == 10
+    for name, tuned in result.items():
+        spread = f" ± {tuned.spread:.4f}" if tuned.spread is not None else ""
+        cells = [
+            name,
+            "-" if tuned.baseline is None else f"{tuned.baseline:.4f}",
+            f"{tuned.value:.4f}{spread} ({len(tuned.seeds)} {'seed' if len(tuned.seeds) == 1 else 'seeds'})",
+            *(["-" if tuned.test is None else f"{tuned.test:.4f}"] if with_test else []),
+            f"{tuned.learning_rate:.2e}",
+            str(tuned.config.batch_size),
+            str(tuned.config.rank),
+            f"{tuned.config.alpha:.4g}",
+            f"{result.spent[name]:.2f}",
+            duration(tuned.seconds),
+        ]
+        table.add_row(*cells)
+    places = [f"  {name}: {tuned.adapter_dir}" for name, tuned in result.items()]
+    return Group(table, Text("Adapters, which plain peft loads on the unmodified base:"), Text("\n".join(places)))
+
+
+def clock(seconds: Mapping[str, float]) -> str:
+    """Wall time of a call, and the driver's own share of it."""
+    total, own = seconds["total"], seconds["driver"]
+    share = 100 * own / total if total else 0.0
+    return (
+        f"Wall time {duration(total)}, of it training and evaluation {duration(seconds['training'])}; "
+        f"deciding and recording {own:.1f} s ({share:.1f}%)."
+    )
+
+
+def plan_view(plan: DryRun, spec: Spec, folder: Path) -> RenderableType:
+    """What `autolora tune --dry-run` shows."""
+    first = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("variant", "trained as", "learning rate", "batch", "rank", "alpha", "because"):
+        first.add_column(column, no_wrap=column != "because")
+    for trial in plan.first:
+        config = trial.config
+        first.add_row(
+            trial.variant,
+            trial.purpose,
+            f"{config.learning_rate:.2e}",
+            str(config.batch_size),
+            str(config.rank),
+            f"{config.alpha:.4g}",
+            trial.origin,
+        )
+    lines = [
+        *(f"data: {line}" for line in plan.data),
+        f"variants: {', '.join(spec.variants)}; each gets {plan.spending}",
+        f"run directory: {folder}",
+        "",
+        "The first trials:",
+    ]
+    estimate = (
+        f"\nEstimated from a few real steps of the largest batch and rank: {duration(plan.seconds_per_run)} a full "
+        f"run, {duration(plan.seconds)} in all; {size(plan.memory_bytes)} of memory; at most {size(plan.disk_bytes)} of disk."
+    )
+    return Group(Text("\n".join(lines)), first, Text(estimate))
+
+
+def variants_table() -> Table:
+    """What `autolora variants` shows."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("variant", "name", "paper", "needs", "exported as", "best learning rate"):
+        table.add_column(column, no_wrap=True)
+    for name in variants.names():
+        variant = variants.get(name)
+        shift = variant.traits.shift
+        relation = "as LoRA's" if shift == 0 else f"about {10**shift:.2g} of LoRA's"
+        needs = ", ".join(variant.needs) or "nothing"
+        table.add_row(name, variant.title, variant.paper, needs, variant.export_form, relation)
+    return table
+
+
+def prior_table(prior: Prior | None, space: Space, names: Iterable[str]) -> RenderableType:
+    """What `autolora prior` shows: the expected learning rate of each variant with its central 80%."""
+    if prior is None:
+        return Text("prior: none; learning rates are sampled uniformly on a log scale")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("variant", "learning rate", "central 80%", "batch", "rank", "alpha"):
+        table.add_column(column, justify="left" if column == "variant" else "right", no_wrap=True)
+    for name in names:
+        traits = variants.get(name).traits
+        mode = prior.mode(space, traits)
+        reach = 10 ** (NormalDist().inv_cdf(0.9) * prior.spread(traits, mode))
+        interval = f"{mode.learning_rate / reach:.1e} to {mode.learning_rate * reach:.1e}"
+        table.add_row(
+            name, f"{mode.learning_rate:.2e}", interval, str(mode.batch_size), str(mode.rank), f"{mode.alpha:.4g}"
+        )
+    return table

@@ -1,0 +1,99 @@
+"""Tokenised data on disk, found again by a fingerprint of everything that determines it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import uuid
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from autolora.training.data.report import DataReport, SplitReport
+from autolora.training.data.split import PreparedData, Split
+
+logger = logging.getLogger(__name__)
+
+VERSION = 1  # raise it when the same rows give other tokens, or the file looks different
+
+
+def fingerprint_of(sources: Mapping[str, str], tokenizer: Any, options: Mapping[str, Any]) -> str:
+    """Hex digest.
+
+    Args:
+        sources: identity of each source, by role.
+        tokenizer: its vocabulary, rules, special tokens and chat template count, not its name.
+        options: JSON-able values.
+    """
+    content = {
+        "version": VERSION,
+        "sources": dict(sources),
+        "tokenizer": _tokenizer_state(tokenizer),
+        "options": dict(options),
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _tokenizer_state(tokenizer: Any) -> list[str]:
+    if getattr(tokenizer, "is_fast", False):
+        rules = json.loads(tokenizer.backend_tokenizer.to_str())
+        # set by the latest call of the tokenizer, whoever made it
+        rules.pop("truncation", None)
+        rules.pop("padding", None)
+    else:
+        rules = [type(tokenizer).__name__, sorted(tokenizer.get_vocab().items())]
+    special = [tokenizer.bos_token, tokenizer.eos_token, getattr(tokenizer, "chat_template", None)]
+    adds_bos = getattr(tokenizer, "init_kwargs", {}).get("add_bos_token")
+    return [json.dumps(part, sort_keys=True, default=str) for part in (rules, special, adds_bos)]
+
+
+def load(folder: Path, fingerprint: str) -> PreparedData | None:
+    """What :func:`save` wrote under this fingerprint; None where there is nothing, or nothing sound."""
+    path = _path(folder, fingerprint)
+    if not path.is_file():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            meta = json.loads(stored["meta"].tobytes())
+            splits = {
+                name: Split(stored[f"{name}_tokens"], stored[f"{name}_offsets"], stored[f"{name}_targets"], rows)
+                for name, rows in meta["rows"].items()
+            }
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        logger.warning("ignoring the damaged cache file %s (%s); tokenising again", path, error)
+        return None
+    reports = {name: SplitReport(**values) for name, values in meta["report"]["splits"].items()}
+    report = DataReport(reports, meta["report"]["max_length"], tuple(meta["report"]["notes"]))
+    return PreparedData(splits["train"], splits["eval"], splits.get("test"), report, fingerprint)
+
+
+def save(folder: Path, data: PreparedData) -> None:
+    """Write ``data`` beside its final name and rename it, so that no reader meets half a file."""
+    meta = {"rows": {name: split.rows for name, split in data.splits.items()}, "report": asdict(data.report)}
+    arrays = {
+        f"{name}_{array}": getattr(split, array)
+        for name, split in data.splits.items()
+        for array in ("tokens", "offsets", "targets")
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    # a name of its own, because several workers may prepare the same data at once
+    beside = folder / f".{uuid.uuid4().hex}.npz"
+    try:
+        with beside.open("xb") as file:
+            np.savez(file, meta=np.frombuffer(json.dumps(meta).encode(), dtype=np.uint8), **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, _path(folder, data.fingerprint))
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _path(folder: Path, fingerprint: str) -> Path:
+    return folder / f"data-{fingerprint[:20]}.npz"

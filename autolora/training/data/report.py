@@ -1,0 +1,71 @@
+"""What became of the rows, in numbers and in plain lines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class SplitReport:
+    """Rows of one split: ``read = rows + dropped + duplicates + held_out + unused``.
+
+    Args:
+        source: file, hub id or data set.
+        format: the format found or named.
+        columns: the columns it was read from.
+        read: rows in the source; for a split taken from the training rows, those looked at.
+        rows: rows in the split.
+        dropped: rows whose prompt leaves no room for a target.
+        cut: rows of the split whose right end was cut off.
+        duplicates: rows left out because another split holds the same text.
+        held_out: training rows that went into the evaluation or test split.
+        unused: rows that were not needed.
+        tokens, targets: tokens in the split, and those on which the loss is taken.
+    """
+
+    source: str
+    format: str
+    columns: str
+    read: int
+    rows: int
+    dropped: int
+    cut: int
+    duplicates: int
+    held_out: int
+    unused: int
+    tokens: int
+    targets: int
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """What was made of the data.
+
+    Args:
+        splits: by name, "train", "eval" and where there is one "test".
+        max_length: the limit of a row in tokens.
+        notes: how a row begins and ends.
+    """
+
+    splits: dict[str, SplitReport]
+    max_length: int
+    notes: tuple[str, ...] = ()
+
+    def lines(self) -> list[str]:
+        """One line a split, then the notes; counts of zero are left out."""
+        return [self._line(name, split) for name, split in self.splits.items()] + list(self.notes)
+
+    def _line(self, name: str, split: SplitReport) -> str:
+        counts = [
+            (split.held_out, "held out for evaluation or test"),
+            (split.duplicates, "left out, also in another split"),
+            (split.dropped, f"dropped, the prompt fills {self.max_length} tokens"),
+            (split.cut, f"cut on the right to {self.max_length} tokens"),
+            (split.unused, "not needed"),
+        ]
+        parts = [f"{count:,} {what}" for count, what in counts if count]
+        size = f"{split.tokens:,} tokens, {split.targets / split.tokens:.0%} of them learnt"
+        return (
+            f"{name}: {split.rows:,} of {split.read:,} rows of {split.source} "
+            f"({split.format}: {split.columns}; {size})" + "".join(f"; {part}" for part in parts)
+        )

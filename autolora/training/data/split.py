@@ -1,0 +1,105 @@
+"""Tokenised rows in flat arrays, and batches of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from autolora.training.data.report import DataReport
+
+if TYPE_CHECKING:
+    import torch
+
+IGNORED = -100  # the label that transformers and torch leave out of the loss
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Rows of one split, one after the other.
+
+    Args:
+        tokens: (total,) int32, all rows concatenated.
+        offsets: (rows + 1,) int64; row i is ``tokens[offsets[i]:offsets[i + 1]]``.
+        targets: (total,) bool, True where the loss is taken. The first token of a row never is, so that
+            ``targets.sum()`` is the number of terms in the loss.
+        rows: for evaluation, per row {"prompt": the text as tokenised, "completion": the text learnt last, without
+            EOS}; empty for the training rows.
+    """
+
+    tokens: np.ndarray
+    offsets: np.ndarray
+    targets: np.ndarray
+    rows: list[dict[str, str]] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(rows,) int64, tokens in each row."""
+        return np.diff(self.offsets)
+
+    def prompt_tokens(self, index: int) -> np.ndarray:
+        """(length,) int32: what stands before the last learnt stretch of a row, BOS included; to generate from."""
+        tokens, targets = self._row(index)
+        return tokens[: last_run(targets)[0]]
+
+    def batch(self, indices: Sequence[int] | np.ndarray, pad_token_id: int) -> dict[str, torch.Tensor]:
+        """These rows, padded on the right to the longest.
+
+        Returns:
+            "input_ids", "attention_mask" and "labels", each (len(indices), longest) int64; labels equal the ids where
+            the loss is taken and are -100 elsewhere. They are not shifted: the model does that.
+        """
+        import torch
+
+        shape = (len(indices), int(self.lengths[indices].max()))
+        input_ids = np.full(shape, pad_token_id, dtype=np.int64)
+        attention_mask = np.zeros(shape, dtype=np.int64)
+        labels = np.full(shape, IGNORED, dtype=np.int64)
+        for position, index in enumerate(indices):
+            tokens, targets = self._row(int(index))
+            input_ids[position, : len(tokens)] = tokens
+            attention_mask[position, : len(tokens)] = 1
+            labels[position, : len(tokens)][targets] = tokens[targets]
+        return {
+            "input_ids": torch.from_numpy(input_ids),
+            "attention_mask": torch.from_numpy(attention_mask),
+            "labels": torch.from_numpy(labels),
+        }
+
+    def _row(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        span = slice(self.offsets[index], self.offsets[index + 1])
+        return self.tokens[span], self.targets[span]
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedData:
+    """Tokenised splits; ``test`` is None where neither a test source nor ``test_size`` was given.
+
+    Args:
+        train, eval, test: the splits.
+        report: what became of the rows.
+        fingerprint: hex digest of everything that determines the tokens: content of the sources, tokenizer, options.
+    """
+
+    train: Split
+    eval: Split
+    test: Split | None
+    report: DataReport
+    fingerprint: str
+
+    @property
+    def splits(self) -> dict[str, Split]:
+        """The splits that there are, by name."""
+        named = {"train": self.train, "eval": self.eval, "test": self.test}
+        return {name: split for name, split in named.items() if split is not None}
+
+
+def last_run(mask: np.ndarray) -> tuple[int, int]:
+    """[begin, end) of the last unbroken stretch of True in (length,) bool; (length, length) where there is none."""
+    edges = np.flatnonzero(np.diff(mask, prepend=False, append=False))
+    return (int(edges[-2]), int(edges[-1])) if len(edges) else (len(mask), len(mask))

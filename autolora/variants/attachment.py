@@ -1,0 +1,215 @@
+"""Putting an adapter on a model, taking it off without a trace, and its state in between."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from autolora.variants.base import VariantError
+from autolora.variants.subtraction import ADAPTER, Subtracted, put_residual, restore, subtract
+from autolora.variants.targets import check_rank, linear_layers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import torch
+    from peft import PeftModel
+    from peft.tuners.lora import LoraLayer
+    from torch import Tensor, nn
+    from transformers import PreTrainedModel
+
+    from autolora.variants.base import Variant
+
+_RECORD = "_autolora_attachment"
+
+
+@dataclass
+class Attachment:
+    """What was done to a base model, kept on the ``PeftModel`` so that it can be undone and exported.
+
+    Attributes:
+        layers: the adapted layers by their name in the base.
+        trainable: base parameters that required gradients before.
+        input_hooks: the base's own hooks for gradients at the embedding, which PEFT replaces under checkpointing.
+        subtracted: by layer name; empty for variants with B0 A0 = 0.
+    """
+
+    layers: dict[str, LoraLayer]
+    trainable: list[nn.Parameter]
+    input_hooks: list[Any] | None
+    subtracted: dict[str, Subtracted] = field(default_factory=dict)
+
+
+def attachment(model: PeftModel) -> Attachment:
+    """The record of an attached model; raises ``VariantError`` where none was attached by a variant."""
+    record = vars(model).get(_RECORD)
+    if record is None:
+        raise VariantError(f"this {type(model).__name__} was not attached by a variant, or is detached already")
+    return record
+
+
+def inject(
+    variant: Variant,
+    model: PreTrainedModel,
+    rank: int,
+    alpha: float,
+    batches: Any,
+    horizon: int | None,
+    seed: int,
+    dropout: float,
+) -> PeftModel:
+    """Attach plain PEFT LoRA and give it the variant's own start; see :meth:`Variant.attach`.
+
+    PEFT's own initialisations are not used: their adapters re-run the initialisation when they are loaded.
+    """
+    from peft import get_peft_model
+
+    targets = linear_layers(model)
+    check_rank(model, targets, rank)
+    if not alpha > 0:
+        raise VariantError(f"alpha must be above 0, got {alpha}")
+    config = variant.lora_config(rank, alpha, dropout, list(targets))
+    config.fan_in_fan_out = all(layer.transposed for layer in targets.values())
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    hooks = vars(model).get("_require_grads_hooks")
+    with _own_randomness(seed):
+        attached = get_peft_model(model, config, adapter_name=ADAPTER)
+        layers = {name: attached.get_base_model().get_submodule(name) for name in targets}
+        setattr(attached, _RECORD, Attachment(layers, trainable, hooks))
+        try:
+            _plain_start(layers, seed)
+            variant.initialise(attached, seed, batches, horizon)
+            _check_adapter(attached)
+        except BaseException:
+            remove(attached)
+            raise
+    return attached
+
+
+def remove(model: PeftModel) -> PreTrainedModel:
+    """Take the adapter off and return the base, bit-identical and with nothing left behind."""
+    record = attachment(model)
+    base = model.unload()
+    for name, kept in record.subtracted.items():
+        restore(record.layers[name], kept)
+    for parameter in record.trainable:
+        parameter.requires_grad_(True)
+    if vars(base).get("_require_grads_hooks") is not record.input_hooks:
+        base.disable_input_require_grads()
+        del base._require_grads_hooks
+        if record.input_hooks:
+            base._require_grads_hooks = record.input_hooks
+            base._require_grads_hook = record.input_hooks[0]
+    # PEFT 0.21 does this itself; where it stays, the next attach warns of a second adapter.
+    vars(base).pop("peft_config", None)
+    delattr(model, _RECORD)
+    return base
+
+
+def start_from(model: PeftModel, starts: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+    """Start the adapter at (A0, B0), each (r, n) and (m, r), and subtract s B0 A0 from the base in float32."""
+    record = attachment(model)
+    base = model.get_base_model()
+    users = Counter(id(p) for module in base.modules() for p in module.parameters(recurse=False))
+    for name, (a0, b0) in starts.items():
+        layer = record.layers[name]
+        shared = users[id(layer.get_base_layer().weight)] > 1
+        record.subtracted[name] = subtract(layer, a0, b0, shared)
+
+
+def adapter_state(model: PeftModel) -> dict[str, Tensor]:
+    """The adapter as a flat dictionary of CPU tensors, for ``torch.save`` and ``torch.load(weights_only=True)``.
+
+    It holds every adapter tensor and, for subtracting variants, the anchors A0 and B0: an initialisation that is run
+    again elsewhere need not give the same factors.
+    """
+    return {key: tensor.detach().to("cpu", copy=True) for key, tensor in _state_tensors(model).items()}
+
+
+def load_adapter_state(model: PeftModel, state: Mapping[str, Tensor]) -> None:
+    """Restore :func:`adapter_state` into a freshly attached model, its subtracted base weights included.
+
+    Raises:
+        VariantError: the state belongs to another variant, rank or model.
+    """
+    import torch
+
+    own = _state_tensors(model)
+    if own.keys() != state.keys():
+        key = min(own.keys() ^ state.keys())
+        where = "misses" if key in own else "has, and the model lacks,"
+        raise VariantError(f"the state is of another variant or model: it {where} {key!r}")
+    for key, tensor in own.items():
+        if tensor.shape != state[key].shape:
+            sizes = f"{tuple(state[key].shape)}, the model's is {tuple(tensor.shape)}"
+            raise VariantError(f"the state is of another rank or model: {key!r} is {sizes}")
+    with torch.no_grad():
+        for key, tensor in own.items():
+            tensor.copy_(state[key])
+    record = attachment(model)
+    for name, kept in record.subtracted.items():
+        put_residual(record.layers[name], kept)
+
+
+def adapter_parameters(layer: LoraLayer) -> dict[str, nn.Parameter]:
+    """The parameters that the adapter added to a layer, trainable or not."""
+    return {key: p for key, p in layer.named_parameters() if not key.startswith("base_layer.")}
+
+
+def random_stream(seed: int, purpose: str) -> torch.Generator:
+    """A CPU generator of its own for one purpose, the same on every device."""
+    import torch
+
+    digest = hashlib.sha256(f"{seed}/{purpose}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+
+
+def _state_tensors(model: PeftModel) -> dict[str, Tensor]:
+    """The live tensors behind the state."""
+    record = attachment(model)
+    tensors: dict[str, Tensor] = {}
+    for name, layer in record.layers.items():
+        tensors.update({f"{name}.{key}": p for key, p in adapter_parameters(layer).items()})
+    for name, kept in record.subtracted.items():
+        tensors[f"{name}.anchor_A"] = kept.a0
+        tensors[f"{name}.anchor_B"] = kept.b0
+    return tensors
+
+
+@contextmanager
+def _own_randomness(seed: int) -> Iterator[None]:
+    """PEFT draws from the global generator; the caller's is left as it was."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # of the CPU alone, unlike torch.manual_seed
+        yield
+
+
+def _plain_start(layers: Mapping[str, LoraLayer], seed: int) -> None:
+    """A Kaiming-uniform, bound 1/sqrt(n), drawn in float32: PEFT draws it in the base's precision. B = 0 stays."""
+    import torch
+
+    generator = random_stream(seed, "lora_A")
+    for layer in layers.values():
+        for parameter in adapter_parameters(layer).values():
+            parameter.data = parameter.data.float()
+        a = layer.lora_A[ADAPTER].weight
+        bound = a.shape[1] ** -0.5
+        a.data.copy_(torch.empty(a.shape).uniform_(-bound, bound, generator=generator))
+
+
+def _check_adapter(model: PeftModel) -> None:
+    """Only the adapter trains, in float32: in bfloat16 an Adam step at a small learning rate rounds to nothing."""
+    import torch
+
+    own = {id(p) for layer in attachment(model).layers.values() for p in adapter_parameters(layer).values()}
+    for name, parameter in model.named_parameters():
+        if id(parameter) in own:
+            assert parameter.dtype == torch.float32, f"{name} is {parameter.dtype}"
+        else:
+            assert not parameter.requires_grad, f"{name} of the base is trainable"

@@ -1,0 +1,47 @@
+"""DoRA (arXiv 2402.09353): W' = mag o (W + s B A) / ||W + s B A||, norms by output row, detached in the gradient."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from autolora.variants.attachment import attachment, random_stream
+from autolora.variants.base import Variant, register
+from autolora.variants.subtraction import ADAPTER
+
+if TYPE_CHECKING:
+    from peft import LoraConfig, PeftModel
+
+
+@dataclass(frozen=True)
+class Dora(Variant):
+    """PEFT's implementation, with magnitudes in float32 and rows of zero norm made safe."""
+
+    def lora_config(self, rank: int, alpha: float, dropout: float, target_modules: list[str]) -> LoraConfig:
+        config = super().lora_config(rank, alpha, dropout, target_modules)
+        config.use_dora = True
+        return config
+
+    def initialise(self, model: PeftModel, seed: int, batches: Any, horizon: int | None) -> None:
+        """Set mag to the row norms of W and give rows without a direction a random one.
+
+        A row of norm 0 is 0 / 0 in PEFT (peft#2049). With a random row of B its norm is positive and, mag being 0, the
+        row's output is exactly 0 as before; mag and B learn from there. This holds in plain PEFT after export, too.
+        """
+        import torch
+
+        generator = random_stream(seed, "dora zero rows")
+        for layer in attachment(model).layers.values():
+            a, b = layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
+            dora = layer.lora_magnitude_vector[ADAPTER]
+            # Once more, now that A and B are float32: PEFT took the norms in the base's precision.
+            dora.update_layer(base_layer=layer.get_base_layer(), lora_A=a, lora_B=b, scaling=layer.scaling[ADAPTER])
+            without_direction = dora.weight.data == 0
+            if without_direction.any():
+                bound = b.shape[1] ** -0.5
+                rows = torch.empty(b.shape).uniform_(-bound, bound, generator=generator).to(b.device)
+                b.data[without_direction] = rows[without_direction]
+
+
+# Shares plain LoRA's initial Hessian and best learning rate within 0.1 decades (LR-matters, arXiv 2602.04998).
+register(Dora(name="dora", title="DoRA", paper="arXiv 2402.09353", export_form="native"))

@@ -1,0 +1,46 @@
+"""OLoRA (arXiv 2406.01775): W = Q R; B = Q[:, :r], A = R[:r], subtracted from W."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from autolora.space import Traits
+from autolora.variants.attachment import start_from
+from autolora.variants.base import Variant, register
+from autolora.variants.factors import weight_factors
+from autolora.variants.subtraction import ADAPTER
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Olora(Variant):
+    """B starts orthonormal."""
+
+    def initialise(self, model: PeftModel, seed: int, batches: Any, horizon: int | None) -> None:
+        rank = model.peft_config[ADAPTER].r
+        factors = weight_factors(model, rank, _leading_qr)
+        start_from(model, {name: (r[:rank], q[:, :rank]) for name, (q, r) in factors.items()})
+
+
+def _leading_qr(weight: Tensor, components: int) -> tuple[Tensor, Tensor]:
+    import torch
+
+    q, r = torch.linalg.qr(weight)
+    return q[:, :components], r[:components]
+
+
+register(
+    Olora(
+        name="olora",
+        title="OLoRA",
+        paper="arXiv 2406.01775",
+        # Between the 0.4 of LoRA's best learning rate measured on stories260K (-0.4 decades) and the lower ones that
+        # LR-matters derives from curvature (down to 1/18). The factors do not carry s, so p stays 1.
+        traits=Traits(shift=-0.5, shift_sd=0.25, kaiming=False),
+        export_form="rank 2r",
+    )
+)

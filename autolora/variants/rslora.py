@@ -1,0 +1,8 @@
+"""rsLoRA (arXiv 2312.03732): LoRA with s = alpha / sqrt(r)."""
+
+from autolora.space import Traits
+from autolora.variants.base import Variant, register
+
+register(
+    Variant(name="rslora", title="rsLoRA", paper="arXiv 2312.03732", traits=Traits(rank_stabilised=True)),
+)

@@ -1,0 +1,89 @@
+"""W <- W - s B0 A0, for variants whose factors do not start at B A = 0, and the exact way back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from autolora.variants.base import VariantError
+
+if TYPE_CHECKING:
+    from peft.tuners.lora import LoraLayer
+    from torch import Tensor, nn
+
+ADAPTER = "default"
+"""PEFT's name of the one adapter."""
+
+
+@dataclass
+class Subtracted:
+    """What stands behind one subtracted layer.
+
+    Attributes:
+        original: the base's own parameter, untouched; off the accelerator where no other module uses it.
+        a0, b0: the anchors, (r, n) and (m, r), float32, on the CPU.
+    """
+
+    original: nn.Parameter
+    a0: Tensor
+    b0: Tensor
+
+
+def weight_matrix(layer: LoraLayer) -> Tensor:
+    """W of an adapted layer as (m, n) float32, whichever way the module stores it."""
+    weight = layer.get_base_layer().weight
+    if not weight.is_floating_point():
+        raise VariantError(f"the base is quantised to {weight.dtype}: a start from its weights needs it unquantised")
+    return _oriented(weight.detach().float(), layer)
+
+
+def subtract(layer: LoraLayer, a0: Tensor, b0: Tensor, shared: bool) -> Subtracted:
+    """Set A, B to the anchors and put W - s B0 A0 in place of the layer's weight.
+
+    The layer gets a parameter of its own, so a weight tied to another module changes here and nowhere else.
+
+    Args:
+        a0, b0: (r, n) and (m, r).
+        shared: another module uses the same parameter, which then stays where it is.
+    """
+    original = layer.get_base_layer().weight
+    kept = Subtracted(original, _anchor(a0), _anchor(b0))
+    set_factors(layer, kept.a0, kept.b0)
+    put_residual(layer, kept)
+    if not shared:
+        original.data = original.data.cpu()
+    return kept
+
+
+def put_residual(layer: LoraLayer, kept: Subtracted) -> None:
+    """Make the layer's weight W - s B0 A0, from the original and the anchors as kept."""
+    from torch import nn
+
+    device = layer.get_base_layer().weight.device
+    weight = kept.original.detach().to(device).float()
+    low_rank = layer.scaling[ADAPTER] * (kept.b0.to(device) @ kept.a0.to(device))
+    residual = (weight - _oriented(low_rank, layer)).to(kept.original.dtype)
+    layer.get_base_layer().weight = nn.Parameter(residual.contiguous(), requires_grad=False)
+
+
+def restore(layer: LoraLayer, kept: Subtracted) -> None:
+    """Give the layer its original parameter back: the same object with the same bits."""
+    kept.original.data = kept.original.data.to(layer.get_base_layer().weight.device)
+    layer.get_base_layer().weight = kept.original
+
+
+def set_factors(layer: LoraLayer, a: Tensor, b: Tensor) -> None:
+    """Copy (r, n) and (m, r) into the adapter."""
+    layer.lora_A[ADAPTER].weight.data.copy_(a)
+    layer.lora_B[ADAPTER].weight.data.copy_(b)
+
+
+def _anchor(factor: Tensor) -> Tensor:
+    import torch
+
+    return factor.detach().to("cpu", torch.float32, copy=True).contiguous()
+
+
+def _oriented(matrix: Tensor, layer: LoraLayer) -> Tensor:
+    """Between (m, n) and the way the layer stores it, in both directions."""
+    return matrix.T if layer.fan_in_fan_out else matrix

@@ -1,0 +1,280 @@
+"""What every registered variant must do. A new variant gets these tests by registering."""
+
+from __future__ import annotations
+
+import gc
+import json
+import math
+import subprocess
+import sys
+import warnings
+import weakref
+
+import pytest
+import torch
+from torch import nn
+
+import autolora.variants
+from autolora.variants import VariantError, detach, get, names
+from autolora.variants.attachment import adapter_state, attachment, load_adapter_state
+
+RANK, ALPHA, HORIZON = 4, 8.0, 20
+
+
+@pytest.fixture
+def attach(tokens):
+    """``attach(name, model)`` with everything that any variant may need."""
+
+    def run(name, model, **settings):
+        batch = {"input_ids": tokens, "labels": tokens, "attention_mask": torch.ones_like(tokens)}
+        settings = {"rank": RANK, "alpha": ALPHA, "seed": 0, **settings}
+        return get(name).attach(model, batches=[batch], horizon=HORIZON, **settings)
+
+    return run
+
+
+def make_optimizer(name, model):
+    """At a learning rate that is as brisk for every variant as 5e-3 is for LoRA at s = 1."""
+    variant = get(name)
+    rate = 5e-3 * 10**variant.traits.shift / variant.traits.scale(ALPHA, RANK) ** variant.traits.exponent
+    return variant.optimizer(model, rate)
+
+
+@pytest.mark.parametrize("name", names())
+class TestAttach:
+    def test_output_at_init_is_the_base_s(self, name, attach, build, logits, difference):
+        base = build()
+        expected = logits(base)
+        assert difference(logits(attach(name, base)), expected) < 1e-4
+
+    def test_adapts_every_linear_layer_but_the_head(self, name, attach, build):
+        base = build()
+        expected = [key for key, module in base.named_modules() if isinstance(module, nn.Linear) and key != "lm_head"]
+        assert list(attachment(attach(name, base)).layers) == expected
+
+    def test_only_the_adapter_is_trainable(self, name, attach, build):
+        base = build()
+        frozen = {id(parameter) for parameter in base.parameters()}
+        trainable = [parameter for parameter in attach(name, base).parameters() if parameter.requires_grad]
+        assert trainable
+        assert not any(id(parameter) in frozen for parameter in trainable)
+        assert not any(parameter.requires_grad for parameter in base.parameters() if id(parameter) in frozen)
+
+    def test_seed_decides_and_global_randomness_is_untouched(self, name, attach, build):
+        before = torch.get_rng_state()
+        states = []
+        for seed, noise in ((3, 0), (3, 1), (4, 0)):
+            torch.manual_seed(noise)
+            drawn = torch.get_rng_state()
+            states.append(adapter_state(attach(name, build(), seed=seed)))
+            assert torch.equal(torch.get_rng_state(), drawn)
+        torch.set_rng_state(before)
+        assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+        if get(name).traits.kaiming:
+            assert any(not torch.equal(states[0][key], states[2][key]) for key in states[0])
+
+    def test_adapter_is_float32_on_a_bfloat16_base(self, name, attach, build, train, logits, difference, fingerprint):
+        base = build().to(torch.bfloat16)
+        before, expected = fingerprint(base), logits(base)
+        model = attach(name, base)
+        adapters = [p for p in model.parameters() if p.requires_grad]
+        assert all(parameter.dtype == torch.float32 for parameter in adapters)
+        # The residual of a subtracting variant is rounded to bfloat16, 8 bits, as the base's weights themselves are.
+        assert difference(logits(model), expected) < 0.05
+        train(model, make_optimizer(name, model), 2)
+        assert fingerprint(detach(model)) == before
+
+    def test_a_float32_start_is_independent_of_the_base_s_precision(self, name, attach, build):
+        full = adapter_state(attach(name, build().to(torch.bfloat16).float()))
+        half = adapter_state(attach(name, build().to(torch.bfloat16)))
+        assert full.keys() == half.keys()
+        assert all(torch.equal(full[key], half[key]) for key in full)
+
+    def test_dropout_is_on_the_adapter_s_input(self, name, attach, build):
+        model = attach(name, build(), dropout=0.25)
+        assert {m.p for m in model.modules() if isinstance(m, nn.Dropout)} >= {0.25}
+
+
+@pytest.mark.parametrize("name", names())
+class TestTraining:
+    def test_loss_falls(self, name, attach, build, train):
+        model = attach(name, build())
+        losses = train(model, make_optimizer(name, model), 12)
+        assert losses[-1] < losses[0] - 0.2
+        assert all(math.isfinite(loss) for loss in losses)
+
+    def test_gradients_reach_every_parameter_and_move_it(self, name, attach, build, train, tokens):
+        model = attach(name, build())
+        start = {key: p.detach().clone() for key, p in model.named_parameters() if p.requires_grad}
+        train(model, make_optimizer(name, model), 2)
+        model(input_ids=tokens, labels=tokens).loss.backward()
+        for key, parameter in model.named_parameters():
+            if key in start:
+                assert parameter.grad.abs().sum() > 0, key
+                assert not torch.equal(parameter, start[key]), key
+
+
+@pytest.mark.parametrize("name", names())
+class TestDetach:
+    def test_base_is_bit_identical_over_cycles_and_nothing_grows(self, name, attach, build, train, fingerprint):
+        base = build()
+        parameters = {key: id(parameter) for key, parameter in base.named_parameters(remove_duplicate=False)}
+        trainable = [key for key, parameter in base.named_parameters() if parameter.requires_grad]
+        modules, attributes, before = [id(m) for m in base.modules()], set(vars(base)), fingerprint(base)
+        for _ in range(3):
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", UserWarning)  # PEFT's kind: a second adapter, a wrong fan_in_fan_out
+                model = attach(name, base)
+            train(model, make_optimizer(name, model), 2)
+            assert detach(model) is base
+            gone = weakref.ref(model)
+            del model
+            gc.collect()
+            assert gone() is None
+            assert fingerprint(base) == before
+            assert [id(m) for m in base.modules()] == modules
+            assert set(vars(base)) == attributes
+        assert {key: id(parameter) for key, parameter in base.named_parameters(remove_duplicate=False)} == parameters
+        assert [key for key, parameter in base.named_parameters() if parameter.requires_grad] == trainable
+
+    def test_checkpointing_hooks_do_not_pile_up(self, name, attach, build):
+        base = build()
+        base.gradient_checkpointing_enable()
+        embedding = base.get_input_embeddings()
+        own = list(embedding._forward_hooks)
+        for _ in range(2):
+            detach(attach(name, base))
+            assert list(embedding._forward_hooks) == own
+        base.disable_input_require_grads()
+        assert not embedding._forward_hooks
+
+    def test_detaching_twice_is_an_error(self, name, attach, build):
+        model = attach(name, build())
+        detach(model)
+        with pytest.raises(VariantError, match="detached already"):
+            detach(model)
+
+
+@pytest.mark.parametrize("name", names())
+class TestState:
+    def test_resumed_training_equals_uncut_bit_for_bit(self, name, attach, build, train, tmp_path):
+        model = attach(name, build())
+        optimizer = make_optimizer(name, model)
+        train(model, optimizer, 3)
+        torch.save({"adapter": adapter_state(model), "optimizer": optimizer.state_dict()}, tmp_path / "cut.pt")
+        uncut = train(model, optimizer, 3)
+
+        stored = torch.load(tmp_path / "cut.pt", weights_only=True)
+        again = attach(name, build(), seed=9)
+        load_adapter_state(again, stored["adapter"])
+        optimizer = make_optimizer(name, again)
+        optimizer.load_state_dict(stored["optimizer"])
+        assert train(again, optimizer, 3) == uncut
+        expected = adapter_state(model)
+        assert all(torch.equal(tensor, expected[key]) for key, tensor in adapter_state(again).items())
+
+    def test_state_is_a_copy(self, name, attach, build, train):
+        model = attach(name, build())
+        state = adapter_state(model)
+        kept = {key: tensor.clone() for key, tensor in state.items()}
+        train(model, make_optimizer(name, model), 2)
+        assert all(torch.equal(state[key], kept[key]) for key in state)
+
+    def test_state_of_another_rank_or_variant_is_refused(self, name, attach, build):
+        model = attach(name, build())
+        state = adapter_state(model)
+        with pytest.raises(VariantError, match="another rank"):
+            load_adapter_state(attach(name, build(), rank=2), state)
+        lacking = dict(state)
+        lacking.pop(min(lacking))
+        with pytest.raises(VariantError, match="misses"):
+            load_adapter_state(model, lacking)
+
+
+RELOAD = """
+import sys, torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+torch.set_num_threads(1)
+folder = sys.argv[1]
+tokens = torch.load(f"{folder}/tokens.pt")
+for name in sys.argv[2:]:
+    base = AutoModelForCausalLM.from_pretrained(f"{folder}/base")
+    model = PeftModel.from_pretrained(base, f"{folder}/{name}").eval()
+    with torch.no_grad():
+        torch.save(model(input_ids=tokens).logits, f"{folder}/{name}/reloaded.pt")
+assert not any(module.startswith("autolora") for module in sys.modules)
+"""
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory, build, tokens, train, logits):
+    """Every variant trained, exported and reloaded: the folder, the trained logits by variant, those of the base."""
+    folder = tmp_path_factory.mktemp("exported")
+    build().save_pretrained(folder / "base")
+    torch.save(tokens, folder / "tokens.pt")
+    expected = {}
+    for name in names():
+        base = build()
+        base.name_or_path = str(folder / "base")
+        batch = {"input_ids": tokens, "labels": tokens, "attention_mask": torch.ones_like(tokens)}
+        model = get(name).attach(base, RANK, ALPHA, batches=[batch], horizon=HORIZON)
+        train(model, make_optimizer(name, model), 10)
+        get(name).export(model, folder / name)
+        expected[name] = logits(model)
+    subprocess.run([sys.executable, "-c", RELOAD, str(folder), *names()], check=True)
+    return folder, expected, logits(build())
+
+
+@pytest.mark.parametrize("name", names())
+class TestExport:
+    def test_plain_peft_gives_the_same_logits_on_the_unmodified_base(self, name, exported, difference):
+        folder, expected, untrained = exported
+        assert difference(expected[name], untrained) > 0.01, "training must move the weights, or this proves nothing"
+        assert difference(torch.load(folder / name / "reloaded.pt"), expected[name]) < 1e-4
+
+    def test_configuration_is_plain(self, name, exported):
+        folder, _, _ = exported
+        config = json.loads((folder / name / "adapter_config.json").read_text())
+        assert config["init_lora_weights"] is True
+        assert config["base_model_name_or_path"] == str(folder / "base")
+        assert config["r"] == (2 * RANK if get(name).export_form == "rank 2r" else RANK)
+
+    def test_export_replaces_an_older_one_and_leaves_no_litter(self, name, attach, build, tmp_path, train, logits):
+        folder = tmp_path / "adapter"
+        folder.mkdir()
+        (folder / "notes.txt").write_text("the user's own")
+        model = attach(name, build())
+        get(name).export(model, folder)
+        first = (folder / "adapter_model.safetensors").read_bytes()
+        before = logits(model)
+        train(model, make_optimizer(name, model), 1)
+        get(name).export(model, str(folder))
+        assert (folder / "adapter_model.safetensors").read_bytes() != first
+        assert sorted(p.name for p in folder.iterdir()) == [
+            "adapter_config.json",
+            "adapter_model.safetensors",
+            "notes.txt",
+        ]
+        assert [p.name for p in tmp_path.iterdir()] == ["adapter"]
+        assert not torch.equal(logits(model), before)
+
+    def test_exporting_leaves_the_model_trainable(self, name, attach, build, tmp_path, train):
+        one, other = attach(name, build()), attach(name, build())
+        get(name).export(one, tmp_path / "adapter")
+        assert train(one, make_optimizer(name, one), 2) == train(other, make_optimizer(name, other), 2)
+
+
+@pytest.mark.parametrize("name", names())
+def test_registered_facts_are_stated(name):
+    variant = get(name)
+    assert variant.name == name
+    assert variant.title
+    assert variant.paper.startswith("arXiv ")
+    assert variant.export_form in ("rank r", "rank 2r", "native")
+    assert 0 < variant.traits.shift_sd < 1
+
+
+def test_plain_lora_is_listed_first():
+    assert autolora.variants.names()[0] == "lora"

@@ -1,0 +1,31 @@
+"""Attach, train, export and reload on the model families that users bring."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+from peft import PeftModel
+
+from autolora.variants import detach, get, names
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3", "gemma3", "gpt2"])
+@pytest.mark.parametrize("name", names())
+def test_attach_and_export(name, family, build, tokens, train, logits, difference, fingerprint, tmp_path):
+    base = build(family)
+    before, untrained = fingerprint(base), logits(base)
+    variant = get(name)
+    batch = {"input_ids": tokens, "labels": tokens, "attention_mask": torch.ones_like(tokens)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)  # PEFT's kind: a second adapter, a wrong fan_in_fan_out
+        model = variant.attach(base, rank=4, alpha=4, batches=[batch], horizon=10, seed=0)
+    assert difference(logits(model), untrained) < 1e-4
+    train(model, variant.optimizer(model, 1e-2 * 10**variant.traits.shift), 4)
+    trained = logits(model)
+    assert difference(trained, untrained) > 0.01
+    variant.export(model, tmp_path / "adapter")
+    assert fingerprint(detach(model)) == before
+    reloaded = PeftModel.from_pretrained(build(family), tmp_path / "adapter")
+    assert difference(logits(reloaded), trained) < 1e-4

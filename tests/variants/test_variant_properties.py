@@ -1,0 +1,202 @@
+"""What defines each variant, in numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+
+from autolora.space import Traits
+from autolora.variants import Variant, detach, get
+from autolora.variants.attachment import attachment, random_stream, start_from
+from autolora.variants.subtraction import ADAPTER, weight_matrix
+
+
+def factors(model, name):
+    layer = attachment(model).layers[name]
+    return layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
+
+
+def original_weights(model):
+    """W (m, n) of every adapted layer, whether or not it is subtracted from."""
+    kept = attachment(model).subtracted
+    return {
+        name: kept[name].original if name in kept else weight_matrix(layer)
+        for name, layer in attachment(model).layers.items()
+    }
+
+
+def test_lora_starts_kaiming_uniform_with_b_zero(build):
+    model = get("lora").attach(build(), rank=8, alpha=8, seed=1)
+    for name, layer in attachment(model).layers.items():
+        a, b = factors(model, name)
+        bound = layer.in_features**-0.5
+        assert a.abs().max() <= bound
+        assert a.abs().max() > 0.9 * bound
+        assert a.var().item() == pytest.approx(bound**2 / 3, rel=0.25)
+        assert not b.any()
+
+
+@pytest.mark.parametrize(("name", "scale"), [("lora", 32 / 8), ("rslora", 32 / 8**0.5), ("pissa", 4), ("olora", 4)])
+def test_scaling(build, name, scale):
+    model = get(name).attach(build(), rank=8, alpha=32)
+    for layer in attachment(model).layers.values():
+        assert layer.scaling[ADAPTER] == pytest.approx(scale)
+    assert get(name).traits.scale(32, 8) == pytest.approx(scale)
+
+
+def test_lora_scaled_by_c_with_b_s_rate_divided_by_c_is_the_same_run(build, train):
+    def losses(alpha, ratio):
+        lora_plus = dataclasses.replace(get("lora_plus"), ratio=ratio)
+        model = lora_plus.attach(build(), rank=4, alpha=alpha, seed=3)
+        return train(model, lora_plus.optimizer(model, 2e-3), 15)
+
+    plain, scaled = losses(4, 1.0), losses(64, 1 / 16)
+    assert plain[0] - plain[-1] > 0.2
+    assert scaled == pytest.approx(plain, rel=1e-4)
+    assert losses(64, 1.0) != pytest.approx(plain, rel=1e-2)
+
+
+def test_pissa_at_s_16_and_a_quarter_of_the_rate_is_the_same_run(build, train):
+    def losses(alpha, rate):
+        model = get("pissa").attach(build(), rank=4, alpha=alpha)
+        return train(model, get("pissa").optimizer(model, rate), 15)
+
+    one, sixteen = losses(4, 4e-3), losses(64, 1e-3)
+    assert one[0] - one[-1] > 0.2
+    assert sixteen == pytest.approx(one, rel=1e-4)
+    assert losses(64, 4e-3) != pytest.approx(one, rel=1e-2)
+
+
+def test_lora_plus_trains_b_at_its_ratio(build):
+    variant = get("lora_plus")
+    model = variant.attach(build(), rank=4, alpha=4)
+    group_a, group_b = variant.optimizer(model, 1e-3).param_groups
+    layers = attachment(model).layers
+    assert group_a["lr"] == 1e-3
+    assert group_b["lr"] == pytest.approx(16e-3)
+    assert {id(p) for p in group_a["params"]} == {id(factors(model, name)[0]) for name in layers}
+    assert {id(p) for p in group_b["params"]} == {id(factors(model, name)[1]) for name in layers}
+    wider = dataclasses.replace(variant, ratio=4.0)
+    assert wider.optimizer(model, 1e-3).param_groups[1]["lr"] == pytest.approx(4e-3)
+
+
+def test_pissa_holds_the_leading_singular_triplets(build, difference):
+    model = get("pissa").attach(build(), rank=4, alpha=12)
+    for name, weight in original_weights(model).items():
+        u, values, vh = torch.linalg.svd(weight, full_matrices=False)
+        a, b = factors(model, name)
+        assert difference(3 * b @ a, u[:, :4] * values[:4] @ vh[:4]) < 1e-5
+        assert difference(a @ a.T, torch.diag(values[:4] / 3)) < 1e-5  # both factors carry sqrt(S / s)
+        assert difference(b.T @ b, torch.diag(values[:4] / 3)) < 1e-5
+        residual = attachment(model).layers[name].get_base_layer().weight
+        assert torch.linalg.matrix_norm(residual, 2) <= values[4] * (1 + 1e-4)
+
+
+def test_olora_starts_orthonormal_at_qr(build, difference):
+    model = get("olora").attach(build(), rank=4, alpha=4)
+    for name, weight in original_weights(model).items():
+        a, b = factors(model, name)
+        assert difference(b.T @ b, torch.eye(4)) < 1e-5
+        assert difference(b @ (b.T @ weight), b @ a) < 1e-5
+        # The first r columns of W lie in the span of the first r columns of Q.
+        assert difference((b @ a)[:, :4], weight[:, :4]) < 1e-5
+
+
+# Not OLoRA on GPT-2: PEFT's takes Conv1D's transposed weight for W and fails.
+@pytest.mark.parametrize(("name", "family"), [("pissa", "llama"), ("pissa", "gpt2"), ("olora", "llama")])
+def test_start_equals_peft_s_own(build, difference, name, family):
+    model = get(name).attach(build(family), rank=4, alpha=8)
+    config = LoraConfig(
+        r=4,
+        lora_alpha=8,
+        init_lora_weights=name,
+        target_modules=list(attachment(model).layers),
+        fan_in_fan_out=family == "gpt2",
+    )
+    peft = get_peft_model(build(family), config).get_base_model()
+    for layer_name, layer in attachment(model).layers.items():
+        theirs = peft.get_submodule(layer_name)
+        a, b = factors(model, layer_name)
+        assert difference(b @ a, theirs.lora_B[ADAPTER].weight @ theirs.lora_A[ADAPTER].weight) < 1e-5
+        assert difference(layer.get_base_layer().weight, theirs.get_base_layer().weight) < 1e-5
+
+
+def test_dora_magnitudes_are_row_norms(build, difference):
+    model = get("dora").attach(build("gpt2"), rank=4, alpha=4)
+    for name, layer in attachment(model).layers.items():
+        magnitude = layer.lora_magnitude_vector[ADAPTER].weight
+        assert difference(magnitude, weight_matrix(layer).norm(dim=1)) < 1e-6
+        assert not factors(model, name)[1].any()
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_dora_survives_rows_of_zero_norm(build, train, logits, difference, tmp_path, family):
+    def pruned():
+        base = build(family)
+        inner = "transformer.h.0.attn.c_attn" if family == "gpt2" else "model.layers.0.self_attn.q_proj"
+        weight = base.get_submodule(inner).weight.data
+        (weight.T if family == "gpt2" else weight)[3] = 0
+        return base, inner
+
+    base, inner = pruned()
+    expected = logits(base)
+    dora = get("dora")
+    model = dora.attach(base, rank=4, alpha=4)
+    assert difference(logits(model), expected) < 1e-6
+    losses = train(model, dora.optimizer(model, 5e-3), 5)
+    assert losses[-1] < losses[0]
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
+    assert attachment(model).layers[inner].lora_magnitude_vector[ADAPTER].weight[3] != 0
+    dora.export(model, tmp_path / "dora")
+    reloaded = PeftModel.from_pretrained(pruned()[0], tmp_path / "dora")
+    assert difference(logits(reloaded), logits(model)) < 1e-4
+
+
+def test_the_way_back_from_a_shared_weight(build, fingerprint, logits, difference):
+    """Two layers that share one parameter each get their own residual, and share it again afterwards."""
+    base = build()
+    first, second = (base.get_submodule(f"model.layers.{i}.self_attn.q_proj") for i in (0, 1))
+    second.weight = first.weight
+    before, expected = fingerprint(base), logits(base)
+
+    @dataclasses.dataclass(frozen=True)
+    class Random(Variant):
+        def initialise(self, model, seed, batches, horizon):
+            stream = random_stream(seed, "start")
+            shapes = {n: (layer.in_features, layer.out_features) for n, layer in attachment(model).layers.items()}
+            start_from(
+                model,
+                {
+                    name: (torch.randn(4, n, generator=stream) / 8, torch.randn(m, 4, generator=stream) / 8)
+                    for name, (n, m) in shapes.items()
+                },
+            )
+
+    variant = Random(name="random", title="-", paper="-", traits=Traits(kaiming=False))
+    model = variant.attach(base, rank=4, alpha=4)
+    assert difference(logits(model), expected) < 1e-4
+    assert not torch.equal(first.weight, second.weight)
+    assert fingerprint(detach(model)) == before
+    assert first.weight is second.weight
+
+
+def test_rank_stabilised_subtraction_keeps_its_scale_on_export(build, train, logits, difference, tmp_path):
+    variant = dataclasses.replace(get("pissa"), traits=Traits(rank_stabilised=True))
+    model = variant.attach(build(), rank=4, alpha=4)
+    train(model, variant.optimizer(model, 2e-3), 5)
+    variant.export(model, tmp_path / "adapter")
+    reloaded = PeftModel.from_pretrained(build(), tmp_path / "adapter")
+    assert difference(logits(reloaded), logits(model)) < 1e-4
+
+
+@pytest.mark.parametrize(("name", "alpha", "stored"), [("lora", 8.0, 8), ("lora", 7.5, 7.5), ("pissa", 8.0, 16)])
+def test_a_whole_alpha_is_stored_as_an_integer(build, tmp_path, name, alpha, stored):
+    model = get(name).attach(build(), rank=4, alpha=alpha)
+    get(name).export(model, tmp_path)
+    alpha = json.loads((tmp_path / "adapter_config.json").read_text())["lora_alpha"]
+    assert alpha == stored
+    assert type(alpha) is type(stored)
