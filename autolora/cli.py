@@ -9,20 +9,26 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from autolora.spec import Spec
 
 EXIT_USER, EXIT_INTERRUPTED = 2, 130
+LINE_WIDTH = 160
 RUN_DIRECTORY = click.argument("folder", metavar="DIR", type=click.Path(path_type=Path, exists=True, file_okay=False))
 
 
 def main() -> None:
     """Entry point of the console script."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # Idle OpenMP threads then sleep instead of spinning: beside another busy process a small model's steps, each of
+    # many short parallel regions, otherwise take up to a hundred times longer.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     cli()
 
 
@@ -49,7 +55,7 @@ def tune(
     variants: str | None,
     budget: float | None,
     folder: Path | None,
-    executor: str,
+    executor: Literal["inline"],
     settings: tuple[str, ...],
     dry_run: bool,
 ) -> None:
@@ -62,6 +68,7 @@ def tune(
         from autolora import spec as specs
 
         checked = specs.load(spec, **overrides)
+        _quiet_libraries()
         folder = folder or Path("runs") / (spec.stem if spec else "autolora")
         if dry_run:
             _dry_run(checked, folder)
@@ -74,16 +81,16 @@ def tune(
 def status(folder: Path) -> None:
     """Show where a study stands, running or not."""
     with _plain_errors():
-        from rich.console import Console
-
         from autolora.assembly import read_study
         from autolora.report.summary import duration, summarise
         from autolora.report.tables import status_table
 
         table, plan = read_study(folder)
         rows = [summarise(table, plan, variant) for variant in plan.variants]
-        Console().print(status_table(rows, plan.rungs), soft_wrap=True)
-        click.echo(f"{len(table.trials)} trials, {duration(sum(row.seconds for row in rows))} of training and evaluation")
+        _console().print(status_table(rows, plan.rungs))
+        click.echo(
+            f"{len(table.trials)} trials, {duration(sum(row.seconds for row in rows))} of training and evaluation"
+        )
 
 
 @cli.command()
@@ -95,8 +102,6 @@ def best(folder: Path, variant: str | None, as_json: bool) -> None:
     with _plain_errors():
         from dataclasses import replace
 
-        from rich.console import Console
-
         from autolora.report.tables import result_table
         from autolora.result import TuneResult
 
@@ -106,7 +111,7 @@ def best(folder: Path, variant: str | None, as_json: bool) -> None:
         if as_json:
             click.echo(json.dumps({name: tuned.as_dict() for name, tuned in result.items()}, indent=2))
         else:
-            Console().print(result_table(result), soft_wrap=True)
+            _console().print(result_table(result))
 
 
 @cli.command()
@@ -129,37 +134,32 @@ def export(folder: Path, variant: str, target: str, out: Path) -> None:
 def prior(spec: Path, settings: tuple[str, ...]) -> None:
     """Show where the search would start: the learning rate each variant is expected to want."""
     with _plain_errors():
-        from rich.console import Console
-
         from autolora import spec as specs
         from autolora.assembly import prior_of, resolved_space
-
         from autolora.report.tables import prior_table
 
         checked = specs.load(spec, **_assignments(settings))
         space = resolved_space(checked)
-        Console().print(prior_table(prior_of(checked, space, checked.training.examples), space, checked.variants))
+        _console().print(prior_table(prior_of(checked, space, checked.training.examples), space, checked.variants))
 
 
 @cli.command()
 def variants() -> None:
     """List the LoRA variants that can be tuned."""
-    from rich.console import Console
 
     from autolora.report.tables import variants_table
 
-    Console().print(variants_table(), soft_wrap=True)
+    _console().print(variants_table())
 
 
-def _tune(spec: Spec, folder: Path, executor: str) -> None:
-    from rich.console import Console
+def _tune(spec: Spec, folder: Path, executor: Literal["inline"]) -> None:
 
     from autolora import driver
     from autolora.errors import AutoloraError
     from autolora.report.console import reporter
 
     again = shlex.join(["autolora", *sys.argv[1:]])
-    shown = reporter(Console())
+    shown = reporter(_console())
     try:
         driver.tune(spec=spec, dir=folder, executor=executor, reporter=shown)
     except KeyboardInterrupt:
@@ -177,12 +177,11 @@ def _tune(spec: Spec, folder: Path, executor: str) -> None:
 
 
 def _dry_run(spec: Spec, folder: Path) -> None:
-    from rich.console import Console
 
     from autolora.dryrun import dry_run
     from autolora.report.tables import plan_view
 
-    Console().print(plan_view(dry_run(spec), spec, folder), soft_wrap=True)
+    _console().print(plan_view(dry_run(spec), spec, folder))
 
 
 def _assignments(settings: tuple[str, ...]) -> dict[str, Any]:
@@ -198,6 +197,28 @@ def _assignments(settings: tuple[str, ...]) -> dict[str, Any]:
             raise SpecError(f"--set {setting}: write KEY=VALUE, as in --set training.examples=800")
         parsed[key] = yaml.safe_load(value)
     return parsed
+
+
+def _quiet_libraries() -> None:
+    """Their progress bars and deprecation notices are not for our users; their errors still are."""
+    import logging
+    import warnings
+
+    import datasets
+    import optuna
+    import transformers
+
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    transformers.utils.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    optuna.logging.set_verbosity(logging.WARNING)
+
+
+def _console() -> Console:
+    """The terminal, or a stream wide enough that no table is cut when the output goes to a file."""
+    from rich.console import Console
+
+    return Console() if sys.stdout.isatty() else Console(width=LINE_WIDTH)
 
 
 @contextmanager

@@ -123,14 +123,10 @@ class TuneResult(Mapping[str, TunedVariant]):
             raise ResultError(f"{path} is not there: the study has not ended; `autolora status {folder}` shows it")
         raw = json.loads(path.read_text())
         variants = {
-            name: TunedVariant(
-                **{**tuned, "config": Config(**tuned["config"]), "seeds": tuple(tuned["seeds"])}
-            )
+            name: TunedVariant(**{**tuned, "config": Config(**tuned["config"]), "seeds": tuple(tuned["seeds"])})
             for name, tuned in raw["variants"].items()
         }
-        return cls(
-            variants, raw["spent"], raw["versions"], raw["metric"], raw["direction"], folder, raw["seconds"]
-        )
+        return cls(variants, raw["spent"], raw["versions"], raw["metric"], raw["direction"], folder, raw["seconds"])
 
 
 def installed_versions() -> dict[str, str]:

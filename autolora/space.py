@@ -1,6 +1,7 @@
 """The search space, a point in it, and the scaling-law coordinates in which all variants look alike.
 
-Notation: ``s`` is the factor in ``y = W x + s B A x``; ``r`` the rank; ``b`` the global batch size; ``eta`` the learning rate.
+Notation: ``s`` is the factor in ``y = W x + s B A x``; ``r`` the rank; ``b`` the global batch size; ``eta`` the
+learning rate.
 """
 
 from __future__ import annotations
@@ -39,13 +40,15 @@ class Range(BaseModel):
         return min(max(value, self.low), self.high)
 
 
-def _as_range(value: Any, kinds: type | tuple[type, ...]) -> Any:
+def _as_range(value: Any, kinds: tuple[type, ...]) -> Any:
     """A mapping of low and high where ``value`` is a pair of numbers of one of the ``kinds``."""
-    if isinstance(value, (tuple, list)):  # YAML 1.1 reads 1e-3 as a string
-        value = type(value)(float(v) if isinstance(v, str) and _is_number(v) else v for v in value)
-    if isinstance(value, kinds) and len(value) == 2 and all(isinstance(v, (int, float)) for v in value):
-        return {"low": value[0], "high": value[1]}
-    return value
+    if not isinstance(value, (tuple, list)):
+        return value
+    # YAML 1.1 reads 1e-3 as a string
+    numbers = type(value)(float(v) if isinstance(v, str) and _is_number(v) else v for v in value)
+    if isinstance(value, kinds) and len(numbers) == 2 and all(isinstance(v, (int, float)) for v in numbers):
+        return {"low": numbers[0], "high": numbers[1]}
+    return numbers
 
 
 def _is_number(text: str) -> bool:
@@ -63,7 +66,7 @@ def _learning_rate(value: Any) -> Any:
 
 def _alpha(value: Any) -> Any:
     """A tuple is a range, a list is a set of choices."""
-    return _as_range(value, tuple)
+    return _as_range(value, (tuple,))
 
 
 def _choices(value: Any) -> Any:
@@ -132,12 +135,17 @@ class Space(BaseModel):
     def enumerate(self, traits: Traits) -> Iterator[Config] | None:
         """Every configuration of a finite space, or None where a learning rate or alpha is continuous."""
         rates = self.learning_rates
-        if isinstance(rates, Range) or isinstance(self.alphas(traits, self.rank[0]), Range):
+        if isinstance(rates, Range):
             return None
+        settings: list[tuple[int, float]] = []
+        for rank in self.rank:
+            alphas = self.alphas(traits, rank)
+            if isinstance(alphas, Range):
+                return None
+            settings.extend((rank, alpha) for alpha in alphas)
         return (
-            Config(learning_rate=eta, batch_size=b, rank=r, alpha=alpha)
-            for r, b, eta in product(self.rank, self.batch_size, rates)
-            for alpha in self.alphas(traits, r)  # type: ignore[union-attr]
+            Config(learning_rate=eta, batch_size=batch, rank=rank, alpha=alpha)
+            for (rank, alpha), batch, eta in product(settings, self.batch_size, rates)
         )
 
 

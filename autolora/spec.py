@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,8 @@ from autolora.space import Space
 
 BUILTIN_METRICS = {"eval_loss": "minimize", "token_accuracy": "maximize", "exact_match": "maximize"}
 DATA_FORMATS = ("auto", "prompt_completion", "messages", "sharegpt", "alpaca", "text", "tokenized")
+SHORT_FOR = {"data": "train", "metric": "name"}
+"""The key that a bare value stands for."""
 Direction = Literal["minimize", "maximize"]
 
 
@@ -140,7 +143,8 @@ class BaselineSpec(_Strict):
     batch_size: int | None = Field(default=None, ge=1, description="None: the smallest batch size of the space")
 
 
-def _wrap(key: str) -> BeforeValidator:
+def _wrap(section: str) -> BeforeValidator:
+    key = SHORT_FOR[section]
     return BeforeValidator(lambda value: value if isinstance(value, (Mapping, BaseModel)) else {key: value})
 
 
@@ -165,11 +169,11 @@ class Spec(_Strict):
     """
 
     model: Any
-    data: Annotated[DataSpec, _wrap("train")]
+    data: Annotated[DataSpec, _wrap("data")]
     variants: list[str] = Field(default=["lora"], min_length=1)
     space: Space = Space()
     training: TrainingSpec = TrainingSpec()
-    metric: Annotated[MetricSpec, _wrap("name")] = MetricSpec()
+    metric: Annotated[MetricSpec, _wrap("metric")] = MetricSpec()
     budget: float = Field(default=8.0, ge=1, allow_inf_nan=False)
     rungs: tuple[float, ...] = (1 / 9, 1 / 3, 1.0)
     confirm: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
@@ -207,9 +211,11 @@ class Spec(_Strict):
     @field_validator("rungs")
     @classmethod
     def _ascending_to_one(cls, value: tuple[float, ...]) -> tuple[float, ...]:
-        ascending = all(a < b for a, b in zip(value, value[1:], strict=False))
+        ascending = all(a < b for a, b in itertools.pairwise(value))
         if not value or value[0] <= 0 or not ascending or value[-1] != 1.0:
-            raise ValueError(f"rungs {list(value)} must ascend, start above 0 and end in 1.0, as in [0.111, 0.333, 1.0]")
+            raise ValueError(
+                f"rungs {list(value)} must ascend, start above 0 and end in 1.0, as in [0.111, 0.333, 1.0]"
+            )
         return value
 
     @model_validator(mode="after")
@@ -232,10 +238,7 @@ def load(source: str | Path | Mapping[str, Any] | None = None, **overrides: Any)
     Raises:
         SpecError: naming the key, the value and what would be right.
     """
-    if isinstance(source, (str, Path)):
-        raw = _read_yaml(Path(source))
-    else:
-        raw = dict(source or {})
+    raw = _read_yaml(Path(source)) if isinstance(source, (str, Path)) else dict(source or {})
     for key, value in overrides.items():
         _set(raw, key, value)
     return validate(raw)
@@ -315,7 +318,9 @@ def _set(raw: dict[str, Any], dotted: str, value: Any) -> None:
     for parent in parents:
         child = node.get(parent, {})
         # data: and metric: may be a bare string, short for one of their keys
-        node[parent] = dict(child) if isinstance(child, Mapping) else {{"data": "train", "metric": "name"}[parent]: child}
+        node[parent] = (
+            dict(child) if isinstance(child, Mapping) else {{"data": "train", "metric": "name"}[parent]: child}
+        )
         node = node[parent]
     node[leaf] = value
 
@@ -356,16 +361,14 @@ def _is_union_branch(part: str) -> bool:
 
 
 def _known_keys(location: list[str]) -> list[str]:
-    model: type[BaseModel] = Spec
-    for part in location:
-        nested = {
-            "data": DataSpec,
-            "training": TrainingSpec,
-            "space": Space,
-            "metric": MetricSpec,
-            "baseline": BaselineSpec,
-        }.get(part)
-        model = nested or model
+    nested: dict[str, type[BaseModel]] = {
+        "data": DataSpec,
+        "training": TrainingSpec,
+        "space": Space,
+        "metric": MetricSpec,
+        "baseline": BaselineSpec,
+    }
+    model = next((nested[part] for part in reversed(location) if part in nested), Spec)
     return list(model.model_fields)
 
 

@@ -20,6 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 from autolora.errors import AutoloraError
 from autolora.search.trials import Bracket, Event, Finished, Lost, Promoted, Sampled, Scored
 from autolora.space import Config, Range, Space
+from autolora.spec import Direction
 
 TERMS = "autolora:terms"
 PROMOTED = "promoted to rung "
@@ -51,7 +52,7 @@ class Study:
         self._ids: list[int] = []
 
     @classmethod
-    def open(cls, storage: str, name: str, direction: str, terms: Mapping[str, Any]) -> Study:
+    def open(cls, storage: str, name: str, direction: Direction, terms: Mapping[str, Any]) -> Study:
         """Create the study, or continue the one of that name.
 
         Raises:
@@ -67,7 +68,9 @@ class Study:
         else:
             asked = {**terms, "direction": direction}
             recorded = {**known, "direction": study.direction.name.lower()}
-            changed = [f"{key}: {recorded.get(key)} -> {asked[key]}" for key in asked if recorded.get(key) != asked[key]]
+            changed = [
+                f"{key}: {recorded.get(key)} -> {asked[key]}" for key in asked if recorded.get(key) != asked[key]
+            ]
             if changed:
                 raise StudyError(f"the study {name!r} in {storage} was made on other terms: " + "; ".join(changed))
         return cls(study)
@@ -136,9 +139,7 @@ class Study:
         trial_id = self._storage.create_new_trial(self.optuna_study._study_id, template_trial=template)
         number = self._storage.get_trial_number_from_id(trial_id)
         if number != event.number:
-            raise StudyError(
-                f"the study got trial {number} where {event.number} was due: another process writes to it"
-            )
+            raise StudyError(f"the study got trial {number} where {event.number} was due: another process writes to it")
         self._ids.append(trial_id)
 
     @write.register
@@ -175,13 +176,14 @@ class Study:
     def _distributions(self, config: Config) -> dict[str, BaseDistribution]:
         """Ranges of the space, widened where a baseline lies outside. Integers, since Optuna's categories are fixed."""
         rates = self._space.learning_rates
-        low, high = (rates.low, rates.high) if isinstance(rates, Range) else (min(rates), max(rates))
-        batches, ranks = [*self._space.batch_size, config.batch_size], [*self._space.rank, config.rank]
+        ends = (rates.low, rates.high) if isinstance(rates, Range) else (min(rates), max(rates))
+        eta, batches = (*ends, config.learning_rate), [*self._space.batch_size, config.batch_size]
+        ranks = [*self._space.rank, config.rank]
         alphas = self._space.alpha
         span = (alphas.low, alphas.high) if isinstance(alphas, Range) else (config.alpha, config.alpha)
         return {
             "variant": CategoricalDistribution(self.terms["variants"]),
-            "learning_rate": FloatDistribution(min(low, config.learning_rate), max(high, config.learning_rate), log=True),
+            "learning_rate": FloatDistribution(min(eta), max(eta), log=True),
             "batch_size": IntDistribution(min(batches), max(batches), log=True),
             "rank": IntDistribution(min(ranks), max(ranks), log=True),
             "alpha": FloatDistribution(min(span[0], config.alpha), max(span[1], config.alpha), log=True),

@@ -191,4 +191,3 @@ def _conventional_alpha(space: Space, traits: Traits, rank: int) -> float:
     if isinstance(alphas, Range):
         return alphas.clip(traits.law_alpha(rank, space.hidden_size))
     return min(alphas, key=lambda alpha: abs(math.log(alpha / traits.law_alpha(rank, space.hidden_size))))
-

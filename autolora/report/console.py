@@ -34,7 +34,9 @@ class PlainReporter:
 
     def prepared(self, spec: Spec, bench: Workbench) -> None:
         parameters = sum(p.numel() for p in bench.base.model.parameters())
-        self.say(f"model: {parameters:,} parameters, {str(bench.base.dtype).removeprefix('torch.')} on {bench.base.device}")
+        self.say(
+            f"model: {parameters:,} parameters, {str(bench.base.dtype).removeprefix('torch.')} on {bench.base.device}"
+        )
         for line in bench.data.report.lines():
             self.say(f"data: {line}")
         self.say(
@@ -83,7 +85,7 @@ class PlainReporter:
 
     def finished(self, result: TuneResult) -> None:
         self.console.print()
-        self.console.print(result_table(result), soft_wrap=True)
+        self.console.print(result_table(result))
         self.say(clock(result.seconds))
 
 

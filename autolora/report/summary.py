@@ -32,7 +32,7 @@ class VariantSummary:
 
 def summarise(table: TrialTable, plan: Plan, variant: str) -> VariantSummary:
     trials = table.of(variant)
-    counts = Counter(trial.outcome or ("running" if trial.pending else "paused") for trial in trials)
+    counts: Counter[str] = Counter(trial.outcome or ("running" if trial.pending else "paused") for trial in trials)
     seconds = sum(trial.seconds for trial in trials)
     return VariantSummary(variant, incumbent(table, variant), table.spent(variant), plan.budget, counts, seconds)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import NormalDist
 from typing import TYPE_CHECKING
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -36,7 +37,7 @@ def status_table(summaries: Iterable[VariantSummary], rungs: tuple[float, ...]) 
             row.variant,
             f"{row.spent:.2f}/{row.budget:g}",
             setting(best.config) if best else "-",
-            f"{best.scores[best.reached]:.4f}" if best else "-",
+            _score(best.scores[best.reached] if best else None),
             f"{rungs[best.reached]:.2g}" if best else "-",
             str(sum(row.counts.values())),
             stops(row.counts),
@@ -46,29 +47,35 @@ def status_table(summaries: Iterable[VariantSummary], rungs: tuple[float, ...]) 
 
 def result_table(result: TuneResult) -> RenderableType:
     """The outcome: baseline against tuned, per variant, and where the adapters are."""
-    table = Table(title=f"{result.metric} ({result.direction}d)", title_justify="left", header_style="bold")
+    tested = any(tuned.test is not None for tuned in result.values())
+    table = Table(
+        title=f"{result.metric}, {result.direction}d; spent in full runs", title_justify="left", box=SIMPLE_HEAD
+    )
     table.add_column("variant", no_wrap=True)
-    for column in ("baseline", "tuned", "test", "learning rate", "batch", "rank", "alpha", "spent", "wall time"):
-        if column != "test" or any(tuned.test is not None for tuned in result.values()):
-            table.add_column(column, justify="right", no_wrap=True)
-    with_test = len(table.columns) == 10
+    for column in ("baseline", "tuned", "seeds", *(["test"] if tested else []), "learning rate", "batch", "rank"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for column in ("alpha", "spent", "wall time"):
+        table.add_column(column, justify="right", no_wrap=True)
     for name, tuned in result.items():
-        spread = f" ± {tuned.spread:.4f}" if tuned.spread is not None else ""
-        cells = [
+        table.add_row(
             name,
-            "-" if tuned.baseline is None else f"{tuned.baseline:.4f}",
-            f"{tuned.value:.4f}{spread} ({len(tuned.seeds)} {'seed' if len(tuned.seeds) == 1 else 'seeds'})",
-            *(["-" if tuned.test is None else f"{tuned.test:.4f}"] if with_test else []),
+            _score(tuned.baseline),
+            _score(tuned.value) + (f" ± {tuned.spread:.4f}" if tuned.spread is not None else ""),
+            str(len(tuned.seeds)),
+            *([_score(tuned.test)] if tested else []),
             f"{tuned.learning_rate:.2e}",
             str(tuned.config.batch_size),
             str(tuned.config.rank),
             f"{tuned.config.alpha:.4g}",
             f"{result.spent[name]:.2f}",
             duration(tuned.seconds),
-        ]
-        table.add_row(*cells)
+        )
     places = [f"  {name}: {tuned.adapter_dir}" for name, tuned in result.items()]
     return Group(table, Text("Adapters, which plain peft loads on the unmodified base:"), Text("\n".join(places)))
+
+
+def _score(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
 
 
 def clock(seconds: Mapping[str, float]) -> str:
@@ -106,7 +113,8 @@ def plan_view(plan: DryRun, spec: Spec, folder: Path) -> RenderableType:
     ]
     estimate = (
         f"\nEstimated from a few real steps of the largest batch and rank: {duration(plan.seconds_per_run)} a full "
-        f"run, {duration(plan.seconds)} in all; {size(plan.memory_bytes)} of memory; at most {size(plan.disk_bytes)} of disk."
+        f"run, {duration(plan.seconds)} in all; {size(plan.memory_bytes)} of memory; "
+        f"at most {size(plan.disk_bytes)} of disk."
     )
     return Group(Text("\n".join(lines)), first, Text(estimate))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 TOLERANCE = 1e-9
@@ -13,7 +14,7 @@ def widths(size: int, rungs: tuple[float, ...]) -> tuple[int, ...]:
     ``widths(9, (1/9, 1/3, 1)) == (9, 3, 1)`` and ``widths(6, ...) == (6, 2, 1)``.
     """
     result = [size]
-    for below, here in zip(rungs, rungs[1:], strict=False):
+    for below, here in itertools.pairwise(rungs):
         result.append(max(1, math.floor(result[-1] * below / here + TOLERANCE)))
     return tuple(result)
 

@@ -151,9 +151,9 @@ def _next_of(table: TrialTable, plan: Plan, variant: str, exhausted: bool) -> Ac
         if action is not None:
             return action
     if not exhausted:
-        bracket = _new_bracket(table, plan, variant)
-        if bracket is not None:
-            return Sample(variant, "search", 0, bracket)
+        new = _new_bracket(table, plan, variant)
+        if new is not None:
+            return Sample(variant, "search", 0, new)
     if not any(trial.live for trial in trials):
         return _confirmation(table, plan, variant)
     return None

@@ -1,9 +1,9 @@
 """Where the next configuration comes from: the prior, around an incumbent, or uniform.
 
-The mixture follows PriorBand (arXiv 2306.12370): neighbours of an incumbent against draws of the prior, shared out by how
-well either density explains the best trials. Two things differ. The uniform share is the prior's own constant one, since
-a bracket's rungs are filled before the next bracket draws. And the prior's centre moves with what *all* variants have
-shown: in scaling-law coordinates their good regions coincide up to one shift each.
+The mixture follows PriorBand (arXiv 2306.12370): neighbours of an incumbent against draws of the prior, shared out by
+how well either density explains the best trials. Two things differ. The uniform share is the prior's own constant one,
+since a bracket's rungs are filled before the next bracket draws. And the prior's centre moves with what *all* variants
+have shown: in scaling-law coordinates their good regions coincide up to one shift each.
 """
 
 from __future__ import annotations
@@ -66,9 +66,7 @@ class Sampler:
         name = "prior's mode" if self.prior else "laws' mode (no prior is used in the search)"
         return prior.mode(self.space, self.traits[variant]), name
 
-    def propose(
-        self, table: TrialTable, variant: str, number: int, bracket: Bracket
-    ) -> tuple[Config, str] | None:
+    def propose(self, table: TrialTable, variant: str, number: int, bracket: Bracket) -> tuple[Config, str] | None:
         """A configuration for trial ``number`` with the reason for it, or None where a finite space is used up."""
         tried = {trial.config for trial in table.of(variant)}
         finite = self.space.enumerate(self.traits[variant])

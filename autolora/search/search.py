@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from autolora.search.sampler import Sampler
 from autolora.search.trials import Bracket, Event, Finished, Lost, Promoted, Sampled, Scored, TrialTable
 from autolora.search.verdict import Best
 from autolora.space import Config, Space
+from autolora.spec import Direction
 from autolora.study import Study
 
 
@@ -75,7 +77,7 @@ class Search:
         space: Space | None = None,
         budget: float = 8.0,
         rungs: Sequence[float] = (1 / 9, 1 / 3, 1.0),
-        direction: Literal["minimize", "maximize"] = "minimize",
+        direction: Direction = "minimize",
         seed: int = 0,
         prior: Literal["laws"] | Prior | None = "laws",
         confirm: int | Literal["auto"] = "auto",
@@ -182,7 +184,8 @@ class Search:
             raise ValueError("tell() takes exactly one of a value, diverged=True, infeasible=True or lost=True")
         if value is not None and not math.isfinite(value):
             raise ValueError(
-                f"trial {job.trial}: the score {value} is not finite; tell(job, diverged=True, at=...) if training blew up"
+                f"trial {job.trial}: the score {value} is not finite; "
+                "if training blew up, tell(job, diverged=True, at=...)"
             )
         if job.trial not in self._in_flight:
             raise ValueError(f"trial {job.trial} is not in flight: it was told already, or never asked for")
@@ -214,15 +217,13 @@ class Search:
         size = brackets.fitting(self.plan.budget - 1 - self.plan.confirm, self.plan.rungs, first=True)
         for event in sampled:
             table.apply(event)
-        for place in range(count - len(sampled)):
+        for place in range(count - len(sampled) if size is not None else 0):
             variant = self.plan.variants[place % len(self.plan.variants)]
-            if size is None:
-                break
-            action = Sample(variant, "search", 0, Bracket(0, size))
-            event = self._searched_trial(table, action)
-            if event is not None:
-                table.apply(event)
-                sampled.append(event)
+            action = Sample(variant, "search", 0, Bracket(0, size or 1))
+            searched = self._searched_trial(table, action)
+            if searched is not None:
+                table.apply(searched)
+                sampled.append(searched)
         return sampled[:count]
 
     def _hand_out(self, number: int) -> Job:
@@ -277,7 +278,7 @@ def _check_terms(
         raise ValueError(f"variants must be a list of different names, not {variants!r}")
     if not (math.isfinite(budget) and budget >= 1):
         raise ValueError(f"budget={budget!r}: at least 1 full run per variant is needed, for the baseline")
-    if not rungs or rungs[0] <= 0 or rungs[-1] != 1.0 or any(a >= b for a, b in zip(rungs, rungs[1:], strict=False)):
+    if not rungs or rungs[0] <= 0 or rungs[-1] != 1.0 or any(a >= b for a, b in itertools.pairwise(rungs)):
         raise ValueError(f"rungs={rungs!r} must ascend from above 0 to 1.0")
     if direction not in ("minimize", "maximize"):
         raise ValueError(f"direction={direction!r} must be 'minimize' or 'maximize'")

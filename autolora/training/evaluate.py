@@ -147,7 +147,9 @@ def load_metric(spec: MetricSpec) -> Callable[[Evaluation], float]:
     try:
         function = getattr(importlib.import_module(module_name), function_name)
     except ModuleNotFoundError as error:
-        raise MetricError(f"metric {spec.name!r}: {error} (looked in {os.getcwd()} and the installed packages)") from error
+        raise MetricError(
+            f"metric {spec.name!r}: {error} (looked in {os.getcwd()} and the installed packages)"
+        ) from error
     except AttributeError:
         raise MetricError(f"metric {spec.name!r}: the module {module_name!r} has no {function_name!r}") from None
 

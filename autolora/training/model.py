@@ -103,7 +103,9 @@ def _from_pretrained(kind: str, spec: Spec, **options: Any) -> Any:
             source, revision=spec.revision, trust_remote_code=spec.trust_remote_code, **options
         )
     except (OSError, ValueError) as error:
-        where = f"the directory {source}" if path.is_dir() else f"the hub id {name!r} (no directory of that name is here)"
+        where = (
+            f"the directory {source}" if path.is_dir() else f"the hub id {name!r} (no directory of that name is here)"
+        )
         first_line = str(error).strip().splitlines()[0]
         raise ModelError(
             f"model: cannot load {kind} from {where}: {first_line}\n"

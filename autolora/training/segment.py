@@ -196,7 +196,7 @@ class _Run:
     def _step(self) -> tuple[float, float]:
         """Gradients of one global batch, clipped; returns its token-averaged loss and the norm before clipping."""
         import torch
-        from accelerate.utils import should_reduce_batch_size
+        from accelerate.utils.memory import should_reduce_batch_size
 
         config, bench = self.segment.config, self.bench
         rows = bench.batch_rows(self.segment.seed, self.manifest.step, config.batch_size)

@@ -166,9 +166,7 @@ class Workbench:
 
         @find_executable_batch_size(starting_batch_size=evaluate.EVAL_BATCH)
         def run(batch_size: int) -> float:
-            view = evaluate.Evaluation(
-                adapted, self.base, split, self.metric, self.accelerator.autocast, batch_size
-            )
+            view = evaluate.Evaluation(adapted, self.base, split, self.metric, self.accelerator.autocast, batch_size)
             return self.score(view)
 
         try:
