@@ -317,10 +317,8 @@ def _set(raw: dict[str, Any], dotted: str, value: Any) -> None:
     node = raw
     for parent in parents:
         child = node.get(parent, {})
-        # data: and metric: may be a bare string, short for one of their keys
-        node[parent] = (
-            dict(child) if isinstance(child, Mapping) else {{"data": "train", "metric": "name"}[parent]: child}
-        )
+        # data: and metric: may be a bare value, short for one of their keys
+        node[parent] = dict(child) if isinstance(child, Mapping) else {SHORT_FOR[parent]: child}
         node = node[parent]
     node[leaf] = value
 
