@@ -108,20 +108,23 @@ def decide(
         if trial.pending and trial.number not in in_flight:
             return Resume(trial.number)
     # The variant that has used the smallest share of its budget goes first, so that all learn from one another.
-    for variant in sorted(plan.variants, key=lambda name: (committed(table, plan, name), plan.variants.index(name))):
+    # Sums of the same shares in another order differ in their last digits: rounded, they tie, and the order given rules.
+    used = {variant: round(committed(table, plan, variant, variant in exhausted), 9) for variant in plan.variants}
+    for variant in sorted(plan.variants, key=used.__getitem__):
         action = _next_of(table, plan, variant, variant in exhausted)
         if action is not None:
             return action
     return Wait() if in_flight else Done()
 
 
-def committed(table: TrialTable, plan: Plan, variant: str) -> float:
+def committed(table: TrialTable, plan: Plan, variant: str, exhausted: bool) -> float:
     """Full-run equivalents spent, handed out, or promised to the open brackets of a variant."""
-    total = sum(table.charge(trial) for trial in table.of(variant) if trial.bracket is None)
-    for bracket, trials in table.brackets(variant):
-        spent = sum(table.charge(trial) for trial in trials)
-        is_open = any(trial.live for trial in trials)
-        total += max(spent, brackets.cost(bracket.size, plan.rungs)) if is_open else spent
+    total = table.spent(variant)
+    for bracket, trials in table.brackets(variant).items():
+        # A bracket of which no trial is live is still open while replacements of the diverged ones are due.
+        if any(trial.live for trial in trials) or (not exhausted and _has_free_slot(table, plan, bracket, trials)):
+            spent = sum(table.charge(trial) for trial in trials)
+            total += max(0.0, brackets.cost(bracket.size, plan.rungs) - spent)
     return total
 
 
@@ -131,7 +134,7 @@ def closings(table: TrialTable, plan: Plan, exhausted: set[str]) -> Iterator[Fin
         for trial in table.of(variant):
             if trial.live and plan.last in trial.scores:
                 yield Finish(trial.number, "complete", "trained to full length")
-        for bracket, trials in table.brackets(variant):
+        for bracket, trials in table.brackets(variant).items():
             decided = _decided_rung(table, plan, bracket, trials, variant in exhausted)
             if decided is None:
                 continue
@@ -146,7 +149,7 @@ def _next_of(table: TrialTable, plan: Plan, variant: str, exhausted: bool) -> Ac
     trials = table.of(variant)
     if not any(trial.purpose == "baseline" for trial in trials):
         return Sample(variant, "baseline", plan.last)
-    for bracket, members in table.brackets(variant):
+    for bracket, members in table.brackets(variant).items():
         action = _bracket_action(table, plan, variant, bracket, members, exhausted)
         if action is not None:
             return action
@@ -154,22 +157,24 @@ def _next_of(table: TrialTable, plan: Plan, variant: str, exhausted: bool) -> Ac
         new = _new_bracket(table, plan, variant)
         if new is not None:
             return Sample(variant, "search", 0, new)
-    if not any(trial.live for trial in trials):
-        return _confirmation(table, plan, variant)
+    if not any(trial.live for trial in trials if trial.purpose != "confirm"):
+        return _confirmation(table, plan, variant, exhausted)
     return None
 
 
 def _bracket_action(
     table: TrialTable, plan: Plan, variant: str, bracket: Bracket, trials: list[Trial], exhausted: bool
 ) -> Action | None:
-    if not any(trial.live for trial in trials):
-        return None
+    # A bracket keeps to its own cost; the cap matters to one that was opened under a larger budget.
+    left = plan.budget - table.spent(variant) + TOLERANCE
     if not exhausted and _has_free_slot(table, plan, bracket, trials):
-        return Sample(variant, "search", 0, bracket)
+        return Sample(variant, "search", 0, bracket) if plan.rungs[0] <= left else None
     decided = _decided_rung(table, plan, bracket, trials, exhausted)
     if decided is None:
         return None
     rung, ordered, places = decided
+    if plan.rungs[rung + 1] - plan.rungs[rung] > left:
+        return None
     for place, trial in enumerate(ordered[:places], start=1):
         if trial.live and trial.target == rung:
             return Promote(trial.number, rung + 1, _standing(trial, rung, place, ordered, plan))
@@ -186,7 +191,7 @@ def _has_free_slot(table: TrialTable, plan: Plan, bracket: Bracket, trials: list
     Diverged trials stop early and leave budget over; it buys replacements, so that the bracket ranks as many scores
     as it was meant to.
     """
-    if any(trial.target > 0 for trial in trials) or len(trials) >= REPLACEMENTS * bracket.size:
+    if len(trials) >= REPLACEMENTS * bracket.size or any(trial.target > 0 for trial in trials):
         return False
     if sum(trial.healthy for trial in trials) >= bracket.size:
         return False
@@ -217,19 +222,19 @@ def _decided_rung(
 
 def _new_bracket(table: TrialTable, plan: Plan, variant: str) -> Bracket | None:
     kept = max(0, plan.confirm - sum(trial.purpose == "confirm" for trial in table.of(variant)))
-    available = plan.budget - kept - committed(table, plan, variant)
-    opened = [bracket for bracket, _ in table.brackets(variant)]
+    available = plan.budget - kept - committed(table, plan, variant, exhausted=False)
+    opened = len(table.brackets(variant))
     size = brackets.fitting(available, plan.rungs, first=not opened)
-    return None if size is None else Bracket(len(opened), size)
+    return None if size is None else Bracket(opened, size)
 
 
-def _confirmation(table: TrialTable, plan: Plan, variant: str) -> Sample | None:
+def _confirmation(table: TrialTable, plan: Plan, variant: str, exhausted: bool) -> Sample | None:
     """Another seed for the finalist that has fewest; one seed beyond the plan where brackets left a full run over."""
     trials = table.of(variant)
     used = sum(trial.purpose == "confirm" for trial in trials)
     if plan.confirm == 0 or used > plan.confirm:
         return None
-    if committed(table, plan, variant) + 1.0 > plan.budget + TOLERANCE:
+    if committed(table, plan, variant, exhausted) + 1.0 > plan.budget + TOLERANCE:
         return None
     contenders = finalists(table, variant, FINALISTS if plan.confirm > 1 or used else 1)
     if not contenders:

@@ -5,7 +5,7 @@ The study stores the same events in Optuna (:mod:`autolora.study`); a table rebu
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import singledispatchmethod
 from typing import Literal
@@ -137,6 +137,7 @@ class TrialTable:
         self.sign = 1.0 if direction == "minimize" else -1.0
         self.trials: list[Trial] = []
         self._by_variant: dict[str, list[Trial]] = {}
+        self._by_bracket: dict[str, dict[Bracket, list[Trial]]] = {}
         for event in events:
             self.apply(event)
 
@@ -159,6 +160,8 @@ class TrialTable:
         )
         self.trials.append(trial)
         self._by_variant.setdefault(event.variant, []).append(trial)
+        if event.bracket is not None:
+            self._by_bracket.setdefault(event.variant, {}).setdefault(event.bracket, []).append(trial)
 
     @apply.register
     def _(self, event: Promoted) -> None:
@@ -198,13 +201,9 @@ class TrialTable:
         """Full-run equivalents charged to a variant, work handed out included."""
         return sum(self.charge(trial) for trial in self.of(variant))
 
-    def brackets(self, variant: str) -> Iterator[tuple[Bracket, list[Trial]]]:
+    def brackets(self, variant: str) -> Mapping[Bracket, list[Trial]]:
         """The brackets of a variant with their trials, in the order they were opened."""
-        grouped: dict[Bracket, list[Trial]] = {}
-        for trial in self.of(variant):
-            if trial.bracket is not None:
-                grouped.setdefault(trial.bracket, []).append(trial)
-        yield from grouped.items()
+        return self._by_bracket.get(variant, {})
 
     def complete(self, variant: str) -> list[Trial]:
         """Trials scored at full length."""

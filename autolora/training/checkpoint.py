@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -67,19 +68,17 @@ def save(folder: Path, manifest: Manifest, state: dict[str, Any]) -> Path:
     try:
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)
-        with (beside / STATE).open("wb") as file:
-            torch.save(state, file)
-            os.fsync(file.fileno())
-        digest = _digest(beside / STATE)
-        with (beside / MANIFEST).open("w") as file:
-            json.dump({**asdict(manifest), "sha256": digest}, file)
-            file.flush()
-            os.fsync(file.fileno())
+        # Serialised in memory first: torch's writer hides why a write failed, and the digest is then of what was meant.
+        content = io.BytesIO()
+        torch.save(state, content)
+        digest = hashlib.sha256(content.getbuffer()).hexdigest()
+        _write(beside / STATE, content.getbuffer())
+        _write(beside / MANIFEST, json.dumps({**asdict(manifest), "sha256": digest}).encode())
         final = folder / name
         shutil.rmtree(final, ignore_errors=True)
         beside.rename(final)
         _sync_folder(folder)
-    except (OSError, RuntimeError) as error:  # torch reports a failed write as RuntimeError
+    except OSError as error:
         shutil.rmtree(beside, ignore_errors=True)
         raise _explained(error, folder) from error
     for old in _newest_first(folder)[KEEP:]:
@@ -119,6 +118,13 @@ def _newest_first(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*"), reverse=True)
 
 
+def _write(path: Path, content: bytes | memoryview) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def _digest(path: Path) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as file:
@@ -135,10 +141,8 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _explained(error: Exception, folder: Path) -> CheckpointError:
-    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    # torch's zip writer does not pass errno on, so ask the disk itself
-    full = full or shutil.disk_usage(folder if folder.exists() else folder.parent).free < 1 << 20
+def _explained(error: OSError, folder: Path) -> CheckpointError:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     cause = "no space left on the disk" if full else str(error)
     return CheckpointError(
         f"cannot write a checkpoint to {folder}: {cause}. Earlier checkpoints are intact; "

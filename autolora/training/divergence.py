@@ -1,6 +1,7 @@
 """Tells within steps, not rungs, that a training has blown up.
 
-Thresholds are relative to the run's own past, because absolute ones fail: at s = 16 gradients start 16x larger.
+Every threshold is relative to the run's own past, because absolute ones fail: at s = 16 gradients start 16x larger.
+A run that is merely bad, its loss never above its start, is not diverged: ranking it is the rungs' job.
 """
 
 from __future__ import annotations
@@ -9,30 +10,37 @@ import math
 from collections.abc import Iterable
 from statistics import median
 
-SMOOTHING = 0.8
-"""Weight of the past in the running mean of the loss: a memory of about five steps."""
-LOSS_RISE = 1.5
-"""The smoothed loss may exceed its start, or its best, by this factor plus LOSS_MARGIN."""
-LOSS_MARGIN = 0.5
-GRADIENT_RISE = 30.0
-"""How far above the run's own median a gradient norm may lie, GRADIENT_PATIENCE steps in a row."""
-GRADIENT_PATIENCE = 3
-SETTLING = 8
-"""Steps before relative rules apply: a median of fewer norms says nothing."""
+FAST_EXAMPLES, SLOW_EXAMPLES = 32, 160
+"""Memory of the two running means of the loss, in examples: their noise then does not depend on the batch size."""
+LOSS_RISE, LOSS_MARGIN = 1.5, 0.5
+"""A running mean may exceed its reference by this factor plus this margin (nats)."""
+SPIKE_GRADIENT, SPIKE_LOSS = 8.0, 1.25
+"""A step is a spike if its gradient norm exceeds the run's median, and its loss the best running mean, this often."""
+SPIKES, SPIKE_WINDOW = 2, 3
+"""So many spikes within so many steps are a divergence; one alone, a hard batch, is not."""
+VANISHED, VANISHED_STEPS = 1e-4, 3
+"""Gradients below this share of their median for so many steps: nothing is left that could learn."""
+SETTLING = 2
+"""Steps that define the start. Warm-up has not moved the model by then."""
 
 
 class DivergenceWatch:
     """Watches one run, step by step.
 
     Args:
+        batch_size: examples per optimiser step.
         losses, gradient_norms: the steps before, where the run is resumed; the watch then continues as if uncut.
     """
 
-    def __init__(self, losses: Iterable[float] = (), gradient_norms: Iterable[float] = ()) -> None:
-        self._steps = 0
-        self._start = self._smoothed = self._best = math.inf
+    def __init__(
+        self, batch_size: int, losses: Iterable[float] = (), gradient_norms: Iterable[float] = ()
+    ) -> None:
+        self._fast_weight = min(0.5, batch_size / FAST_EXAMPLES)
+        self._slow_weight = min(0.5, batch_size / SLOW_EXAMPLES)
+        self._start: list[float] = []
         self._norms: list[float] = []
-        self._high_norms = 0
+        self._fast = self._slow = self._best_fast = self._best_slow = math.inf
+        self._spikes: list[bool] = []
         for loss, norm in zip(losses, gradient_norms, strict=True):
             self.update(loss, norm)
 
@@ -40,39 +48,52 @@ class DivergenceWatch:
         """Take in one optimiser step.
 
         Args:
-            loss: token-averaged training loss of the step's batch.
+            loss: token-averaged training loss of the step's batch, in nats.
             gradient_norm: global norm before clipping.
 
         Returns:
             Why the run has diverged, in words, or None.
         """
-        self._steps += 1
+        step = len(self._norms) + 1
         if not math.isfinite(loss):
-            return f"the training loss became {loss} at step {self._steps}"
+            return f"the training loss became {loss} at step {step}"
         if not math.isfinite(gradient_norm):
-            return f"the gradient norm became {gradient_norm} at step {self._steps}"
-        return self._loss_rule(loss) or self._gradient_rule(gradient_norm)
+            return f"the gradient norm became {gradient_norm} at step {step}"
+        typical = median(self._norms) if len(self._norms) >= SETTLING else None
+        self._norms.append(gradient_norm)
+        if typical is None:
+            self._settle(loss)
+            return None
+        spiked = gradient_norm > SPIKE_GRADIENT * typical and loss > SPIKE_LOSS * self._best_fast
+        self._spikes = [*self._spikes[1 - SPIKE_WINDOW :], spiked]
+        self._average(loss)
+        return self._loss_rule(step) or self._gradient_rule(step, typical)
 
-    def _loss_rule(self, loss: float) -> str | None:
-        if self._steps == 1:
-            self._start = self._smoothed = loss
-        self._smoothed = SMOOTHING * self._smoothed + (1 - SMOOTHING) * loss
-        self._best = min(self._best, self._smoothed)
-        for name, reference in (("start", self._start), ("best", self._best)):
-            if self._steps > SETTLING and self._smoothed > LOSS_RISE * reference + LOSS_MARGIN:
-                return (
-                    f"the smoothed training loss rose to {self._smoothed:.3g} at step {self._steps}, "
-                    f"far above its {name}, {reference:.3g}"
-                )
+    def _settle(self, loss: float) -> None:
+        self._start.append(loss)
+        start = sum(self._start) / len(self._start)
+        self._fast = self._slow = self._best_fast = self._best_slow = start
+
+    def _average(self, loss: float) -> None:
+        self._fast += self._fast_weight * (loss - self._fast)
+        self._slow += self._slow_weight * (loss - self._slow)
+        self._best_fast = min(self._best_fast, self._fast)
+        self._best_slow = min(self._best_slow, self._slow)
+
+    def _loss_rule(self, step: int) -> str | None:
+        """The short mean against the start, where it is soon seen; the long one against its best, which noise lowers."""
+        start = sum(self._start) / len(self._start)
+        for name, mean, reference in (("start", self._fast, start), ("best", self._slow, self._best_slow)):
+            if mean > LOSS_RISE * reference + LOSS_MARGIN:
+                return f"the training loss rose to {mean:.3g} by step {step}, far above its {name}, {reference:.3g}"
         return None
 
-    def _gradient_rule(self, norm: float) -> str | None:
-        typical = median(self._norms) if len(self._norms) >= SETTLING else math.inf
-        self._norms.append(norm)
-        self._high_norms = self._high_norms + 1 if norm > GRADIENT_RISE * typical else 0
-        if self._high_norms >= GRADIENT_PATIENCE:
+    def _gradient_rule(self, step: int, typical: float) -> str | None:
+        if sum(self._spikes) >= SPIKES:
             return (
-                f"the gradient norm stayed above {GRADIENT_RISE:.0f} times its median ({typical:.3g}) "
-                f"for {GRADIENT_PATIENCE} steps, up to step {self._steps}"
+                f"gradient norms of over {SPIKE_GRADIENT:.0f} times their median ({typical:.3g}) and a rising loss "
+                f"in {SPIKES} of {SPIKE_WINDOW} steps, up to step {step}"
             )
+        if len(self._norms) > VANISHED_STEPS and max(self._norms[-VANISHED_STEPS:]) < VANISHED * typical:
+            return f"the gradients vanished at step {step}: their norm fell below {VANISHED:g} of its median"
         return None

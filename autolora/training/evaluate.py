@@ -101,15 +101,17 @@ def exact_match(evaluation: Evaluation) -> float:
     """Share of rows whose greedily generated last turn equals the reference, white space at the ends aside."""
     import torch
 
-    tokenizer, base = evaluation.base.tokenizer, evaluation.base
-    examples = [_last_turn(evaluation.split, row) for row in range(len(evaluation.split))]
+    tokenizer, base, split = evaluation.base.tokenizer, evaluation.base, evaluation.split
+    prompts = [split.prompt_tokens(row).tolist() for row in range(len(split))]
+    if min(map(len, prompts)) < 2:
+        raise MetricError("exact_match needs prompts to generate from; these rows are plain text: use eval_loss")
     right = 0
-    for begin in range(0, len(examples), evaluation.batch_size):
-        chunk = examples[begin : begin + evaluation.batch_size]
-        width = max(len(prompt) for prompt, _ in chunk)
+    for begin in range(0, len(prompts), evaluation.batch_size):
+        chunk = prompts[begin : begin + evaluation.batch_size]
+        width = max(map(len, chunk))
         ids = torch.full((len(chunk), width), base.pad_token_id, dtype=torch.long)
         mask = torch.zeros_like(ids)
-        for row, (prompt, _) in enumerate(chunk):  # padded on the left: generation goes on at the right
+        for row, prompt in enumerate(chunk):  # padded on the left: generation goes on at the right
             ids[row, width - len(prompt) :] = torch.tensor(prompt)
             mask[row, width - len(prompt) :] = 1
         with evaluation.autocast():
@@ -121,9 +123,9 @@ def exact_match(evaluation: Evaluation) -> float:
                 pad_token_id=base.pad_token_id,
             )
         answers = tokenizer.batch_decode(generated[:, width:], skip_special_tokens=True)
-        references = tokenizer.batch_decode([target for _, target in chunk], skip_special_tokens=True)
+        references = [row["completion"] for row in split.rows[begin : begin + evaluation.batch_size]]
         right += sum(a.strip() == b.strip() for a, b in zip(answers, references, strict=True))
-    return right / len(examples)
+    return right / len(prompts)
 
 
 METRICS: dict[str, Callable[[Evaluation], float]] = {
@@ -161,15 +163,3 @@ def load_metric(spec: MetricSpec) -> Callable[[Evaluation], float]:
 
     return custom
 
-
-def _last_turn(split: Split, row: int) -> tuple[list[int], list[int]]:
-    """Tokens before the last run of targets, and that run."""
-    tokens = split.tokens[split.offsets[row] : split.offsets[row + 1]].tolist()
-    targets = split.targets[split.offsets[row] : split.offsets[row + 1]].tolist()
-    end = max(place for place, target in enumerate(targets) if target) + 1
-    begin = end
-    while begin > 0 and targets[begin - 1]:
-        begin -= 1
-    if begin == 0:
-        raise MetricError("exact_match needs a prompt to generate from; plain text has none: use eval_loss")
-    return tokens[:begin], tokens[begin:end]

@@ -91,6 +91,7 @@ def run(bench: Workbench, segment: Segment, on_step: Callable[[Progress], None] 
     began = time.monotonic()
     found = checkpoint.newest(bench.trial_folder(segment.trial))
     manifest, state = found if found else (_fresh(segment), None)
+    _check_owner(bench, segment, manifest)
     if segment.rung in manifest.scores:  # committed before a crash, never reported
         return Outcome(segment.trial, "scored", manifest.scores[segment.rung], segment.stop, "", manifest.seconds)
     steps = bench.steps(segment.config.batch_size)
@@ -126,6 +127,16 @@ def _fresh(segment: Segment) -> Manifest:
     return Manifest(segment.trial, segment.variant, segment.config.as_dict(), segment.seed)
 
 
+def _check_owner(bench: Workbench, segment: Segment, manifest: Manifest) -> None:
+    fresh = _fresh(segment)
+    if (manifest.variant, manifest.config, manifest.seed) != (fresh.variant, fresh.config, fresh.seed):
+        raise checkpoint.CheckpointError(
+            f"{bench.trial_folder(segment.trial)} holds a checkpoint of another configuration "
+            f"({manifest.variant} {manifest.config}, seed {manifest.seed}) than trial {segment.trial} of the study: "
+            "the study was replaced; remove the folder, or use another run directory"
+        )
+
+
 class _Run:
     """The live parts of one segment: adapter, optimiser, schedule, watch."""
 
@@ -145,7 +156,7 @@ class _Run:
             num_warmup_steps=math.ceil(training.warmup_ratio * steps),
             num_training_steps=steps,
         )
-        self.watch = DivergenceWatch(manifest.losses, manifest.gradient_norms)
+        self.watch = DivergenceWatch(segment.config.batch_size, manifest.losses, manifest.gradient_norms)
         self.parameters = [p for p in adapted.parameters() if p.requires_grad]
         self._mark, self._before = began, manifest.seconds
 
@@ -166,7 +177,8 @@ class _Run:
         self.manifest.seconds = self.seconds()
         self.manifest.examples = self.manifest.step * self.segment.config.batch_size
         state: dict[str, Any] = {"adapter": adapter_state(self.adapted)}
-        if self.manifest.step < self.steps:  # a finished run is only ever evaluated and exported
+        finished = self.manifest.step == self.steps and self.segment.rung in self.manifest.scores
+        if not finished:  # a finished run is only ever evaluated and exported
             state |= {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict()}
         checkpoint.save(self.bench.trial_folder(self.segment.trial), self.manifest, state)
 

@@ -34,6 +34,9 @@ class Variant:
         traits: what the scaling laws need to know.
         needs: inputs of ``attach`` beyond the model: any of "gradients", "activations", "horizon".
         export_form: "rank r", "rank 2r" or "native".
+        ratio: learning rate of B over that of A.
+        peft_options: ``LoraConfig`` options with which plain PEFT trains this variant, beyond rank, alpha, dropout and
+            target modules; None: PEFT has none, and other trainers cannot be configured for it.
     """
 
     name: str
@@ -42,6 +45,8 @@ class Variant:
     traits: Traits = field(default_factory=Traits)
     needs: tuple[str, ...] = ()
     export_form: str = "rank r"
+    ratio: float = 1.0
+    peft_options: Mapping[str, Any] | None = field(default=None, hash=False)
 
     def lora_config(self, rank: int, alpha: float, dropout: float, target_modules: list[str]) -> LoraConfig:
         """The PEFT configuration of the adapter as trained."""

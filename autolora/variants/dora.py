@@ -44,4 +44,12 @@ class Dora(Variant):
 
 
 # Shares plain LoRA's initial Hessian and best learning rate within 0.1 decades (LR-matters, arXiv 2602.04998).
-register(Dora(name="dora", title="DoRA", paper="arXiv 2402.09353", export_form="native"))
+register(
+    Dora(
+        name="dora",
+        title="DoRA",
+        paper="arXiv 2402.09353",
+        export_form="native",
+        peft_options={"use_dora": True},
+    )
+)

@@ -32,5 +32,11 @@ class LoraPlus(Variant):
 # While B does the moving (B0 = 0, small learning rates) its rate decides: the best one is LoRA's over 16, -1.2 decades.
 # Were both factors to move alike, their geometric mean would: -0.6. Nearer to the first, and wide enough for both.
 register(
-    LoraPlus(name="lora_plus", title="LoRA+", paper="arXiv 2402.12354", traits=Traits(shift=-1.0, shift_sd=0.3)),
+    LoraPlus(
+        name="lora_plus",
+        title="LoRA+",
+        paper="arXiv 2402.12354",
+        traits=Traits(shift=-1.0, shift_sd=0.3),
+        peft_options={},  # the ratio is the optimiser's
+    )
 )

@@ -42,5 +42,6 @@ register(
         # LR-matters derives from curvature (down to 1/18). The factors do not carry s, so p stays 1.
         traits=Traits(shift=-0.5, shift_sd=0.25, kaiming=False),
         export_form="rank 2r",
+        peft_options={"init_lora_weights": "olora"},
     )
 )

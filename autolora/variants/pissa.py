@@ -46,5 +46,6 @@ register(
         # tables put PiSSA's best learning rate 0.4 to 0.5 decades below LoRA's, as do runs on stories260K (x 0.4).
         traits=Traits(exponent=0.5, shift=-0.4, shift_sd=0.2, alpha_redundant=True, kaiming=False),
         export_form="rank 2r",
+        peft_options={"init_lora_weights": "pissa"},
     )
 )

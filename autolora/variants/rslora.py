@@ -4,5 +4,11 @@ from autolora.space import Traits
 from autolora.variants.base import Variant, register
 
 register(
-    Variant(name="rslora", title="rsLoRA", paper="arXiv 2312.03732", traits=Traits(rank_stabilised=True)),
+    Variant(
+        name="rslora",
+        title="rsLoRA",
+        paper="arXiv 2312.03732",
+        traits=Traits(rank_stabilised=True),
+        peft_options={"use_rslora": True},
+    )
 )

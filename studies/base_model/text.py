@@ -141,22 +141,6 @@ def week(rng: Random) -> str:
     return " ".join(plans)
 
 
-def scraps(rng: Random) -> str:
-    """Unrelated words in a row: whatever came before, any of them may come next."""
-    pools = (
-        list(PEOPLE),
-        list(THINGS),
-        list(THINGS.values()),
-        list(PLACES),
-        COLOURS,
-        DAYS,
-        NUMBERS,
-        range(LARGEST + 1),
-    )
-    words = [str(rng.choice(rng.choice(pools))) for _ in range(rng.randint(3, 10))]
-    return rng.choice((", ", "; ", ": ", " - ", " + ", " ", "\n")).join(words)
-
-
 GENRES = {
     story: 4,
     questions: 8,
@@ -168,12 +152,11 @@ GENRES = {
     echo: 2,
     letter: 1,
     week: 1,
-    scraps: 2,
 }
 """Every genre with its share of the documents."""
 
 
 def document(rng: Random) -> str:
-    """A random document: one genre, or sometimes two, so that a new line can open with anything."""
-    genres = rng.choices(list(GENRES), weights=list(GENRES.values()), k=2 if rng.random() < 0.2 else 1)
-    return "\n".join(genre(rng) for genre in genres)
+    """A random document."""
+    (genre,) = rng.choices(list(GENRES), weights=list(GENRES.values()))
+    return genre(rng)

@@ -1,0 +1,238 @@
+"""The training loop on the shipped model: exact resume, accumulation, memory, divergence, resident base."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import shutil
+
+import pytest
+import torch
+
+from autolora import variants
+from autolora.space import Config
+from autolora.training import checkpoint, segment
+from autolora.training.segment import Interrupted, Segment
+
+CONFIG = Config(2e-3, 8, 4, 4.0)
+RUNGS = (1 / 9, 1 / 3, 1.0)
+
+
+def piece(stop: float, rung: int, variant: str = "lora", config: Config = CONFIG, trial: int = 0, seed: int = 0) -> Segment:
+    return Segment(trial, variant, config, seed, stop, rung)
+
+
+def final_state(bench, trial: int = 0):
+    return checkpoint.newest(bench.trial_folder(trial))
+
+
+def digest(model) -> str:
+    parts = (parameter.detach().numpy().tobytes() for _, parameter in sorted(model.named_parameters()))
+    return hashlib.sha256(b"".join(parts)).hexdigest()
+
+
+def assert_same_end(first, second) -> None:
+    (one, state), (two, other) = first, second
+    assert one.losses == two.losses
+    assert one.gradient_norms == two.gradient_norms
+    assert one.scores[2] == two.scores[2]
+    for name, tensor in state["adapter"].items():
+        assert torch.equal(tensor, other["adapter"][name]), name
+
+
+@pytest.mark.parametrize("variant", variants.names())
+def test_a_run_cut_at_every_rung_equals_the_uncut_one_bit_for_bit(make_bench, tmp_path, variant):
+    uncut, cut = make_bench(tmp_path / "uncut"), make_bench(tmp_path / "cut")
+    segment.run(uncut, piece(1.0, 2, variant))
+    for rung, stop in enumerate(RUNGS):
+        segment.run(cut, piece(stop, rung, variant))
+    assert_same_end(final_state(uncut), final_state(cut))
+
+
+def test_a_run_stopped_at_every_step_equals_the_uncut_one_bit_for_bit(make_bench, tmp_path):
+    uncut, cut = make_bench(tmp_path / "uncut"), make_bench(tmp_path / "cut")
+    segment.run(uncut, piece(1.0, 2))
+
+    def stop(_):
+        raise Interrupted
+
+    for _ in range(uncut.steps(CONFIG.batch_size)):
+        with pytest.raises(Interrupted):
+            segment.run(cut, piece(1.0, 2), stop)
+    segment.run(cut, piece(1.0, 2))
+    assert_same_end(final_state(uncut), final_state(cut))
+
+
+def test_dropout_is_the_same_after_a_cut(make_bench, tmp_path):
+    options = {"training.dropout": 0.2}
+    uncut, cut = make_bench(tmp_path / "uncut", **options), make_bench(tmp_path / "cut", **options)
+    segment.run(uncut, piece(1.0, 2))
+    for rung, stop in enumerate(RUNGS):
+        segment.run(cut, piece(stop, rung))
+    assert_same_end(final_state(uncut), final_state(cut))
+
+
+def test_a_damaged_newest_checkpoint_costs_one_interval_and_nothing_else(make_bench, tmp_path):
+    uncut, cut = make_bench(tmp_path / "uncut"), make_bench(tmp_path / "cut")
+    segment.run(uncut, piece(1.0, 2))
+    segment.run(cut, piece(RUNGS[0], 0))
+    segment.run(cut, piece(RUNGS[1], 1))
+    newest = max(cut.trial_folder(0).glob("step-*"))
+    (newest / "state.pt").write_bytes(b"")
+    segment.run(cut, piece(1.0, 2))
+    assert_same_end(final_state(uncut), final_state(cut))
+
+
+def test_a_score_that_was_committed_is_not_computed_again(make_bench, monkeypatch):
+    bench = make_bench()
+    value = segment.run(bench, piece(RUNGS[0], 0)).value
+    monkeypatch.setattr(type(bench), "evaluate", lambda *_: pytest.fail("evaluated twice"))
+    assert segment.run(bench, piece(RUNGS[0], 0)).value == value
+
+
+def test_a_checkpoint_of_another_configuration_is_not_continued(make_bench):
+    bench = make_bench()
+    segment.run(bench, piece(RUNGS[0], 0))
+    with pytest.raises(checkpoint.CheckpointError, match="another configuration"):
+        segment.run(bench, piece(RUNGS[0], 0, config=Config(1e-3, 8, 4, 4.0)))
+
+
+def test_the_base_is_bit_identical_after_every_variant(make_bench, base):
+    bench, before = make_bench(), digest(base.model)
+    for trial, variant in enumerate(variants.names()):
+        segment.run(bench, piece(RUNGS[0], 0, variant, trial=trial))
+    assert digest(base.model) == before
+
+
+def test_training_lowers_the_evaluation_loss(make_bench):
+    bench = make_bench()
+    with bench.attached("lora", CONFIG, 0) as untrained:
+        before = bench.evaluate(untrained, bench.data.eval)
+    assert segment.run(bench, piece(1.0, 2)).value < before - 0.2
+
+
+def test_micro_batches_accumulate_to_the_global_batch(make_bench, tmp_path):
+    whole, split = make_bench(tmp_path / "a"), make_bench(tmp_path / "b", **{"training.micro_batch": 3})
+    segment.run(whole, piece(RUNGS[1], 1))
+    segment.run(split, piece(RUNGS[1], 1))
+    losses = final_state(whole)[0].losses
+    assert final_state(split)[0].losses == pytest.approx(losses, rel=1e-4)
+
+
+def limit_memory(monkeypatch, most: int) -> list[int]:
+    """More than ``most`` examples in one forward pass raise what torch raises when memory runs out."""
+    tried: list[int] = []
+    genuine = segment.token_losses
+
+    def limited(model, batch):
+        tried.append(len(batch["input_ids"]))
+        if len(batch["input_ids"]) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+        return genuine(model, batch)
+
+    monkeypatch.setattr(segment, "token_losses", limited)
+    return tried
+
+
+def test_out_of_memory_halves_the_micro_batch_and_keeps_the_batch_size(make_bench, tmp_path, monkeypatch):
+    plain, tight = make_bench(tmp_path / "a"), make_bench(tmp_path / "b")
+    segment.run(plain, piece(RUNGS[1], 1))
+    tried = limit_memory(monkeypatch, most=2)
+    outcome = segment.run(tight, piece(RUNGS[1], 1))
+    assert outcome.kind == "scored"
+    assert tried[:3] == [8, 4, 2]
+    assert tight.micro_batch_limit == 2
+    assert final_state(tight)[0].losses == pytest.approx(final_state(plain)[0].losses, rel=1e-4)
+
+
+def test_a_single_example_that_does_not_fit_is_infeasible_with_the_reason(make_bench, monkeypatch):
+    bench = make_bench()
+    limit_memory(monkeypatch, most=0)
+    outcome = segment.run(bench, piece(RUNGS[1], 1))
+    assert outcome.kind == "infeasible"
+    assert "out of memory with one example" in outcome.reason
+
+
+def test_evaluation_halves_its_batch_when_memory_runs_out(make_bench, monkeypatch):
+    from autolora.training import evaluate
+
+    bench = make_bench()
+    with bench.attached("lora", CONFIG, 0) as adapted:
+        expected = bench.evaluate(adapted, bench.data.eval)
+        genuine = evaluate.token_losses
+
+        def limited(model, batch):
+            if len(batch["input_ids"]) > 5:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            return genuine(model, batch)
+
+        monkeypatch.setattr(evaluate, "token_losses", limited)
+        assert bench.evaluate(adapted, bench.data.eval) == pytest.approx(expected, rel=1e-5)
+
+
+def test_an_absurd_learning_rate_diverges_early_and_says_why(make_bench):
+    bench = make_bench(**{"training.examples": 400})
+    outcome = segment.run(bench, piece(1.0, 2, config=Config(100.0, 8, 4, 4.0)))
+    assert outcome.kind == "diverged"
+    assert outcome.at < 0.5
+    assert outcome.value is None
+    assert "loss" in outcome.reason or "gradient" in outcome.reason
+
+
+def test_trials_of_one_seed_see_the_same_examples_in_the_same_order(make_bench):
+    bench = make_bench()
+    small = [row for step in range(4) for row in bench.batch_rows(0, step, 4)]
+    large = [row for step in range(2) for row in bench.batch_rows(0, step, 8)]
+    assert small == large
+
+
+def test_another_seed_sees_another_order(make_bench):
+    bench = make_bench()
+    assert bench.batch_rows(0, 0, 8).tolist() != bench.batch_rows(1, 0, 8).tolist()
+
+
+def test_an_epoch_shows_every_row_once(make_bench):
+    bench = make_bench()
+    rows = len(bench.data.train)
+    seen = [row for step in range(rows) for row in bench.batch_rows(0, step, 1)]
+    assert sorted(seen) == list(range(rows))
+
+
+def test_global_random_state_is_left_alone(make_bench):
+    bench = make_bench()
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    segment.run(bench, piece(RUNGS[0], 0))
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_fifty_trials_leave_nothing_behind(make_bench, base):
+    """Live tensors and modules do not grow with the number of trials, nor does the process."""
+    bench = make_bench(**{"training.examples": 8, "data.eval_size": 4})
+
+    def living() -> tuple[int, int]:
+        gc.collect()
+        objects = gc.get_objects()
+        return (
+            sum(isinstance(each, torch.Tensor) for each in objects),
+            sum(isinstance(each, torch.nn.Module) for each in objects),
+        )
+
+    def trial(number: int) -> None:
+        variant = variants.names()[number % len(variants.names())]
+        segment.run(bench, piece(1.0, 2, variant, trial=number))
+        shutil.rmtree(bench.trial_folder(number))
+
+    for number in range(len(variants.names())):  # caches of weight factors fill once
+        trial(number)
+    before, memory = living(), resident_bytes()
+    for number in range(50):
+        trial(number)
+    assert living() == before
+    assert resident_bytes() - memory < 32e6
+
+
+def resident_bytes() -> int:
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096
