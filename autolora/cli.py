@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shlex
@@ -166,7 +167,7 @@ def _tune(spec: Spec, folder: Path, executor: Literal["inline"]) -> None:
         shown.stop()
         click.echo(f"\nStopped; nothing that was done is lost. To continue:\n  {again}", err=True)
         sys.exit(EXIT_INTERRUPTED)
-    except AutoloraError:
+    except (AutoloraError, OSError):
         raise
     except Exception:
         shown.stop()
@@ -230,4 +231,10 @@ def _plain_errors() -> Iterator[None]:
         yield
     except AutoloraError as error:
         click.echo(f"error: {error}", err=True)
+        sys.exit(EXIT_USER)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        click.echo(f"error: {error.strerror}{where}. What was done is kept; mend it and run the same command.", err=True)
         sys.exit(EXIT_USER)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 AUTO_LEARNING_RATE = (1e-6, 1e-1)
 ALPHA_EMPIRICAL = 256.0
@@ -70,13 +70,17 @@ def _alpha(value: Any) -> Any:
 
 
 def _choices(value: Any) -> Any:
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return [value]
-    return sorted(set(value)) if isinstance(value, (list, tuple)) and all(isinstance(v, int) for v in value) else value
+    return [value] if isinstance(value, (int, float)) and not isinstance(value, bool) else value
 
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Choices = Annotated[list[Annotated[int, Field(ge=1)]], BeforeValidator(_choices), Field(min_length=1)]
+Positives = Annotated[list[Positive], Field(min_length=1)]
+Choices = Annotated[
+    list[Annotated[int, Field(ge=1)]],
+    BeforeValidator(_choices),
+    Field(min_length=1),
+    AfterValidator(lambda values: sorted(set(values))),
+]
 
 
 class Space(BaseModel):
@@ -95,15 +99,15 @@ class Space(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    learning_rate: Annotated[Range | Positive | list[Positive] | Literal["auto"], BeforeValidator(_learning_rate)] = (
-        "auto"
+    learning_rate: Annotated[Range | Positive | Positives | Literal["auto"], BeforeValidator(_learning_rate)] = Field(
+        default="auto", description='"auto", a number, (low, high), or a list of three or more numbers, all above 0'
     )
     batch_size: Choices = Field(default=[16, 64], validate_default=True)
     rank: Choices = Field(default=[8, 32], validate_default=True)
-    alpha: Annotated[
-        Literal["law", "rank"] | Range | Positive | Annotated[list[Positive], Field(min_length=1)],
-        BeforeValidator(_alpha),
-    ] = "law"
+    alpha: Annotated[Literal["law", "rank"] | Range | Positive | Positives, BeforeValidator(_alpha)] = Field(
+        default="law",
+        description='"law", "rank", a number, a list, or (low, high), in YAML {low: 8, high: 64}, all above 0',
+    )
     hidden_size: int | None = Field(default=None, ge=1)
 
     @property

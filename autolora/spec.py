@@ -5,9 +5,10 @@ from __future__ import annotations
 import difflib
 import itertools
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -57,6 +58,11 @@ class DataSpec(_Strict):
     eval_size: int | None = Field(default=None, ge=1)
     test_size: int | None = Field(default=None, ge=0)
 
+    @field_validator("train")
+    @classmethod
+    def _there_is_data(cls, value: Any) -> Any:
+        return _required(value)
+
     @field_validator("train", "eval", "test")
     @classmethod
     def _local_files_exist(cls, value: Any) -> Any:
@@ -69,9 +75,9 @@ class DataSpec(_Strict):
     @model_validator(mode="after")
     def _columns_come_together(self) -> DataSpec:
         if self.completion is None and self.prompt is not None:
-            raise ValueError("data.prompt is given without data.completion: name both columns")
+            raise ValueError("prompt is given without completion: name both columns")
         if self.prompt is not None and self.template is not None:
-            raise ValueError("data.prompt and data.template both say how the prompt is made: give one")
+            raise ValueError("prompt and template both say how the prompt is made: give one")
         return self
 
 
@@ -119,14 +125,14 @@ class MetricSpec(_Strict):
         if self.name in BUILTIN_METRICS:
             natural = BUILTIN_METRICS[self.name]
             if self.direction not in (None, natural):
-                raise ValueError(f"metric {self.name!r} can only be {natural}d, not {self.direction}d")
+                raise ValueError(f"{self.name!r} can only be {natural}d, not {self.direction}d")
         elif ":" not in self.name:
             raise ValueError(
-                f"unknown metric {self.name!r}: use one of {', '.join(BUILTIN_METRICS)}, or 'module:function' "
+                f"{self.name!r} is unknown; use one of {', '.join(BUILTIN_METRICS)}, or 'module:function' "
                 "with a direction"
             )
         elif self.direction is None:
-            raise ValueError(f"metric {self.name!r} needs a direction: minimize or maximize")
+            raise ValueError(f"{self.name!r} needs a direction: minimize or maximize")
         return self
 
     @property
@@ -141,6 +147,13 @@ class BaselineSpec(_Strict):
     rank: int = Field(ge=1)
     alpha: float = Field(gt=0, allow_inf_nan=False)
     batch_size: int | None = Field(default=None, ge=1, description="None: the smallest batch size of the space")
+
+
+def _required(value: Any) -> Any:
+    """A key written without a value is None in YAML."""
+    if value is None or value == "":
+        raise ValueError("missing; it has no default")
+    return value
 
 
 def _wrap(section: str) -> BeforeValidator:
@@ -176,7 +189,9 @@ class Spec(_Strict):
     metric: Annotated[MetricSpec, _wrap("metric")] = MetricSpec()
     budget: float = Field(default=8.0, ge=1, allow_inf_nan=False)
     rungs: tuple[float, ...] = (1 / 9, 1 / 3, 1.0)
-    confirm: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
+    confirm: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
+        default="auto", description='"auto" or a whole number of at least 0'
+    )
     baseline: BaselineSpec | None = None
     prior: Literal["laws"] | None = "laws"
     seed: int = Field(default=0, ge=0)
@@ -201,7 +216,7 @@ class Spec(_Strict):
     @field_validator("model")
     @classmethod
     def _model_path_exists(cls, value: Any) -> Any:
-        if isinstance(value, str):
+        if isinstance(_required(value), str):
             path = Path(quickstart.resolve(value))
             looks_local = value.startswith((".", "/", "~")) or value.count("/") > 1
             if looks_local and not path.expanduser().is_dir():
@@ -214,7 +229,7 @@ class Spec(_Strict):
         ascending = all(a < b for a, b in itertools.pairwise(value))
         if not value or value[0] <= 0 or not ascending or value[-1] != 1.0:
             raise ValueError(
-                f"rungs {list(value)} must ascend, start above 0 and end in 1.0, as in [0.111, 0.333, 1.0]"
+                f"{list(value)} is not allowed; they ascend, start above 0 and end in 1.0, as in [0.111, 0.333, 1.0]"
             )
         return value
 
@@ -249,12 +264,12 @@ def validate(raw: Mapping[str, Any]) -> Spec:
     try:
         return Spec.model_validate(dict(raw))
     except ValidationError as error:
-        raise SpecError(_explain(error)) from None
+        raise SpecError(_explain(error, raw)) from None
 
 
 def dump(spec: Spec) -> dict[str, Any]:
-    """The specification as plain YAML-able data, objects replaced by their fingerprints."""
-    raw = spec.model_dump(mode="python", exclude_none=True)
+    """The specification as plain YAML-able data with every key present, objects replaced by their fingerprints."""
+    raw = spec.model_dump(mode="python")
     return json.loads(json.dumps(raw, default=_fingerprint))
 
 
@@ -264,7 +279,7 @@ def save(spec: Spec, path: Path) -> None:
 
 def read_recorded(path: Path) -> dict[str, Any]:
     """A specification that :func:`save` wrote, as plain data with every key present."""
-    return {"storage": None, **yaml.safe_load(path.read_text())}
+    return yaml.safe_load(path.read_text())
 
 
 # The keys that may change between two starts on one run directory: they do not alter what a trial computes.
@@ -316,9 +331,17 @@ def _set(raw: dict[str, Any], dotted: str, value: Any) -> None:
     *parents, leaf = dotted.split(".")
     node = raw
     for parent in parents:
-        child = node.get(parent, {})
-        # data: and metric: may be a bare value, short for one of their keys
-        node[parent] = dict(child) if isinstance(child, Mapping) else {SHORT_FOR[parent]: child}
+        child = node.get(parent)
+        if child is None:
+            node[parent] = {}
+        elif isinstance(child, (Mapping, BaseModel)):
+            node[parent] = dict(child)
+        elif node is raw and parent in SHORT_FOR:  # a bare value, short for one of the keys
+            node[parent] = {SHORT_FOR[parent]: child}
+        else:
+            raise SpecError(
+                f"{dotted}: cannot be set inside {_shorten(child)}, which holds no keys; set {parent} whole"
+            )
         node = node[parent]
     node[leaf] = value
 
@@ -331,43 +354,78 @@ def _nearby(path: Path) -> str:
     return f" (did you mean {path.parent / close[0]}?)" if close else ""
 
 
-def _explain(error: ValidationError) -> str:
+def _explain(error: ValidationError, raw: Mapping[str, Any]) -> str:
     """One line per mistake, in the user's terms."""
     lines: dict[str, str] = {}
     for item in error.errors():
-        location = [str(part) for part in item["loc"]]
-        key = ".".join(part for part in location if not _is_union_branch(part)) or "spec"
-        value = item["input"]
-        if item["type"] == "extra_forbidden":
-            known = _known_keys(location[:-1])
-            close = difflib.get_close_matches(location[-1], known, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
-            message = f"{key}: unknown key; {hint}"
+        section, path, rest = _locate(item["loc"])
+        if item["type"] == "extra_forbidden" and not rest[1:]:
+            path, rest = (*path, str(rest[0])), ()
+        is_union_branch = bool(rest) and isinstance(rest[0], str)
+        key = ".".join(path) + ("" if is_union_branch else "".join(f"[{index}]" for index in rest))
+        if item["type"] == "value_error":  # written by a validator of ours: better than anything below
+            lines[key] = str(item["ctx"]["error"])
+        elif is_union_branch:
+            expected = section.model_fields[path[-1]].description
+            lines.setdefault(key, f"{_shorten(_given(raw, path))} is not allowed; use {expected}")
+        elif item["type"] == "extra_forbidden":
+            close = difflib.get_close_matches(path[-1], section.model_fields, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(section.model_fields)}"
+            lines[key] = f"unknown key; {hint}"
         elif item["type"] == "missing":
-            message = f"{key}: missing; it has no default"
-        elif item["type"] == "value_error":
-            message = f"{key}: {item['ctx']['error']}"
+            lines[key] = "missing; it has no default"
+        elif item["type"] == "model_type":
+            holds = _section(section.model_fields[path[-1]].annotation) or section
+            lines[key] = f"{_shorten(item['input'])} is not allowed; it holds keys: {', '.join(holds.model_fields)}"
         else:
-            message = f"{key}: {_shorten(value)} is not allowed; {item['msg'][0].lower() + item['msg'][1:]}"
-        # a union reports every branch it tried: join them on one line
-        lines[key] = f"{lines[key]}; or {message.split('; ', 1)[-1]}" if key in lines else message
-    return "\n".join(lines.values())
+            lines[key] = f"{_shorten(item['input'])} is not allowed; {_reworded(item['msg'])}"
+    return "\n".join(f"{key}: {line}" if key else line for key, line in lines.items())
 
 
-def _is_union_branch(part: str) -> bool:
-    return any(mark in part for mark in ("[", "(")) or part in {"Range", "float", "int", "constrained-int"}
+def _locate(location: tuple[int | str, ...]) -> tuple[type[BaseModel], tuple[str, ...], tuple[int | str, ...]]:
+    """Split pydantic's location.
+
+    Returns:
+        The innermost section that it leads into, the field names, and what follows them: list indices, or names of
+        the branches of a union.
+    """
+    section: type[BaseModel] = Spec
+    for depth, part in enumerate(location):
+        if part not in section.model_fields:
+            return section, tuple(map(str, location[:depth])), location[depth:]
+        inner = _section(section.model_fields[str(part)].annotation)
+        if inner is None or depth + 1 == len(location):
+            return section, tuple(map(str, location[: depth + 1])), location[depth + 1 :]
+        section = inner
+    return section, tuple(map(str, location)), ()
 
 
-def _known_keys(location: list[str]) -> list[str]:
-    nested: dict[str, type[BaseModel]] = {
-        "data": DataSpec,
-        "training": TrainingSpec,
-        "space": Space,
-        "metric": MetricSpec,
-        "baseline": BaselineSpec,
-    }
-    model = next((nested[part] for part in reversed(location) if part in nested), Spec)
-    return list(model.model_fields)
+def _section(annotation: Any) -> type[BaseModel] | None:
+    """The model that a field holds, if it can hold nothing else but None."""
+    kinds = [kind for kind in get_args(annotation) or (annotation,) if kind is not type(None)]
+    return kinds[0] if len(kinds) == 1 and isinstance(kinds[0], type) and issubclass(kinds[0], BaseModel) else None
+
+
+def _given(raw: Any, path: tuple[str, ...]) -> Any:
+    for key in path:
+        raw = raw[key] if isinstance(raw, Mapping) else getattr(raw, key)
+    return raw
+
+
+def _reworded(message: str) -> str:
+    """Pydantic's message, without its vocabulary."""
+    text = re.sub(r"^\w+ should", "it should", message)
+    text = re.sub(r"(, unable to| after validation|, got a).*", "", text)
+    for ours, theirs in (
+        ("a whole number", "a valid integer"),
+        ("a list", "a valid tuple"),
+        ("a ", "a valid "),
+        ("at least ", "greater than or equal to "),
+        ("above ", "greater than "),
+        ("below ", "less than "),
+    ):
+        text = text.replace(theirs, ours)
+    return text
 
 
 def _shorten(value: Any) -> str:

@@ -16,11 +16,12 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from autolora.errors import AutoloraError
 from autolora.search.trials import Bracket, Event, Finished, Lost, Promoted, Sampled, Scored
 from autolora.space import Config, Range, Space
-from autolora.spec import Direction
+from autolora.spec import Direction, differences
 
 TERMS = "autolora:terms"
 PROMOTED = "promoted to rung "
@@ -47,8 +48,7 @@ class Study:
         self.terms: dict[str, Any] = study.user_attrs[TERMS]
         self._storage = study._storage
         self._space = Space(**self.terms["space"])
-        full_run = self.terms["examples"] or STEPS_WITHOUT_EXAMPLES
-        self._steps = [max(1, round(rung * full_run)) for rung in self.terms["rungs"]]
+        self._steps = _steps(self.terms["rungs"], self.terms["examples"] or STEPS_WITHOUT_EXAMPLES)
         self._ids: list[int] = []
 
     @classmethod
@@ -58,7 +58,7 @@ class Study:
         Raises:
             StudyError: it was made on other terms, each named with both values.
         """
-        with _experimental_allowed():
+        with _experimental_allowed(), _storage_errors():
             study = optuna.create_study(storage=storage, study_name=name, direction=direction, load_if_exists=True)
         known = study.user_attrs.get(TERMS)
         if known is None:
@@ -66,11 +66,8 @@ class Study:
                 raise StudyError(f"the study {name!r} in {storage} was not made by autolora: choose another name")
             study.set_user_attr(TERMS, dict(terms))
         else:
-            asked = {**terms, "direction": direction}
             recorded = {**known, "direction": study.direction.name.lower()}
-            changed = [
-                f"{key}: {recorded.get(key)} -> {asked[key]}" for key in asked if recorded.get(key) != asked[key]
-            ]
+            changed = differences(recorded, {**terms, "direction": direction})
             if changed:
                 raise StudyError(f"the study {name!r} in {storage} was made on other terms: " + "; ".join(changed))
         return cls(study)
@@ -112,12 +109,20 @@ class Study:
                     self.write(ended)
         return events
 
-    @singledispatchmethod
     def write(self, event: Event) -> None:
-        """Record one event. Writing the same event again changes nothing."""
+        """Record one event. What a crash leaves half written, :meth:`events` completes.
+
+        Raises:
+            StudyError: the storage does not take it, for instance because the disk is full.
+        """
+        with _storage_errors():
+            self._write(event)
+
+    @singledispatchmethod
+    def _write(self, event: Event) -> None:
         raise TypeError(f"not an event: {event!r}")
 
-    @write.register
+    @_write.register
     def _(self, event: Sampled) -> None:
         attributes = {"seed": event.seed, "purpose": event.purpose, "origin": event.origin}
         if event.bracket is not None:
@@ -142,17 +147,17 @@ class Study:
             raise StudyError(f"the study got trial {number} where {event.number} was due: another process writes to it")
         self._ids.append(trial_id)
 
-    @write.register
+    @_write.register
     def _(self, event: Promoted) -> None:
         self._storage.set_trial_user_attr(self._ids[event.number], f"{PROMOTED}{event.target}", event.reason)
 
-    @write.register
+    @_write.register
     def _(self, event: Scored) -> None:
         trial_id = self._ids[event.number]
         self._storage.set_trial_user_attr(trial_id, "seconds", event.seconds)
         self._storage.set_trial_intermediate_value(trial_id, self._steps[event.rung], event.value)
 
-    @write.register
+    @_write.register
     def _(self, event: Finished) -> None:
         trial_id = self._ids[event.number]
         ending = {"outcome": event.outcome, "reason": event.reason, "at": event.at, "seconds": event.seconds}
@@ -167,7 +172,7 @@ class Study:
         else:
             self.optuna_study.tell(event.number, state=TrialState.PRUNED)
 
-    @write.register
+    @_write.register
     def _(self, event: Lost) -> None:
         trial_id = self._ids[event.number]
         lost = self._storage.get_trial(trial_id).user_attrs.get("lost", 0)
@@ -196,6 +201,27 @@ def _experimental_allowed() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         yield
+
+
+@contextmanager
+def _storage_errors() -> Iterator[None]:
+    """A storage that fails, for instance on a full disk, is said in one line."""
+    try:
+        yield
+    except (optuna.exceptions.StorageInternalError, SQLAlchemyError) as error:
+        cause = getattr(error, "orig", None) or getattr(error.__cause__, "orig", None) or error
+        raise StudyError(
+            f"the study cannot be written: {cause}. What is recorded is kept; mend the storage (free some space?) "
+            "and run the same command again to continue"
+        ) from error
+
+
+def _steps(rungs: Sequence[float], full_run: int) -> list[int]:
+    """The step at which the study shows each rung's score; no two alike, however few the examples."""
+    steps: list[int] = []
+    for rung in rungs:
+        steps.append(max(round(rung * full_run), steps[-1] + 1 if steps else 1))
+    return steps
 
 
 def _events_of(trial: FrozenTrial, steps: Sequence[int]) -> Iterator[Event]:

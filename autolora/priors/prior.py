@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from statistics import NormalDist
+from statistics import NormalDist, fmean
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,9 @@ from autolora.space import Config, Coordinates, Range, Space, Traits
 UNIFORM_SHARE = 0.1
 ALPHA_MODE_SD = 1.0
 """Octaves around each of the two customs of alpha, the square-root law and alpha = r."""
+
+FAR = 4.0
+"""Standard deviations outside the searched range beyond which a belief's distance no longer counts."""
 
 LARGE_BATCH = 128
 """Beyond 128 to 256, larger batches lower the ceiling even when the learning rate is tuned (LR-matters)."""
@@ -93,22 +96,21 @@ class Prior:
         rank = int(rng.choice(space.rank))
         batch = int(rng.choice(space.batch_size, p=batch_weights(space)))
         alpha = self._sample_alpha(rng, space, traits, rank)
-        eta = self._sample_rate(rng, space, self._log_rate(traits, Config(1.0, batch, rank, alpha), offset), quantile)
-        return Config(eta, batch, rank, alpha), "prior"
-
-    @staticmethod
-    def _sample_rate(rng: np.random.Generator, space: Space, density: NormalDist, quantile: float) -> float:
+        belief = self._log_rate(traits, Config(1.0, batch, rank, alpha), offset)
         rates = space.learning_rates
         if isinstance(rates, list):
-            weights = np.array([density.pdf(math.log10(rate)) for rate in rates]) + 1e-12
-            return float(rng.choice(rates, p=weights / weights.sum()))
-        low, high = density.cdf(math.log10(rates.low)), density.cdf(math.log10(rates.high))
-        if high - low < 1e-9:  # the searched range lies far in a tail: its nearer end is all the prior can say
-            return nearest_rate(space, 10**density.mean)
-        return rates.clip(10 ** density.inv_cdf(min(max(low + quantile * (high - low), 1e-12), 1 - 1e-12)))
+            eta = float(rng.choice(rates, p=_weights(belief, rates)))
+        else:
+            eta = rates.clip(
+                10 ** _Truncated.to(belief, math.log10(rates.low), math.log10(rates.high)).inv_cdf(quantile)
+            )
+        return Config(eta, batch, rank, alpha), "prior"
 
     def log_pdf(self, space: Space, traits: Traits, config: Config, offset: float = 0.0) -> float:
-        """Log density over (log10 learning rate, log2 alpha, choices), the uniform share included."""
+        """Log density of a configuration of the space, the uniform share included.
+
+        Over (log10 learning rate, log2 alpha) where they are ranges; a probability over what are choices.
+        """
         informed = 0.0
         if config.batch_size in space.batch_size and config.rank in space.rank:
             choices = float(batch_weights(space)[space.batch_size.index(config.batch_size)]) / len(space.rank)
@@ -121,31 +123,63 @@ class Prior:
         return NormalDist(math.log10(origin), self.spread(traits, config))
 
     def _rate_density(self, space: Space, traits: Traits, config: Config, offset: float) -> float:
-        density = self._log_rate(traits, config, offset)
+        belief = self._log_rate(traits, config, offset)
         rates = space.learning_rates
-        value = density.pdf(math.log10(config.learning_rate))
         if isinstance(rates, list):
-            return value / (sum(density.pdf(math.log10(rate)) for rate in rates) + 1e-12)
-        inside = density.cdf(math.log10(rates.high)) - density.cdf(math.log10(rates.low))
-        return value / max(inside, 1e-9)
+            return float(_weights(belief, rates)[rates.index(nearest_rate(space, config.learning_rate))])
+        truncated = _Truncated.to(belief, math.log10(rates.low), math.log10(rates.high))
+        return truncated.pdf(math.log10(config.learning_rate))
 
-    def _alpha_customs(self, space: Space, traits: Traits, rank: int) -> list[float]:
-        return [math.log2(traits.law_alpha(rank, space.hidden_size)), math.log2(rank)]
+    @staticmethod
+    def _alpha_customs(space: Space, traits: Traits, rank: int, alphas: Range) -> list[_Truncated]:
+        customs = (traits.law_alpha(rank, space.hidden_size), float(rank))
+        low, high = math.log2(alphas.low), math.log2(alphas.high)
+        return [_Truncated.to(NormalDist(math.log2(custom), ALPHA_MODE_SD), low, high) for custom in customs]
 
     def _sample_alpha(self, rng: np.random.Generator, space: Space, traits: Traits, rank: int) -> float:
         alphas = space.alphas(traits, rank)
         if isinstance(alphas, list):
             return float(rng.choice(alphas))
-        custom = float(rng.choice(self._alpha_customs(space, traits, rank)))
-        return alphas.clip(float(2 ** rng.normal(custom, ALPHA_MODE_SD)))
+        customs = self._alpha_customs(space, traits, rank, alphas)
+        return alphas.clip(2 ** customs[rng.integers(len(customs))].inv_cdf(float(rng.uniform())))
 
     def _alpha_density(self, space: Space, traits: Traits, config: Config) -> float:
         alphas = space.alphas(traits, config.rank)
         if isinstance(alphas, list):
             return 1.0 / len(alphas)
-        customs = self._alpha_customs(space, traits, config.rank)
-        at = math.log2(config.alpha)
-        return sum(NormalDist(custom, ALPHA_MODE_SD).pdf(at) for custom in customs) / len(customs)
+        return fmean(
+            custom.pdf(math.log2(config.alpha)) for custom in self._alpha_customs(space, traits, config.rank, alphas)
+        )
+
+
+@dataclass(frozen=True)
+class _Truncated:
+    """A normal cut to [low, high]."""
+
+    normal: NormalDist
+    below: float
+    inside: float
+
+    @classmethod
+    def to(cls, normal: NormalDist, low: float, high: float) -> _Truncated:
+        """A mean far outside is moved to ``FAR`` sds from the interval: still piled up at its nearer end."""
+        reach = FAR * normal.stdev
+        normal = NormalDist(min(max(normal.mean, low - reach), high + reach), normal.stdev)
+        below = normal.cdf(low)
+        return cls(normal, below, normal.cdf(high) - below)
+
+    def pdf(self, x: float) -> float:
+        return self.normal.pdf(x) / self.inside
+
+    def inv_cdf(self, quantile: float) -> float:
+        return self.normal.inv_cdf(min(max(self.below + quantile * self.inside, 1e-12), 1 - 1e-12))
+
+
+def _weights(belief: NormalDist, rates: list[float]) -> np.ndarray:
+    """Probabilities of the choices of the learning rate in proportion to the density at each."""
+    exponents = np.array([-0.5 * belief.zscore(math.log10(rate)) ** 2 for rate in rates])
+    weights = np.exp(exponents - exponents.max())
+    return weights / weights.sum()
 
 
 def uniform_sample(rng: np.random.Generator, space: Space, traits: Traits, quantile: float | None = None) -> Config:

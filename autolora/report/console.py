@@ -68,7 +68,7 @@ class PlainReporter:
             return f"{head} {trial.outcome}: {setting(job.config)}: {trial.reason}"
         if trial.reached < job.rung:
             return f"{head}: its worker was lost; it will be handed out again"
-        best = incumbent(search.table, job.variant) is trial
+        best = trial.purpose != "confirm" and incumbent(search.table, job.variant) is trial
         if not best and job.rung < search.plan.last:
             return None
         left = seconds_left(search.table, search.plan)

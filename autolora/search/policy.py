@@ -108,7 +108,7 @@ def decide(
         if trial.pending and trial.number not in in_flight:
             return Resume(trial.number)
     # The variant that has used the smallest share of its budget goes first, so that all learn from one another.
-    # Sums of the same shares in another order differ in their last digits: rounded, they tie, and the order given rules.
+    # Rounded, since sums of the same shares in another order differ in their last digits: ties go by the order given.
     used = {variant: round(committed(table, plan, variant, variant in exhausted), 9) for variant in plan.variants}
     for variant in sorted(plan.variants, key=used.__getitem__):
         action = _next_of(table, plan, variant, variant in exhausted)
@@ -120,12 +120,19 @@ def decide(
 def committed(table: TrialTable, plan: Plan, variant: str, exhausted: bool) -> float:
     """Full-run equivalents spent, handed out, or promised to the open brackets of a variant."""
     total = table.spent(variant)
-    for bracket, trials in table.brackets(variant).items():
-        # A bracket of which no trial is live is still open while replacements of the diverged ones are due.
-        if any(trial.live for trial in trials) or (not exhausted and _has_free_slot(table, plan, bracket, trials)):
-            spent = sum(table.charge(trial) for trial in trials)
-            total += max(0.0, brackets.cost(bracket.size, plan.rungs) - spent)
+    for bracket, trials in _open_brackets(table, plan, variant, exhausted):
+        spent = sum(table.charge(trial) for trial in trials)
+        total += max(0.0, brackets.cost(bracket.size, plan.rungs) - spent)
     return total
+
+
+def _open_brackets(
+    table: TrialTable, plan: Plan, variant: str, exhausted: bool
+) -> Iterator[tuple[Bracket, list[Trial]]]:
+    """Brackets with a live trial, or where all have diverged so far and replacements are due."""
+    for bracket, trials in table.brackets(variant).items():
+        if any(trial.live for trial in trials) or (not exhausted and _has_free_slot(table, plan, bracket, trials)):
+            yield bracket, trials
 
 
 def closings(table: TrialTable, plan: Plan, exhausted: set[str]) -> Iterator[Finish]:
@@ -134,7 +141,7 @@ def closings(table: TrialTable, plan: Plan, exhausted: set[str]) -> Iterator[Fin
         for trial in table.of(variant):
             if trial.live and plan.last in trial.scores:
                 yield Finish(trial.number, "complete", "trained to full length")
-        for bracket, trials in table.brackets(variant).items():
+        for bracket, trials in _open_brackets(table, plan, variant, variant in exhausted):
             decided = _decided_rung(table, plan, bracket, trials, variant in exhausted)
             if decided is None:
                 continue
@@ -149,7 +156,7 @@ def _next_of(table: TrialTable, plan: Plan, variant: str, exhausted: bool) -> Ac
     trials = table.of(variant)
     if not any(trial.purpose == "baseline" for trial in trials):
         return Sample(variant, "baseline", plan.last)
-    for bracket, members in table.brackets(variant).items():
+    for bracket, members in _open_brackets(table, plan, variant, exhausted):
         action = _bracket_action(table, plan, variant, bracket, members, exhausted)
         if action is not None:
             return action
@@ -165,20 +172,23 @@ def _next_of(table: TrialTable, plan: Plan, variant: str, exhausted: bool) -> Ac
 def _bracket_action(
     table: TrialTable, plan: Plan, variant: str, bracket: Bracket, trials: list[Trial], exhausted: bool
 ) -> Action | None:
-    # A bracket keeps to its own cost; the cap matters to one that was opened under a larger budget.
-    left = plan.budget - table.spent(variant) + TOLERANCE
     if not exhausted and _has_free_slot(table, plan, bracket, trials):
-        return Sample(variant, "search", 0, bracket) if plan.rungs[0] <= left else None
+        return Sample(variant, "search", 0, bracket) if _affordable(table, plan, variant, plan.rungs[0]) else None
     decided = _decided_rung(table, plan, bracket, trials, exhausted)
     if decided is None:
         return None
     rung, ordered, places = decided
-    if plan.rungs[rung + 1] - plan.rungs[rung] > left:
-        return None
     for place, trial in enumerate(ordered[:places], start=1):
         if trial.live and trial.target == rung:
+            if not _affordable(table, plan, variant, plan.rungs[rung + 1] - plan.rungs[rung]):
+                return None
             return Promote(trial.number, rung + 1, _standing(trial, rung, place, ordered, plan))
     return None
+
+
+def _affordable(table: TrialTable, plan: Plan, variant: str, cost: float) -> bool:
+    """Whether the cap allows it, as it always does unless the bracket was opened under a larger budget."""
+    return table.spent(variant) + cost <= plan.budget + TOLERANCE
 
 
 def _standing(trial: Trial, rung: int, place: int, ordered: list[Trial], plan: Plan) -> str:

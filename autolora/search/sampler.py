@@ -9,7 +9,7 @@ have shown: in scaling-law coordinates their good regions coincide up to one shi
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -39,7 +39,8 @@ INCUMBENT_SD = 0.25
 """How far, in decades, the best of a few trials lies from the true best."""
 ENOUGH = 2
 """Scores at one rung above the cheapest before its best counts as an incumbent."""
-REDRAWS = 64
+DRAWS = 64
+"""Draws for one proposal that is neither tried already nor known to diverge."""
 
 
 @dataclass(frozen=True)
@@ -74,28 +75,37 @@ class Sampler:
             return None
         rng = np.random.default_rng([self.seed, number, SAMPLE])
         ceiling = self._diverged_from(table, variant)
-        config, origin = self._draw(rng, table, variant, self._stratum(table, variant, bracket))
-        for _ in range(REDRAWS):
-            if config not in tried and self._z(variant, config) < ceiling:
+        quantile = self._stratum(table, variant, bracket)
+        untried = []
+        for config, origin in self._draws(rng, table, variant, quantile):
+            if config in tried:
+                continue
+            if self._z(variant, config) < ceiling:
                 return config, origin
-            config, origin = self._draw(rng, table, variant, None)
-        while config in tried:
-            config, origin = uniform_sample(rng, self.space, self.traits[variant]), "uniform"
-        return config, origin
+            untried.append((config, origin))
+        rest = self.space.enumerate(self.traits[variant])
+        if rest is not None:
+            untried = [(config, "untried") for config in rest if config not in tried]
+        return min(untried, key=lambda draw: self._z(variant, draw[0]))
 
-    def _draw(
+    def _draws(
         self, rng: np.random.Generator, table: TrialTable, variant: str, quantile: float | None
-    ) -> tuple[Config, str]:
+    ) -> Iterator[tuple[Config, str]]:
+        """Draws from the mixture with their reasons; ``quantile`` is for the first."""
         traits = self.traits[variant]
         good = self._good(table, variant)
         offset = self._offset(table)
-        if good and rng.uniform() < (1 - UNIFORM_SHARE) * self._trust_in_incumbent(variant, good, offset):
-            return self._neighbour(rng, variant, good[0]), self._describe(table, good[0])
-        if self.prior is None:
-            return uniform_sample(rng, self.space, traits, quantile), "uniform"
-        config, source = self.prior.draw(rng, self.space, traits, quantile, offset)
-        moved = source == "prior" and abs(offset) > 0.005
-        return config, f"{source}, centre moved by {offset:+.2f} decades" if moved else source
+        neighbours = (1 - UNIFORM_SHARE) * self._trust_in_incumbent(variant, good, offset) if good else 0.0
+        moved = f", centre moved by {offset:+.2f} decades" if abs(offset) > 0.005 else ""
+        for _ in range(DRAWS):
+            if rng.uniform() < neighbours:
+                yield self._neighbour(rng, variant, good[0]), self._describe(table, good[0])
+            elif self.prior is None:
+                yield uniform_sample(rng, self.space, traits, quantile), "uniform"
+            else:
+                config, source = self.prior.draw(rng, self.space, traits, quantile, offset)
+                yield config, source + moved if source == "prior" else source
+            quantile = None
 
     def _good(self, table: TrialTable, variant: str) -> list[Trial]:
         """The best third of the highest rung with enough scores, best first; empty before there is one.
@@ -124,12 +134,15 @@ class Sampler:
 
     def _neighbour(self, rng: np.random.Generator, variant: str, incumbent: Trial) -> Config:
         traits, config = self.traits[variant], incumbent.config
-        rank = config.rank if rng.uniform() < KEEP_CHOICE else int(rng.choice(self.space.rank))
-        kept = config.batch_size if rng.uniform() < KEEP_CHOICE else None
-        batch = kept or int(rng.choice(self.space.batch_size, p=batch_weights(self.space)))
+        # A user's baseline may have a rank and a batch size that are not searched.
+        keep_rank = rng.uniform() < KEEP_CHOICE and config.rank in self.space.rank
+        rank = config.rank if keep_rank else int(rng.choice(self.space.rank))
+        keep_batch = rng.uniform() < KEEP_CHOICE and config.batch_size in self.space.batch_size
+        batches = self.space.batch_size
+        batch = config.batch_size if keep_batch else int(rng.choice(batches, p=batch_weights(self.space)))
         w = self._coordinates.w(traits, config)
         alphas = self.space.alphas(traits, rank)
-        law = traits.law_alpha(rank, self.space.hidden_size)
+        law = traits.law_alpha(rank, self._coordinates.hidden_size)
         if isinstance(alphas, Range):
             alpha = alphas.clip(float(law * 2 ** rng.normal(w, LOCAL_ALPHA_SD)))
         else:

@@ -13,7 +13,7 @@ from autolora.priors.prior import Prior
 from autolora.search import brackets, verdict
 from autolora.search.policy import Done, Finish, Plan, Promote, Resume, Sample, Wait, closings, decide
 from autolora.search.sampler import Sampler
-from autolora.search.trials import Bracket, Event, Finished, Lost, Promoted, Sampled, Scored, TrialTable
+from autolora.search.trials import Event, Finished, Lost, Promoted, Sampled, Scored, TrialTable
 from autolora.search.verdict import Best
 from autolora.space import Config, Space
 from autolora.spec import Direction
@@ -88,9 +88,13 @@ class Search:
     ) -> None:
         space = space or Space()
         rungs = tuple(float(rung) for rung in rungs)
-        _check_terms(variants, budget, rungs, direction, confirm)
+        _check_terms(variants, budget, rungs, direction, confirm, seed)
         if prior == "laws":
             prior = Prior.from_laws(space.hidden_size, examples)
+        if not (prior is None or isinstance(prior, Prior)):
+            raise ValueError(f"prior={prior!r} must be 'laws', a Prior or None")
+        if not set(baseline or {}) <= set(variants):
+            raise ValueError(f"baseline names {sorted(set(baseline or {}) - set(variants))}, which are not tuned here")
         seeds = brackets.confirmation_seeds(budget) if confirm == "auto" else confirm
         self.space = space
         self.plan = Plan(tuple(variants), rungs, budget, seeds)
@@ -146,7 +150,7 @@ class Search:
                 case Finish(number, outcome, reason):
                     self._record(Finished(number, outcome, reason))
                 case Sample():
-                    sampled = self._sample(action)
+                    sampled = self._sampled(self.table, action)
                     if sampled is None:
                         self._exhausted.add(action.variant)
                         continue
@@ -187,8 +191,12 @@ class Search:
                 f"trial {job.trial}: the score {value} is not finite; "
                 "if training blew up, tell(job, diverged=True, at=...)"
             )
-        if job.trial not in self._in_flight:
-            raise ValueError(f"trial {job.trial} is not in flight: it was told already, or never asked for")
+        if at is not None and not 0 <= at <= 1:
+            raise ValueError(f"trial {job.trial}: at={at} is not a fraction of a full run, 0 to 1")
+        if job.trial not in self._in_flight or job.rung != self.table.trials[job.trial].target:
+            raise ValueError(
+                f"trial {job.trial} is not in flight to {job.stop:.3g} of a run: it was told already, or never asked"
+            )
         stopped_at = min(job.stop if at is None else at, job.stop)
         if value is not None:
             self._record(Scored(job.trial, job.rung, float(value), seconds))
@@ -212,19 +220,18 @@ class Search:
         """The first configurations that would be sampled, without recording anything."""
         table = TrialTable(self.plan.rungs, self.direction)
         sampled: list[Sampled] = []
-        for variant in self.plan.variants:
-            sampled.append(self._baseline_trial(len(sampled), variant))
-        size = brackets.fitting(self.plan.budget - 1 - self.plan.confirm, self.plan.rungs, first=True)
-        for event in sampled:
-            table.apply(event)
-        for place in range(count - len(sampled) if size is not None else 0):
-            variant = self.plan.variants[place % len(self.plan.variants)]
-            action = Sample(variant, "search", 0, Bracket(0, size or 1))
-            searched = self._searched_trial(table, action)
-            if searched is not None:
-                table.apply(searched)
-                sampled.append(searched)
-        return sampled[:count]
+        exhausted: set[str] = set()
+        while len(sampled) < count:
+            action = decide(table, self.plan, set(range(len(sampled))), exhausted)
+            if not isinstance(action, Sample):
+                break
+            event = self._sampled(table, action)
+            if event is None:
+                exhausted.add(action.variant)
+            else:
+                table.apply(event)
+                sampled.append(event)
+        return sampled
 
     def _hand_out(self, number: int) -> Job:
         trial = self.table.trials[number]
@@ -233,31 +240,22 @@ class Search:
         stop = self.plan.rungs[trial.target]
         return Job(number, trial.variant, trial.config, trial.seed, start, stop, trial.target)
 
-    def _sample(self, action: Sample) -> Sampled | None:
-        number = len(self.table.trials)
+    def _sampled(self, table: TrialTable, action: Sample) -> Sampled | None:
+        """The trial that the action asks for, or None where a finite space is used up."""
+        number, variant = len(table.trials), action.variant
+        proposal: tuple[Config, str] | None
         if action.config is not None:
-            return Sampled(
-                number, action.variant, action.config, action.seed, action.purpose, action.target, action.reason
-            )
-        if action.purpose == "baseline":
-            return self._baseline_trial(number, action.variant)
-        return self._searched_trial(self.table, action)
-
-    def _baseline_trial(self, number: int, variant: str) -> Sampled:
-        if variant in self._baseline:
-            config, origin = self._baseline[variant], "the user's baseline"
+            proposal = action.config, action.reason
+        elif action.bracket is not None:
+            proposal = self._sampler.propose(table, variant, number, action.bracket)
+        elif variant in self._baseline:
+            proposal = self._baseline[variant], "the user's baseline"
         else:
-            config, origin = self._sampler.default(variant)
-        return Sampled(number, variant, config, 0, "baseline", self.plan.last, origin)
-
-    def _searched_trial(self, table: TrialTable, action: Sample) -> Sampled | None:
-        assert action.bracket is not None
-        number = len(table.trials)
-        proposal = self._sampler.propose(table, action.variant, number, action.bracket)
+            proposal = self._sampler.default(variant)
         if proposal is None:
             return None
         config, origin = proposal
-        return Sampled(number, action.variant, config, 0, "search", action.target, origin, action.bracket)
+        return Sampled(number, variant, config, action.seed, action.purpose, action.target, origin, action.bracket)
 
     def _settle(self) -> None:
         """Close the trials that are decided, so that their checkpoints can go at once."""
@@ -272,7 +270,7 @@ class Search:
 
 
 def _check_terms(
-    variants: Sequence[str], budget: float, rungs: tuple[float, ...], direction: str, confirm: int | str
+    variants: Sequence[str], budget: float, rungs: tuple[float, ...], direction: str, confirm: int | str, seed: int
 ) -> None:
     if not variants or isinstance(variants, str) or len(set(variants)) < len(variants):
         raise ValueError(f"variants must be a list of different names, not {variants!r}")
@@ -284,3 +282,5 @@ def _check_terms(
         raise ValueError(f"direction={direction!r} must be 'minimize' or 'maximize'")
     if confirm != "auto" and not (isinstance(confirm, int) and 0 <= confirm <= budget - 1):
         raise ValueError(f"confirm={confirm!r} must be 'auto' or 0 to {int(budget - 1)}, as the budget is {budget:g}")
+    if not (isinstance(seed, int) and seed >= 0):
+        raise ValueError(f"seed={seed!r} must be a whole number of at least 0")

@@ -177,7 +177,7 @@ class _Run:
         self.manifest.seconds = self.seconds()
         self.manifest.examples = self.manifest.step * self.segment.config.batch_size
         state: dict[str, Any] = {"adapter": adapter_state(self.adapted)}
-        finished = self.manifest.step == self.steps and self.segment.rung in self.manifest.scores
+        finished = self.segment.stop == 1.0 and self.segment.rung in self.manifest.scores
         if not finished:  # a finished run is only ever evaluated and exported
             state |= {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict()}
         checkpoint.save(self.bench.trial_folder(self.segment.trial), self.manifest, state)

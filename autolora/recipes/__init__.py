@@ -1,0 +1,40 @@
+"""The tuned settings of a variant, written for other trainers. A target is a file of this folder and a line below."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from autolora.recipes import axolotl, llamafactory, peft, trl
+from autolora.recipes.recipe import Recipe, RecipeError
+
+__all__ = ["TARGETS", "Recipe", "RecipeError", "write"]
+
+TARGETS: dict[str, Callable[[Recipe, Path], list[Path]]] = {
+    "peft": peft.write,
+    "trl": trl.write,
+    "axolotl": axolotl.write,
+    "llamafactory": llamafactory.write,
+}
+
+
+def write(folder: Path, variant: str, target: str, out: Path) -> list[Path]:
+    """Write what a trainer needs to train a variant with its tuned settings.
+
+    Args:
+        folder: run directory of a finished study.
+        variant: one of its variants.
+        target: "peft" (the trained adapter itself), "trl", "axolotl" or "llamafactory".
+        out: folder to write into; made where it does not exist, files of the same names are replaced.
+
+    Returns:
+        The files written.
+
+    Raises:
+        RecipeError: the target is unknown, the variant has no result, or the target cannot express it.
+        ResultError, NoStudyError: the folder holds no finished study.
+    """
+    if target not in TARGETS:
+        raise RecipeError(f"unknown target {target!r}: use {', '.join(TARGETS)}")
+    recipe = Recipe.load(Path(folder), variant)
+    return TARGETS[target](recipe, Path(out))

@@ -1,0 +1,149 @@
+"""A LLaMA-Factory configuration and its list of data sets. Names as in LLaMA-Factory's ``hparams``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from autolora.recipes.data import Data, Source, by_hand
+from autolora.recipes.recipe import Recipe, yaml_file
+
+TOOL, FILE, DATASETS = "LLaMA-Factory", "llamafactory.yaml", "dataset_info.json"
+OPTIONS = {"use_dora": "use_dora", "use_rslora": "use_rslora", "init_lora_weights": "init_lora_weights"}
+INITIALISATIONS: dict[Any, dict[str, Any]] = {
+    # the exact decomposition, and an adapter in the end that loads on the unmodified base
+    "pissa": {"pissa_init": True, "pissa_iter": -1, "pissa_convert": True},
+}
+
+
+def write(recipe: Recipe, out: Path) -> list[Path]:
+    """Write ``llamafactory.yaml`` and the ``dataset_info.json`` that it refers to."""
+    training, config = recipe.training, recipe.config
+    switches = _switches(recipe)
+    data = _expressible(recipe.data)
+    model = {"model_name_or_path": recipe.model, "trust_remote_code": bool(recipe.spec["trust_remote_code"])}
+    if recipe.spec["revision"]:
+        model["model_revision"] = recipe.spec["revision"]
+    sections = {
+        "model": model,
+        "method": {
+            "stage": "pt" if data.format == "text" else "sft",
+            "do_train": True,
+            "finetuning_type": "lora",
+            "lora_rank": config.rank,
+            "lora_alpha": recipe.whole_alpha(TOOL),
+            "lora_dropout": training.dropout,
+            "lora_target": "all",
+            **switches,
+        },
+        "data": {
+            "dataset_dir": ".",
+            "dataset": "train",
+            **({"val_size": data.eval_size} if data.eval is None else {"eval_dataset": "eval"}),
+            **_template(data),
+            "cutoff_len": training.max_length,
+            "packing": False,
+        },
+        "training": {
+            "output_dir": f"./{recipe.variant.name}",
+            "per_device_train_batch_size": recipe.micro_batch,
+            "gradient_accumulation_steps": recipe.accumulation,
+            "max_steps": recipe.steps,
+            "learning_rate": config.learning_rate,
+            "optim": "adamw_torch",
+            "weight_decay": training.weight_decay,
+            "lr_scheduler_type": training.schedule,
+            "warmup_steps": recipe.warmup_steps,
+            "max_grad_norm": training.max_grad_norm,
+            "seed": recipe.seed,
+            "bf16": training.dtype != "float32",
+            "do_eval": True,
+            "report_to": "none",
+        },
+    }
+    notes = [f"Train in this folder with: llamafactory-cli train {FILE}", *_notes(recipe, data)]
+    out.mkdir(parents=True, exist_ok=True)
+    datasets = out / DATASETS
+    datasets.write_text(json.dumps(_datasets(data), indent=2, ensure_ascii=False) + "\n")
+    return [yaml_file(out / FILE, recipe, notes, sections), datasets]
+
+
+def _switches(recipe: Recipe) -> dict[str, Any]:
+    switches = recipe.peft_options(TOOL, OPTIONS)
+    start = switches.pop("init_lora_weights", None)
+    if start is not None:
+        if start not in INITIALISATIONS:
+            raise recipe.inexpressible(TOOL)
+        switches |= INITIALISATIONS[start]
+    if recipe.variant.ratio != 1:
+        switches["loraplus_lr_ratio"] = recipe.variant.ratio
+    return switches
+
+
+def _notes(recipe: Recipe, data: Data) -> list[str]:
+    notes = [
+        "per_device_train_batch_size is for one GPU: with several, divide gradient_accumulation_steps by their number."
+    ]
+    if recipe.whole_alpha(TOOL) != recipe.config.alpha:
+        notes.append(f"lora_alpha is rounded from {recipe.config.alpha:.6g}.")
+    if data.format == "prompt_completion":
+        notes.append(
+            "The template 'fewshot' is the nearest to the text that was tuned on: it has no line break between prompt "
+            "and completion, and two behind the completion."
+        )
+    if data.format == "alpaca":
+        notes.append("LLaMA-Factory's alpaca text puts an input under the instruction, without a heading of its own.")
+    return [*notes, *data.notes]
+
+
+def _expressible(data: Data) -> Data:
+    if data.template is not None:
+        return by_hand("LLaMA-Factory has no prompt templates over several columns.", of=data)
+    if data.format == "tokenized":
+        return by_hand("LLaMA-Factory reads no columns of token ids.", of=data)
+    return data
+
+
+def _template(data: Data) -> dict[str, str]:
+    """The template's name; for conversations none, so that the tokenizer's own is taken."""
+    names = {"prompt_completion": "fewshot", "alpaca": "alpaca"}
+    return {"template": names[data.format]} if data.format in names else {}
+
+
+def _datasets(data: Data) -> dict[str, Any]:
+    entries = {"train": {**_place(data.train), **_reading(data)}}
+    if data.eval is not None:
+        rows = {} if data.eval_size is None else {"num_samples": data.eval_size}
+        entries["eval"] = {**_place(data.eval), **rows, **_reading(data)}
+    return entries
+
+
+def _place(source: Source) -> dict[str, Any]:
+    if source.kind != "hub":
+        return {"file_name": source.path}
+    subset = {} if source.name is None else {"subset": source.name}
+    return {"hf_hub_url": source.path, **subset, "split": source.split}
+
+
+def _reading(data: Data) -> dict[str, Any]:
+    match data.format:
+        case "messages" | "sharegpt":
+            keys = ("from", "value", "human", "gpt") if data.format == "sharegpt" else _OPENAI
+            tags = dict(zip(("role_tag", "content_tag", "user_tag", "assistant_tag"), keys, strict=True))
+            return {
+                "formatting": "sharegpt",
+                "columns": {"messages": data.columns[0]},
+                "tags": {**tags, "observation_tag": "tool", "system_tag": "system"},
+            }
+        case "text":
+            return {"columns": {"prompt": data.columns[0]}}
+        case "alpaca":
+            query = {"query": "input"} if "input" in data.columns else {}
+            return {"columns": {"prompt": "instruction", **query, "response": "output"}}
+        case _:
+            prompt, completion = data.columns
+            return {"columns": {"prompt": prompt, "response": completion}}
+
+
+_OPENAI = ("role", "content", "user", "assistant")

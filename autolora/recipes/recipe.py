@@ -1,0 +1,180 @@
+"""What there is to hand over: the tuned configuration, the settings of a full run, the model and the data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from autolora import quickstart, variants
+from autolora import spec as specs
+from autolora.assembly import SPEC_FILE, STUDY_FILE, STUDY_NAME, NoStudyError, storage_url
+from autolora.errors import AutoloraError
+from autolora.recipes.data import Data
+from autolora.result import BEST_FOLDER, TunedVariant, TuneResult
+from autolora.space import Config
+from autolora.spec import TrainingSpec
+from autolora.variants import Variant
+
+ALPHA_TOLERANCE = 0.05
+"""Relative change of alpha, and so of the adapter's scale, that is far below what tuning resolves."""
+
+
+class RecipeError(AutoloraError, ValueError):
+    """The settings cannot be written for this trainer; the message says which, and what to do."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The tuned settings of one variant of a study.
+
+    Attributes:
+        folder: run directory.
+        variant, tuned: the variant and its outcome.
+        metric: what ``tuned.value`` measures.
+        spec: the recorded specification, as plain data; not validated, for files may have gone since.
+    """
+
+    folder: Path
+    variant: Variant
+    tuned: TunedVariant
+    metric: str
+    spec: Mapping[str, Any]
+
+    @classmethod
+    def load(cls, folder: Path, variant: str) -> Recipe:
+        """Read the recipe of a variant from a run directory.
+
+        Raises:
+            RecipeError: no full run of the variant is there.
+            ResultError, NoStudyError: the folder holds no finished study.
+        """
+        if not (folder / SPEC_FILE).is_file():
+            raise NoStudyError(f"{folder} is not a run directory: it holds no {SPEC_FILE}")
+        result = TuneResult.load(folder)
+        if variant not in result.variants:
+            known = ", ".join(result.variants) or "none"
+            raise RecipeError(f"no finished run of variant {variant!r} in {folder}; finished: {known}")
+        defaults = {name: field.get_default() for name, field in specs.Spec.model_fields.items()}
+        spec = defaults | specs.read_recorded(folder / SPEC_FILE)
+        return cls(folder, variants.get(variant), result[variant], result.metric, spec)
+
+    @property
+    def config(self) -> Config:
+        return self.tuned.config
+
+    @property
+    def adapter(self) -> Path:
+        """The exported adapter; found by the run directory, which may have been moved since."""
+        return self.folder / BEST_FOLDER / self.variant.name
+
+    @property
+    def seed(self) -> int:
+        return int(self.spec["seed"])
+
+    @cached_property
+    def model(self) -> str:
+        """Path of a model that is here, made absolute, or else its name as recorded."""
+        recorded = str(self.spec["model"]).removeprefix("<model ").removesuffix(">")
+        path = Path(quickstart.resolve(recorded)).expanduser()
+        return str(path.resolve()) if path.is_dir() else recorded
+
+    @cached_property
+    def training(self) -> TrainingSpec:
+        return TrainingSpec.model_validate(self.spec["training"])
+
+    @cached_property
+    def data(self) -> Data:
+        return Data.of(self.spec["data"])
+
+    @cached_property
+    def examples(self) -> int:
+        """Training examples of a full run: from the specification, or as counted when the study began."""
+        if self.training.examples is not None:
+            return self.training.examples
+        from autolora.study import Study
+
+        if self.spec["storage"] is None and not (self.folder / STUDY_FILE).is_file():
+            raise NoStudyError(f"{self.folder} does not tell the length of a full run: {STUDY_FILE} is not there")
+        study = Study.read(storage_url(self.spec["storage"], self.folder), STUDY_NAME)
+        return int(study.terms["examples"])
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of a full run."""
+        return max(1, math.ceil(self.examples / self.config.batch_size))
+
+    @property
+    def warmup_steps(self) -> int:
+        if self.training.schedule == "constant":  # knows no warmup, whatever the ratio says
+            return 0
+        return math.ceil(self.training.warmup_ratio * self.steps)
+
+    @property
+    def micro_batch(self) -> int:
+        """Largest divisor of the batch size within ``training.micro_batch``."""
+        batch = self.config.batch_size
+        limit = min(batch, self.training.micro_batch or batch)
+        return next(size for size in range(limit, 0, -1) if batch % size == 0)
+
+    @property
+    def accumulation(self) -> int:
+        return self.config.batch_size // self.micro_batch
+
+    def peft_options(self, tool: str, names: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """The variant's ``LoraConfig`` options.
+
+        Args:
+            tool: the trainer, for the error.
+            names: what the tool calls each option it has; None: as PEFT does.
+
+        Raises:
+            RecipeError: PEFT or the tool has no such option.
+        """
+        options = self.variant.peft_options
+        if options is None or (names is not None and not options.keys() <= names.keys()):
+            raise self.inexpressible(tool)
+        return {names[key] if names else key: value for key, value in options.items()}
+
+    def inexpressible(self, tool: str) -> RecipeError:
+        return RecipeError(
+            f"{tool} has no option for {self.variant.title}: export the trained adapter with --to peft, "
+            "or train the variant with autolora"
+        )
+
+    def whole_alpha(self, tool: str) -> int:
+        """Alpha for tools that declare it an integer.
+
+        Raises:
+            RecipeError: rounding would change the scale of the adapter noticeably.
+        """
+        alpha = self.config.alpha
+        rounded = max(1, round(alpha))
+        if abs(rounded - alpha) > ALPHA_TOLERANCE * alpha:
+            raise RecipeError(
+                f"{tool} takes a whole alpha, and {alpha:g} is too far from {rounded}: "
+                "tune with whole alphas in space.alpha, or export to trl"
+            )
+        return rounded
+
+    @property
+    def summary(self) -> str:
+        """One line on what was tuned and how well it did."""
+        runs = "1 run" if len(self.tuned.seeds) == 1 else f"mean of {len(self.tuned.seeds)} seeds"
+        return f"{self.variant.title}, tuned by autolora: {self.metric} {self.tuned.value:.6g} ({runs})"
+
+
+def yaml_file(path: Path, recipe: Recipe, notes: list[str], sections: Mapping[str, Mapping[str, Any]]) -> Path:
+    """Write a YAML file: what it is, what is not as in the study, and the sections one after the other."""
+    lines = [f"# {recipe.summary}", *(f"# {note}" for note in notes)]
+    for title, content in sections.items():
+        dumped = yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True, width=1000)
+        lines += ["", f"# {title}", dumped.rstrip()]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines) + "\n")
+    return path

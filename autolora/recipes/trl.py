@@ -1,0 +1,202 @@
+"""A script for TRL's ``SFTTrainer``, which trains on the same text as the study did."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from autolora.recipes.data import Data, Source
+from autolora.recipes.recipe import Recipe
+
+TOOL, FILE = "TRL", "train.py"
+
+
+def write(recipe: Recipe, out: Path) -> list[Path]:
+    """Write ``train.py``."""
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / FILE
+    path.write_text(_script(recipe))
+    return [path]
+
+
+def _script(recipe: Recipe) -> str:
+    converts = recipe.variant.export_form == "rank 2r"
+    plus = recipe.variant.ratio != 1
+    parts = [
+        _header(recipe, plus),
+        _data(recipe),
+        _model(recipe),
+        _settings(recipe),
+        _BEFORE_CONVERTING if converts else "",
+        _optimizer(recipe) if plus else "",
+        "trainer.train()\nprint(trainer.evaluate())",
+        _CONVERT if converts else "trainer.save_model()",
+    ]
+    return "\n".join(part.rstrip() for part in parts if part) + "\n"
+
+
+def _header(recipe: Recipe, plus: bool) -> str:
+    notes = "".join(f"\n\n{note}" for note in recipe.data.notes)
+    optimizers = "from peft.optimizers import create_loraplus_optimizer\n" if plus else ""
+    return f'''"""{recipe.summary}.
+
+pip install trl peft; python {FILE}
+For one GPU: with several, divide gradient_accumulation_steps by their number.{notes}
+"""
+
+import torch
+from datasets import load_dataset
+from peft import LoraConfig
+{optimizers}from transformers import AutoModelForCausalLM, AutoTokenizer
+from trl import SFTConfig, SFTTrainer
+'''
+
+
+def _data(recipe: Recipe) -> str:
+    data, seed = recipe.data, recipe.seed
+    prepared = "" if data.format == "tokenized" else ".map(example, remove_columns={})"
+    lines = [_example(data), f"train = {_loading(data.train, data)}"]
+    if data.eval is None:
+        size = data.eval_size
+        lines.append(f"train, evaluation = train.train_test_split(test_size={size!r}, seed={seed}).values()")
+    else:
+        rows = "" if data.eval_size is None else f".take({data.eval_size})"
+        lines.append(f"evaluation = {_loading(data.eval, data)}{rows}")
+    if prepared:
+        lines += [
+            f"{name} = {name}{prepared.format(f'{name}.column_names')}  # to text" for name in ("train", "evaluation")
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _loading(source: Source, data: Data) -> str:
+    if source.kind in ("folder", "hub"):
+        name = "" if source.name is None else f", {_literal(source.name)}"
+        return f"load_dataset({_literal(source.path)}{name}, split={_literal(source.split)})"
+    # every cell of a CSV file is text: "007" is no number
+    raw = "".join(f"{_literal(column)}: str, " for column in data.columns).removesuffix(", ")
+    converters = f", converters={{{raw}}}" if source.kind == "csv" else ""
+    file = f"{_literal(source.kind)}, data_files={_literal(source.path)}"
+    return f"load_dataset({file}{converters}, split={_literal(source.split)})"
+
+
+def _example(data: Data) -> str:
+    """The function from a row to what TRL reads."""
+    match data.format:
+        case "messages":
+            constant, value = "", f'{{"messages": row[{_literal(data.columns[0])}]}}'
+        case "sharegpt":
+            from autolora.training.data.formats import SHAREGPT_ROLES
+
+            constant = f"ROLES = {_literal(SHAREGPT_ROLES)}\n"
+            turn = '{"role": ROLES[turn["from"]], "content": turn["value"]}'
+            value = f'{{"messages": [{turn} for turn in row[{_literal(data.columns[0])}]]}}'
+        case "text":
+            constant, value = "", f'{{"text": row[{_literal(data.columns[0])}]}}'
+        case "tokenized":
+            return ""
+        case "alpaca":
+            from autolora.training.data.formats import ALPACA_WITH_INPUT, ALPACA_WITHOUT_INPUT
+
+            constant = f"WITH_INPUT = {_literal(ALPACA_WITH_INPUT)}\nWITHOUT_INPUT = {_literal(ALPACA_WITHOUT_INPUT)}\n"
+            prompt = '(WITH_INPUT if row.get("input") else WITHOUT_INPUT).format_map(row)'
+            value = f'{{"prompt": {prompt}, "completion": row["output"]}}'
+        case _:
+            completion = f'"completion": row[{_literal(data.columns[-1])}]'
+            if data.template is None:
+                constant, value = "", f'{{"prompt": row[{_literal(data.columns[0])}] + "\\n", {completion}}}'
+            else:
+                constant = f"TEMPLATE = {_literal(data.template)}\n"
+                value = f'{{"prompt": TEMPLATE.format_map(row), {completion}}}'
+    return f"{constant}\n\ndef example(row):\n    return {value}\n\n"
+
+
+def _model(recipe: Recipe) -> str:
+    dtype = {
+        "auto": "torch.bfloat16 if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else torch.float32",
+        "bfloat16": "torch.bfloat16",
+        "float32": "torch.float32",
+    }[recipe.training.dtype]
+    revision = f", revision={_literal(recipe.spec['revision'])}" if recipe.spec["revision"] else ""
+    trust = ", trust_remote_code=True" if recipe.spec["trust_remote_code"] else ""
+    return f"""dtype = {dtype}
+model = AutoModelForCausalLM.from_pretrained({_literal(recipe.model)}, dtype=dtype{revision}{trust})
+tokenizer = AutoTokenizer.from_pretrained({_literal(recipe.model)}{revision}{trust})
+tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+"""
+
+
+def _settings(recipe: Recipe) -> str:
+    training, config = recipe.training, recipe.config
+    adapter = {
+        "r": config.rank,
+        "lora_alpha": config.alpha,
+        "lora_dropout": training.dropout,
+        "target_modules": "all-linear",
+        "task_type": "CAUSAL_LM",
+        **recipe.peft_options(TOOL),
+    }
+    arguments = {
+        "output_dir": recipe.variant.name,
+        "per_device_train_batch_size": recipe.micro_batch,
+        "per_device_eval_batch_size": recipe.micro_batch,
+        "gradient_accumulation_steps": recipe.accumulation,
+        "max_steps": recipe.steps,
+        "learning_rate": config.learning_rate,
+        "optim": "adamw_torch",
+        "weight_decay": training.weight_decay,
+        "lr_scheduler_type": training.schedule,
+        "warmup_steps": recipe.warmup_steps,
+        "max_grad_norm": training.max_grad_norm,
+        "max_length": training.max_length,
+        "packing": False,
+        "seed": recipe.seed,
+        "report_to": "none",
+    }
+    if recipe.data.format in ("messages", "sharegpt"):
+        arguments["assistant_only_loss"] = True
+    return f"""adapter = LoraConfig(
+{_keywords(adapter)})
+arguments = SFTConfig(
+{_keywords(arguments)}    bf16=dtype == torch.bfloat16,
+)
+trainer = SFTTrainer(
+    model=model,
+    args=arguments,
+    train_dataset=train,
+    eval_dataset=evaluation,
+    processing_class=tokenizer,
+    peft_config=adapter,
+)
+"""
+
+
+def _literal(value: Any) -> str:
+    """Python source of a value; strings in double quotes."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_literal(key)}: {_literal(item)}" for key, item in value.items()) + "}"
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
+
+
+def _keywords(options: dict[str, Any]) -> str:
+    return "".join(f"    {name}={_literal(value)},\n" for name, value in options.items())
+
+
+def _optimizer(recipe: Recipe) -> str:
+    return f"""trainer.optimizer = create_loraplus_optimizer(
+    trainer.model,
+    torch.optim.AdamW,
+    lr=arguments.learning_rate,
+    loraplus_lr_ratio={recipe.variant.ratio!r},
+    loraplus_weight_decay=arguments.weight_decay,
+)
+"""
+
+
+_BEFORE_CONVERTING = """# The start, kept so that what is saved in the end loads on the unmodified model.
+start = arguments.output_dir + "/start"
+trainer.model.peft_config["default"].init_lora_weights = True
+trainer.model.save_pretrained(start)
+"""
+_CONVERT = "trainer.model.save_pretrained(arguments.output_dir, path_initial_model_for_weight_conversion=start)"

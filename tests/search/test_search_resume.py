@@ -1,0 +1,133 @@
+"""A search that is cut off at any write and continued ends as if nothing had happened."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+from simulation import SPACE, play
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+
+from autolora.search import Search
+from autolora.study import StudyError
+
+
+class Crash(BaseException):
+    """Not an Exception: like SIGKILL, nothing in the way handles it."""
+
+
+@contextmanager
+def at_every_write(do: Callable[[int], None]) -> Iterator[None]:
+    """Call ``do(n)`` before the n-th commit that changes a database."""
+    count = 0
+
+    def execute(connection, cursor, statement, parameters, context, executemany):
+        if not statement.lstrip().upper().startswith(("SELECT", "PRAGMA")):
+            connection.info["changed"] = True
+
+    def commit(connection):
+        nonlocal count
+        if connection.info.pop("changed", False):
+            count += 1
+            try:
+                do(count - 1)
+            except Crash:
+                connection.connection.dbapi_connection.close()  # as the operating system would: no lock stays
+                raise
+
+    event.listen(Engine, "before_cursor_execute", execute)
+    event.listen(Engine, "commit", commit)
+    try:
+        yield
+    finally:
+        event.remove(Engine, "before_cursor_execute", execute)
+        event.remove(Engine, "commit", commit)
+
+
+def crash_at(write: int) -> Callable[[int], None]:
+    def do(count: int) -> None:
+        if count == write:
+            raise Crash
+
+    return do
+
+
+def open_search(storage: str | None, variants=("lora", "pissa"), budget=4.0, **terms) -> Search:
+    return Search(variants=list(variants), space=SPACE, budget=budget, seed=3, storage=storage, **terms)
+
+
+def undisturbed(**terms) -> Search:
+    search = open_search(None, **terms)
+    play(search)
+    return search
+
+
+def same(search: Search, other: Search) -> bool:
+    """Whether both hold the same trials, spent the same and name the same best."""
+    return (
+        search.table.trials == other.table.trials
+        and search.spent == pytest.approx(other.spent)
+        and search.best() == other.best()
+    )
+
+
+def test_the_simulated_search_has_every_kind_of_ending():
+    outcomes = {(trial.purpose, trial.outcome) for trial in undisturbed(variants=["lora"]).table.trials}
+    assert outcomes == {
+        ("baseline", "complete"),
+        ("search", "complete"),
+        ("search", "pruned"),
+        ("search", "diverged"),
+        ("confirm", "complete"),
+    }
+
+
+def test_a_table_rebuilt_from_the_study_equals_the_one_in_memory(storage):
+    search = open_search(storage)
+    play(search)
+    assert same(open_search(storage), search)
+
+
+def test_a_storage_changes_nothing(storage):
+    search = open_search(storage)
+    play(search)
+    assert same(search, undisturbed())
+
+
+def test_a_crash_at_any_write_changes_nothing(tmp_path):
+    """A copy of the database made at a commit is what a crash there leaves; every copy is taken to its end."""
+    copies = []
+
+    def keep(count: int) -> None:
+        copies.append(tmp_path / f"{count}.db")
+        shutil.copy(tmp_path / "study.db", copies[-1])
+
+    search = open_search(f"sqlite:///{tmp_path / 'study.db'}", variants=["lora"])
+    with at_every_write(keep):
+        play(search)
+    assert len(copies) > 40
+    for copy in copies:
+        again = open_search(f"sqlite:///{copy}", variants=["lora"])
+        play(again)
+        assert same(again, search), copy.name
+
+
+@pytest.mark.parametrize("survived", [2, 3])
+def test_a_crash_every_few_writes_changes_nothing(storage, survived):
+    """Each life of the process makes a few writes and dies in the next, which never takes effect."""
+    open_search(storage)
+    lives, ended = 0, False
+    while not ended:
+        lives += 1
+        with at_every_write(crash_at(survived)):
+            try:
+                search = open_search(storage)
+                play(search)
+                ended = True
+            except Crash:
+                pass
+    assert lives > 20
+    assert same(open_search(storage), undisturbed())

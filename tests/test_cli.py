@@ -1,0 +1,181 @@
+"""The command as a user meets it: light help, plain errors, interruption, the small commands."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from autolora.cli import cli
+from tests.conftest import SMALL_SPEC
+
+COMMAND = [sys.executable, "-c", "from autolora.cli import main; main()"]
+
+
+def run(*arguments: str):
+    return CliRunner().invoke(cli, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def spec_file(tmp_path):
+    def write(**overrides) -> str:
+        path = tmp_path / "spec.yaml"
+        path.write_text(yaml.safe_dump({**SMALL_SPEC, **overrides}))
+        return str(path)
+
+    return write
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cli")
+    path = folder / "spec.yaml"
+    path.write_text(yaml.safe_dump({**SMALL_SPEC, "budget": 1, "variants": ["lora", "dora"]}))
+    outcome = run("tune", path, "--dir", folder / "run")
+    assert outcome.exit_code == 0, outcome.output
+    return folder / "run", outcome.output
+
+
+def imported_by(arguments: list[str]) -> set[str]:
+    code = f"import sys; sys.argv = ['autolora', *{arguments!r}]\nfrom autolora.cli import main\ntry:\n    main()\nexcept SystemExit:\n    pass\nprint('\\n'.join(sys.modules))"
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    return set(output.split())
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["tune", "--help"]])
+def test_help_imports_nothing_heavy(arguments):
+    assert not imported_by(arguments) & {"torch", "transformers", "peft", "optuna", "datasets", "pandas", "numpy"}
+
+
+def test_variants_are_listed_without_torch():
+    assert "torch" not in imported_by(["variants"])
+    assert "PiSSA" in run("variants").output
+
+
+def test_the_end_shows_baseline_and_tuned_and_where_the_adapters_are(finished):
+    folder, output = finished
+    for word in ("baseline", "tuned", "learning rate", "lora", "dora", str(folder / "best" / "dora"), "Wall time"):
+        assert word in output
+
+
+def test_status_shows_where_the_study_stands(finished):
+    output = run("status", finished[0]).output
+    assert "1.00/1" in output
+    assert "2 trials" in output
+
+
+def test_best_prints_one_variant_as_json(finished):
+    content = json.loads(run("best", finished[0], "--variant", "dora", "--json").output)
+    assert list(content) == ["dora"]
+    assert content["dora"]["config"]["rank"] in (2, 4)
+
+
+def test_a_dry_run_plans_and_trains_nothing(spec_file, tmp_path):
+    outcome = run("tune", spec_file(budget=8), "--dir", tmp_path / "run", "--dry-run")
+    assert outcome.exit_code == 0, outcome.output
+    for words in ("baseline 1 + bracket 9-3-1 2.33 + bracket 9-3-1 2.33", "prior's mode", "of memory", "of disk"):
+        assert words in outcome.output
+    assert not (tmp_path / "run").exists()
+
+
+def test_prior_shows_a_learning_rate_and_its_interval(spec_file):
+    output = run("prior", spec_file(variants=["lora", "pissa"])).output
+    assert "pissa" in output
+    assert "central 80%" in output
+
+
+BAD_INPUT = {
+    "unknown key": ({"modle": "x"}, "modle: unknown key; did you mean 'model'?"),
+    "model path": ({"model": "./no/such/model"}, "no such model directory: no/such/model"),
+    "data file": ({"data": "./missing.jsonl"}, "no such file: missing.jsonl"),
+    "variant": ({"variants": ["lorra"]}, "did you mean 'lora'?"),
+    "inverted range": ({"space": {"learning_rate": [0.1, 0.001]}}, "low must be below high"),
+    "rank too large": ({"space": {"rank": [512]}}, "rank 512"),
+    "hub": ({"model": "nobody/nothing"}, "cannot load"),
+    "metric": ({"metric": "bleu"}, "metric: 'bleu' is unknown"),
+    "confirmation": ({"budget": 2, "confirm": 5}, "confirm=5 leaves nothing of budget=2"),
+}
+
+
+@pytest.mark.parametrize("case", list(BAD_INPUT))
+def test_bad_input_is_one_plain_message(spec_file, tmp_path, case):
+    overrides, message = BAD_INPUT[case]
+    outcome = run("tune", spec_file(**overrides), "--dir", tmp_path / "run")
+    assert outcome.exit_code == 2
+    assert message in outcome.output
+    assert "Traceback" not in outcome.output
+
+
+BAD_DATA = {
+    "empty": ("", "no rows"),
+    "not json": ('{"prompt": "a", "completion": "b"}\n{oops\n', "row 2"),
+    "column": ('{"prompt": "a", "completion": "b"}\n', "answer"),
+}
+
+
+@pytest.mark.parametrize("case", list(BAD_DATA))
+def test_bad_data_is_named_by_file_and_row(spec_file, tmp_path, case):
+    content, message = BAD_DATA[case]
+    (tmp_path / "bad.jsonl").write_text(content)
+    columns = {"prompt": "prompt", "completion": "answer"} if case == "column" else {}
+    outcome = run("tune", spec_file(data={"train": str(tmp_path / "bad.jsonl"), **columns}), "--dir", tmp_path / "run")
+    assert outcome.exit_code == 2
+    assert message in outcome.output
+    assert "bad.jsonl" in outcome.output
+
+
+def test_a_model_without_linear_layers_is_refused(spec_file, tmp_path, monkeypatch, base):
+    from torch import nn
+
+    from autolora.training import model
+
+    class Wordless(nn.Module):
+        config = base.model.config
+
+        def __init__(self):
+            super().__init__()
+            self.table = nn.Embedding(4, 4)
+
+    monkeypatch.setattr(model, "load", lambda spec: model.Base(Wordless(), base.tokenizer, base.device, base.dtype))
+    outcome = run("tune", spec_file(), "--dir", tmp_path / "run")
+    assert outcome.exit_code == 2
+    assert "no linear layer" in outcome.output
+
+
+def test_flags_and_settings_say_what_a_file_says(tmp_path):
+    arguments = ["tune", "--model", "builtin:quickstart", "--data", "builtin:quickstart/train.jsonl", "--budget", "1"]
+    settings = ["training.examples=16", "training.max_length=64", "data.eval_size=8", "space.rank=[2]", "space.batch_size=[8]"]
+    for setting in settings:
+        arguments += ["--set", setting]
+    outcome = run(*arguments, "--dir", tmp_path / "run")
+    assert outcome.exit_code == 0, outcome.output
+    recorded = yaml.safe_load((tmp_path / "run" / "spec.yaml").read_text())
+    assert recorded["space"]["rank"] == [2]
+    assert recorded["training"]["examples"] == 16
+
+
+def test_ctrl_c_exits_with_130_and_says_how_to_go_on(spec_file, tmp_path):
+    """A real process and a real signal, once it has begun to train."""
+    folder = tmp_path / "run"
+    arguments = ["tune", spec_file(training={**SMALL_SPEC["training"], "examples": 2000}), "--dir", str(folder)]
+    process = subprocess.Popen(
+        [*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
+    )
+    deadline = time.monotonic() + 120
+    while not (folder / "study.db").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(2)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "nothing that was done is lost" in errors
+    assert "--dir" in errors
+    assert list((folder / "trials" / "0").glob("step-*"))
+    assert "Traceback" not in errors

@@ -1,0 +1,233 @@
+"""The whole loop on the shipped model: results, resuming, refusing, interrupting."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+
+import optuna
+import pytest
+import yaml
+
+import autolora
+from autolora import driver
+from autolora import spec as specs
+from autolora.assembly import read_study
+from autolora.report import Silent
+from autolora.result import TuneResult
+from tests.conftest import SMALL_SPEC
+
+
+def tune(folder, reporter=None, **overrides):
+    given = {**SMALL_SPEC, "budget": 2, **overrides}
+    return autolora.tune(spec=specs.load(given), dir=folder, reporter=reporter)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A small study of two variants that has come to its end, with a test split and confirmation."""
+    folder = tmp_path_factory.mktemp("finished")
+    data = {"train": "builtin:quickstart/train.jsonl", "eval_size": 24, "test_size": 16}
+    return tune(folder, variants=["lora", "pissa"], budget=4, data=data)
+
+
+def test_every_variant_gets_a_configuration_inside_the_space_or_its_baseline(finished):
+    for tuned in finished.values():
+        assert tuned.config.rank in (2, 4)
+        assert tuned.config.batch_size in (4, 8)
+        assert 1e-4 <= tuned.learning_rate <= 3e-2
+
+
+def test_the_tuned_value_is_the_mean_over_seeds(finished):
+    for tuned in finished.values():
+        assert len(tuned.seeds) == 2
+        assert tuned.value == pytest.approx(math.fsum(tuned.seeds) / 2)
+        assert tuned.spread > 0
+
+
+def test_tuning_does_not_end_worse_than_the_baseline_by_more_than_the_spread(finished):
+    for tuned in finished.values():
+        assert tuned.value <= tuned.baseline + 2 * tuned.spread
+
+
+def test_the_test_split_is_scored_at_the_end(finished):
+    assert all(math.isfinite(tuned.test) for tuned in finished.values())
+
+
+def test_the_budget_is_a_cap(finished):
+    assert all(spent <= 4 for spent in finished.spent.values())
+
+
+def test_best_json_says_what_the_result_says(finished):
+    content = json.loads((finished.folder / "best.json").read_text())
+    assert content["variants"]["pissa"]["value"] == finished["pissa"].value
+    assert content["variants"]["pissa"]["config"]["rank"] == finished["pissa"].config.rank
+    assert set(content) >= {"variants", "spent", "versions"}
+    assert content["versions"]["torch"]
+    assert TuneResult.load(finished.folder)["lora"] == finished["lora"]
+
+
+def test_the_adapter_loads_with_plain_peft_and_scores_what_the_study_says(finished):
+    """On a base of its own, loaded afresh; the loss computed by transformers, row by row."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    from autolora.quickstart import resolve
+    from autolora.training.workbench import Workbench
+
+    bench = Workbench.open(specs.load(finished.folder / "spec.yaml"), finished.folder)
+    for tuned in finished.values():
+        base = AutoModelForCausalLM.from_pretrained(resolve("builtin:quickstart"), dtype=torch.float32)
+        model = PeftModel.from_pretrained(base, tuned.adapter_dir).eval()
+        total = count = 0.0
+        with torch.no_grad():
+            for row in range(len(bench.data.eval)):
+                batch = bench.data.eval.batch([row], bench.base.pad_token_id)
+                targets = int((batch["labels"][:, 1:] != -100).sum())
+                total += float(model(**batch).loss) * targets
+                count += targets
+        assert total / count == pytest.approx(min(tuned.seeds), rel=1e-4)
+
+
+def test_checkpoints_of_trials_that_were_decided_against_are_gone(finished):
+    table, _ = read_study(finished.folder)
+    kept = {int(path.name) for path in (finished.folder / "trials").iterdir()}
+    assert kept == {trial.number for trial in table.trials if trial.outcome == "complete"}
+
+
+def test_the_study_opens_in_plain_optuna(finished):
+    study = optuna.load_study(study_name="autolora", storage=f"sqlite:///{finished.folder / 'study.db'}")
+    frame = study.trials_dataframe()
+    assert set(frame["state"]) <= {"COMPLETE", "PRUNED"}
+    assert {"params_learning_rate", "params_variant", "user_attrs_origin"} <= set(frame.columns)
+    assert study.best_value == min(min(tuned.seeds) for tuned in finished.values())
+
+
+def test_starting_a_finished_study_again_trains_nothing(finished, monkeypatch):
+    from autolora.training import segment
+
+    monkeypatch.setattr(segment, "run", lambda *_: pytest.fail("trained again"))
+    again = driver.tune(spec=specs.load(finished.folder / "spec.yaml"), dir=finished.folder)
+    assert {name: tuned.value for name, tuned in again.items()} == {n: t.value for n, t in finished.items()}
+
+
+def test_a_missing_variant_is_named_with_those_there_are(finished):
+    with pytest.raises(KeyError, match=r"dora.*finished: lora, pissa"):
+        finished["dora"]
+
+
+def test_a_larger_budget_continues_the_study(tmp_path):
+    tune(tmp_path, budget=1)
+    first, _ = read_study(tmp_path)
+    result = tune(tmp_path, budget=3)
+    second, _ = read_study(tmp_path)
+    assert len(first.trials) == 1
+    assert second.trials[0].scores == first.trials[0].scores
+    assert len(second.trials) > 1
+    assert 1 < result.spent["lora"] <= 3
+
+
+def test_a_changed_specification_is_refused_with_the_difference(tmp_path):
+    tune(tmp_path, budget=1)
+    with pytest.raises(driver.RunDirectoryError, match=r"seed: 0 -> 7"):
+        tune(tmp_path, budget=1, seed=7)
+    assert yaml.safe_load((tmp_path / "spec.yaml").read_text())["seed"] == 0
+
+
+def test_a_second_process_is_refused_and_told_who_holds_the_directory(tmp_path):
+    with driver.run_directory(tmp_path, specs.load(SMALL_SPEC)):
+        with pytest.raises(driver.RunDirectoryError, match=f"pid {os.getpid()}"):
+            tune(tmp_path)
+
+
+def test_the_directory_is_free_again_afterwards(tmp_path):
+    for _ in range(2):
+        with driver.run_directory(tmp_path, specs.load(SMALL_SPEC)):
+            pass
+
+
+def test_the_users_baseline_is_trained_first_and_compared_with(tmp_path):
+    baseline = {"learning_rate": 5e-5, "rank": 3, "alpha": 7.0}
+    result = tune(tmp_path, budget=2, baseline=baseline)
+    table, _ = read_study(tmp_path)
+    assert table.trials[0].config == autolora.Config(5e-5, 4, 3, 7.0)
+    assert result["lora"].baseline == table.trials[0].scores[2]
+
+
+def test_a_rank_above_a_layers_size_is_refused_before_training(tmp_path):
+    with pytest.raises(autolora.variants.VariantError, match="rank 512"):
+        tune(tmp_path, space={"rank": [8, 512]})
+    assert not (tmp_path / "trials").exists()
+
+
+class InterruptOnce(Silent):
+    """Presses Ctrl-C at the given optimiser step."""
+
+    def __init__(self, at: int) -> None:
+        self.left = at
+
+    def progress(self, progress) -> None:
+        self.left -= 1
+        if self.left == 0:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_ctrl_c_checkpoints_and_the_same_call_continues_to_the_same_result(tmp_path):
+    undisturbed = tune(tmp_path / "a")
+    with pytest.raises(KeyboardInterrupt):
+        tune(tmp_path / "b", reporter=InterruptOnce(at=7))
+    steps_before = [path.name for path in (tmp_path / "b" / "trials" / "0").iterdir()]
+    assert steps_before == ["step-000000007"]
+    resumed = tune(tmp_path / "b")
+    assert resumed["lora"].seeds == undisturbed["lora"].seeds
+    assert resumed["lora"].config == undisturbed["lora"].config
+
+
+def test_the_same_seed_gives_the_same_study(tmp_path):
+    first, second = tune(tmp_path / "a", budget=2), tune(tmp_path / "b", budget=2)
+    assert first["lora"].seeds == second["lora"].seeds
+    assert first["lora"].config == second["lora"].config
+
+
+def test_diverged_trials_are_recorded_with_their_reason_and_never_win(tmp_path):
+    space = {"learning_rate": [1e-3, 300.0], "batch_size": 4, "rank": 2}
+    training = {**SMALL_SPEC["training"], "examples": 160}
+    tune(tmp_path, budget=3, space=space, prior=None, rungs=[0.5, 1.0], training=training)
+    table, _ = read_study(tmp_path)
+    diverged = [trial for trial in table.trials if trial.outcome == "diverged"]
+    assert diverged
+    assert all(trial.reason and trial.stopped_at < 1 for trial in diverged)
+    winner = TuneResult.load(tmp_path)["lora"].config
+    assert winner not in {trial.config for trial in diverged}
+
+
+def test_an_error_in_the_users_metric_stops_with_it_and_loses_nothing(tmp_path, monkeypatch):
+    (tmp_path / "broken_metric.py").write_text("def score(model, tokenizer, rows):\n    raise ZeroDivisionError('mine')\n")
+    monkeypatch.chdir(tmp_path)
+    metric = {"name": "broken_metric:score", "direction": "minimize"}
+    with pytest.raises(ZeroDivisionError, match="mine"):
+        tune(tmp_path / "run", budget=1, metric=metric)
+    (tmp_path / "broken_metric.py").write_text("def score(model, tokenizer, rows):\n    return float(len(rows))\n")
+    import sys
+
+    del sys.modules["broken_metric"]
+    assert tune(tmp_path / "run", budget=1, metric=metric)["lora"].value == 24
+
+
+def test_a_model_object_and_a_dataset_object_are_taken(tmp_path, base):
+    from datasets import Dataset
+
+    rows = [{"prompt": f"number {i}", "completion": f"it is {i + 1}"} for i in range(60)]
+    result = autolora.tune(
+        model=base.model,
+        data=Dataset.from_list(rows),
+        variants=["lora"],
+        budget=1,
+        space=autolora.Space(batch_size=[8], rank=[2]),
+        training={"examples": 24, "max_length": 64, "device": "cpu"},
+        dir=tmp_path,
+    )
+    assert math.isfinite(result["lora"].value)

@@ -1,0 +1,97 @@
+"""Every example runs as it is shipped, with a small budget, and does what its header says."""
+
+from __future__ import annotations
+
+import math
+import runpy
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from autolora import Config, driver
+from autolora import spec as specs
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+SMALL = {"variants": ["lora"], "budget": 1, "data.eval_size": 8, "training.examples": 16, "training.device": "cpu"}
+MOST_LINES = 59
+
+
+def run(name: str, *arguments: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", [name, *arguments])
+    runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+
+
+def functions(name: str) -> dict[str, Any]:
+    return runpy.run_path(str(EXAMPLES / name))
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.iterdir()), ids=lambda path: path.name)
+def test_an_example_is_short_and_opens_with_its_command(path):
+    if path.is_dir():
+        pytest.skip("no example")
+    text = path.read_text()
+    assert text.count("\n") <= MOST_LINES
+    assert text.startswith(("#", '"""'))
+
+
+@pytest.mark.parametrize("name", ["own_dataset.yaml", "quickstart.yaml"])
+def test_a_specification_is_valid_as_it_is(name):
+    assert specs.load(EXAMPLES / name).model == "builtin:quickstart"
+
+
+def test_own_dataset_names_every_section_of_a_specification():
+    given = yaml.safe_load((EXAMPLES / "own_dataset.yaml").read_text())
+    internal = {"rungs", "confirm", "prior", "storage", "revision", "trust_remote_code"}
+    assert given.keys() == specs.Spec.model_fields.keys() - internal
+
+
+def test_own_dataset_runs(tmp_path):
+    spec = specs.load(EXAMPLES / "own_dataset.yaml", **SMALL)
+    result = driver.tune(spec=spec, dir=tmp_path)
+    assert result["lora"].config == Config(2e-4, 16, 8, 16.0)
+    assert math.isfinite(result["lora"].value)
+
+
+def test_own_metric_is_found_in_the_working_directory_and_steers(tmp_path, monkeypatch):
+    monkeypatch.chdir(EXAMPLES)
+    metric = {"metric.name": "own_metric:right_numbers", "metric.direction": "maximize"}
+    spec = specs.load("quickstart.yaml", **SMALL, **metric, **{"data.test": None})
+    result = driver.tune(spec=spec, dir=tmp_path)
+    assert (result.metric, result.direction) == ("own_metric:right_numbers", "maximize")
+    assert 0 <= result["lora"].value <= 1
+
+
+def test_own_metric_compares_the_numbers_alone():
+    numbers = functions("own_metric.py")["numbers"]
+    assert numbers("Ben has 12 apples, 3 left") == numbers("12 ... 3") == ["12", "3"]
+
+
+def test_own_trainer_finds_a_learning_rate_that_learns(monkeypatch, capsys):
+    run("own_trainer.py", "4", monkeypatch=monkeypatch)
+    shown = capsys.readouterr().out
+    assert "trial 0 0.00-1.00" in shown
+    assert "after" in shown.splitlines()[-1]
+
+
+def test_own_trainer_goes_on_where_a_trial_was_paused_and_reports_divergence():
+    example = functions("own_trainer.py")
+    config = Config(learning_rate=3e-2, batch_size=8, rank=4, alpha=4.0)
+    halves, whole = example["Trial"](config, seed=1), example["Trial"](config, seed=1)
+    halves.train(0.5)
+    assert halves.train(1.0) == whole.train(1.0) < example["LIMIT"] / 10
+    search = example["main"](budget=6.0)
+    best = search.best()["lora"]
+    assert best.value < example["LIMIT"] / 10
+    assert search.spent["lora"] <= 6.0
+    wild = example["Trial"](Config(3.0, 8, 4, 4.0), seed=1)
+    assert wild.train(1 / 9) > example["LIMIT"]
+
+
+def test_python_api_tunes_and_shows_the_result(tmp_path, monkeypatch, capsys):
+    run("python_api.py", str(tmp_path / "run"), "2", "24", monkeypatch=monkeypatch)
+    shown = capsys.readouterr().out
+    assert "learning rate" in shown
+    assert (tmp_path / "run" / "best" / "lora" / "adapter_config.json").is_file()

@@ -1,0 +1,84 @@
+"""`kill -9` at any moment: the same call continues and, on a CPU, ends with the result of an undisturbed run."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from autolora.assembly import read_study
+from tests.conftest import SMALL_SPEC
+
+CHECKPOINT_SECONDS = {"at every step": 0, "at rungs only": 600}
+MOST_KILLS = 60
+
+
+def _tune(folder: str, checkpoint_seconds: float) -> None:
+    """Runs in a process of its own."""
+    import autolora
+    from autolora import spec as specs
+
+    torch.set_num_threads(1)
+    spec = specs.load(
+        {**SMALL_SPEC, "variants": ["lora", "pissa"], "budget": 4},
+        **{"training.checkpoint_seconds": checkpoint_seconds},
+    )
+    autolora.tune(spec=spec, dir=folder)
+
+
+def start(folder: Path, checkpoint_seconds: float) -> multiprocessing.Process:
+    # A fork server that has imported everything: kills then fall on the work, not on imports.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["autolora.driver", "optuna", "peft", "datasets", "accelerate"])
+    process = context.Process(target=_tune, args=(str(folder), checkpoint_seconds))
+    process.start()
+    return process
+
+
+def outcome(folder: Path) -> tuple:
+    """Everything but times: results, adapters, and the whole trial table."""
+    best = json.loads((folder / "best.json").read_text())
+    for tuned in best["variants"].values():
+        del tuned["seconds"], tuned["adapter_dir"]
+    trials, _ = read_study(folder)
+    table = [
+        (t.number, t.variant, t.config, t.seed, t.purpose, t.scores, t.outcome, t.reason, t.promotions)
+        for t in trials.trials
+    ]
+    return best["variants"], best["spent"], table
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed")
+    process = start(folder, 600)
+    process.join()
+    assert process.exitcode == 0
+    return folder
+
+
+@pytest.mark.parametrize("interval", list(CHECKPOINT_SECONDS))
+def test_killed_at_random_points_it_ends_as_if_undisturbed(undisturbed, tmp_path, interval):
+    rng = random.Random(1)
+    kills = 0
+    while True:
+        process = start(tmp_path, CHECKPOINT_SECONDS[interval])
+        patience = rng.uniform(0.5, 4.0) if kills < MOST_KILLS else None
+        process.join(patience)
+        if process.exitcode == 0:
+            break
+        assert process.exitcode is None, "it failed by itself"
+        process.kill()
+        process.join()
+        kills += 1
+    assert kills >= 3
+    assert outcome(tmp_path) == outcome(undisturbed)
+    for variant in ("lora", "pissa"):
+        ours = load_file(tmp_path / "best" / variant / "adapter_model.safetensors")
+        theirs = load_file(undisturbed / "best" / variant / "adapter_model.safetensors")
+        assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())

@@ -1,0 +1,107 @@
+"""Metrics: weighted by tokens, generated greedily, the user's own, never replaced."""
+
+from __future__ import annotations
+
+import math
+import sys
+
+import pytest
+import torch
+
+from autolora.space import Config
+from autolora.spec import MetricSpec
+from autolora.training.evaluate import MetricError, load_metric
+
+
+def score(bench, split=None) -> float:
+    with bench.attached("lora", Config(1e-3, 8, 4, 4.0), 0) as adapted:
+        return bench.evaluate(adapted, split or bench.data.eval)
+
+
+def rows_one_by_one(bench):
+    for row in range(len(bench.data.eval)):
+        batch = bench.data.eval.batch([row], bench.base.pad_token_id)
+        with torch.no_grad():
+            logits = bench.base.model(batch["input_ids"]).logits[0, :-1]
+        labels = batch["labels"][0, 1:]
+        yield logits[labels != -100], labels[labels != -100]
+
+
+def test_eval_loss_is_the_mean_over_all_target_tokens_not_over_batches(make_bench):
+    bench = make_bench()
+    losses = torch.cat(
+        [torch.nn.functional.cross_entropy(logits, labels, reduction="none") for logits, labels in rows_one_by_one(bench)]
+    )
+    assert score(bench) == pytest.approx(float(losses.mean()), rel=1e-5)
+
+
+def test_token_accuracy_counts_completion_tokens_only(make_bench):
+    bench = make_bench(metric="token_accuracy")
+    right = torch.cat([logits.argmax(-1) == labels for logits, labels in rows_one_by_one(bench)])
+    assert score(bench) == pytest.approx(float(right.float().mean()))
+
+
+def test_exact_match_equals_generating_row_by_row(make_bench, monkeypatch):
+    """References are replaced by what the model says to every second prompt, so the score must be near a half."""
+    bench = make_bench(metric={"name": "exact_match", "max_new_tokens": 12}, **{"data.eval_size": 8})
+    expected = 0
+    for row, content in enumerate(bench.data.eval.rows):
+        prompt = torch.from_numpy(bench.data.eval.prompt_tokens(row)).long()[None]
+        generated = bench.base.model.generate(prompt, max_new_tokens=12, do_sample=False)
+        answer = bench.base.tokenizer.decode(generated[0, prompt.shape[1] :], skip_special_tokens=True)
+        if row % 2 == 0:
+            monkeypatch.setitem(content, "completion", f" {answer}\n")
+            expected += 1
+    assert score(bench) == expected / 8
+
+
+def test_exact_match_on_plain_text_is_an_error(make_bench, tmp_path):
+    text = tmp_path / "text.jsonl"
+    text.write_text("\n".join(f'{{"text": "Anna has {i} apples."}}' for i in range(40)))
+    bench = make_bench(metric="exact_match", data={"train": str(text), "eval_size": 4}, **{"training.examples": 8})
+    with pytest.raises(MetricError, match="plain text"):
+        score(bench)
+
+
+@pytest.fixture
+def own_metrics(tmp_path, monkeypatch):
+    (tmp_path / "own_metrics.py").write_text(
+        "def rows(model, tokenizer, rows):\n    return len(rows)\n"
+        "def nan(model, tokenizer, rows):\n    return float('nan')\n"
+        "def nothing(model, tokenizer, rows):\n    pass\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    yield
+    sys.modules.pop("own_metrics", None)
+
+
+@pytest.mark.usefixtures("own_metrics")
+def test_the_users_metric_sees_the_rows(make_bench):
+    bench = make_bench(metric={"name": "own_metrics:rows", "direction": "maximize"})
+    assert score(bench) == 24
+
+
+@pytest.mark.usefixtures("own_metrics")
+@pytest.mark.parametrize("name", ["nan", "nothing"])
+def test_the_users_metric_must_return_a_finite_number(make_bench, name):
+    bench = make_bench(metric={"name": f"own_metrics:{name}", "direction": "maximize"})
+    with pytest.raises(MetricError, match="must return a finite number"):
+        score(bench)
+
+
+@pytest.mark.usefixtures("own_metrics")
+@pytest.mark.parametrize(("name", "message"), [("absent:f", "absent"), ("own_metrics:absent", "has no 'absent'")])
+def test_a_metric_that_is_not_there_is_named(name, message):
+    with pytest.raises(MetricError, match=message):
+        load_metric(MetricSpec(name=name, direction="maximize"))
+
+
+def test_a_loss_that_is_not_finite_is_divergence_not_a_score(make_bench, monkeypatch):
+    from autolora.training import segment
+    from autolora.training.segment import Segment
+
+    bench = make_bench()
+    monkeypatch.setattr(type(bench), "evaluate", lambda *_: math.nan)
+    outcome = segment.run(bench, Segment(0, "lora", Config(1e-3, 8, 4, 4.0), 0, 1 / 9, 0))
+    assert outcome.kind == "diverged"
+    assert "evaluation metric became nan" in outcome.reason
