@@ -236,5 +236,7 @@ def _plain_errors() -> Iterator[None]:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
             raise
         where = f" ({error.filename})" if error.filename else ""
-        click.echo(f"error: {error.strerror}{where}. What was done is kept; mend it and run the same command.", err=True)
+        click.echo(
+            f"error: {error.strerror}{where}. What was done is kept; mend it and run the same command.", err=True
+        )
         sys.exit(EXIT_USER)

@@ -9,11 +9,11 @@ os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 os.environ["OMP_NUM_THREADS"] = "1"  # inherited by the processes that tests start: bit-equality needs equal counts
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
-from typing import Any  # noqa: E402
+from typing import Any
 
-import pytest  # noqa: E402
+import pytest
 
-from autolora import spec as specs  # noqa: E402
+from autolora import spec as specs
 
 SMALL_SPEC: dict[str, Any] = {
     "model": "builtin:quickstart",

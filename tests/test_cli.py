@@ -16,6 +16,15 @@ from click.testing import CliRunner
 from autolora.cli import cli
 from tests.conftest import SMALL_SPEC
 
+LIST_IMPORTS = """
+import sys
+from autolora.cli import main
+try:
+    main()
+except SystemExit:
+    pass
+print("\\n".join(sys.modules))
+"""
 COMMAND = [sys.executable, "-c", "from autolora.cli import main; main()"]
 
 
@@ -44,8 +53,9 @@ def finished(tmp_path_factory):
 
 
 def imported_by(arguments: list[str]) -> set[str]:
-    code = f"import sys; sys.argv = ['autolora', *{arguments!r}]\nfrom autolora.cli import main\ntry:\n    main()\nexcept SystemExit:\n    pass\nprint('\\n'.join(sys.modules))"
-    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    output = subprocess.run(
+        [sys.executable, "-c", LIST_IMPORTS, *arguments], capture_output=True, text=True, check=True
+    ).stdout
     return set(output.split())
 
 
@@ -151,9 +161,9 @@ def test_a_model_without_linear_layers_is_refused(spec_file, tmp_path, monkeypat
 
 def test_flags_and_settings_say_what_a_file_says(tmp_path):
     arguments = ["tune", "--model", "builtin:quickstart", "--data", "builtin:quickstart/train.jsonl", "--budget", "1"]
-    settings = ["training.examples=16", "training.max_length=64", "data.eval_size=8", "space.rank=[2]", "space.batch_size=[8]"]
-    for setting in settings:
+    for setting in ("training.examples=16", "training.max_length=64", "data.eval_size=8", "space.batch_size=[8]"):
         arguments += ["--set", setting]
+    arguments += ["--set", "space.rank=[2]"]
     outcome = run(*arguments, "--dir", tmp_path / "run")
     assert outcome.exit_code == 0, outcome.output
     recorded = yaml.safe_load((tmp_path / "run" / "spec.yaml").read_text())

@@ -138,9 +138,9 @@ def test_a_changed_specification_is_refused_with_the_difference(tmp_path):
 
 
 def test_a_second_process_is_refused_and_told_who_holds_the_directory(tmp_path):
-    with driver.run_directory(tmp_path, specs.load(SMALL_SPEC)):
-        with pytest.raises(driver.RunDirectoryError, match=f"pid {os.getpid()}"):
-            tune(tmp_path)
+    refused = pytest.raises(driver.RunDirectoryError, match=f"pid {os.getpid()}")
+    with driver.run_directory(tmp_path, specs.load(SMALL_SPEC)), refused:
+        tune(tmp_path)
 
 
 def test_the_directory_is_free_again_afterwards(tmp_path):
@@ -205,7 +205,8 @@ def test_diverged_trials_are_recorded_with_their_reason_and_never_win(tmp_path):
 
 
 def test_an_error_in_the_users_metric_stops_with_it_and_loses_nothing(tmp_path, monkeypatch):
-    (tmp_path / "broken_metric.py").write_text("def score(model, tokenizer, rows):\n    raise ZeroDivisionError('mine')\n")
+    broken = "def score(model, tokenizer, rows):\n    raise ZeroDivisionError('mine')\n"
+    (tmp_path / "broken_metric.py").write_text(broken)
     monkeypatch.chdir(tmp_path)
     metric = {"name": "broken_metric:score", "direction": "minimize"}
     with pytest.raises(ZeroDivisionError, match="mine"):

@@ -8,11 +8,11 @@ uniform over the Space, so that nothing has probability 0.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from statistics import NormalDist, fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,6 +28,14 @@ FAR = 4.0
 
 LARGE_BATCH = 128
 """Beyond 128 to 256, larger batches lower the ceiling even when the learning rate is tuned (LR-matters)."""
+
+
+class Quantiles(NamedTuple):
+    """Where a draw lies within the density of each dimension, in (0, 1)."""
+
+    rate: float
+    rank: float
+    batch_size: float
 
 
 @dataclass(frozen=True)
@@ -79,7 +87,14 @@ class Prior:
         return self.draw(rng, space, traits)[0]
 
     def draw(
-        self, rng: np.random.Generator, space: Space, traits: Traits, quantile: float | None = None, offset: float = 0.0
+        self,
+        rng: np.random.Generator,
+        space: Space,
+        traits: Traits,
+        quantiles: Quantiles | None = None,
+        offset: float = 0.0,
+        rank_weights: np.ndarray | None = None,
+        batch_weights: np.ndarray | None = None,
     ) -> tuple[Config, str]:
         """Draw a configuration, and say which part of the mixture it is from: "prior" or "uniform".
 
@@ -87,23 +102,25 @@ class Prior:
             rng: source of randomness.
             space: what is searched.
             traits: of the variant.
-            quantile: position of the learning rate within the density, in (0, 1), for stratified draws; None: random.
+            quantiles: positions of learning rate, rank and batch size within the density, for stratified draws;
+                None: random.
             offset: decades by which what was learned moves the centre.
+            rank_weights, batch_weights: probabilities of the choices, where more is known than the prior's own.
         """
-        quantile = float(rng.uniform()) if quantile is None else quantile
+        quantiles = quantiles or random_quantiles(rng)
         if rng.uniform() < UNIFORM_SHARE:
-            return uniform_sample(rng, space, traits, quantile), "uniform"
-        rank = int(rng.choice(space.rank))
-        batch = int(rng.choice(space.batch_size, p=batch_weights(space)))
+            return uniform_sample(rng, space, traits, quantiles), "uniform"
+        rank = pick(space.rank, even(space.rank) if rank_weights is None else rank_weights, quantiles.rank)
+        known = prior_batch_weights(space) if batch_weights is None else batch_weights
+        batch = pick(space.batch_size, known, quantiles.batch_size)
         alpha = self._sample_alpha(rng, space, traits, rank)
         belief = self._log_rate(traits, Config(1.0, batch, rank, alpha), offset)
         rates = space.learning_rates
         if isinstance(rates, list):
             eta = float(rng.choice(rates, p=_weights(belief, rates)))
         else:
-            eta = rates.clip(
-                10 ** _Truncated.to(belief, math.log10(rates.low), math.log10(rates.high)).inv_cdf(quantile)
-            )
+            truncated = _Truncated.to(belief, math.log10(rates.low), math.log10(rates.high))
+            eta = rates.clip(10 ** truncated.inv_cdf(quantiles.rate))
         return Config(eta, batch, rank, alpha), "prior"
 
     def log_pdf(self, space: Space, traits: Traits, config: Config, offset: float = 0.0) -> float:
@@ -113,7 +130,7 @@ class Prior:
         """
         informed = 0.0
         if config.batch_size in space.batch_size and config.rank in space.rank:
-            choices = float(batch_weights(space)[space.batch_size.index(config.batch_size)]) / len(space.rank)
+            choices = float(prior_batch_weights(space)[space.batch_size.index(config.batch_size)]) / len(space.rank)
             rate = self._rate_density(space, traits, config, offset)
             informed = choices * rate * self._alpha_density(space, traits, config)
         return math.log((1 - UNIFORM_SHARE) * informed + UNIFORM_SHARE * uniform_density(space, traits, config))
@@ -182,15 +199,17 @@ def _weights(belief: NormalDist, rates: list[float]) -> np.ndarray:
     return weights / weights.sum()
 
 
-def uniform_sample(rng: np.random.Generator, space: Space, traits: Traits, quantile: float | None = None) -> Config:
+def uniform_sample(
+    rng: np.random.Generator, space: Space, traits: Traits, quantiles: Quantiles | None = None
+) -> Config:
     """A configuration uniform over the choices, log-uniform over the ranges."""
-    quantile = float(rng.uniform()) if quantile is None else quantile
-    rank = int(rng.choice(space.rank))
-    batch = int(rng.choice(space.batch_size))
+    quantiles = quantiles or random_quantiles(rng)
+    rank = pick(space.rank, even(space.rank), quantiles.rank)
+    batch = pick(space.batch_size, even(space.batch_size), quantiles.batch_size)
     alphas = space.alphas(traits, rank)
     alpha = _log_uniform(alphas, rng.uniform()) if isinstance(alphas, Range) else float(rng.choice(alphas))
     rates = space.learning_rates
-    eta = _log_uniform(rates, quantile) if isinstance(rates, Range) else float(rng.choice(rates))
+    eta = _log_uniform(rates, quantiles.rate) if isinstance(rates, Range) else float(rng.choice(rates))
     return Config(eta, batch, rank, alpha)
 
 
@@ -202,10 +221,23 @@ def uniform_density(space: Space, traits: Traits, config: Config) -> float:
     return rate * alpha / len(space.rank) / len(space.batch_size)
 
 
-def batch_weights(space: Space) -> np.ndarray:
+def prior_batch_weights(space: Space) -> np.ndarray:
     """Prior weight of each batch size: even up to 128, halved with each doubling beyond."""
     weights = np.array([min(1.0, LARGE_BATCH / batch) for batch in space.batch_size])
     return weights / weights.sum()
+
+
+def random_quantiles(rng: np.random.Generator) -> Quantiles:
+    return Quantiles(*(float(u) for u in rng.uniform(size=3)))
+
+
+def even(choices: Sequence[int]) -> np.ndarray:
+    return np.full(len(choices), 1 / len(choices))
+
+
+def pick(choices: Sequence[int], weights: np.ndarray, quantile: float) -> int:
+    """The choice at a quantile of the distribution with these weights."""
+    return choices[min(int(np.searchsorted(np.cumsum(weights), quantile, side="right")), len(choices) - 1)]
 
 
 def nearest_rate(space: Space, eta: float) -> float:

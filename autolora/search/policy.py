@@ -17,6 +17,9 @@ FINALISTS = 2
 REPLACEMENTS = 2
 """A bracket samples at most this many times its size, diverged trials being replaced while its cost allows."""
 
+HOPELESS = 20
+"""Searched trials of a variant that fail in a row before no further bracket is opened: failing at once is free."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -231,6 +234,9 @@ def _decided_rung(
 
 
 def _new_bracket(table: TrialTable, plan: Plan, variant: str) -> Bracket | None:
+    recent = [trial for trial in table.of(variant) if trial.purpose == "search"][-HOPELESS:]
+    if len(recent) == HOPELESS and not any(trial.healthy for trial in recent):
+        return None
     kept = max(0, plan.confirm - sum(trial.purpose == "confirm" for trial in table.of(variant)))
     available = plan.budget - kept - committed(table, plan, variant, exhausted=False)
     opened = len(table.brackets(variant))

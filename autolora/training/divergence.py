@@ -32,9 +32,7 @@ class DivergenceWatch:
         losses, gradient_norms: the steps before, where the run is resumed; the watch then continues as if uncut.
     """
 
-    def __init__(
-        self, batch_size: int, losses: Iterable[float] = (), gradient_norms: Iterable[float] = ()
-    ) -> None:
+    def __init__(self, batch_size: int, losses: Iterable[float] = (), gradient_norms: Iterable[float] = ()) -> None:
         self._fast_weight = min(0.5, batch_size / FAST_EXAMPLES)
         self._slow_weight = min(0.5, batch_size / SLOW_EXAMPLES)
         self._start: list[float] = []
@@ -81,7 +79,7 @@ class DivergenceWatch:
         self._best_slow = min(self._best_slow, self._slow)
 
     def _loss_rule(self, step: int) -> str | None:
-        """The short mean against the start, where it is soon seen; the long one against its best, which noise lowers."""
+        """The short mean against the start, to be seen soon; the long one against its best, which noise lowers."""
         start = sum(self._start) / len(self._start)
         for name, mean, reference in (("start", self._fast, start), ("best", self._slow, self._best_slow)):
             if mean > LOSS_RISE * reference + LOSS_MARGIN:

@@ -162,4 +162,3 @@ def load_metric(spec: MetricSpec) -> Callable[[Evaluation], float]:
         return float(value)
 
     return custom
-

@@ -18,8 +18,8 @@ CONFIG = Config(2e-3, 8, 4, 4.0)
 RUNGS = (1 / 9, 1 / 3, 1.0)
 
 
-def piece(stop: float, rung: int, variant: str = "lora", config: Config = CONFIG, trial: int = 0, seed: int = 0) -> Segment:
-    return Segment(trial, variant, config, seed, stop, rung)
+def piece(stop: float, rung: int, variant: str = "lora", config: Config = CONFIG, trial: int = 0) -> Segment:
+    return Segment(trial, variant, config, seed=0, stop=stop, rung=rung)
 
 
 def final_state(bench, trial: int = 0):

@@ -1,0 +1,247 @@
+"""What a search leaves in an Optuna storage, read with plain Optuna and back by the package."""
+
+from __future__ import annotations
+
+import dataclasses
+import sqlite3
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from autolora.search import Search
+from autolora.search.trials import Bracket, Finished, Lost, Promoted, Sampled, Scored, TrialTable
+from autolora.space import Config, Space
+from autolora.study import Study, StudyError
+
+RUNGS = (1 / 9, 1 / 3, 1.0)
+CONFIG = Config(learning_rate=1e-3, batch_size=16, rank=8, alpha=8.0)
+SPACE = Space(learning_rate=(1e-5, 1e-1), batch_size=[16, 64], rank=[8, 32], alpha="rank")
+
+
+@pytest.fixture
+def storage(tmp_path) -> str:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return f"sqlite:///{tmp_path / 'study.db'}"
+
+
+@pytest.fixture
+def study(storage) -> Study:
+    return open_study(storage)
+
+
+def open_study(storage: str, examples: int | None = 900, rungs=RUNGS, **changed) -> Study:
+    terms = {"variants": ["lora", "pissa"], "space": SPACE.model_dump(), "rungs": list(rungs), "examples": examples}
+    return Study.open(storage, "autolora", "minimize", {**terms, **changed})
+
+
+def sampled(number: int = 0, config: Config = CONFIG, bracket: Bracket | None = None) -> Sampled:
+    purpose, target = ("search", 0) if bracket else ("baseline", 2)
+    return Sampled(number, "lora", config, 0, purpose, target, "prior", bracket)
+
+
+def write(study: Study, *events) -> None:
+    for event in events:
+        study.write(event)
+
+
+def plain(study: Study) -> list[optuna.trial.FrozenTrial]:
+    return study.optuna_study.get_trials()
+
+
+def searched(storage: str, **terms) -> Search:
+    """A search in which every fourth trial diverges and the larger trial number is worse."""
+    search = Search(variants=["lora", "pissa"], space=SPACE, budget=4, storage=storage, examples=900, **terms)
+    while (job := search.ask()) is not None:
+        if job.trial % 4 == 3:
+            search.tell(job, diverged=True, at=job.start + 0.01)
+        else:
+            search.tell(job, 2 + job.trial / 100 - job.stop, seconds=60 * job.stop)
+    return search
+
+
+def test_events_come_back_as_they_were_written(study, storage):
+    events = [
+        sampled(bracket=Bracket(0, 9)),
+        Scored(0, 0, 2.5, 10.0),
+        Promoted(0, 1, "place 1 of 9"),
+        Scored(0, 1, 2.25, 30.0),
+        Finished(0, "pruned", "place 3 of 3", None, 0.0),
+    ]
+    write(study, *events)
+    tables = [TrialTable(RUNGS, "minimize", past) for past in (events, open_study(storage).events())]
+    assert tables[0].trials == tables[1].trials
+
+
+def test_lost_workers_are_counted(study):
+    write(study, sampled(), Lost(0), Lost(0))
+    assert study.events().count(Lost(0)) == 2
+
+
+def test_a_live_trial_is_running(study):
+    write(study, sampled())
+    assert plain(study)[0].state == TrialState.RUNNING
+
+
+def test_scores_are_intermediate_values_at_their_number_of_examples(study):
+    write(study, sampled(), Scored(0, 0, 2.5), Scored(0, 1, 2.25), Scored(0, 2, 2.0))
+    assert plain(study)[0].intermediate_values == {100: 2.5, 300: 2.25, 900: 2.0}
+
+
+def test_without_examples_steps_count_thousandths(storage):
+    study = open_study(storage, examples=None)
+    write(study, sampled(), Scored(0, 0, 2.5))
+    assert plain(study)[0].intermediate_values == {111: 2.5}
+
+
+def test_rungs_of_few_examples_keep_steps_of_their_own(storage):
+    study = open_study(storage, examples=3)
+    scores = [Scored(0, rung, float(rung)) for rung in range(3)]
+    write(study, sampled(), *scores)
+    assert plain(study)[0].intermediate_values == {1: 0.0, 2: 1.0, 3: 2.0}
+    assert study.events()[1:] == scores
+
+
+def test_a_complete_trial_has_its_full_length_score_as_value(study):
+    write(study, sampled(), Scored(0, 2, 2.0), Finished(0, "complete", "trained to full length"))
+    trial = plain(study)[0]
+    assert (trial.state, trial.value) == (TrialState.COMPLETE, 2.0)
+
+
+def test_a_pruned_trial_states_its_reason_and_violates_nothing(study):
+    write(study, sampled(), Scored(0, 0, 2.0), Finished(0, "pruned", "place 9 of 9"))
+    trial = plain(study)[0]
+    assert trial.state == TrialState.PRUNED
+    assert trial.user_attrs["ending"]["reason"] == "place 9 of 9"
+    assert trial.constraints == {}
+
+
+@pytest.mark.parametrize("outcome", ["diverged", "infeasible"])
+def test_a_diverged_trial_is_pruned_with_its_constraint_violated(study, outcome):
+    write(study, sampled(), Finished(0, outcome, "loss rose threefold", 0.02))
+    trial = plain(study)[0]
+    assert trial.state == TrialState.PRUNED
+    assert trial.constraints == {outcome: 1.0}
+    assert trial.user_attrs["ending"]["at"] == 0.02
+
+
+@pytest.mark.parametrize("outcome", ["complete", "pruned", "diverged"])
+def test_an_ending_cut_off_half_way_is_completed_on_opening(study, storage, outcome):
+    """A crash after the reason was written and before the state was."""
+    write(study, sampled(), Scored(0, 2, 2.0))
+    ending = {"outcome": outcome, "reason": "why", "at": None, "seconds": 0.0}
+    study._storage.set_trial_user_attr(study._ids[0], "ending", ending)
+    again = open_study(storage)
+    assert again.events(repair=True)[-1] == Finished(0, outcome, "why")
+    assert plain(again)[0].state.is_finished()
+    assert plain(again)[0].constraints == ({"diverged": 1.0} if outcome == "diverged" else {})
+
+
+def test_looking_at_a_study_repairs_nothing(study, storage):
+    write(study, sampled())
+    ending = {"outcome": "pruned", "reason": "why", "at": None, "seconds": 0.0}
+    study._storage.set_trial_user_attr(study._ids[0], "ending", ending)
+    Study.read(storage, "autolora").events()
+    assert plain(study)[0].state == TrialState.RUNNING
+
+
+def test_a_baseline_outside_the_space_is_recorded_as_it_is(study):
+    own = Config(learning_rate=0.5, batch_size=3, rank=5, alpha=7.0)
+    write(study, sampled(config=own))
+    assert study.events()[0].config == own
+
+
+def test_an_alpha_outside_its_range_is_recorded_as_it_is(storage):
+    study = open_study(storage, space=Space(alpha=(4.0, 64.0)).model_dump())
+    write(study, sampled(0), sampled(1, dataclasses.replace(CONFIG, alpha=300.0)))
+    assert [past.config.alpha for past in study.events()] == [8.0, 300.0]
+
+
+def test_another_writer_is_noticed(study, storage):
+    open_study(storage).write(sampled())
+    with pytest.raises(StudyError, match="another process writes to it"):
+        study.write(sampled())
+
+
+def test_a_study_of_somebody_else_is_not_taken_over(storage):
+    optuna.create_study(storage=storage, study_name="autolora").add_trial(optuna.trial.create_trial(value=1.0))
+    with pytest.raises(StudyError, match=r"'autolora' .* was not made by autolora: choose another name"):
+        open_study(storage)
+
+
+def test_reading_a_study_of_somebody_else_is_refused(storage):
+    optuna.create_study(storage=storage, study_name="autolora")
+    with pytest.raises(StudyError, match="was not made by autolora"):
+        Study.read(storage, "autolora")
+
+
+def test_reading_a_study_that_is_not_there_is_refused(storage):
+    with pytest.raises(StudyError, match="no study 'autolora' in sqlite"):
+        Study.read(storage, "autolora")
+
+
+def test_a_storage_that_cannot_be_opened_is_one_line(tmp_path):
+    with pytest.raises(StudyError, match="unable to open database file") as error:
+        open_study(f"sqlite:///{tmp_path}/missing/study.db")
+    assert "\n" not in str(error.value)
+
+
+def test_a_storage_that_cannot_be_written_is_one_line(study, tmp_path):
+    with sqlite3.connect(tmp_path / "study.db") as connection:
+        connection.execute("CREATE TRIGGER full BEFORE INSERT ON trials BEGIN SELECT RAISE(FAIL, 'disk full'); END")
+    with pytest.raises(StudyError, match="cannot be written: disk full") as error:
+        study.write(sampled())
+    assert "\n" not in str(error.value)
+
+
+def test_every_ending_of_a_search_has_its_optuna_state(storage):
+    search = searched(storage)
+    trials = optuna.load_study(storage=storage, study_name="autolora").get_trials()
+    states = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "diverged": TrialState.PRUNED}
+    assert [trial.state for trial in trials] == [states[trial.outcome] for trial in search.table.trials]
+    assert {trial.outcome for trial in search.table.trials} == set(states)
+
+
+def test_exactly_the_diverged_trials_violate_a_constraint(storage):
+    search = searched(storage)
+    trials = optuna.load_study(storage=storage, study_name="autolora").get_trials()
+    violated = {trial.number for trial in trials if any(value > 0 for value in trial.constraints.values())}
+    assert violated == {trial.number for trial in search.table.trials if trial.outcome == "diverged"}
+
+
+def test_plain_optuna_finds_the_best_trial(storage):
+    search = searched(storage)
+    best = optuna.load_study(storage=storage, study_name="autolora").best_trial
+    complete = [trial for trial in search.table.trials if trial.outcome == "complete"]
+    assert best.number == min(complete, key=lambda trial: trial.scores[2]).number
+    assert best.params["learning_rate"] == search.table.trials[best.number].config.learning_rate
+
+
+def test_plain_optuna_knows_the_direction(storage):
+    searched(storage, direction="maximize")
+    study = optuna.load_study(storage=storage, study_name="autolora")
+    assert study.direction == optuna.study.StudyDirection.MAXIMIZE
+    assert study.best_value == max(trial.value for trial in study.get_trials(states=[TrialState.COMPLETE]))
+
+
+def test_the_data_frame_has_a_row_a_trial_and_says_why(storage):
+    pytest.importorskip("pandas")
+    search = searched(storage)
+    frame = optuna.load_study(storage=storage, study_name="autolora").trials_dataframe()
+    assert len(frame) == len(search.table.trials)
+    assert {"params_variant", "params_learning_rate", "params_batch_size", "params_rank", "params_alpha"} <= {*frame}
+    assert list(frame["user_attrs_origin"]) == [trial.origin for trial in search.table.trials]
+    assert list(frame["user_attrs_purpose"]) == [trial.purpose for trial in search.table.trials]
+
+
+def test_seconds_are_kept(storage):
+    search = searched(storage)
+    again = TrialTable(RUNGS, "minimize", Study.read(storage, "autolora").events())
+    assert [trial.seconds for trial in again.trials] == [trial.seconds for trial in search.table.trials]
+    assert again.trials[0].seconds == 60
+
+
+def test_plain_optuna_weighs_importances(storage):
+    searched(storage)
+    study = optuna.load_study(storage=storage, study_name="autolora")
+    assert optuna.importance.get_param_importances(study, evaluator=optuna.importance.PedAnovaImportanceEvaluator())
