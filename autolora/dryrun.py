@@ -11,7 +11,9 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 
 from autolora import variants
 from autolora.assembly import open_search, resolved_space
@@ -25,6 +27,7 @@ from autolora.training.workbench import Workbench
 
 PROBE_STEPS = 4
 """Optimiser steps that are timed; the first, which also allocates, is left out."""
+PROBE_RATE = 1e-6
 ROOM = 1.1
 """Disk is stated with a tenth to spare."""
 
@@ -88,20 +91,25 @@ def _spending(spec: Spec, confirm: int) -> str:
 
 def _measure(bench: Workbench, spec: Spec, space: Space) -> tuple[float, int]:
     """Seconds of a full run and bytes of a checkpoint, for the largest rank and batch of the slowest variant."""
-    slowest, largest = 0.0, 0
     batch, rank = max(space.batch_size), max(space.rank)
-    steps = bench.steps(batch)
+    measured = []
     for number, name in enumerate(spec.variants):
         alpha = variants.get(name).traits.law_alpha(rank, space.hidden_size)
-        marks: list[float] = []
-        probe = Segment(number, name, Config(1e-6, batch, rank, alpha), 0, min(1.0, PROBE_STEPS / steps), 0)
-        outcome = segment.run(bench, probe, lambda _, marks=marks: marks.append(time.monotonic()))  # type: ignore[misc]
-        evaluation = time.monotonic() - marks[-1]
-        step = (marks[-1] - marks[0]) / (len(marks) - 1) if len(marks) > 1 else outcome.seconds
-        slowest = max(slowest, step * steps + evaluation * len(spec.rungs))
-        files = bench.trial_folder(number).rglob("*")
-        largest = max(largest, sum(path.stat().st_size for path in files if path.is_file()))
-    return slowest, largest
+        config = Config(PROBE_RATE, batch, rank, alpha)
+        stop = min(1.0, PROBE_STEPS / bench.steps(batch))
+        measured.append(_time(bench, Segment(number, name, config, 0, stop, 0), len(spec.rungs)))
+    return max(seconds for seconds, _ in measured), max(size for _, size in measured)
+
+
+def _time(bench: Workbench, probe: Segment, evaluations: int) -> tuple[float, int]:
+    """Train a probe; seconds that a full run of it would take, and bytes of its checkpoint."""
+    marks: list[float] = []
+    outcome = segment.run(bench, probe, lambda _: marks.append(time.monotonic()))
+    evaluation = time.monotonic() - marks[-1]
+    step = median(b - a for a, b in pairwise(marks)) if len(marks) > 1 else outcome.seconds
+    files = bench.trial_folder(probe.trial).rglob("*")
+    size = sum(path.stat().st_size for path in files if path.is_file())
+    return step * bench.steps(probe.config.batch_size) + evaluation * evaluations, size
 
 
 def _peak_memory(bench: Workbench) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 ORDER, INITIALISATION, STEP = 1, 2, 3
 """Purposes of randomness within a training."""
+
+ORDERS_KEPT = 4
+"""Epochs whose order is kept in memory; any other is drawn again when it is needed."""
 
 CALIBRATION_EXAMPLES = 32
 """Training examples given to variants that look at gradients or activations before they start."""
@@ -56,13 +59,11 @@ class Workbench:
         """Load the model and the data of a specification."""
         base = model.load(spec)
         data = prepare_data(spec, base.tokenizer, folder)
-        bench = cls(base, data, spec.training, spec.metric, spec.seed, folder)
-        bench.score = evaluate.load_metric(spec.metric)  # a metric that is not there is an error before training
-        return bench
+        return cls(base, data, spec.training, spec.metric, spec.seed, folder)
 
-    @cached_property
-    def score(self) -> Callable[[evaluate.Evaluation], float]:
-        return evaluate.load_metric(self.metric)
+    def __post_init__(self) -> None:
+        self.score = evaluate.load_metric(self.metric)  # a metric that is not there is an error before training
+        self._permutations: dict[tuple[int, int], np.ndarray] = {}
 
     @cached_property
     def accelerator(self) -> Any:
@@ -102,14 +103,10 @@ class Workbench:
 
     def _permutation(self, seed: int, epoch: int) -> np.ndarray:
         if (seed, epoch) not in self._permutations:
-            if len(self._permutations) >= 4:
+            if len(self._permutations) >= ORDERS_KEPT:
                 self._permutations.clear()
             self._permutations[seed, epoch] = self.rng(seed, ORDER, epoch).permutation(len(self.data.train))
         return self._permutations[seed, epoch]
-
-    @cached_property
-    def _permutations(self) -> dict[tuple[int, int], np.ndarray]:
-        return {}
 
     @cached_property
     def calibration_batches(self) -> list[dict[str, torch.Tensor]]:
