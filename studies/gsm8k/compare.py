@@ -47,9 +47,10 @@ def main() -> None:
     parser.add_argument("runs", type=Path, nargs="+")
     arguments = parser.parse_args()
     best = grid_best(arguments.grid)
-    columns = "run", "variant", "grid's best (rate)", "its runs", "baseline", "tuned (seeds)", "difference", "spent", "found"
-    print("| " + " | ".join(columns) + " |
-|" + " --- |" * len(columns))
+    columns = ["run", "variant", "grid's best (rate)", "its runs", "baseline", "tuned (seeds)", "difference", "spent"]
+    columns.append("found after")
+    print(f"| {' | '.join(columns)} |")
+    print("|" + " --- |" * len(columns))
     for folder in arguments.runs:
         result = TuneResult.load(folder)
         for variant, tuned in result.items():
