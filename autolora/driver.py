@@ -67,11 +67,10 @@ def tune(
         RunDirectoryError: another process works in ``dir``, or it holds a study of another specification.
         KeyboardInterrupt: Ctrl-C; everything done so far is kept, and the same call continues.
     """
-    given = {"model": model, "data": data, **settings}
-    overrides = {key: value for key, value in given.items() if value is not None}
+    named = {key: value for key, value in {"model": model, "data": data}.items() if value is not None}
     if isinstance(spec, Spec):
         spec = {name: getattr(spec, name) for name in Spec.model_fields}
-    checked = specs.load(spec, **overrides)
+    checked = specs.load(spec, **named, **settings)
     with run_directory(Path(dir), checked) as folder:
         return _Driver(checked, folder, executor, reporter or Silent()).run()
 

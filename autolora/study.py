@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from autolora.errors import AutoloraError
+from autolora.result import installed_versions
 from autolora.search.trials import Bracket, Event, Finished, Lost, Promoted, Sampled, Scored
 from autolora.space import Config, Range, Space
 from autolora.spec import Direction, differences
@@ -64,6 +65,7 @@ class Study:
         if known is None:
             if study.get_trials(deepcopy=False):
                 raise StudyError(f"the study {name!r} in {storage} was not made by autolora: choose another name")
+            study.set_user_attr("versions", installed_versions())
             study.set_user_attr(TERMS, dict(terms))
         else:
             recorded = {**known, "direction": study.direction.name.lower()}
@@ -80,7 +82,8 @@ class Study:
             StudyError: there is none that autolora made.
         """
         try:
-            study = optuna.load_study(storage=storage, study_name=name)
+            with _storage_errors():
+                study = optuna.load_study(storage=storage, study_name=name)
         except KeyError:
             raise StudyError(f"no study {name!r} in {storage}") from None
         if TERMS not in study.user_attrs:
@@ -211,8 +214,8 @@ def _storage_errors() -> Iterator[None]:
     except (optuna.exceptions.StorageInternalError, SQLAlchemyError) as error:
         cause = getattr(error, "orig", None) or getattr(error.__cause__, "orig", None) or error
         raise StudyError(
-            f"the study cannot be written: {cause}. What is recorded is kept; mend the storage (free some space?) "
-            "and run the same command again to continue"
+            f"the study's storage does not work: {cause}. What is recorded is kept; mend the storage (free some "
+            "space? is its URL right, as in sqlite:///study.db?) and run the same command again to continue"
         ) from error
 
 

@@ -232,3 +232,9 @@ def test_a_model_object_and_a_dataset_object_are_taken(tmp_path, base):
         dir=tmp_path,
     )
     assert math.isfinite(result["lora"].value)
+
+
+def test_no_prior_can_be_asked_for_from_python(tmp_path):
+    settings = {**SMALL_SPEC, "budget": 1}
+    autolora.tune(settings.pop("model"), settings.pop("data"), dir=tmp_path, prior=None, **settings)
+    assert yaml.safe_load((tmp_path / "spec.yaml").read_text())["prior"] is None

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import sqlite3
+from collections.abc import Iterator
 
 import optuna
 import pytest
 from optuna.trial import TrialState
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
 
 from autolora.search import Search
 from autolora.search.trials import Bracket, Finished, Lost, Promoted, Sampled, Scored, TrialTable
@@ -19,9 +22,21 @@ CONFIG = Config(learning_rate=1e-3, batch_size=16, rank=8, alpha=8.0)
 SPACE = Space(learning_rate=(1e-5, 1e-1), batch_size=[16, 64], rank=[8, 32], alpha="rank")
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _fast_sqlite() -> Iterator[None]:
+    """Without waiting for the disk."""
+
+    def no_sync(connection, record):
+        connection.execute("PRAGMA synchronous=OFF")
+
+    event.listen(Engine, "connect", no_sync)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    yield
+    event.remove(Engine, "connect", no_sync)
+
+
 @pytest.fixture
 def storage(tmp_path) -> str:
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     return f"sqlite:///{tmp_path / 'study.db'}"
 
 
@@ -41,15 +56,15 @@ def sampled(number: int = 0, config: Config = CONFIG, bracket: Bracket | None = 
 
 
 def write(study: Study, *events) -> None:
-    for event in events:
-        study.write(event)
+    for one in events:
+        study.write(one)
 
 
 def plain(study: Study) -> list[optuna.trial.FrozenTrial]:
     return study.optuna_study.get_trials()
 
 
-def searched(storage: str, **terms) -> Search:
+def play(storage: str, **terms) -> Search:
     """A search in which every fourth trial diverges and the larger trial number is worse."""
     search = Search(variants=["lora", "pissa"], space=SPACE, budget=4, storage=storage, examples=900, **terms)
     while (job := search.ask()) is not None:
@@ -58,6 +73,13 @@ def searched(storage: str, **terms) -> Search:
         else:
             search.tell(job, 2 + job.trial / 100 - job.stop, seconds=60 * job.stop)
     return search
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> tuple[Search, optuna.Study]:
+    """A search at its end, and its study as plain Optuna loads it."""
+    storage = f"sqlite:///{tmp_path_factory.mktemp('finished') / 'study.db'}"
+    return play(storage), optuna.load_study(storage=storage, study_name="autolora")
 
 
 def test_events_come_back_as_they_were_written(study, storage):
@@ -194,54 +216,50 @@ def test_a_storage_that_cannot_be_written_is_one_line(study, tmp_path):
     assert "\n" not in str(error.value)
 
 
-def test_every_ending_of_a_search_has_its_optuna_state(storage):
-    search = searched(storage)
-    trials = optuna.load_study(storage=storage, study_name="autolora").get_trials()
+def test_every_ending_of_a_search_has_its_optuna_state(finished):
+    search, study = finished
     states = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "diverged": TrialState.PRUNED}
-    assert [trial.state for trial in trials] == [states[trial.outcome] for trial in search.table.trials]
+    assert [trial.state for trial in study.trials] == [states[trial.outcome] for trial in search.table.trials]
     assert {trial.outcome for trial in search.table.trials} == set(states)
 
 
-def test_exactly_the_diverged_trials_violate_a_constraint(storage):
-    search = searched(storage)
-    trials = optuna.load_study(storage=storage, study_name="autolora").get_trials()
-    violated = {trial.number for trial in trials if any(value > 0 for value in trial.constraints.values())}
+def test_exactly_the_diverged_trials_violate_a_constraint(finished):
+    search, study = finished
+    violated = {trial.number for trial in study.trials if any(value > 0 for value in trial.constraints.values())}
     assert violated == {trial.number for trial in search.table.trials if trial.outcome == "diverged"}
 
 
-def test_plain_optuna_finds_the_best_trial(storage):
-    search = searched(storage)
-    best = optuna.load_study(storage=storage, study_name="autolora").best_trial
+def test_plain_optuna_finds_the_best_trial(finished):
+    search, study = finished
     complete = [trial for trial in search.table.trials if trial.outcome == "complete"]
-    assert best.number == min(complete, key=lambda trial: trial.scores[2]).number
-    assert best.params["learning_rate"] == search.table.trials[best.number].config.learning_rate
+    assert study.best_trial.number == min(complete, key=lambda trial: trial.scores[2]).number
+    assert study.best_params["learning_rate"] == search.table.trials[study.best_trial.number].config.learning_rate
 
 
 def test_plain_optuna_knows_the_direction(storage):
-    searched(storage, direction="maximize")
+    play(storage, direction="maximize")
     study = optuna.load_study(storage=storage, study_name="autolora")
     assert study.direction == optuna.study.StudyDirection.MAXIMIZE
     assert study.best_value == max(trial.value for trial in study.get_trials(states=[TrialState.COMPLETE]))
 
 
-def test_the_data_frame_has_a_row_a_trial_and_says_why(storage):
+def test_the_data_frame_has_a_row_a_trial_and_says_why(finished):
     pytest.importorskip("pandas")
-    search = searched(storage)
-    frame = optuna.load_study(storage=storage, study_name="autolora").trials_dataframe()
+    search, study = finished
+    frame = study.trials_dataframe()
     assert len(frame) == len(search.table.trials)
     assert {"params_variant", "params_learning_rate", "params_batch_size", "params_rank", "params_alpha"} <= {*frame}
     assert list(frame["user_attrs_origin"]) == [trial.origin for trial in search.table.trials]
     assert list(frame["user_attrs_purpose"]) == [trial.purpose for trial in search.table.trials]
 
 
-def test_seconds_are_kept(storage):
-    search = searched(storage)
-    again = TrialTable(RUNGS, "minimize", Study.read(storage, "autolora").events())
-    assert [trial.seconds for trial in again.trials] == [trial.seconds for trial in search.table.trials]
-    assert again.trials[0].seconds == 60
-
-
-def test_plain_optuna_weighs_importances(storage):
-    searched(storage)
-    study = optuna.load_study(storage=storage, study_name="autolora")
+def test_plain_optuna_weighs_importances(finished):
+    _, study = finished
     assert optuna.importance.get_param_importances(study, evaluator=optuna.importance.PedAnovaImportanceEvaluator())
+
+
+def test_a_table_is_rebuilt_from_the_study(finished):
+    search, study = finished
+    again = TrialTable(RUNGS, "minimize", Study(study).events())
+    assert again.trials == search.table.trials
+    assert again.trials[0].seconds == 60

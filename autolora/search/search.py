@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from autolora import variants as variant_registry
 from autolora.priors.prior import Prior
@@ -17,7 +17,9 @@ from autolora.search.trials import Event, Finished, Lost, Promoted, Sampled, Sco
 from autolora.search.verdict import Best
 from autolora.space import Config, Space
 from autolora.spec import Direction
-from autolora.study import Study
+
+if TYPE_CHECKING:
+    from autolora.study import Study
 
 
 class _Wait:
@@ -107,6 +109,8 @@ class Search:
         self._study: Study | None = None
         events: Sequence[Event] = ()
         if storage is not None:
+            from autolora.study import Study  # which needs the events of this package
+
             terms = {
                 "variants": list(variants),
                 "space": space.model_dump(),

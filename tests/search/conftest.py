@@ -22,6 +22,6 @@ def _fast_sqlite() -> Iterator[None]:
     event.remove(Engine, "connect", no_sync)
 
 
-@pytest.fixture()
+@pytest.fixture
 def storage(tmp_path) -> str:
     return f"sqlite:///{tmp_path / 'study.db'}"

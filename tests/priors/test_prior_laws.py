@@ -1,0 +1,81 @@
+"""The laws of the learning rate: numbers of their sources, and which way they go."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from autolora.priors import Prior, laws
+from autolora.space import Coordinates, Traits
+
+LORA = Traits()
+
+
+def rate(width=None, length=None, scale=1.0, rank=8, batch=128) -> float:
+    """The expected learning rate of plain LoRA."""
+    coordinates = Coordinates(laws.log_centre(width, length), width, laws.BATCH_EXPONENT)
+    return coordinates.learning_rate(LORA, 0.0, batch, rank, scale * rank)
+
+
+def test_the_law_at_its_reference():
+    """REFERENCE: eta* = C / (s sqrt(r)) at b = 128, with C = 256 x 2e-5."""
+    assert rate(4096, 100_000, scale=1.0, rank=4) == pytest.approx(256 * 2e-5 / 2)
+
+
+def test_an_unknown_width_and_length_leave_their_factors_out():
+    assert laws.log_centre(None, None) == pytest.approx(laws.log_centre(4096, 100_000))
+
+
+def test_at_the_empirical_alpha_the_rate_is_that_of_full_fine_tuning():
+    for rank in (1, 16, 256):
+        assert rate(scale=256 / math.sqrt(rank), rank=rank) == pytest.approx(2e-5)
+
+
+@pytest.mark.parametrize(
+    ("varied", "values"),
+    [("scale", (0.5, 1, 2, 16)), ("rank", (1, 8, 64)), ("width", (64, 1024, 8192)), ("length", (800, 10_000, 400_000))],
+)
+def test_the_rate_falls(varied, values):
+    rates = [rate(**{varied: value}) for value in values]
+    assert rates == sorted(rates, reverse=True)
+    assert len(set(rates)) == len(rates)
+
+
+def test_the_rate_rises_with_the_batch():
+    rates = [rate(batch=batch) for batch in (8, 32, 128, 512)]
+    assert rates == pytest.approx([rates[0] * 2**place for place in range(4)])
+
+
+def test_length_carries_a_rate_as_measured():
+    """REFERENCE: 3.1x down from 5k to 395k examples."""
+    assert rate(length=5_000) / rate(length=395_000) == pytest.approx(3.1, rel=0.02)
+
+
+def test_the_law_reaches_the_small_model_measured():
+    """REFERENCE: stories260K, 64 wide, s = 1, r = 8, b = 8, 800 examples: 1.1e-2."""
+    assert abs(math.log10(rate(64, 800, batch=8) / 1.1e-2)) < laws.centre_sd(64, 800)
+
+
+def test_the_uncertainty_grows_away_from_the_reference():
+    at_home = laws.centre_sd(4096, 100_000)
+    assert at_home == laws.MODEL_AND_TASK_SD
+    assert laws.centre_sd(64, 100_000) > at_home
+    assert laws.centre_sd(4096, 800) > at_home
+    assert laws.centre_sd(64, 800) > max(laws.centre_sd(64, 100_000), laws.centre_sd(4096, 800))
+
+
+def test_far_from_the_reference_the_centre_is_uncertain_as_reported():
+    """REFERENCE: 0.7 decades for the small model."""
+    assert laws.centre_sd(64, 800) == pytest.approx(0.7, abs=0.1)
+
+
+def test_the_prior_of_the_laws():
+    prior = Prior.from_laws(64, 800)
+    assert (prior.centre, prior.sd) == (laws.log_centre(64, 800), laws.centre_sd(64, 800))
+    assert prior.hidden_size == 64
+
+
+def test_a_prior_as_data_is_the_same_prior():
+    prior = Prior.from_laws(64, 800)
+    assert Prior.from_dict(prior.as_dict()) == prior

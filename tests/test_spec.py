@@ -1,0 +1,389 @@
+"""One schema for files, flags and Python; every mistake is one clear line before anything runs."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from autolora import spec as specs
+from autolora.errors import AutoloraError
+from autolora.space import Range, Space
+from autolora.spec import Spec, SpecError
+
+TRAIN = "builtin:quickstart/train.jsonl"
+BASE = {"model": "builtin:quickstart", "data": TRAIN}
+FULL = """
+model: builtin:quickstart
+data: {train: "builtin:quickstart/train.jsonl", eval: "builtin:quickstart/test.jsonl", eval_size: 24}
+variants: [lora, dora, pissa]
+space: {learning_rate: [1e-5, 3e-2], batch_size: [8, 16], rank: [4, 8], alpha: {low: 8, high: 64}}
+training: {examples: 800, max_length: 256, schedule: cosine, warmup_ratio: 0.03}
+metric: token_accuracy
+budget: 6
+baseline: {learning_rate: 2.0e-4, rank: 8, alpha: 16}
+seed: 3
+"""
+
+
+def load(**overrides) -> Spec:
+    return specs.load(BASE, **overrides)
+
+
+def message(**overrides) -> str:
+    """What is said to be wrong; one line."""
+    with pytest.raises(SpecError) as error:
+        load(**overrides)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.fixture
+def full(tmp_path):
+    path = tmp_path / "study.yaml"
+    path.write_text(FULL)
+    return path
+
+
+def test_model_and_data_are_enough():
+    spec = load()
+    assert (spec.variants, spec.budget, spec.metric.name, spec.space) == (["lora"], 8.0, "eval_loss", Space())
+
+
+def test_a_file_a_mapping_and_flags_say_the_same(full):
+    python = specs.load(
+        model="builtin:quickstart",
+        data={"train": TRAIN, "eval": "builtin:quickstart/test.jsonl", "eval_size": 24},
+        variants=["lora", "dora", "pissa"],
+        space=Space(learning_rate=(1e-5, 3e-2), batch_size=[8, 16], rank=[4, 8], alpha=(8, 64)),
+        training={"examples": 800, "max_length": 256},
+        metric={"name": "token_accuracy"},
+        budget=6,
+        baseline={"learning_rate": 2e-4, "rank": 8, "alpha": 16},
+        seed=3,
+    )
+    flags = specs.load(
+        **BASE,
+        variants="lora, dora,pissa",
+        budget=6.0,
+        metric="token_accuracy",
+        seed=3,
+        **{
+            "data.eval": "builtin:quickstart/test.jsonl",
+            "data.eval_size": 24,
+            "space.learning_rate": ["1e-5", "3e-2"],
+            "space.batch_size": [8, 16],
+            "space.rank": [4, 8],
+            "space.alpha": {"low": 8, "high": 64},
+            "training.examples": 800,
+            "training.max_length": 256,
+            "baseline.learning_rate": "2e-4",
+            "baseline.rank": 8,
+            "baseline.alpha": 16,
+        },
+    )
+    assert specs.load(full) == specs.load(str(full)) == specs.load(yaml.safe_load(FULL)) == python == flags
+
+
+def test_yaml_reads_1e_3_as_text_and_it_is_taken_as_a_number():
+    raw = yaml.safe_load("{learning_rate: [1e-5, 1e-3], alpha: 1e1}")
+    assert raw["learning_rate"] == ["1e-5", "1e-3"]
+    space = load(space=raw).space
+    assert (space.learning_rate, space.alpha) == (Range(low=1e-5, high=1e-3), 10.0)
+
+
+@pytest.mark.parametrize("rate", ["1e-3", 1e-3])
+def test_a_pinned_rate_may_be_text(rate):
+    assert load(**{"space.learning_rate": rate}).space.learning_rate == 1e-3
+
+
+def test_overrides_win_over_the_file(full):
+    spec = specs.load(full, budget=9, **{"training.examples": 100, "space.rank": 2})
+    assert (spec.budget, spec.training.examples, spec.space.rank) == (9.0, 100, [2])
+    assert spec.training.max_length == 256
+
+
+def test_overrides_leave_the_mapping_alone():
+    raw = {**BASE, "training": {"examples": 800}}
+    specs.load(raw, **{"training.examples": 100, "data.eval_size": 8})
+    assert raw == {**BASE, "training": {"examples": 800}}
+
+
+def test_an_override_reaches_into_a_bare_value():
+    spec = load(metric="my.metrics:score", **{"data.eval_size": 8, "metric.direction": "maximize"})
+    assert (spec.data.train, spec.data.eval_size) == (TRAIN, 8)
+    assert (spec.metric.name, spec.metric.resolved_direction) == ("my.metrics:score", "maximize")
+
+
+def test_an_override_reaches_into_a_space_object():
+    assert load(space=Space(rank=[4], alpha=[4, 8]), **{"space.batch_size": 8}).space == Space(
+        rank=[4], alpha=[4, 8], batch_size=[8]
+    )
+
+
+def test_an_override_inside_a_value_without_keys_is_refused():
+    assert "model.revision: cannot be set inside 'builtin:quickstart'" in message(**{"model.revision": "main"})
+
+
+@pytest.mark.parametrize(
+    ("metric", "direction"), [("eval_loss", "minimize"), ("token_accuracy", "maximize"), ("exact_match", "maximize")]
+)
+def test_built_in_metrics_know_their_direction(metric, direction):
+    assert load(metric=metric).metric.resolved_direction == direction
+
+
+@pytest.mark.parametrize(
+    ("key", "suggestion"),
+    [
+        ("budgett", "budget"),
+        ("varients", "variants"),
+        ("space.ranks", "rank"),
+        ("space.learningrate", "learning_rate"),
+        ("training.exampels", "examples"),
+        ("data.evalsize", "eval_size"),
+        ("metric.directon", "direction"),
+    ],
+)
+def test_unknown_keys_are_named_with_a_suggestion(key, suggestion):
+    assert message(**{key: 1}) == f"{key}: unknown key; did you mean {suggestion!r}?"
+
+
+def test_an_unknown_key_of_the_baseline_has_a_suggestion():
+    given = {"learning_rate": 1e-4, "rank": 8, "alpha": 16, "batchsize": 8}
+    assert message(baseline=given) == "baseline.batchsize: unknown key; did you mean 'batch_size'?"
+
+
+def test_an_unknown_key_like_none_lists_what_there_is():
+    assert message(colour=1).startswith("colour: unknown key; known here: model, data, variants")
+    assert "known here: learning_rate, batch_size, rank" in message(**{"space.colour": 1})
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("budget", 0, "at least 1"),
+        ("budget", "many", "number"),
+        ("budget", float("nan"), "finite"),
+        ("seed", -1, "at least 0"),
+        ("seed", 1.5, "whole number"),
+        ("rungs", [0.1, 0.5], "end in 1.0"),
+        ("rungs", [0.5, 0.2, 1.0], "ascend"),
+        ("rungs", [0, 1.0], "above 0"),
+        ("rungs", [], "end in 1.0"),
+        ("rungs", 0.3, "list"),
+        ("confirm", -1, '"auto" or a whole number'),
+        ("confirm", "some", '"auto" or a whole number'),
+        ("variants", [], "at least 1"),
+        ("prior", "flat", "'laws'"),
+        ("space.learning_rate", "high", '"auto", a number, (low, high)'),
+        ("space.learning_rate", -1e-3, "above 0"),
+        ("space.learning_rate", float("nan"), "above 0"),
+        ("space.alpha", "sqrt", '"law", "rank", a number'),
+        ("space.alpha", {"low": 8}, "{low: 8, high: 64}"),
+        ("space.hidden_size", 0, "at least 1"),
+        ("training.examples", 0, "at least 1"),
+        ("training.warmup_ratio", 1.5, "below 1"),
+        ("training.schedule", "cosin", "'cosine', 'linear'"),
+        ("training.dtype", "fp8", "'bfloat16'"),
+        ("data.eval_size", 0, "at least 1"),
+        ("data.format", "csv", "'messages'"),
+        ("metric.direction", "up", "'minimize' or 'maximize'"),
+        ("space", "wide", "it holds keys: learning_rate"),
+        ("baseline", 3, "it holds keys: learning_rate"),
+    ],
+)
+def test_impossible_values_are_named_with_what_is_possible(key, value, says):
+    line = message(**{key: value})
+    assert line.startswith(f"{key}: ")
+    assert says in line
+
+
+def test_an_impossible_item_of_a_list_is_named_by_its_place():
+    assert message(**{"space.rank": [8, 0]}) == "space.rank[1]: 0 is not allowed; it should be at least 1"
+
+
+@pytest.mark.parametrize("key", ["space.learning_rate", "space.alpha"])
+def test_an_inverted_range_is_named(key):
+    assert message(**{key: (1e-1, 1e-3)}) == f"{key}: the range (0.1, 0.001) is empty: low must be below high"
+
+
+def test_a_long_value_is_cut_short():
+    assert len(message(**{"space.learning_rate": "x" * 5000})) < 300
+
+
+def test_a_misspelt_variant_has_a_suggestion():
+    assert "unknown variant 'pisa': did you mean 'pissa'?" in message(variants="lora,pisa")
+
+
+def test_a_variant_named_twice_is_refused():
+    assert "twice" in message(variants=["lora", "lora"])
+
+
+def test_an_unknown_metric_lists_the_built_in_ones():
+    assert "'bleu' is unknown; use one of eval_loss, token_accuracy, exact_match" in message(metric="bleu")
+
+
+def test_a_metric_of_one_s_own_needs_a_direction():
+    assert "'my.metrics:score' needs a direction" in message(metric="my.metrics:score")
+
+
+def test_a_built_in_metric_in_the_wrong_direction_contradicts_itself():
+    line = message(metric={"name": "eval_loss", "direction": "maximize"})
+    assert line == "metric: 'eval_loss' can only be minimized, not maximized"
+
+
+def test_more_confirmation_than_the_budget_holds_contradicts_it():
+    assert "at most 3" in message(budget=4, confirm=4)
+    assert load(budget=4, confirm=3).confirm == 3
+
+
+def test_a_prompt_column_without_a_completion_is_refused():
+    assert "name both columns" in message(**{"data.prompt": "question"})
+
+
+def test_a_prompt_column_and_a_template_contradict_each_other():
+    data = {"train": TRAIN, "prompt": "q", "completion": "a", "template": "{q}"}
+    assert "give one" in message(data=data)
+
+
+@pytest.mark.parametrize("missing", ["model", "data"])
+def test_what_has_no_default_is_named(missing):
+    with pytest.raises(SpecError, match=rf"^{missing}: missing; it has no default$"):
+        specs.load({key: value for key, value in BASE.items() if key != missing})
+
+
+@pytest.mark.parametrize("empty", [None, ""])
+def test_a_key_written_without_a_value_is_missing(empty):
+    assert message(model=empty) == "model: missing; it has no default"
+    assert message(data=empty) == "data.train: missing; it has no default"
+
+
+def test_several_mistakes_are_a_line_each():
+    with pytest.raises(SpecError) as error:
+        load(budget=0, seed=-1, **{"space.rank": [0]})
+    assert [line.split(":")[0] for line in str(error.value).splitlines()] == ["space.rank[0]", "budget", "seed"]
+
+
+def test_mistakes_are_plain_errors_of_the_package():
+    with pytest.raises(AutoloraError):
+        load(budget=0)
+    with pytest.raises(ValueError, match="budget"):
+        load(budget=0)
+
+
+def test_a_missing_data_file_is_named_with_its_neighbour(tmp_path):
+    (tmp_path / "train.jsonl").write_text("{}\n")
+    line = message(data=str(tmp_path / "trian.jsonl"))
+    assert line == f"data.train: no such file: {tmp_path}/trian.jsonl (did you mean {tmp_path}/train.jsonl?)"
+
+
+def test_a_missing_evaluation_file_is_named():
+    assert message(**{"data.eval": "nowhere/eval.csv"}) == "data.eval: no such file: nowhere/eval.csv"
+
+
+def test_a_missing_model_directory_is_named_with_its_neighbour(tmp_path):
+    (tmp_path / "llama").mkdir()
+    line = message(model=f"{tmp_path}/lama")
+    assert line == f"model: no such model directory: {tmp_path}/lama (did you mean {tmp_path}/llama?)"
+
+
+def test_names_of_a_hub_are_taken_as_they_are():
+    spec = specs.load(model="someone/some-model", data="someone/some-data")
+    assert (spec.model, spec.data.train) == ("someone/some-model", "someone/some-data")
+
+
+def test_a_missing_spec_file_is_named_with_its_neighbour(full):
+    with pytest.raises(SpecError, match=r"^no such spec file: .*/studdy\.yaml \(did you mean .*/study\.yaml\?\)$"):
+        specs.load(full.parent / "studdy.yaml")
+
+
+def test_a_file_that_is_not_yaml_is_said_so(tmp_path):
+    (tmp_path / "a.yaml").write_text("model: [unclosed")
+    with pytest.raises(SpecError, match=r"a\.yaml is not valid YAML"):
+        specs.load(tmp_path / "a.yaml")
+
+
+@pytest.mark.parametrize("text", ["", "- model", "just text"])
+def test_a_file_without_keys_is_said_so(tmp_path, text):
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(SpecError, match=r"a\.yaml must hold keys such as 'model:' and 'data:'"):
+        specs.load(tmp_path / "a.yaml")
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {},
+        {"space": Space(learning_rate=(1e-4, 1e-2), alpha=(8, 64), hidden_size=64)},
+        {"space": {"learning_rate": [1e-4, 1e-3, 1e-2], "alpha": [8, 16]}},
+        {"space.alpha": "rank", "prior": None, "rungs": [0.25, 1.0], "confirm": 2},
+        {"baseline": {"learning_rate": 1e-4, "rank": 8, "alpha": 16}},
+        {"metric": {"name": "m:f", "direction": "maximize"}},
+    ],
+)
+def test_what_is_saved_is_read_back(tmp_path, changed):
+    spec = load(**changed)
+    specs.save(spec, tmp_path / "spec.yaml")
+    assert specs.load(tmp_path / "spec.yaml") == spec
+    assert specs.read_recorded(tmp_path / "spec.yaml") == specs.dump(spec)
+
+
+def test_every_key_is_dumped():
+    assert set(specs.dump(load())) == set(Spec.model_fields)
+
+
+class Fingerprinted:
+    """Stands for a datasets.Dataset."""
+
+    def __init__(self, fingerprint: str) -> None:
+        self._fingerprint = fingerprint
+
+
+def test_a_data_set_object_is_dumped_by_its_fingerprint():
+    old, new = (specs.dump(load(data=Fingerprinted(name))) for name in ("a1", "b2"))
+    assert old["data"]["train"] == "<dataset a1>"
+    assert specs.differences(old, new) == ["data.train: <dataset a1> -> <dataset b2>"]
+
+
+def test_an_object_that_cannot_be_recorded_is_said_so():
+    with pytest.raises(SpecError, match=r"cannot record object in spec\.yaml"):
+        specs.dump(load(data=object()))
+
+
+def differences(**changed) -> list[str]:
+    return specs.differences(specs.dump(load()), specs.dump(load(**changed)))
+
+
+def test_equal_specifications_do_not_differ():
+    assert differences() == []
+
+
+@pytest.mark.parametrize("key", specs.MUTABLE)
+def test_what_may_change_between_starts_is_no_difference(key):
+    value = "cpu" if key == "training.device" else 2
+    assert differences(**{key: value}) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "line"),
+    [
+        ("seed", 1, "seed: 0 -> 1"),
+        ("training.examples", 800, "training.examples: None -> 800"),
+        ("variants", "lora,dora", "variants: ['lora'] -> ['lora', 'dora']"),
+        ("space.rank", 4, "space.rank: [8, 32] -> [4]"),
+        ("prior", None, "prior: laws -> None"),
+    ],
+)
+def test_differences_are_named_with_both_values(key, value, line):
+    assert differences(**{key: value}) == [line]
+
+
+def test_a_new_baseline_is_a_difference():
+    assert (
+        differences(baseline={"learning_rate": 1e-4, "rank": 8, "alpha": 16})[0] == "baseline.alpha: (not set) -> 16.0"
+    )
+
+
+def test_a_specification_cannot_be_changed_in_place():
+    spec = load()
+    with pytest.raises(ValueError, match="frozen"):
+        spec.budget = 9
