@@ -208,10 +208,10 @@ def test_a_storage_that_cannot_be_opened_is_one_line(tmp_path):
     assert "\n" not in str(error.value)
 
 
-def test_a_storage_that_cannot_be_written_is_one_line(study, tmp_path):
+def test_a_storage_that_fails_is_one_line(study, tmp_path):
     with sqlite3.connect(tmp_path / "study.db") as connection:
         connection.execute("CREATE TRIGGER full BEFORE INSERT ON trials BEGIN SELECT RAISE(FAIL, 'disk full'); END")
-    with pytest.raises(StudyError, match="cannot be written: disk full") as error:
+    with pytest.raises(StudyError, match="does not work: disk full") as error:
         study.write(sampled())
     assert "\n" not in str(error.value)
 
