@@ -10,7 +10,7 @@ quickstart: $(VENV)/.installed
 	$(BIN)/autolora tune examples/quickstart.yaml --dir $(DIR)
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
