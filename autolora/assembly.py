@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from autolora import spec as specs
@@ -37,8 +38,13 @@ def baseline_of(spec: Spec) -> dict[str, Config]:
     return {name: Config(given.learning_rate, batch, given.rank, given.alpha) for name in spec.variants}
 
 
-def open_search(spec: Spec, space: Space, examples: int, storage: str | None) -> Search:
-    """The search of a specification over the study in ``storage`` (None: in memory)."""
+def open_search(
+    spec: Spec, space: Space, examples: int, storage: str | None, context: Mapping[str, str] | None = None
+) -> Search:
+    """The search of a specification over the study in ``storage`` (None: in memory).
+
+    ``context`` names what scores depend on besides the configuration: model, data, metric.
+    """
     return Search(
         variants=spec.variants,
         space=space,
@@ -52,6 +58,7 @@ def open_search(spec: Spec, space: Space, examples: int, storage: str | None) ->
         baseline=baseline_of(spec),
         name=STUDY_NAME,
         examples=examples,
+        context=context,
     )
 
 

@@ -103,10 +103,16 @@ def best(folder: Path, variant: str | None, as_json: bool) -> None:
     with _plain_errors():
         from dataclasses import replace
 
+        from autolora.assembly import read_study
         from autolora.report.tables import result_table
         from autolora.result import TuneResult
 
         result = TuneResult.load(folder)
+        table, _ = read_study(folder)
+        if sum(map(table.spent, result.spent)) > sum(result.spent.values()) + 1e-6:
+            click.echo(
+                "note: the study has gone on since this result; `autolora status` shows where it stands", err=True
+            )
         if variant is not None:
             result = replace(result, variants={variant: result[variant]})
         if as_json:
@@ -196,7 +202,10 @@ def _assignments(settings: tuple[str, ...]) -> dict[str, Any]:
         key, equals, value = setting.partition("=")
         if not equals:
             raise SpecError(f"--set {setting}: write KEY=VALUE, as in --set training.examples=800")
-        parsed[key] = yaml.safe_load(value)
+        try:
+            parsed[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise SpecError(f"--set {setting}: the value is not valid YAML: {error}") from None
     return parsed
 
 

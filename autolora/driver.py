@@ -18,7 +18,7 @@ import yaml
 
 from autolora import spec as specs
 from autolora import variants
-from autolora.assembly import SPEC_FILE, baseline_of, open_search, resolved_space, storage_url
+from autolora.assembly import SPEC_FILE, STUDY_FILE, baseline_of, open_search, resolved_space, storage_url
 from autolora.errors import AutoloraError
 from autolora.execution import Executor, LostWorker
 from autolora.execution.inline import InlineExecutor
@@ -106,8 +106,10 @@ def _locked(folder: Path) -> Iterator[None]:
 def _adopt(folder: Path, spec: Spec) -> None:
     """Record the specification, or check it against the recorded one; only what MUTABLE names may differ."""
     path = folder / SPEC_FILE
-    if path.is_file():
-        changes = specs.differences(specs.read_recorded(path), specs.dump(spec))
+    recorded = specs.read_recorded(path) if path.is_file() else None
+    # Until there is a study, a specification that turned out wrong may be corrected.
+    if recorded is not None and (recorded.get("storage") or (folder / STUDY_FILE).is_file()):
+        changes = specs.differences(recorded, specs.dump(spec))
         if changes:
             raise RunDirectoryError(
                 f"{folder} holds a study of another specification (recorded -> asked for):\n  "
@@ -135,7 +137,8 @@ class _Driver:
         space = resolved_space(self.spec)
         self._check_ranks(space)
         self.reporter.prepared(self.spec, self.bench)
-        search = open_search(self.spec, space, self.bench.examples, storage_url(self.spec.storage, self.folder))
+        storage = storage_url(self.spec.storage, self.folder)
+        search = open_search(self.spec, space, self.bench.examples, storage, self.bench.fingerprints())
         self.reporter.resumed(search)
         executor = InlineExecutor(self.bench) if self.executor_choice == "inline" else self.executor_choice
         with _interruptible() as asked_to_stop:

@@ -17,6 +17,7 @@ from statistics import median
 
 from autolora import variants
 from autolora.assembly import open_search, resolved_space
+from autolora.errors import AutoloraError
 from autolora.search import brackets
 from autolora.search.trials import Sampled
 from autolora.space import Config, Space
@@ -30,6 +31,10 @@ PROBE_STEPS = 4
 PROBE_RATE = 1e-6
 ROOM = 1.1
 """Disk is stated with a tenth to spare."""
+
+
+class PlanError(AutoloraError):
+    """The largest configuration cannot be trained here."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +110,10 @@ def _time(bench: Workbench, probe: Segment, evaluations: int) -> tuple[float, in
     """Train a probe; seconds that a full run of it would take, and bytes of its checkpoint."""
     marks: list[float] = []
     outcome = segment.run(bench, probe, lambda _: marks.append(time.monotonic()))
+    if outcome.kind == "infeasible":
+        raise PlanError(
+            f"{probe.variant} at batch {probe.config.batch_size}, rank {probe.config.rank}: {outcome.reason}"
+        )
     evaluation = time.monotonic() - marks[-1]
     step = median(b - a for a, b in pairwise(marks)) if len(marks) > 1 else outcome.seconds
     files = bench.trial_folder(probe.trial).rglob("*")

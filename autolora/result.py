@@ -19,6 +19,12 @@ class ResultError(AutoloraError, FileNotFoundError):
     """There is no result to read yet."""
 
 
+class NoVariantError(AutoloraError, KeyError):
+    """The study holds no finished run of that variant."""
+
+    __str__ = Exception.__str__
+
+
 @dataclass(frozen=True)
 class TunedVariant:
     """The outcome for one variant.
@@ -85,7 +91,7 @@ class TuneResult(Mapping[str, TunedVariant]):
     def __getitem__(self, variant: str) -> TunedVariant:
         if variant not in self.variants:
             known = ", ".join(self.variants) or "none"
-            raise KeyError(f"no finished run of variant {variant!r} in {self.folder}; finished: {known}")
+            raise NoVariantError(f"no finished run of variant {variant!r} in {self.folder}; finished: {known}")
         return self.variants[variant]
 
     def __iter__(self) -> Iterator[str]:
@@ -115,7 +121,7 @@ class TuneResult(Mapping[str, TunedVariant]):
         """Read ``best.json`` of a run directory.
 
         Raises:
-            ResultError: the study has not come to its end.
+            ResultError: the study has never come to its end.
         """
         folder = Path(folder)
         path = folder / BEST_FILE
@@ -123,7 +129,14 @@ class TuneResult(Mapping[str, TunedVariant]):
             raise ResultError(f"{path} is not there: the study has not ended; `autolora status {folder}` shows it")
         raw = json.loads(path.read_text())
         variants = {
-            name: TunedVariant(**{**tuned, "config": Config(**tuned["config"]), "seeds": tuple(tuned["seeds"])})
+            name: TunedVariant(
+                **{
+                    **tuned,
+                    "config": Config(**tuned["config"]),
+                    "seeds": tuple(tuned["seeds"]),
+                    "adapter_dir": str(folder / BEST_FOLDER / name),  # the run directory may have been moved
+                }
+            )
             for name, tuned in raw["variants"].items()
         }
         return cls(variants, raw["spent"], raw["versions"], raw["metric"], raw["direction"], folder, raw["seconds"])

@@ -91,7 +91,7 @@ class Space(BaseModel):
             or ``"auto"``: 1e-6 to 1e-1.
         batch_size: choices of the global batch size (examples per optimiser step).
         rank: choices of the rank r.
-        alpha: ``"law"`` (the square-root law of LoRA-alpha), ``"rank"`` (alpha = r, so s = 1), a number, a list of
+        alpha: ``"law"`` (the square-root law of LoRA-alpha), ``"rank"`` (alpha = r), a number, a list of
             choices, or ``(low, high)``. Variants whose factors already carry the scale ignore ``"law"``, lists and
             ranges: there alpha is redundant with the learning rate and stays at r.
         hidden_size: width of the model. With it ``alpha="law"`` is analytic, sqrt(3 n r); without, 256 sqrt(r).

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 import autolora
+import autolora.study
 from autolora import driver
 from autolora import spec as specs
 from autolora.assembly import read_study
@@ -238,3 +239,20 @@ def test_no_prior_can_be_asked_for_from_python(tmp_path):
     settings = {**SMALL_SPEC, "budget": 1}
     autolora.tune(settings.pop("model"), settings.pop("data"), dir=tmp_path, prior=None, **settings)
     assert yaml.safe_load((tmp_path / "spec.yaml").read_text())["prior"] is None
+
+
+def test_a_specification_that_failed_before_any_study_may_be_corrected(tmp_path):
+    with pytest.raises(autolora.variants.VariantError):
+        tune(tmp_path, budget=1, space={"rank": [512]})
+    assert tune(tmp_path, budget=1, space={"rank": [2], "batch_size": [8]}).spent["lora"] == 1
+
+
+def test_data_that_changed_under_a_study_is_refused(tmp_path):
+    rows = [{"prompt": f"number {i}", "completion": f"it is {i + 1}"} for i in range(60)]
+    file = tmp_path / "rows.jsonl"
+    settings = {"data": {"train": str(file), "eval_size": 8}, "training": {"examples": 16, "max_length": 64}}
+    file.write_text("\n".join(map(json.dumps, rows)))
+    tune(tmp_path / "run", budget=1, **settings)
+    file.write_text("\n".join(json.dumps({**row, "completion": "zz"}) for row in rows))
+    with pytest.raises(autolora.study.StudyError, match=r"context.data"):
+        tune(tmp_path / "run", budget=2, **settings)

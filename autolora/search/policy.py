@@ -237,7 +237,9 @@ def _new_bracket(table: TrialTable, plan: Plan, variant: str) -> Bracket | None:
     recent = [trial for trial in table.of(variant) if trial.purpose == "search"][-HOPELESS:]
     if len(recent) == HOPELESS and not any(trial.healthy for trial in recent):
         return None
-    kept = max(0, plan.confirm - sum(trial.purpose == "confirm" for trial in table.of(variant)))
+    confirmed = sum(trial.purpose == "confirm" for trial in table.of(variant))
+    # Under a budget that has grown, the winner of another bracket needs a seed to be judged beside the confirmed.
+    kept = max(plan.confirm - confirmed, 1 if plan.confirm and confirmed else 0)
     available = plan.budget - kept - committed(table, plan, variant, exhausted=False)
     opened = len(table.brackets(variant))
     size = brackets.fitting(available, plan.rungs, first=not opened)
@@ -247,12 +249,13 @@ def _new_bracket(table: TrialTable, plan: Plan, variant: str) -> Bracket | None:
 def _confirmation(table: TrialTable, plan: Plan, variant: str, exhausted: bool) -> Sample | None:
     """Another seed for the finalist that has fewest; one seed beyond the plan where brackets left a full run over."""
     trials = table.of(variant)
-    used = sum(trial.purpose == "confirm" for trial in trials)
+    leading = finalists(table, variant, FINALISTS)
+    used = sum(trial.purpose == "confirm" and trial.config in leading for trial in trials)
     if plan.confirm == 0 or used > plan.confirm:
         return None
     if committed(table, plan, variant, exhausted) + 1.0 > plan.budget + TOLERANCE:
         return None
-    contenders = finalists(table, variant, FINALISTS if plan.confirm > 1 or used else 1)
+    contenders = leading if plan.confirm > 1 or used else leading[:1]
     if not contenders:
         return None
     runs = {config: [trial for trial in trials if trial.config == config] for config in contenders}

@@ -143,6 +143,8 @@ class Sampler:
                 if any(trial.pending and trial.target == 0 for trial in trials):
                     continue
                 ordered = table.ranked((trial for trial in trials if 0 in trial.scores), 0)
+                if len(ordered) < self.factor:  # too few for a best third
+                    continue
                 for place, trial in enumerate(ordered):
                     choice = getattr(trial.config, name)
                     seen[choice] += 1

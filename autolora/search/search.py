@@ -68,6 +68,8 @@ class Search:
         name: of the Optuna study.
         examples: training examples of a full run, the unit of the steps at which the study shows scores, and known
             to the laws; None: steps count thousandths of a full run.
+        context: what the scores depend on besides the configuration, such as fingerprints of model and data; a
+            storage whose search was started with another context is refused.
 
     Raises:
         ValueError: an unknown variant, terms out of range, or a storage that holds a search on other terms.
@@ -87,6 +89,7 @@ class Search:
         baseline: Mapping[str, Config] | None = None,
         name: str = "autolora",
         examples: int | None = None,
+        context: Mapping[str, str] | None = None,
     ) -> None:
         space = space or Space()
         rungs = tuple(float(rung) for rung in rungs)
@@ -119,6 +122,7 @@ class Search:
                 "seed": seed,
                 "prior": prior.as_dict() if prior else None,
                 "baseline": {variant: config.as_dict() for variant, config in self._baseline.items()},
+                "context": dict(context or {}),
             }
             self._study = Study.open(storage, name, direction, terms)
             events = self._study.events(repair=True)

@@ -33,7 +33,6 @@ class Manifest:
         examples: training examples seen; the data position follows from it and the seed.
         scores: score at each rung reached, by rung index.
         losses, gradient_norms: one value an optimiser step.
-        micro_batch: examples in one forward pass, after halvings.
         seconds: wall time of training and evaluation so far.
     """
 
@@ -46,7 +45,6 @@ class Manifest:
     scores: dict[int, float] = field(default_factory=dict)
     losses: list[float] = field(default_factory=list)
     gradient_norms: list[float] = field(default_factory=list)
-    micro_batch: int | None = None
     seconds: float = 0.0
 
 

@@ -6,7 +6,6 @@ A built-in metric is a function of an :class:`Evaluation`, registered in METRICS
 from __future__ import annotations
 
 import importlib
-import math
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -25,7 +24,7 @@ EVAL_BATCH = 32
 
 
 class MetricError(AutoloraError, ValueError):
-    """A metric is missing, or returned something that is not a finite number. It is never replaced by another."""
+    """A metric is missing, or returned something that is not a number. It is never replaced by another."""
 
 
 @dataclass(frozen=True)
@@ -157,8 +156,9 @@ def load_metric(spec: MetricSpec) -> Callable[[Evaluation], float]:
 
     def custom(evaluation: Evaluation) -> float:
         value = function(evaluation.model, evaluation.base.tokenizer, evaluation.split.rows)
-        if not isinstance(value, (int, float)) or not math.isfinite(value):
-            raise MetricError(f"metric {spec.name!r} returned {value!r}; it must return a finite number")
-        return float(value)
+        value = value.item() if hasattr(value, "item") else value
+        if not isinstance(value, (int, float)):
+            raise MetricError(f"metric {spec.name!r} returned {value!r}; it must return a number")
+        return float(value)  # one that is not finite is the trial's own failure, and ends it as diverged
 
     return custom

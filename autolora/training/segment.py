@@ -68,10 +68,6 @@ class Interrupted(Exception):
     """Raised by ``on_step`` to stop: the trial is checkpointed where it is and can go on later."""
 
 
-class _OutOfMemoryError(Exception):
-    """One example alone does not fit."""
-
-
 def run(bench: Workbench, segment: Segment, on_step: Callable[[Progress], None] | None = None) -> Outcome:
     """Run a segment to its end.
 
@@ -94,10 +90,30 @@ def run(bench: Workbench, segment: Segment, on_step: Callable[[Progress], None] 
     _check_owner(bench, segment, manifest)
     if segment.rung in manifest.scores:  # committed before a crash, never reported
         return Outcome(segment.trial, "scored", manifest.scores[segment.rung], segment.stop, "", manifest.seconds)
-    steps = bench.steps(segment.config.batch_size)
-    devices = [bench.base.device] if bench.base.device.type == "cuda" else []
+    try:
+        return _advance(bench, segment, manifest, state, began, on_step)
+    except (RuntimeError, MemoryError) as error:
+        if not _out_of_memory(error):
+            raise
+        at = manifest.step / bench.steps(segment.config.batch_size)
+        reason = f"out of memory, with as little as one example at a time: {str(error).splitlines()[0]}"
+        seconds = manifest.seconds + time.monotonic() - began
+        return Outcome(segment.trial, "infeasible", None, at, reason, seconds)
+
+
+def _advance(
+    bench: Workbench,
+    segment: Segment,
+    manifest: Manifest,
+    state: dict[str, Any] | None,
+    began: float,
+    on_step: Callable[[Progress], None] | None,
+) -> Outcome:
+    """Attach, train to the rung, evaluate, commit."""
     import torch
 
+    steps = bench.steps(segment.config.batch_size)
+    devices = [bench.base.device] if bench.base.device.type == "cuda" else []
     with (
         torch.random.fork_rng(devices),
         bench.attached(segment.variant, segment.config, segment.seed) as adapted,
@@ -110,9 +126,6 @@ def run(bench: Workbench, segment: Segment, on_step: Callable[[Progress], None] 
         except Interrupted:
             run.commit()
             raise
-        except _OutOfMemoryError:
-            reason = f"out of memory with one example of up to {bench.training.max_length} tokens at a time"
-            return Outcome(segment.trial, "infeasible", None, manifest.step / steps, reason, run.seconds())
         value = math.nan if reason else bench.evaluate(adapted, bench.data.eval)
         if reason is None and not math.isfinite(value):
             reason = f"the evaluation metric became {value}"
@@ -121,6 +134,14 @@ def run(bench: Workbench, segment: Segment, on_step: Callable[[Progress], None] 
         manifest.scores[segment.rung] = value
         run.commit()
         return Outcome(segment.trial, "scored", value, segment.stop, "", manifest.seconds)
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Memory ran out, in training or, down to a batch of one, in evaluation."""
+    from accelerate.utils.memory import should_reduce_batch_size
+
+    exhausted = "No executable batch size found" in str(error)
+    return isinstance(error, MemoryError) or exhausted or should_reduce_batch_size(error)
 
 
 def _fresh(segment: Segment) -> Manifest:
@@ -208,7 +229,6 @@ class _Run:
     def _step(self) -> tuple[float, float]:
         """Gradients of one global batch, clipped; returns its token-averaged loss and the norm before clipping."""
         import torch
-        from accelerate.utils.memory import should_reduce_batch_size
 
         config, bench = self.segment.config, self.bench
         rows = bench.batch_rows(self.segment.seed, self.manifest.step, config.batch_size)
@@ -219,11 +239,9 @@ class _Run:
                 loss = self._accumulate([rows[i : i + micro] for i in range(0, len(rows), micro)])
                 break
             except (RuntimeError, MemoryError) as error:
-                if not (isinstance(error, MemoryError) or should_reduce_batch_size(error)):
-                    raise
                 self.optimizer.zero_grad(set_to_none=True)
-                if micro == 1:
-                    raise _OutOfMemoryError from error
+                if micro == 1 or not _out_of_memory(error):
+                    raise
                 bench.micro_batch_limit = micro // 2
             if bench.base.device.type == "cuda":
                 torch.cuda.empty_cache()
@@ -242,7 +260,7 @@ class _Run:
         total = 0.0
         for batch in batches:
             on_device = {name: tensor.to(bench.base.device) for name, tensor in batch.items()}
-            with bench.accelerator.autocast():
+            with bench.autocast():
                 losses, _, _ = token_losses(self.adapted, on_device)
             loss = losses.sum() / targets
             bench.accelerator.backward(loss)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -69,8 +70,24 @@ class Workbench:
     def accelerator(self) -> Any:
         from accelerate import Accelerator
 
-        precision = "bf16" if str(self.base.dtype) == "torch.bfloat16" else "no"
-        return Accelerator(mixed_precision=precision, cpu=self.base.device.type == "cpu")
+        # Its own mixed precision is fixed once a process; ours goes with the base, see autocast.
+        return Accelerator(cpu=self.base.device.type == "cpu")
+
+    def autocast(self) -> Any:
+        """Context of a forward pass: bfloat16 where the base is, so that adapters in float32 cost no more."""
+        import torch
+
+        return torch.autocast(self.base.device.type, torch.bfloat16, enabled=self.base.dtype == torch.bfloat16)
+
+    def fingerprints(self) -> dict[str, str]:
+        """Model, data and metric, as far as scores depend on them; the same on every device and in every dtype."""
+        import torch
+
+        digest = hashlib.sha256()
+        for name, parameter in sorted(self.base.model.named_parameters()):
+            sample = parameter.detach().flatten()[:16].to(torch.bfloat16).float().cpu()
+            digest.update(f"{name} {tuple(parameter.shape)}".encode() + sample.numpy().tobytes())
+        return {"model": digest.hexdigest()[:16], "data": self.data.fingerprint, "metric": self.metric.name}
 
     @property
     def examples(self) -> int:
@@ -163,7 +180,7 @@ class Workbench:
 
         @find_executable_batch_size(starting_batch_size=evaluate.EVAL_BATCH)
         def run(batch_size: int) -> float:
-            view = evaluate.Evaluation(adapted, self.base, split, self.metric, self.accelerator.autocast, batch_size)
+            view = evaluate.Evaluation(adapted, self.base, split, self.metric, self.autocast, batch_size)
             return self.score(view)
 
         try:

@@ -272,3 +272,14 @@ def test_a_finite_space_resumes_to_the_same_end(storage):
     play(Search(variants=["lora"], space=FINITE, budget=8, storage=storage))
     again = Search(variants=["lora"], space=FINITE, budget=8, storage=storage)
     assert again.ask() is None
+
+
+def test_a_bracket_that_a_larger_budget_opens_gets_a_seed_for_its_winner(tmp_path):
+    storage = f"sqlite:///{tmp_path / 'study.db'}"
+    play(Search(["lora"], SPACE, budget=8, storage=storage))
+    search = Search(["lora"], SPACE, budget=10, storage=storage)
+    before = len(search.table.trials)
+    play(search)
+    purposes = [trial.purpose for trial in search.table.trials[before:]]
+    assert "search" in purposes
+    assert purposes[-1] == "confirm"

@@ -10,7 +10,9 @@ import torch
 
 from autolora.space import Config
 from autolora.spec import MetricSpec
+from autolora.training import segment
 from autolora.training.evaluate import MetricError, load_metric
+from autolora.training.segment import Segment
 
 
 def score(bench, split=None) -> float:
@@ -82,11 +84,18 @@ def test_the_users_metric_sees_the_rows(make_bench):
 
 
 @pytest.mark.usefixtures("own_metrics")
-@pytest.mark.parametrize("name", ["nan", "nothing"])
-def test_the_users_metric_must_return_a_finite_number(make_bench, name):
-    bench = make_bench(metric={"name": f"own_metrics:{name}", "direction": "maximize"})
-    with pytest.raises(MetricError, match="must return a finite number"):
+def test_the_users_metric_must_return_a_number(make_bench):
+    bench = make_bench(metric={"name": "own_metrics:nothing", "direction": "maximize"})
+    with pytest.raises(MetricError, match="returned None; it must return a number"):
         score(bench)
+
+
+@pytest.mark.usefixtures("own_metrics")
+def test_a_metric_of_the_users_that_is_not_finite_ends_the_trial_as_diverged(make_bench):
+    bench = make_bench(metric={"name": "own_metrics:nan", "direction": "maximize"})
+    outcome = segment.run(bench, Segment(0, "lora", Config(1e-3, 8, 4, 4.0), 0, 1 / 9, 0))
+    assert outcome.kind == "diverged"
+    assert "evaluation metric became nan" in outcome.reason
 
 
 @pytest.mark.usefixtures("own_metrics")
@@ -97,9 +106,6 @@ def test_a_metric_that_is_not_there_is_named(name, message):
 
 
 def test_a_loss_that_is_not_finite_is_divergence_not_a_score(make_bench, monkeypatch):
-    from autolora.training import segment
-    from autolora.training.segment import Segment
-
     bench = make_bench()
     monkeypatch.setattr(type(bench), "evaluate", lambda *_: math.nan)
     outcome = segment.run(bench, Segment(0, "lora", Config(1e-3, 8, 4, 4.0), 0, 1 / 9, 0))

@@ -150,7 +150,15 @@ def test_a_single_example_that_does_not_fit_is_infeasible_with_the_reason(make_b
     limit_memory(monkeypatch, most=0)
     outcome = segment.run(bench, piece(RUNGS[1], 1))
     assert outcome.kind == "infeasible"
-    assert "out of memory with one example" in outcome.reason
+    assert "out of memory, with as little as one example" in outcome.reason
+
+
+def test_memory_that_runs_out_in_the_optimiser_is_infeasible_not_the_end_of_the_study(make_bench, monkeypatch):
+    def step(self, closure=None):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    assert segment.run(make_bench(), piece(RUNGS[1], 1)).kind == "infeasible"
 
 
 def test_evaluation_halves_its_batch_when_memory_runs_out(make_bench, monkeypatch):
