@@ -1,0 +1,64 @@
+"""What every executor must do. An executor of another kind inherits the class and gives its own fixture."""
+
+from __future__ import annotations
+
+import pytest
+
+from autolora.execution import Executor
+from autolora.execution.inline import InlineExecutor
+from autolora.space import Config
+from autolora.training import checkpoint
+from autolora.training.segment import Interrupted, Outcome, Segment
+
+
+def piece(trial: int, stop: float = 1 / 9, rung: int = 0) -> Segment:
+    return Segment(trial, "lora", Config(2e-3, 8, 4, 4.0), seed=0, stop=stop, rung=rung)
+
+
+class ExecutorContract:
+    @pytest.fixture
+    def bench(self, make_bench):
+        return make_bench()
+
+    @pytest.fixture
+    def executor(self, bench) -> Executor:
+        raise NotImplementedError
+
+    def outcomes(self, executor: Executor, count: int) -> list[Outcome]:
+        found: list[Outcome] = []
+        while len(found) < count:
+            found.extend(outcome for outcome in executor.wait(lambda _: None) if isinstance(outcome, Outcome))
+        return found
+
+    def test_a_pack_comes_back_scored(self, executor):
+        executor.submit((piece(0),))
+        (outcome,) = self.outcomes(executor, 1)
+        assert (outcome.trial, outcome.kind) == (0, "scored")
+
+    def test_a_pack_of_several_segments_comes_back_whole(self, executor):
+        executor.submit((piece(0), piece(1)))
+        assert {outcome.trial for outcome in self.outcomes(executor, 2)} == {0, 1}
+
+    def test_a_promotion_goes_on_from_the_checkpoint(self, executor, bench):
+        executor.submit((piece(0),))
+        self.outcomes(executor, 1)
+        executor.submit((piece(0, stop=1 / 3, rung=1),))
+        self.outcomes(executor, 1)
+        manifest, _ = checkpoint.newest(bench.trial_folder(0))
+        assert set(manifest.scores) == {0, 1}
+
+    def test_interrupting_leaves_a_checkpoint(self, executor, bench):
+        def stop(_):
+            raise Interrupted
+
+        executor.submit((piece(0, stop=1.0, rung=2),))
+        with pytest.raises(Interrupted):
+            executor.wait(stop)
+        executor.close()
+        assert checkpoint.newest(bench.trial_folder(0)) is not None
+
+
+class TestInlineExecutor(ExecutorContract):
+    @pytest.fixture
+    def executor(self, bench) -> Executor:
+        return InlineExecutor(bench)
