@@ -153,14 +153,12 @@ def prior(spec: Path, settings: tuple[str, ...]) -> None:
 @cli.command()
 def variants() -> None:
     """List the LoRA variants that can be tuned."""
-
     from autolora.report.tables import variants_table
 
     _console().print(variants_table())
 
 
 def _tune(spec: Spec, folder: Path, executor: Literal["inline"]) -> None:
-
     from autolora import driver
     from autolora.errors import AutoloraError
     from autolora.report.console import reporter
@@ -184,7 +182,6 @@ def _tune(spec: Spec, folder: Path, executor: Literal["inline"]) -> None:
 
 
 def _dry_run(spec: Spec, folder: Path) -> None:
-
     from autolora.dryrun import dry_run
     from autolora.report.tables import plan_view
 

@@ -18,7 +18,6 @@ from autolora.errors import AutoloraError
 from autolora.space import Space
 
 BUILTIN_METRICS = {"eval_loss": "minimize", "token_accuracy": "maximize", "exact_match": "maximize"}
-DATA_FORMATS = ("auto", "prompt_completion", "messages", "sharegpt", "alpaca", "text", "tokenized")
 SHORT_FOR = {"data": "train", "metric": "name"}
 """The key that a bare value stands for."""
 Direction = Literal["minimize", "maximize"]
