@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import product
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from autolora.priors import laws
+
 AUTO_LEARNING_RATE = (1e-6, 1e-1)
-ALPHA_EMPIRICAL = 256.0
-"""alpha0 of LoRA-alpha's empirical law, alpha = alpha0 sqrt(r), for models of hidden size in the thousands."""
 
 
 class Range(BaseModel):
@@ -202,17 +202,20 @@ class Traits:
         """s of ``y = W x + s B A x``."""
         return alpha / math.sqrt(rank) if self.rank_stabilised else alpha / rank
 
+    def unit_alpha(self, rank: int) -> float:
+        """The alpha at which s = 1."""
+        return math.sqrt(rank) if self.rank_stabilised else float(rank)
+
     def law_alpha(self, rank: int, hidden_size: int | None) -> float:
         """alpha by LoRA-alpha's square-root law.
 
         Analytic (Variant II) where the width n is known: alpha = sqrt(3 n r); empirical (Variant I) otherwise:
         256 sqrt(r). Rank-stabilised variants get the alpha of the same s. Where A is not Kaiming-uniform the law's
-        premise fails and alpha = r is returned.
+        premise fails and s = 1.
         """
         if not self.kaiming:
-            return float(rank)
-        factor = ALPHA_EMPIRICAL if hidden_size is None else math.sqrt(3 * hidden_size)
-        alpha = factor * math.sqrt(rank)
+            return self.unit_alpha(rank)
+        alpha = laws.empirical_alpha(rank) if hidden_size is None else laws.analytic_alpha(rank, hidden_size)
         return alpha / math.sqrt(rank) if self.rank_stabilised else alpha
 
 
@@ -220,26 +223,25 @@ class Traits:
 class Coordinates:
     """Map between configurations and scaling-law coordinates (z, w).
 
-    ``z = log10(eta s^p sqrt(r)) - q log10(b) - shift - centre``, with p and the shift from the variant's traits, and
-    ``w = log2(alpha / law_alpha(r))``. In them the good region of every variant, rank and batch size lies near z = 0.
+    ``z = log10(eta s^p sqrt(r)) - q log10(b) - shift - centre``, with p and the shift from the variant's traits, the
+    rest from :mod:`autolora.priors.laws`, and ``w = log2(alpha / law_alpha(r))``. In them the good region of every
+    variant, rank and batch size lies near z = 0.
 
     Attributes:
         centre: log10(eta) of plain LoRA's best at s = r = b = 1.
         hidden_size: the width that ``law_alpha`` uses, or None.
-        batch_exponent: q in eta ~ b^q; 1/2 is the rule of Adam.
     """
 
     centre: float
     hidden_size: int | None = None
-    batch_exponent: float = field(default=0.5)
 
     def _log_rate_at_origin(self, traits: Traits, batch_size: int, rank: int, alpha: float) -> float:
         return (
             self.centre
             + traits.shift
-            + self.batch_exponent * math.log10(batch_size)
-            - traits.exponent * math.log10(traits.scale(alpha, rank))
-            - 0.5 * math.log10(rank)
+            + laws.batch_factor(batch_size)
+            + laws.scale_factor(traits.scale(alpha, rank), traits.exponent)
+            + laws.rank_factor(rank)
         )
 
     def z(self, traits: Traits, config: Config) -> float:

@@ -1,5 +1,27 @@
-"""What is believed about good hyperparameters before the first trial."""
+"""What is believed about good hyperparameters before the first trial.
 
-from autolora.priors.prior import Prior
+Imported on first use: :mod:`autolora.space` builds on :mod:`autolora.priors.laws`, and the rest of the folder on space.
+"""
 
-__all__ = ["Prior"]
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from autolora.priors.prior import Prior
+    from autolora.priors.sharpness import Curvature, curvature
+
+_HOME = {
+    "Prior": "autolora.priors.prior",
+    "Curvature": "autolora.priors.sharpness",
+    "curvature": "autolora.priors.sharpness",
+}
+
+__all__ = ["Curvature", "Prior", "curvature"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'autolora.priors' has no attribute {name!r}")

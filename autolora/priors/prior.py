@@ -66,7 +66,7 @@ class Prior:
 
     @cached_property
     def coordinates(self) -> Coordinates:
-        return Coordinates(self.centre, self.hidden_size, laws.BATCH_EXPONENT)
+        return Coordinates(self.centre, self.hidden_size)
 
     def spread(self, traits: Traits, config: Config) -> float:
         """Standard deviation of z for a variant at this alpha: model and task, variant, and the uncertain exponent."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from autolora.errors import AutoloraError
+from autolora.losses import token_losses
 from autolora.spec import MetricSpec
 from autolora.training.data import Split
 from autolora.training.model import Base
@@ -53,25 +54,6 @@ class Evaluation:
         for begin in range(0, len(order), self.batch_size):
             batch = self.split.batch(order[begin : begin + self.batch_size], self.base.pad_token_id)
             yield {name: tensor.to(self.base.device) for name, tensor in batch.items()}
-
-
-def token_losses(model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Cross-entropy of each target token.
-
-    Args:
-        model: a causal language model.
-        batch: input_ids, attention_mask, labels, each (batch, seq); labels are -100 where no loss is taken.
-
-    Returns:
-        Losses (targets,) in float32, predicted tokens (targets,), and the targets (targets,).
-    """
-    import torch
-
-    logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False).logits
-    labels = batch["labels"][:, 1:]
-    kept = labels != -100
-    logits, targets = logits[:, :-1][kept].float(), labels[kept]
-    return torch.nn.functional.cross_entropy(logits, targets, reduction="none"), logits.argmax(-1), targets
 
 
 def eval_loss(evaluation: Evaluation) -> float:

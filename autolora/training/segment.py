@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from autolora import variants
+from autolora.losses import target_count, token_losses
 from autolora.space import Config
 from autolora.training import checkpoint
 from autolora.training.checkpoint import Manifest
 from autolora.training.divergence import DivergenceWatch
-from autolora.training.evaluate import token_losses
 from autolora.training.workbench import STEP, Workbench
 
 
@@ -256,7 +256,7 @@ class _Run:
         """Backward over micro-batches so that the sum is the gradient of the token average over the global batch."""
         bench = self.bench
         batches = [bench.data.train.batch(rows, bench.base.pad_token_id) for rows in micro_batches]
-        targets = sum(int((batch["labels"][:, 1:] != -100).sum()) for batch in batches)
+        targets = sum(map(target_count, batches))
         total = 0.0
         for batch in batches:
             on_device = {name: tensor.to(bench.base.device) for name, tensor in batch.items()}

@@ -14,7 +14,7 @@ LORA = Traits()
 
 def rate(width=None, length=None, scale=1.0, rank=8, batch=128) -> float:
     """The expected learning rate of plain LoRA."""
-    coordinates = Coordinates(laws.log_centre(width, length), width, laws.BATCH_EXPONENT)
+    coordinates = Coordinates(laws.log_centre(width, length), width)
     return coordinates.learning_rate(LORA, 0.0, batch, rank, scale * rank)
 
 

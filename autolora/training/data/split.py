@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from autolora.losses import IGNORED
 from autolora.training.data.report import DataReport
 
 if TYPE_CHECKING:
     import torch
-
-IGNORED = -100  # the label that transformers and torch leave out of the loss
 
 
 @dataclass(frozen=True, eq=False)

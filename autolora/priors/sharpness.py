@@ -1,0 +1,173 @@
+"""lambda_max of the joint {A, B} block of single layers at initialisation, per variant: exact, or fast.
+
+Where a variant's curvature is higher than plain LoRA's, its best learning rate is lower (LR-matters, arXiv 2602.04998).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import TYPE_CHECKING, Literal
+
+from autolora import variants as registry
+from autolora.errors import AutoloraError
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from torch import Tensor, nn
+    from transformers import PreTrainedModel
+
+    from autolora.priors.kfac import Start
+
+    Batch = Mapping[str, Tensor]
+    Estimator = Callable[[PeftModel, str], float]
+
+EXACT_BLOCKS = 6
+"""Blocks of the exact method where none are named: of different matrix types first, then of different depths."""
+
+
+class CurvatureError(AutoloraError, ValueError):
+    """The curvature cannot be had as asked for; the message names the argument."""
+
+
+@dataclass(frozen=True)
+class Curvature:
+    """Largest eigenvalue of the loss Hessian in {A, B} of one layer at a time, at initialisation.
+
+    Attributes:
+        per_block: by module name.
+        per_type: median over the blocks of each matrix type, the last part of the name (``q_proj``, ...).
+        median: over all blocks. Types differ by more than variants do: compare variants type by type.
+    """
+
+    per_block: Mapping[str, float]
+
+    @property
+    def per_type(self) -> dict[str, float]:
+        by_type: dict[str, list[float]] = {}
+        for block, value in self.per_block.items():
+            by_type.setdefault(matrix_type(block), []).append(value)
+        return {kind: median(values) for kind, values in by_type.items()}
+
+    @property
+    def median(self) -> float:
+        return median(self.per_block.values())
+
+
+def curvature(
+    model: PreTrainedModel,
+    batches: Sequence[Batch],
+    variants: Sequence[str],
+    rank: int = 8,
+    alpha: float | None = 8.0,
+    method: Literal["kfac", "lanczos"] = "kfac",
+    blocks: Sequence[str] | None = None,
+    seed: int = 0,
+) -> dict[str, Curvature]:
+    """Curvature of LoRA variants at initialisation.
+
+    Args:
+        model: a causal language model without adapters; it is as before afterwards.
+        batches: input_ids, labels and attention_mask, each (batch, seq), on the model's device. The loss is averaged
+            over all their target tokens, as in training.
+        variants: registered names.
+        rank, alpha: of the adapters; alpha None: whatever makes s = 1.
+        method: "kfac": one pass over the batches for all variants, then closed forms (:mod:`autolora.priors.kfac`).
+            "lanczos": exact, by Hessian-vector products (:mod:`autolora.priors.lanczos`): dozens of passes a block.
+        blocks: module names; None: all, for "lanczos" six.
+        seed: of the adapters' initialisation.
+
+    Returns:
+        A :class:`Curvature` per variant.
+
+    Raises:
+        CurvatureError: an unknown method or block, or no batches.
+        VariantError: an unknown variant, or one that cannot be attached so.
+    """
+    from autolora.variants.targets import linear_layers
+
+    layers = list(linear_layers(model))
+    unknown = [block for block in blocks or () if block not in layers]
+    if unknown:
+        close = difflib.get_close_matches(unknown[0], layers, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise CurvatureError(f"blocks: {unknown[0]!r} is no linear layer of the model{hint}")
+    if not batches:
+        raise CurvatureError("batches is empty: curvature needs a sample of tokenised examples")
+    if method == "kfac":
+        chosen = list(blocks or layers)
+        estimate = _fast(model, batches, chosen, seed)
+    elif method == "lanczos":
+        chosen = list(blocks or spread_blocks(layers, EXACT_BLOCKS))
+        estimate = _exact(batches, seed)
+    else:
+        raise CurvatureError(f"method={method!r} must be 'kfac' or 'lanczos'")
+    found = {}
+    for name in variants:
+        variant = registry.get(name)
+        scale = alpha if alpha is not None else variant.traits.unit_alpha(rank)
+        adapted = variant.attach(model, rank=rank, alpha=scale, batches=batches, horizon=1, seed=seed)
+        try:
+            found[name] = Curvature({block: estimate(adapted, block) for block in chosen})
+        finally:
+            registry.detach(adapted)
+    return found
+
+
+def matrix_type(block: str) -> str:
+    return block.rsplit(".", 1)[-1]
+
+
+def spread_blocks(layers: Sequence[str], count: int) -> list[str]:
+    """So many blocks: every matrix type before any twice, depths spread evenly within a type."""
+    by_type: dict[str, list[str]] = {}
+    for block in layers:
+        by_type.setdefault(matrix_type(block), []).append(block)
+    quota = dict.fromkeys(by_type, 0)
+    for place in range(min(count, len(layers))):
+        open_types = [kind for kind in by_type if quota[kind] < len(by_type[kind])]
+        quota[min(open_types, key=lambda kind: (quota[kind], place))] += 1
+    chosen = {
+        blocks[(2 * index + 1) * len(blocks) // (2 * quota[kind])]
+        for kind, blocks in by_type.items()
+        for index in range(quota[kind])
+    }
+    return [block for block in layers if block in chosen]
+
+
+def _fast(model: nn.Module, batches: Sequence[Batch], blocks: Sequence[str], seed: int) -> Estimator:
+    from autolora.priors.kfac import closed_form
+    from autolora.variants.statistics import layer_statistics
+
+    modules = {block: model.get_submodule(block) for block in blocks}
+    statistics = layer_statistics(model, modules, batches, seed)
+    return lambda adapted, block: closed_form(statistics[block], _start(adapted, block))
+
+
+def _exact(batches: Sequence[Batch], seed: int) -> Estimator:
+    import torch
+
+    from autolora.priors.hessian import hessian_product, twice_differentiable
+    from autolora.priors.lanczos import largest_eigenvalue
+
+    def estimate(adapted: PeftModel, block: str) -> float:
+        start = _start(adapted, block)
+        with twice_differentiable(adapted):
+            product = hessian_product(adapted, batches, (start.a, start.b))
+            size = start.a.numel() + start.b.numel()
+            generator = torch.Generator().manual_seed(seed)
+            return largest_eigenvalue(product, torch.randn(size, generator=generator).to(start.a)).value
+
+    return estimate
+
+
+def _start(adapted: PeftModel, block: str) -> Start:
+    """A0, B0 and s of one layer of an attached model."""
+    from autolora.priors.kfac import Start
+    from autolora.variants.attachment import attachment
+    from autolora.variants.subtraction import ADAPTER
+
+    layer = attachment(adapted).layers[block]
+    return Start(layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight, layer.scaling[ADAPTER])

@@ -1,0 +1,190 @@
+"""What data says of a layer before training: its gradient, and second moments of its inputs and output gradients.
+
+One pass over a small sample gives them for every layer at once. Data-aware variants start from them, and the
+curvature prior (:mod:`autolora.priors.kfac`) predicts from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from autolora.losses import target_count, target_logits, token_losses
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    Batch = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class LayerStatistics:
+    """Of one linear layer y = W x, W (m, n), for the loss averaged over the N target tokens of a sample.
+
+    ``outputs (x) inputs`` is the nearest Kronecker product, after one power step (Van Loan and Pitsianis, 1993), to
+    the Fisher matrix F = N sum_t g_t g_t^T (x) x_t x_t^T, where g_t = dL/dy at token t for labels drawn from the model.
+    Each token's inputs count by the size of its gradient and the other way round: unweighted moments (K-FAC) suppose
+    the two independent, but the tokens with the largest inputs often have next to no gradient.
+
+    Attributes:
+        gradient: G = dL/dW, (m, n) float32, for the true labels.
+        inputs: S_x = sum |g|^2 x x^T / sum |g|^2, (n, n).
+        outputs: S_g = N sum |x|^2 g g^T sum |g|^2 / sum |x|^2 |g|^2, (m, m): with this scale the trace is that of F.
+    """
+
+    gradient: Tensor
+    inputs: Tensor
+    outputs: Tensor
+
+
+def layer_gradients(model: nn.Module, layers: Mapping[str, nn.Module], batches: Sequence[Batch]) -> dict[str, Tensor]:
+    """dL/dW (m, n) of some layers, float32, from one pass over the batches; see :func:`layer_statistics`."""
+    targets = sum(map(target_count, batches))
+    found: dict[str, Tensor] = {}
+    with _recording(model, layers) as record:
+        for batch in batches:
+            losses, _, _ = token_losses(model, batch)
+            record.backward(losses.sum() / targets, batch)
+            for name in layers:
+                _accumulate(found, name, record.gradients[name].T @ record.inputs[name])
+    return found
+
+
+def layer_statistics(
+    model: nn.Module, layers: Mapping[str, nn.Module], batches: Sequence[Batch], seed: int = 0
+) -> dict[str, LayerStatistics]:
+    """Statistics of some layers: one forward pass over the batches, and two backward.
+
+    Args:
+        model: a causal language model, with or without adapters; its weights may be frozen, nothing of it changes.
+        layers: linear layers of it, by any name; ``Conv1D`` counts as one.
+        batches: input_ids, labels and attention_mask, each (batch, seq).
+        seed: of the labels drawn from the model.
+
+    Returns:
+        By the names of ``layers``, on the model's device. The memory taken is that of the result, 4 (n n + m m + m n)
+        bytes a layer, beyond what a backward pass takes.
+    """
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    targets = sum(map(target_count, batches))
+    sums: dict[str, _Sums] = {name: _Sums() for name in layers}
+    with _recording(model, layers) as record:
+        generator = torch.Generator(record.device).manual_seed(seed)
+        for batch in batches:
+            logits, labels = target_logits(model, batch)
+            record.backward(cross_entropy(logits, labels, reduction="sum") / targets, batch, retain_graph=True)
+            for name in layers:
+                sums[name].add("gradient", record.gradients[name].T @ record.inputs[name])
+            drawn = torch.multinomial(logits.detach().softmax(-1), 1, generator=generator)[:, 0]
+            record.backward(cross_entropy(logits, drawn, reduction="sum") / targets, batch)
+            for name in layers:
+                sums[name].add_moments(record.inputs[name], record.gradients[name])
+    return {name: total.statistics(targets) for name, total in sums.items()}
+
+
+@dataclass
+class _Sums:
+    """Sums over tokens."""
+
+    terms: dict[str, Tensor] = field(default_factory=dict)
+
+    def add(self, key: str, term: Tensor) -> None:
+        _accumulate(self.terms, key, term)
+
+    def add_moments(self, x: Tensor, g: Tensor) -> None:
+        """x (tokens, n), g (tokens, m)."""
+        of_x, of_g = (x * x).sum(1, keepdim=True), (g * g).sum(1, keepdim=True)
+        self.add("inputs", (x * of_g).T @ x)
+        self.add("outputs", (g * of_x).T @ g)
+        self.add("of_g", of_g.sum())
+        self.add("of_both", (of_x * of_g).sum())
+
+    def statistics(self, targets: int) -> LayerStatistics:
+        terms = self.terms
+        return LayerStatistics(
+            terms["gradient"],
+            terms["inputs"] / terms["of_g"],
+            terms["outputs"] * (targets * terms["of_g"] / terms["of_both"]),
+        )
+
+
+def _accumulate(sums: dict[str, Tensor], key: str, term: Tensor) -> None:
+    if key in sums:
+        sums[key] += term
+    else:
+        sums[key] = term
+
+
+class _Record:
+    """Inputs and output gradients of the layers in the latest pass, padding left out, float32.
+
+    Attributes:
+        inputs, gradients: by layer, (tokens, n) and (tokens, m).
+        device: of the embeddings.
+    """
+
+    def __init__(self, device: Any) -> None:
+        self.device = device
+        self.inputs: dict[str, Tensor] = {}
+        self.gradients: dict[str, Tensor] = {}
+        self._embeddings: Tensor
+        self._raw: dict[str, Tensor] = {}
+
+    def start(self, module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+        """Hook of the embeddings: gradients start here, so that frozen weights need none."""
+        self._embeddings = output.detach().requires_grad_()
+        return self._embeddings
+
+    def keep(self, name: str) -> Any:
+        """Hook of a layer."""
+
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            self._raw[name] = inputs[0].detach()
+            output.register_hook(lambda gradient: self.gradients.__setitem__(name, gradient.detach()))
+
+        return hook
+
+    def backward(self, loss: Tensor, batch: Batch, retain_graph: bool = False) -> None:
+        """Fill the record from a loss of the latest forward pass."""
+        import torch
+
+        torch.autograd.grad(loss, [self._embeddings], retain_graph=retain_graph)  # its hooks see every layer
+        mask = batch.get("attention_mask", torch.ones_like(batch["input_ids"])).bool()
+        for name, x in self._raw.items():
+            kept = mask if x.shape[:-1] == mask.shape else slice(None)  # experts see tokens out of their rows
+            self.inputs[name], self.gradients[name] = (
+                part[kept].float().reshape(-1, part.shape[-1]) for part in (x, self.gradients[name])
+            )
+
+
+@contextmanager
+def _recording(model: Any, layers: Mapping[str, nn.Module]) -> Iterator[_Record]:
+    """Hooks that fill a record, in evaluation mode."""
+    import torch
+
+    embeddings = model.get_input_embeddings()
+    record = _Record(embeddings.weight.device)
+    hooks = [embeddings.register_forward_hook(record.start)]
+    hooks += [layer.register_forward_hook(record.keep(name)) for name, layer in layers.items()]
+    try:
+        with evaluating(model), torch.enable_grad():
+            yield record
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Without dropout and gradient checkpointing, both of which go with the training mode."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode

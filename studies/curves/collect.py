@@ -1,0 +1,117 @@
+"""Trains the cells of the learning-curve table and records the score at every rung.
+
+    python studies/curves/collect.py quickstart --jobs 2
+    python studies/curves/collect.py stories260k --jobs 2 --parts core seeds grid
+
+Resumable: a cell that is in the table is not trained again. One row a cell is appended to ``<name>.csv`` beside this
+file; scores are empty where the run had diverged, and ``stopped_at`` is then the fraction of the run it reached.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from design import PARTS, Cell, cells
+
+from autolora import spec as specs
+from autolora import variants
+
+HERE = Path(__file__).parent
+CELL_COLUMNS = Cell._fields
+
+_bench: Any = None
+_rungs: tuple[float, ...] = ()
+_numbers = count()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", help="of the specification beside this file, without .yaml")
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=list(PARTS))
+    parser.add_argument("--only", nargs="+", help="of the variants, these")
+    parser.add_argument("--dir", type=Path, default=Path("runs/curves"), help="for the workers' checkpoints")
+    arguments = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"
+    spec_file, table = HERE / f"{arguments.name}.yaml", HERE / f"{arguments.name}.csv"
+    spec = specs.load(spec_file)
+    columns = [*CELL_COLUMNS, *(f"score@{rung:.3g}" for rung in spec.rungs), "stopped_at", "seconds"]
+    todo = _todo(spec, table, arguments)
+    print(f"{len(todo)} cells to train")
+    # Each row goes out as it is done, so that stopping loses what is in flight and no more.
+    with ProcessPoolExecutor(arguments.jobs, initializer=_open, initargs=(spec_file, arguments.dir)) as pool:
+        futures = [pool.submit(_train, cell) for cell in todo]
+        for number, future in enumerate(as_completed(futures), start=1):
+            row = future.result()
+            _append(table, columns, row)
+            print(f"{number}/{len(todo)}", *row, flush=True)
+
+
+def _todo(spec: specs.Spec, table: Path, arguments: argparse.Namespace) -> list[Cell]:
+    from autolora.assembly import resolved_space
+
+    width = resolved_space(spec).hidden_size
+    assert width is not None
+    done = read(table) if table.is_file() else []
+    trained = {tuple(row[column] for column in CELL_COLUMNS[1:]) for row in done}
+    wanted = arguments.only or variants.names()
+    return [
+        cell
+        for cell in cells(width, tuple(arguments.parts))
+        if cell.variant in wanted and cell.variant in variants.names() and tuple(cell[1:]) not in trained
+    ]
+
+
+def read(table: Path) -> list[dict[str, Any]]:
+    """Rows of a table with their numbers as numbers; None where a score is empty."""
+    kinds: dict[str, Any] = {"part": str, "variant": str, "batch_size": int, "rank": int, "seed": int}
+    with table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [{key: kinds.get(key, float)(value) if value else None for key, value in row.items()} for row in rows]
+
+
+def _append(table: Path, columns: list[str], row: list[Any]) -> None:
+    new = not table.is_file()
+    with table.open("a", newline="") as file:
+        writer = csv.writer(file)
+        if new:
+            writer.writerow(columns)
+        writer.writerow(row)
+
+
+def _open(spec_file: Path, folder: Path) -> None:
+    """Load model and data, once a worker."""
+    global _bench, _rungs
+    from autolora.training.workbench import Workbench
+
+    spec = specs.load(spec_file)
+    _rungs = spec.rungs
+    _bench = Workbench.open(spec, folder / spec_file.stem / str(os.getpid()))
+
+
+def _train(cell: Cell) -> list[Any]:
+    from autolora.space import Config
+    from autolora.training import checkpoint, segment
+    from autolora.training.segment import Segment
+
+    config = Config(cell.learning_rate, cell.batch_size, cell.rank, cell.alpha)
+    number, scores, stopped, seconds = next(_numbers), [], "", 0.0
+    for rung, stop in enumerate(_rungs):
+        outcome = segment.run(_bench, Segment(number, cell.variant, config, cell.seed, stop, rung))
+        seconds = outcome.seconds
+        if outcome.value is None:
+            stopped = f"{outcome.at:.4g}"
+            break
+        scores.append(f"{outcome.value:.5f}")
+    checkpoint.discard(_bench.trial_folder(number))
+    return [*cell, *scores, *[""] * (len(_rungs) - len(scores)), stopped, f"{seconds:.2f}"]
+
+
+if __name__ == "__main__":
+    main()
