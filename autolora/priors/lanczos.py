@@ -30,7 +30,7 @@ class Eigenpair(NamedTuple):
 
 
 def largest_eigenvalue(
-    product: Callable[[Tensor], Tensor], start: Tensor, tolerance: float = 1e-2, products: int = 64
+    product: Callable[[Tensor], Tensor], start: Tensor, tolerance: float = 1e-3, products: int = 64
 ) -> Eigenpair:
     """Lanczos with full re-orthogonalisation, twice at every step (Parlett, The Symmetric Eigenvalue Problem, ch. 13).
 
@@ -40,8 +40,8 @@ def largest_eigenvalue(
     Args:
         product: v (size,) to H v, H symmetric.
         start: (size,), with a part along the wanted eigenvector: random.
-        tolerance: stop once the residual of the Ritz pair is below this share of its value. The value's own error is
-            of the order of the residual squared over the gap to the next eigenvalue, so far smaller.
+        tolerance: stop once the residual of the Ritz pair is below this share of its value. Then an eigenvalue is that
+            close; that it is the largest needs some more products than that, so do not be generous.
         products: at most so many.
 
     Raises:

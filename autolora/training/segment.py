@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from autolora import variants
-from autolora.losses import target_count, token_losses
 from autolora.space import Config
 from autolora.training import checkpoint
 from autolora.training.checkpoint import Manifest
 from autolora.training.divergence import DivergenceWatch
-from autolora.training.workbench import STEP, Workbench
+from autolora.training.stepping import Stepper, out_of_memory
+from autolora.training.workbench import Workbench
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def run(bench: Workbench, segment: Segment, on_step: Callable[[Progress], None] 
     try:
         return _advance(bench, segment, manifest, state, began, on_step)
     except (RuntimeError, MemoryError) as error:
-        if not _out_of_memory(error):
+        if not out_of_memory(error):
             raise
         at = manifest.step / bench.steps(segment.config.batch_size)
         reason = f"out of memory, with as little as one example at a time: {str(error).splitlines()[0]}"
@@ -136,14 +136,6 @@ def _advance(
         return Outcome(segment.trial, "scored", value, segment.stop, "", manifest.seconds)
 
 
-def _out_of_memory(error: Exception) -> bool:
-    """Memory ran out, in training or, down to a batch of one, in evaluation."""
-    from accelerate.utils.memory import should_reduce_batch_size
-
-    exhausted = "No executable batch size found" in str(error)
-    return isinstance(error, MemoryError) or exhausted or should_reduce_batch_size(error)
-
-
 def _fresh(segment: Segment) -> Manifest:
     return Manifest(segment.trial, segment.variant, segment.config.as_dict(), segment.seed)
 
@@ -178,7 +170,7 @@ class _Run:
             num_training_steps=steps,
         )
         self.watch = DivergenceWatch(segment.config.batch_size, manifest.losses, manifest.gradient_norms)
-        self.parameters = [p for p in adapted.parameters() if p.requires_grad]
+        self.stepper = Stepper(bench, segment.config, segment.seed, adapted, self.optimizer)
         self._mark, self._before = began, manifest.seconds
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -208,7 +200,7 @@ class _Run:
         self.adapted.train()
         committed = time.monotonic()
         while self.manifest.step < until:
-            loss, norm = self._step()
+            loss, norm = self.stepper.gradients(self.manifest.step)
             self.manifest.losses.append(loss)
             self.manifest.gradient_norms.append(norm)
             reason = self.watch.update(loss, norm)
@@ -225,44 +217,3 @@ class _Run:
                 self.commit()
                 committed = time.monotonic()
         return None
-
-    def _step(self) -> tuple[float, float]:
-        """Gradients of one global batch, clipped; returns its token-averaged loss and the norm before clipping."""
-        import torch
-
-        config, bench = self.segment.config, self.bench
-        rows = bench.batch_rows(self.segment.seed, self.manifest.step, config.batch_size)
-        while True:
-            micro = self._micro_batch()
-            torch.manual_seed(int(bench.rng(self.segment.seed, STEP, self.manifest.step).integers(2**31)))
-            try:
-                loss = self._accumulate([rows[i : i + micro] for i in range(0, len(rows), micro)])
-                break
-            except (RuntimeError, MemoryError) as error:
-                self.optimizer.zero_grad(set_to_none=True)
-                if micro == 1 or not _out_of_memory(error):
-                    raise
-                bench.micro_batch_limit = micro // 2
-            if bench.base.device.type == "cuda":
-                torch.cuda.empty_cache()
-        clip = bench.training.max_grad_norm or math.inf
-        return loss, float(torch.nn.utils.clip_grad_norm_(self.parameters, clip))
-
-    def _micro_batch(self) -> int:
-        limits = (self.bench.training.micro_batch, self.bench.micro_batch_limit, self.segment.config.batch_size)
-        return min(limit for limit in limits if limit is not None)
-
-    def _accumulate(self, micro_batches: list[Any]) -> float:
-        """Backward over micro-batches so that the sum is the gradient of the token average over the global batch."""
-        bench = self.bench
-        batches = [bench.data.train.batch(rows, bench.base.pad_token_id) for rows in micro_batches]
-        targets = sum(map(target_count, batches))
-        total = 0.0
-        for batch in batches:
-            on_device = {name: tensor.to(bench.base.device) for name, tensor in batch.items()}
-            with bench.autocast():
-                losses, _, _ = token_losses(self.adapted, on_device)
-            loss = losses.sum() / targets
-            bench.accelerator.backward(loss)
-            total += float(loss.detach())
-        return total

@@ -11,7 +11,7 @@ import torch
 
 from autolora import variants
 from autolora.space import Config
-from autolora.training import checkpoint, segment
+from autolora.training import checkpoint, segment, stepping
 from autolora.training.segment import Interrupted, Segment
 
 CONFIG = Config(2e-3, 8, 4, 4.0)
@@ -122,7 +122,7 @@ def test_micro_batches_accumulate_to_the_global_batch(make_bench, tmp_path):
 def limit_memory(monkeypatch, most: int) -> list[int]:
     """More than ``most`` examples in one forward pass raise what torch raises when memory runs out."""
     tried: list[int] = []
-    genuine = segment.token_losses
+    genuine = stepping.token_losses
 
     def limited(model, batch):
         tried.append(len(batch["input_ids"]))
@@ -130,7 +130,7 @@ def limit_memory(monkeypatch, most: int) -> list[int]:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
         return genuine(model, batch)
 
-    monkeypatch.setattr(segment, "token_losses", limited)
+    monkeypatch.setattr(stepping, "token_losses", limited)
     return tried
 
 

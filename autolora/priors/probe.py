@@ -1,0 +1,69 @@
+"""What a learning-rate range test says about the best learning rate of a full run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from autolora.space import Config
+
+STEPS, DECADES_A_STEP = 40, 0.1
+WINDOW = 5
+"""Steps whose losses are averaged: those of single batches are noisy."""
+START = 3
+"""Steps that define the loss before any training."""
+RISE = 0.1
+"""The edge is where the smoothed loss has risen again by this share of its whole fall."""
+
+
+@dataclass(frozen=True)
+class RangeTest:
+    """A short training with a growing learning rate.
+
+    Attributes:
+        rates: learning rate of each step, ascending.
+        losses: token-averaged loss of each step's batch, before the step.
+        config: learning rate of the first step, batch size, rank and alpha.
+        variant: what was trained.
+    """
+
+    rates: Sequence[float]
+    losses: Sequence[float]
+    config: Config
+    variant: str
+
+    @cached_property
+    def smoothed(self) -> np.ndarray:
+        """(steps,) losses, averaged over a window centred at each step; infinite where one has blown up."""
+        losses = np.array([loss if math.isfinite(loss) else math.inf for loss in self.losses])
+        half = WINDOW // 2
+        return np.array([losses[max(0, i - half) : i + half + 1].mean() for i in range(len(losses))])
+
+    @property
+    def examples(self) -> int:
+        """Training examples it took."""
+        return len(self.losses) * self.config.batch_size
+
+    @property
+    def lowest(self) -> float:
+        """Learning rate at the lowest smoothed loss."""
+        return self.rates[int(np.argmin(self.smoothed))]
+
+    @property
+    def edge(self) -> float:
+        """Learning rate beyond which training comes apart; the last one tried where it never did."""
+        bottom = int(np.argmin(self.smoothed))
+        start = float(np.mean(self.losses[:START]))
+        limit = self.smoothed[bottom] + RISE * max(start - self.smoothed[bottom], 0.0)
+        beyond = np.flatnonzero(self.smoothed[bottom:] > limit)
+        return self.rates[bottom + int(beyond[0])] if len(beyond) else self.rates[-1]
+
+    @property
+    def steepest(self) -> float:
+        """Learning rate at which the smoothed loss falls fastest."""
+        fall = -np.gradient(np.where(np.isfinite(self.smoothed), self.smoothed, np.nanmax(self.losses)))
+        return self.rates[int(np.argmax(fall))]

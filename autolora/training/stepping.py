@@ -1,0 +1,84 @@
+"""One optimiser step's gradients: a global batch in as many micro-batches as memory asks for."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from autolora.losses import target_count, token_losses
+from autolora.space import Config
+from autolora.training.workbench import STEP, Workbench
+
+if TYPE_CHECKING:
+    import torch
+    from peft import PeftModel
+
+
+class Stepper:
+    """Computes gradients of a trial, step by step.
+
+    Args:
+        bench: the worker's shared state.
+        config, seed: of the trial.
+        adapted: the attached model.
+        optimizer: over its trainable parameters.
+    """
+
+    def __init__(
+        self, bench: Workbench, config: Config, seed: int, adapted: PeftModel, optimizer: torch.optim.Optimizer
+    ) -> None:
+        self.bench, self.config, self.seed, self.adapted, self.optimizer = bench, config, seed, adapted, optimizer
+        self._parameters = [p for p in adapted.parameters() if p.requires_grad]
+
+    def gradients(self, step: int) -> tuple[float, float]:
+        """Gradients of the global batch of this step (0-based), clipped; the rest of the step is the caller's.
+
+        Returns:
+            Its token-averaged loss, and the gradient norm before clipping.
+        """
+        import torch
+
+        config, bench = self.config, self.bench
+        rows = bench.batch_rows(self.seed, step, config.batch_size)
+        while True:
+            micro = self._micro_batch()
+            torch.manual_seed(int(bench.rng(self.seed, STEP, step).integers(2**31)))
+            try:
+                loss = self._accumulate([rows[i : i + micro] for i in range(0, len(rows), micro)])
+                break
+            except (RuntimeError, MemoryError) as error:
+                self.optimizer.zero_grad(set_to_none=True)
+                if micro == 1 or not out_of_memory(error):
+                    raise
+                bench.micro_batch_limit = micro // 2
+            if bench.base.device.type == "cuda":
+                torch.cuda.empty_cache()
+        clip = bench.training.max_grad_norm or math.inf
+        return loss, float(torch.nn.utils.clip_grad_norm_(self._parameters, clip))
+
+    def _micro_batch(self) -> int:
+        limits = (self.bench.training.micro_batch, self.bench.micro_batch_limit, self.config.batch_size)
+        return min(limit for limit in limits if limit is not None)
+
+    def _accumulate(self, micro_batches: list[Any]) -> float:
+        """Backward over micro-batches so that the sum is the gradient of the token average over the global batch."""
+        bench = self.bench
+        batches = [bench.data.train.batch(rows, bench.base.pad_token_id) for rows in micro_batches]
+        targets = sum(map(target_count, batches))
+        total = 0.0
+        for batch in batches:
+            on_device = {name: tensor.to(bench.base.device) for name, tensor in batch.items()}
+            with bench.autocast():
+                losses, _, _ = token_losses(self.adapted, on_device)
+            loss = losses.sum() / targets
+            bench.accelerator.backward(loss)
+            total += float(loss.detach())
+        return total
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Memory ran out, in training or, down to a batch of one, in evaluation."""
+    from accelerate.utils.memory import should_reduce_batch_size
+
+    exhausted = "No executable batch size found" in str(error)
+    return isinstance(error, MemoryError) or exhausted or should_reduce_batch_size(error)
