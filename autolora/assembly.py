@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from autolora import spec as specs
 from autolora.errors import AutoloraError
@@ -14,6 +15,9 @@ from autolora.search.trials import TrialTable
 from autolora.space import Config, Space
 from autolora.spec import Spec
 from autolora.training import model
+
+if TYPE_CHECKING:
+    from autolora.study import Study
 
 SPEC_FILE, STUDY_FILE, STUDY_NAME = "spec.yaml", "study.db", "autolora"
 
@@ -39,7 +43,12 @@ def baseline_of(spec: Spec) -> dict[str, Config]:
 
 
 def open_search(
-    spec: Spec, space: Space, examples: int, storage: str | None, context: Mapping[str, str] | None = None
+    spec: Spec,
+    space: Space,
+    examples: int,
+    prior: Prior | None,
+    storage: str | None,
+    context: Mapping[str, str] | None = None,
 ) -> Search:
     """The search of a specification over the study in ``storage`` (None: in memory).
 
@@ -52,7 +61,7 @@ def open_search(
         rungs=spec.rungs,
         direction=spec.metric.resolved_direction,
         seed=spec.seed,
-        prior=prior_of(spec, space, examples),
+        prior=prior,
         confirm=spec.confirm,
         storage=storage,
         baseline=baseline_of(spec),
@@ -60,11 +69,6 @@ def open_search(
         examples=examples,
         context=context,
     )
-
-
-def prior_of(spec: Spec, space: Space, examples: int | None) -> Prior | None:
-    """The prior of a specification for full runs of this many examples."""
-    return Prior.from_laws(space.hidden_size, examples) if spec.prior else None
 
 
 def storage_url(storage: str | None, folder: Path) -> str:
@@ -78,6 +82,26 @@ def read_study(folder: Path) -> tuple[TrialTable, Plan]:
     Raises:
         NoStudyError: nothing was started there.
     """
+    spec, study = _study_of(folder)
+    rungs, names = tuple(study.terms["rungs"]), tuple(study.terms["variants"])
+    budget = float(spec["budget"])
+    confirm = brackets.confirmation_seeds(budget) if spec["confirm"] == "auto" else int(spec["confirm"])
+    prior = study.prior
+    table = TrialTable(rungs, study.direction, study.events(), prior.cost / len(names) if prior else 0.0)
+    return table, Plan(names, rungs, budget, confirm)
+
+
+def read_terms(folder: Path) -> Mapping[str, Any]:
+    """The terms that the study of a run directory was started on; see :class:`autolora.study.Study`.
+
+    Raises:
+        NoStudyError: nothing was started there.
+    """
+    return _study_of(folder)[1].terms
+
+
+def _study_of(folder: Path) -> tuple[dict[str, Any], Study]:
+    """The recorded specification of a run directory, and its study."""
     from autolora.study import Study
 
     if not (folder / SPEC_FILE).is_file():
@@ -85,9 +109,4 @@ def read_study(folder: Path) -> tuple[TrialTable, Plan]:
     spec = specs.read_recorded(folder / SPEC_FILE)
     if spec["storage"] is None and not (folder / STUDY_FILE).is_file():
         raise NoStudyError(f"{folder} holds no study yet: {STUDY_FILE} is not there")
-    study = Study.read(storage_url(spec["storage"], folder), STUDY_NAME)
-    rungs = tuple(study.terms["rungs"])
-    budget = float(spec["budget"])
-    confirm = brackets.confirmation_seeds(budget) if spec["confirm"] == "auto" else int(spec["confirm"])
-    table = TrialTable(rungs, study.direction, study.events())
-    return table, Plan(tuple(study.terms["variants"]), rungs, budget, confirm)
+    return spec, Study.read(storage_url(spec["storage"], folder), STUDY_NAME)

@@ -137,17 +137,35 @@ def export(folder: Path, variant: str, target: str, out: Path) -> None:
 
 @cli.command()
 @click.argument("spec", metavar="SPEC.yaml", type=click.Path(path_type=Path))
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any spec key.")
-def prior(spec: Path, settings: tuple[str, ...]) -> None:
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any spec key: prior.probe=true.")
+@click.option("--plots", type=click.Path(path_type=Path, file_okay=False), help="Folder for pictures of the prior.")
+def prior(spec: Path, settings: tuple[str, ...], plots: Path | None) -> None:
     """Show where the search would start: the learning rate each variant is expected to want."""
     with _plain_errors():
+        from tempfile import TemporaryDirectory
+
         from autolora import spec as specs
-        from autolora.assembly import prior_of, resolved_space
+        from autolora.assembly import resolved_space
         from autolora.report.tables import prior_table
+        from autolora.scouting import scout
+        from autolora.training.workbench import Workbench
 
         checked = specs.load(spec, **_assignments(settings))
+        _quiet_libraries()
+        with TemporaryDirectory() as scratch:
+            bench = Workbench.open(checked, Path(scratch))
         space = resolved_space(checked)
-        _console().print(prior_table(prior_of(checked, space, checked.training.examples), space, checked.variants))
+        scouted = scout(checked, space, bench)
+        for note in scouted.notes:
+            click.echo(note)
+        if scouted.prior is None:
+            return
+        _console().print(prior_table(scouted, space, checked.variants))
+        if plots is not None:
+            from autolora.report.plots import prior_plots
+
+            for path in prior_plots(plots, scouted.prior, space, checked.variants, scouted.curvatures):
+                click.echo(path)
 
 
 @cli.command()

@@ -18,12 +18,22 @@ import yaml
 
 from autolora import spec as specs
 from autolora import variants
-from autolora.assembly import SPEC_FILE, STUDY_FILE, baseline_of, open_search, resolved_space, storage_url
+from autolora.assembly import (
+    SPEC_FILE,
+    STUDY_FILE,
+    STUDY_NAME,
+    baseline_of,
+    open_search,
+    resolved_space,
+    storage_url,
+)
 from autolora.errors import AutoloraError
 from autolora.execution import Executor, LostWorker
 from autolora.execution.inline import InlineExecutor
+from autolora.priors import Prior
 from autolora.report import Reporter, Silent
 from autolora.result import BEST_FOLDER, TunedVariant, TuneResult, installed_versions
+from autolora.scouting import scout
 from autolora.search import WAIT, Job, Search
 from autolora.space import Space
 from autolora.spec import Spec
@@ -138,7 +148,9 @@ class _Driver:
         self._check_ranks(space)
         self.reporter.prepared(self.spec, self.bench)
         storage = storage_url(self.spec.storage, self.folder)
-        search = open_search(self.spec, space, self.bench.examples, storage, self.bench.fingerprints())
+        search = open_search(
+            self.spec, space, self.bench.examples, self._prior(space, storage), storage, self.bench.fingerprints()
+        )
         self.reporter.resumed(search)
         executor = InlineExecutor(self.bench) if self.executor_choice == "inline" else self.executor_choice
         with _interruptible() as asked_to_stop:
@@ -151,6 +163,17 @@ class _Driver:
         result = self._conclude(search, began)
         self.reporter.finished(result)
         return result
+
+    def _prior(self, space: Space, storage: str) -> Prior | None:
+        """The prior that the study was started with, or a new one where it has not begun."""
+        from autolora.study import Study
+
+        study = Study.find(storage, STUDY_NAME)
+        if study is not None:
+            return study.prior
+        scouted = scout(self.spec, space, self.bench)
+        self.reporter.scouted(scouted)
+        return scouted.prior
 
     def _check_ranks(self, space: Space) -> None:
         from autolora.variants.targets import check_rank, linear_layers

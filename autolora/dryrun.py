@@ -18,6 +18,7 @@ from statistics import median
 from autolora import variants
 from autolora.assembly import open_search, resolved_space
 from autolora.errors import AutoloraError
+from autolora.scouting import scout
 from autolora.search import brackets
 from autolora.search.trials import Sampled
 from autolora.space import Config, Space
@@ -42,7 +43,7 @@ class DryRun:
     """The plan of a study.
 
     Attributes:
-        data: what the data report says, line by line.
+        notes: what became of the data, and what the prior took, line by line.
         spending: per variant, what its budget buys, in words.
         first: the first trials, each with the reason for it.
         seconds_per_run: of one full run of the largest configuration, evaluation included.
@@ -51,7 +52,7 @@ class DryRun:
         disk_bytes: of checkpoints and exported adapters.
     """
 
-    data: Sequence[str]
+    notes: Sequence[str]
     spending: str
     first: Sequence[Sampled]
     seconds_per_run: float
@@ -65,13 +66,14 @@ def dry_run(spec: Spec, preview: int = 6) -> DryRun:
     with tempfile.TemporaryDirectory() as scratch:
         bench = Workbench.open(spec, Path(scratch))
         space = resolved_space(spec)
-        search = open_search(spec, space, bench.examples, storage=None)
+        scouted = scout(spec, space, bench)
+        search = open_search(spec, space, bench.examples, scouted.prior, storage=None)
         seconds_per_run, checkpoint_bytes = _measure(bench, spec, space)
         live = max(brackets.sizes(spec.rungs, first=False))
         finished = 3 * len(spec.variants)
         return DryRun(
-            bench.data.report.lines(),
-            _spending(spec, search.plan.confirm),
+            [*(f"data: {line}" for line in bench.data.report.lines()), *scouted.notes],
+            _spending(spec, search.plan.confirm, search.table.upfront),
             search.preview(max(preview, len(spec.variants) + 3)),
             seconds_per_run,
             seconds_per_run * spec.budget * len(spec.variants),
@@ -80,9 +82,10 @@ def dry_run(spec: Spec, preview: int = 6) -> DryRun:
         )
 
 
-def _spending(spec: Spec, confirm: int) -> str:
-    left = spec.budget - 1 - confirm
-    parts = ["baseline 1"]
+def _spending(spec: Spec, confirm: int, upfront: float) -> str:
+    left = spec.budget - 1 - confirm - upfront
+    parts = [f"prior {upfront:.3f}"] if upfront else []
+    parts.append("baseline 1")
     first = True
     while (size := brackets.fitting(left, spec.rungs, first)) is not None:
         widths = "-".join(map(str, brackets.widths(size, spec.rungs)))

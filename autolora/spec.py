@@ -20,6 +20,7 @@ from autolora.space import Space
 BUILTIN_METRICS = {"eval_loss": "minimize", "token_accuracy": "maximize", "exact_match": "maximize"}
 SHORT_FOR = {"data": "train", "metric": "name"}
 """The key that a bare value stands for."""
+PRIOR_NAMES: dict[str, dict[str, Any]] = {"auto": {}, "laws": {"curvature": False}}
 Direction = Literal["minimize", "maximize"]
 
 
@@ -148,6 +149,40 @@ class BaselineSpec(_Strict):
     batch_size: int | None = Field(default=None, ge=1, description="None: the smallest batch size of the space")
 
 
+class PriorSpec(_Strict):
+    """What the search believes before its first trial, on top of the scaling laws.
+
+    Args:
+        curvature: measure each variant's curvature at its start, on 16 training examples.
+        probe: run a learning-rate range test of 40 optimiser steps first; charged to the budget.
+        learning_rate: what you expect to be best for plain LoRA at the middle rank, the smallest batch size and the
+            first alpha of the space; ``autolora prior`` shows that setting.
+        sd: how sure you are of it, in decades.
+        study: run directory of an earlier, finished study to start from, of this or a similar model and task.
+    """
+
+    curvature: bool = True
+    probe: bool = False
+    learning_rate: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    sd: float = Field(default=0.3, gt=0, allow_inf_nan=False)
+    study: str | None = None
+
+    @field_validator("study")
+    @classmethod
+    def _is_a_folder(cls, value: str | None) -> str | None:
+        if value is not None and not Path(value).expanduser().is_dir():
+            raise ValueError(f"no such run directory: {value}{_nearby(Path(value))}")
+        return value
+
+
+def _prior(value: Any) -> Any:
+    if isinstance(value, str):
+        if value not in PRIOR_NAMES:
+            raise ValueError(f"{value!r} must be one of {', '.join(map(repr, PRIOR_NAMES))}, null or a mapping")
+        return PRIOR_NAMES[value]
+    return value
+
+
 def _required(value: Any) -> Any:
     """A key written without a value is None in YAML."""
     if value is None or value == "":
@@ -174,7 +209,7 @@ class Spec(_Strict):
         rungs: fractions of a full run at which a trial is scored, ending in 1.
         confirm: "auto" keeps min(4, floor(budget / 4)) full runs for further seeds of the finalists; 0: none.
         baseline: what the user runs today; None: the prior's mode is trained first instead.
-        prior: "laws", or None for a uniform prior.
+        prior: a :class:`PriorSpec`; "laws" for the scaling laws alone, None for a uniform prior.
         seed: all randomness derives from it.
         storage: an Optuna storage URL; None: SQLite in the run directory.
         revision, trust_remote_code: as in ``from_pretrained``.
@@ -192,7 +227,7 @@ class Spec(_Strict):
         default="auto", description='"auto" or a whole number of at least 0'
     )
     baseline: BaselineSpec | None = None
-    prior: Literal["laws"] | None = "laws"
+    prior: Annotated[PriorSpec | None, BeforeValidator(_prior)] = PriorSpec()
     seed: int = Field(default=0, ge=0)
     storage: str | None = None
     revision: str | None = None

@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from autolora.errors import AutoloraError
+from autolora.priors.prior import Prior
 from autolora.result import installed_versions
 from autolora.search.trials import Bracket, Event, Finished, Lost, Promoted, Sampled, Scored
 from autolora.space import Config, Range, Space
@@ -81,14 +82,34 @@ class Study:
         Raises:
             StudyError: there is none that autolora made.
         """
+        study = cls.find(storage, name)
+        if study is None:
+            raise StudyError(f"no study {name!r} in {storage}")
+        return study
+
+    @classmethod
+    def find(cls, storage: str, name: str) -> Study | None:
+        """The study of that name, or None where it has not begun.
+
+        Raises:
+            StudyError: it was not made by autolora.
+        """
         try:
             with _storage_errors():
                 study = optuna.load_study(storage=storage, study_name=name)
         except KeyError:
-            raise StudyError(f"no study {name!r} in {storage}") from None
+            return None
         if TERMS not in study.user_attrs:
-            raise StudyError(f"the study {name!r} in {storage} was not made by autolora")
+            if study.get_trials(deepcopy=False):
+                raise StudyError(f"the study {name!r} in {storage} was not made by autolora: choose another name")
+            return None  # a crash came between creating it and its terms
         return cls(study)
+
+    @property
+    def prior(self) -> Prior | None:
+        """The prior that the search was started with."""
+        recorded = self.terms["prior"]
+        return None if recorded is None else Prior.from_dict(recorded)
 
     @property
     def direction(self) -> str:

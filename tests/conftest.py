@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import tempfile
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 os.environ["OMP_NUM_THREADS"] = "1"  # inherited by the processes that tests start: bit-equality needs equal counts
+os.environ["AUTOLORA_CACHE"] = tempfile.mkdtemp(prefix="autolora-tests-")
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 from typing import Any

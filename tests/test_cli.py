@@ -98,7 +98,7 @@ def test_a_dry_run_plans_and_trains_nothing(spec_file, tmp_path):
 def test_prior_shows_a_learning_rate_and_its_interval(spec_file):
     output = run("prior", spec_file(variants=["lora", "pissa"])).output
     assert "pissa" in output
-    assert "central 80%" in output
+    assert "central 90%" in output
 
 
 BAD_INPUT = {

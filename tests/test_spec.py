@@ -370,7 +370,7 @@ def test_what_may_change_between_starts_is_no_difference(key):
         ("training.examples", 800, "training.examples: None -> 800"),
         ("variants", "lora,dora", "variants: ['lora'] -> ['lora', 'dora']"),
         ("space.rank", 4, "space.rank: [8, 32] -> [4]"),
-        ("prior", None, "prior: laws -> None"),
+        ("prior", "laws", "prior.curvature: True -> False"),
     ],
 )
 def test_differences_are_named_with_both_values(key, value, line):

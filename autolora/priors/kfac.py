@@ -1,4 +1,4 @@
-"""The Hessian of one layer's {A, B} at initialisation, from the statistics of one pass (K-FAC, arXiv 1503.05671).
+"""The curvature of one layer's {A, B} at initialisation, from the statistics of one pass (K-FAC, arXiv 1503.05671).
 
 With dW = s (B0 dA + dB A0), the loss changes to second order by
 
@@ -10,14 +10,19 @@ every variant, rank and alpha once S_x, S_g and G are, so no further pass over d
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
+
+from autolora.priors.lanczos import largest_eigenvalue
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from autolora.variants.statistics import LayerStatistics
+
+DENSE = 512
+"""Largest matrix whose eigenvalues are computed all at once; of a larger one Lanczos finds the largest."""
 
 
 @dataclass(frozen=True)
@@ -29,44 +34,45 @@ class Start:
     scaling: float
 
 
-def block_product(statistics: LayerStatistics, start: Start) -> tuple[Callable[[Tensor], Tensor], int]:
-    """v = (dA, dB), flattened, to H v; and the size of v."""
-    import torch
+@dataclass(frozen=True)
+class KfacBlock:
+    """Predicts one layer's curvature under any start; what does not depend on the start is computed once."""
 
-    inputs, outputs, gradient, a, b, s = _terms(statistics, start)
-    outputs_b, a_inputs = outputs @ b, a @ inputs
-    gram_b, gram_a = b.T @ outputs_b, a_inputs @ a.T
+    statistics: LayerStatistics
 
-    def product(vector: Tensor) -> Tensor:
-        da, db = vector[: a.numel()].view_as(a), vector[a.numel() :].view_as(b)
-        image_a = s * s * (gram_b @ da @ inputs + (outputs_b.T @ db) @ a_inputs) + s * db.T @ gradient
-        image_b = s * s * (outputs_b @ (da @ a_inputs.T) + outputs @ db @ gram_a) + s * gradient @ da.T
-        return torch.cat([image_a.flatten(), image_b.flatten()])
+    def curvature(self, start: Start) -> float:
+        """lambda_max of the 2 x 2 matrix of the blocks' own largest values.
 
-    return product, a.numel() + b.numel()
+        A-A is s^2 lambda_max(B0^T S_g B0) lambda_max(S_x), B-B is s^2 lambda_max(A0 S_x A0^T) lambda_max(S_g), and the
+        cross term, of the product B A, s sigma_max(G).
+        """
+        s, inputs, outputs = start.scaling, self.statistics.inputs, self.statistics.outputs
+        a, b = start.a.detach().to(inputs), start.b.detach().to(outputs)
+        block_a = s * s * _largest(b.T @ outputs @ b) * self._of_inputs
+        block_b = s * s * _largest(a @ inputs @ a.T) * self._of_outputs
+        cross = s * self._of_gradient
+        return 0.5 * (block_a + block_b + ((block_a - block_b) ** 2 + 4 * cross**2) ** 0.5)
 
+    @cached_property
+    def _of_inputs(self) -> float:
+        return _largest(self.statistics.inputs)
 
-def closed_form(statistics: LayerStatistics, start: Start) -> float:
-    """lambda_max of the 2 x 2 matrix of the blocks' own largest values: A-A, B-B, and the cross term.
+    @cached_property
+    def _of_outputs(self) -> float:
+        return _largest(self.statistics.outputs)
 
-    A-A is s^2 lambda_max(B0^T S_g B0) lambda_max(S_x), B-B is s^2 lambda_max(A0 S_x A0^T) lambda_max(S_g), and the
-    cross term of the product s sigma_max(G).
-    """
-    import torch
-
-    inputs, outputs, gradient, a, b, s = _terms(statistics, start)
-    block_a = s * s * _largest(b.T @ outputs @ b) * _largest(inputs)
-    block_b = s * s * _largest(a @ inputs @ a.T) * _largest(outputs)
-    cross = s * float(torch.linalg.matrix_norm(gradient, ord=2))
-    return 0.5 * (block_a + block_b + ((block_a - block_b) ** 2 + 4 * cross**2) ** 0.5)
-
-
-def _terms(statistics: LayerStatistics, start: Start) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, float]:
-    inputs, outputs = statistics.inputs, statistics.outputs
-    return inputs, outputs, statistics.gradient, start.a.detach().to(inputs), start.b.detach().to(inputs), start.scaling
+    @cached_property
+    def _of_gradient(self) -> float:
+        gradient = self.statistics.gradient
+        wide = gradient if gradient.shape[0] <= gradient.shape[1] else gradient.T
+        return max(_largest(wide @ wide.T), 0.0) ** 0.5
 
 
 def _largest(matrix: Tensor) -> float:
+    """Largest eigenvalue of a positive semi-definite matrix."""
     import torch
 
-    return float(torch.linalg.eigvalsh(matrix)[-1])
+    if len(matrix) <= DENSE:
+        return float(torch.linalg.eigvalsh(matrix)[-1])
+    start = torch.randn(len(matrix), generator=torch.Generator().manual_seed(0)).to(matrix)
+    return largest_eigenvalue(lambda vector: matrix @ vector, start, tolerance=1e-2).value

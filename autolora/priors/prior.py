@@ -1,15 +1,16 @@
 """A density over the Space: where good configurations are expected, with sampling and log_pdf.
 
-Rank and batch size are drawn from weighted choices, alpha from its choices or from the two customs (law and s = 1),
-and the learning rate from a normal in scaling-law coordinates, truncated to the searched range. A share of the mass is
-uniform over the Space, so that nothing has probability 0.
+Its centre, and the variants' shifts from it, are normal beliefs in decades that every piece of evidence narrows. Rank
+and batch size are drawn from weighted choices, alpha from its choices or from the two customs (law and s = 1), and the
+learning rate from a normal in scaling-law coordinates, truncated to the searched range. A share of the mass is uniform
+over the Space, so that nothing has probability 0.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from statistics import NormalDist, fmean
 from typing import Any, NamedTuple
@@ -38,6 +39,25 @@ class Quantiles(NamedTuple):
     batch_size: float
 
 
+CENTRE = "centre"
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One source's normal belief, in decades.
+
+    Attributes:
+        source: "laws", "curvature", "probe", "user" or "study".
+        about: "centre", or the variant whose shift from plain LoRA it is about.
+        mean, sd: of the centre, log10 of plain LoRA's best learning rate at s = r = b = 1; or of the shift.
+    """
+
+    source: str
+    about: str
+    mean: float
+    sd: float
+
+
 @dataclass(frozen=True)
 class Prior:
     """Beliefs in scaling-law coordinates, shared by all variants of one model and task.
@@ -46,23 +66,62 @@ class Prior:
         centre: expected log10 learning rate of plain LoRA at s = r = b = 1.
         sd: its standard deviation, in decades.
         hidden_size: width of the model, or None where unknown.
+        shifts: (mean, sd) in decades of variants of which more is known than their own traits say.
+        evidence: what went into it, for explanation.
+        cost: full runs that the evidence took, over all variants.
     """
 
     centre: float
     sd: float
     hidden_size: int | None = None
+    shifts: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    evidence: tuple[Evidence, ...] = ()
+    cost: float = 0.0
 
     @classmethod
     def from_laws(cls, hidden_size: int | None = None, examples: int | None = None) -> Prior:
         """The prior of the scaling laws for a model of this width trained on this many examples."""
-        return cls(laws.log_centre(hidden_size, examples), laws.centre_sd(hidden_size, examples), hidden_size)
+        centre, sd = laws.log_centre(hidden_size, examples), laws.centre_sd(hidden_size, examples)
+        return cls(centre, sd, hidden_size, evidence=(Evidence("laws", CENTRE, centre, sd),))
+
+    def informed(self, evidence: Iterable[Evidence], traits: Mapping[str, Traits], cost: float = 0.0) -> Prior:
+        """This prior with further, independent evidence: each belief is the product of normals, so it only narrows.
+
+        Args:
+            evidence: about the centre or about variants.
+            traits: of the variants, whose own shift is what evidence about them is combined with.
+            cost: full runs that gathering it took.
+        """
+        evidence = tuple(evidence)
+        centre, shifts = (self.centre, self.sd), dict(self.shifts)
+        for piece in evidence:
+            if piece.about == CENTRE:
+                centre = _combined(centre, (piece.mean, piece.sd))
+            else:
+                own = traits[piece.about]
+                before = shifts.get(piece.about, (own.shift, own.shift_sd))
+                shifts[piece.about] = _combined(before, (piece.mean, piece.sd))
+        return Prior(*centre, self.hidden_size, shifts, self.evidence + evidence, self.cost + cost)
+
+    def traits(self, variant: str, own: Traits) -> Traits:
+        """A variant's traits with what is known of its shift."""
+        if variant not in self.shifts:
+            return own
+        mean, sd = self.shifts[variant]
+        return replace(own, shift=mean, shift_sd=sd)
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """As JSON has it: lists for tuples."""
+        plain = asdict(self)
+        plain["shifts"] = {name: list(shift) for name, shift in self.shifts.items()}
+        plain["evidence"] = [asdict(piece) for piece in self.evidence]
+        return plain
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Prior:
-        return cls(**data)
+        shifts = {name: (mean, sd) for name, (mean, sd) in data["shifts"].items()}
+        evidence = tuple(Evidence(**piece) for piece in data["evidence"])
+        return cls(**{**data, "shifts": shifts, "evidence": evidence})
 
     @cached_property
     def coordinates(self) -> Coordinates:
@@ -73,6 +132,14 @@ class Prior:
         decades = math.log10(traits.scale(config.alpha, config.rank))
         exponent = 0.0 if traits.alpha_redundant else laws.EXPONENT_SD * decades
         return math.hypot(self.sd, traits.shift_sd, exponent)
+
+    def interval(self, traits: Traits, config: Config, share: float) -> tuple[float, float]:
+        """Learning rates between which the central ``share`` of the informed density lies, at a setting's other values.
+
+        The searched range does not cut it.
+        """
+        belief = self._log_rate(traits, config, 0.0)
+        return 10 ** belief.inv_cdf(0.5 - share / 2), 10 ** belief.inv_cdf(0.5 + share / 2)
 
     def mode(self, space: Space, traits: Traits) -> Config:
         """The most plausible configuration: the middle rank, the smallest batch, alpha's first custom, z = 0."""
@@ -190,6 +257,12 @@ class _Truncated:
 
     def inv_cdf(self, quantile: float) -> float:
         return self.normal.inv_cdf(min(max(self.below + quantile * self.inside, 1e-12), 1 - 1e-12))
+
+
+def _combined(a: tuple[float, float], b: tuple[float, float]) -> tuple[float, float]:
+    """Mean and standard deviation of the product of two normal densities."""
+    weight_a, weight_b = a[1] ** -2, b[1] ** -2
+    return (weight_a * a[0] + weight_b * b[0]) / (weight_a + weight_b), (weight_a + weight_b) ** -0.5
 
 
 def _weights(belief: NormalDist, rates: list[float]) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -18,6 +18,15 @@ START = 3
 """Steps that define the loss before any training."""
 RISE = 0.1
 """The edge is where the smoothed loss has risen again by this share of its whole fall."""
+
+
+BELOW = 1.8
+"""Decades below the prior's mode at which the test starts; it ends as much, and a little more, above."""
+
+
+def first_step(mode: Config) -> Config:
+    """Where the range test of a variant starts, given the prior's mode."""
+    return replace(mode, learning_rate=mode.learning_rate * 10**-BELOW)
 
 
 @dataclass(frozen=True)

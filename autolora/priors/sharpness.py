@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from statistics import median
 from typing import TYPE_CHECKING, Literal
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     Batch = Mapping[str, Tensor]
     Estimator = Callable[[PeftModel, str], float]
 
+STATISTICS_BYTES = 2 << 30
+"""Most memory that the fast method's statistics take at once."""
 EXACT_BLOCKS = 6
 """Blocks of the exact method where none are named: of different matrix types first, then of different depths."""
 
@@ -46,10 +49,12 @@ class Curvature:
 
     @property
     def per_type(self) -> dict[str, float]:
-        by_type: dict[str, list[float]] = {}
-        for block, value in self.per_block.items():
-            by_type.setdefault(matrix_type(block), []).append(value)
-        return {kind: median(values) for kind, values in by_type.items()}
+        kinds = dict.fromkeys(matrix_type(block) for block in self.per_block)
+        return {kind: median(self.of_type(kind)) for kind in kinds}
+
+    def of_type(self, kind: str) -> list[float]:
+        """The blocks' values of one matrix type, in the model's order."""
+        return [value for block, value in self.per_block.items() if matrix_type(block) == kind]
 
     @property
     def median(self) -> float:
@@ -74,7 +79,8 @@ def curvature(
             over all their target tokens, as in training.
         variants: registered names.
         rank, alpha: of the adapters; alpha None: whatever makes s = 1.
-        method: "kfac": one pass over the batches for all variants, then closed forms (:mod:`autolora.priors.kfac`).
+        method: "kfac": one pass over the batches for all variants, then closed forms (:mod:`autolora.priors.kfac`);
+            several passes where the statistics of all the blocks exceed STATISTICS_BYTES.
             "lanczos": exact, by Hessian-vector products (:mod:`autolora.priors.lanczos`): dozens of passes a block.
         blocks: module names; None: all, for "lanczos" six.
         seed: of the adapters' initialisation.
@@ -96,24 +102,22 @@ def curvature(
         raise CurvatureError(f"blocks: {unknown[0]!r} is no linear layer of the model{hint}")
     if not batches:
         raise CurvatureError("batches is empty: curvature needs a sample of tokenised examples")
-    if method == "kfac":
-        chosen = list(blocks or layers)
-        estimate = _fast(model, batches, chosen, seed)
-    elif method == "lanczos":
-        chosen = list(blocks or spread_blocks(layers, EXACT_BLOCKS))
-        estimate = _exact(batches, seed)
-    else:
+    if method not in ("kfac", "lanczos"):
         raise CurvatureError(f"method={method!r} must be 'kfac' or 'lanczos'")
-    found = {}
-    for name in variants:
-        variant = registry.get(name)
-        scale = alpha if alpha is not None else variant.traits.unit_alpha(rank)
-        adapted = variant.attach(model, rank=rank, alpha=scale, batches=batches, horizon=1, seed=seed)
-        try:
-            found[name] = Curvature({block: estimate(adapted, block) for block in chosen})
-        finally:
-            registry.detach(adapted)
-    return found
+    fast = method == "kfac"
+    chosen = list(blocks or (layers if fast else spread_blocks(layers, EXACT_BLOCKS)))
+    found: dict[str, dict[str, float]] = {name: {} for name in variants}
+    for group in _memory_groups(model, chosen) if fast else [chosen]:
+        estimate = _fast(model, batches, group, seed) if fast else _exact(batches, seed)
+        for name in variants:
+            variant = registry.get(name)
+            scale = alpha if alpha is not None else variant.traits.unit_alpha(rank)
+            adapted = variant.attach(model, rank=rank, alpha=scale, batches=batches, horizon=1, seed=seed)
+            try:
+                found[name] |= {block: estimate(adapted, block) for block in group}
+            finally:
+                registry.detach(adapted)
+    return {name: Curvature(per_block) for name, per_block in found.items()}
 
 
 def matrix_type(block: str) -> str:
@@ -137,13 +141,46 @@ def spread_blocks(layers: Sequence[str], count: int) -> list[str]:
     return [block for block in layers if block in chosen]
 
 
+def affordable_blocks(model: nn.Module) -> list[str]:
+    """As many blocks, spread over types and depths, as one pass of the fast method has memory for; at least one."""
+    from autolora.variants.targets import linear_layers
+
+    sizes = _statistics_bytes(model)
+    layers = list(linear_layers(model))
+    count = len(layers)
+    while count > 1 and sum(sizes[block] for block in spread_blocks(layers, count)) > STATISTICS_BYTES:
+        count -= 1
+    return spread_blocks(layers, count)
+
+
+def _memory_groups(model: nn.Module, blocks: Sequence[str]) -> list[list[str]]:
+    """The blocks in order, in groups whose statistics fit into memory together."""
+    sizes = _statistics_bytes(model)
+    groups: dict[int, list[str]] = {}
+    for block, total in zip(blocks, accumulate(sizes[block] for block in blocks), strict=True):
+        groups.setdefault((total - 1) // STATISTICS_BYTES, []).append(block)
+    return list(groups.values())
+
+
+def _statistics_bytes(model: nn.Module) -> dict[str, int]:
+    """Bytes of each layer's S_x, S_g and G in float32."""
+    from autolora.variants.targets import linear_layers
+
+    return {
+        name: 4 * (layer.in_features**2 + layer.out_features**2 + layer.in_features * layer.out_features)
+        for name, layer in linear_layers(model).items()
+    }
+
+
 def _fast(model: nn.Module, batches: Sequence[Batch], blocks: Sequence[str], seed: int) -> Estimator:
-    from autolora.priors.kfac import closed_form
+    from autolora.priors.kfac import KfacBlock
     from autolora.variants.statistics import layer_statistics
 
     modules = {block: model.get_submodule(block) for block in blocks}
-    statistics = layer_statistics(model, modules, batches, seed)
-    return lambda adapted, block: closed_form(statistics[block], _start(adapted, block))
+    fitted = {
+        block: KfacBlock(statistics) for block, statistics in layer_statistics(model, modules, batches, seed).items()
+    }
+    return lambda adapted, block: fitted[block].curvature(_start(adapted, block))
 
 
 def _exact(batches: Sequence[Batch], seed: int) -> Estimator:

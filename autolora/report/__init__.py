@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from autolora.execution import LostWorker
     from autolora.result import TuneResult
+    from autolora.scouting import Scouted
     from autolora.search import Job, Search
     from autolora.spec import Spec
     from autolora.training.segment import Outcome, Progress
@@ -18,6 +19,9 @@ class Reporter(Protocol):
 
     def prepared(self, spec: Spec, bench: Workbench) -> None:
         """Model and data are loaded."""
+
+    def scouted(self, scouted: Scouted) -> None:
+        """A new study's prior has been made."""
 
     def resumed(self, search: Search) -> None:
         """The study is open, with the trials of earlier starts in it."""
@@ -42,6 +46,7 @@ class Silent:
     """Shows nothing."""
 
     def prepared(self, spec: Spec, bench: Workbench) -> None: ...
+    def scouted(self, scouted: Scouted) -> None: ...
     def resumed(self, search: Search) -> None: ...
     def started(self, search: Search, job: Job) -> None: ...
     def progress(self, progress: Progress) -> None: ...

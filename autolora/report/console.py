@@ -15,6 +15,7 @@ from autolora.report.tables import clock, result_table, status_table
 if TYPE_CHECKING:
     from autolora.execution import LostWorker
     from autolora.result import TuneResult
+    from autolora.scouting import Scouted
     from autolora.search import Job, Search
     from autolora.spec import Spec
     from autolora.training.segment import Outcome, Progress
@@ -42,6 +43,10 @@ class PlainReporter:
         self.say(
             f"budget: {spec.budget:g} full runs of {bench.examples} examples for each of {', '.join(spec.variants)}"
         )
+
+    def scouted(self, scouted: Scouted) -> None:
+        for note in scouted.notes:
+            self.say(note)
 
     def resumed(self, search: Search) -> None:
         known = len(search.table.trials)

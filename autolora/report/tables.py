@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
@@ -13,14 +12,18 @@ from rich.table import Table
 from rich.text import Text
 
 from autolora import variants
-from autolora.priors import Prior
+from autolora.priors.evidence import REFERENCE, log_ratio
 from autolora.report.summary import VariantSummary, duration, setting, size, stops
 from autolora.result import TuneResult
 from autolora.space import Space
 
 if TYPE_CHECKING:
     from autolora.dryrun import DryRun
+    from autolora.scouting import Scouted
     from autolora.spec import Spec
+
+INTERVAL = 0.9
+"""Share of the prior's informed part within the interval shown."""
 
 
 def status_table(summaries: Iterable[VariantSummary], rungs: tuple[float, ...]) -> Table:
@@ -105,7 +108,7 @@ def plan_view(plan: DryRun, spec: Spec, folder: Path) -> RenderableType:
             trial.origin,
         )
     lines = [
-        *(f"data: {line}" for line in plan.data),
+        *plan.notes,
         f"variants: {', '.join(spec.variants)}; each gets {plan.spending}",
         f"run directory: {folder}",
         "",
@@ -133,19 +136,35 @@ def variants_table() -> Table:
     return table
 
 
-def prior_table(prior: Prior | None, space: Space, names: Iterable[str]) -> RenderableType:
-    """What `autolora prior` shows: the expected learning rate of each variant with its central 80%."""
-    if prior is None:
-        return Text("prior: none; learning rates are sampled uniformly on a log scale")
+def prior_table(scouted: Scouted, space: Space, names: Sequence[str]) -> RenderableType:
+    """What `autolora prior` shows: the expected learning rate of each variant with its central 90%."""
+    prior = scouted.prior
+    assert prior is not None
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("variant", "learning rate", "central 80%", "batch", "rank", "alpha"):
+    for column in ("variant", "curvature", "learning rate", "central 90%", "batch", "rank", "alpha", "cost"):
         table.add_column(column, justify="left" if column == "variant" else "right", no_wrap=True)
     for name in names:
-        traits = variants.get(name).traits
+        traits = prior.traits(name, variants.get(name).traits)
         mode = prior.mode(space, traits)
-        reach = 10 ** (NormalDist().inv_cdf(0.9) * prior.spread(traits, mode))
-        interval = f"{mode.learning_rate / reach:.1e} to {mode.learning_rate * reach:.1e}"
+        low, high = prior.interval(traits, mode, INTERVAL)
         table.add_row(
-            name, f"{mode.learning_rate:.2e}", interval, str(mode.batch_size), str(mode.rank), f"{mode.alpha:.4g}"
+            name,
+            _relative_curvature(scouted, name),
+            f"{mode.learning_rate:.2e}",
+            f"{low:.1e} to {high:.1e}",
+            str(mode.batch_size),
+            str(mode.rank),
+            f"{mode.alpha:.4g}",
+            f"{prior.cost / len(names):.3f}",
         )
-    return table
+    note = (
+        "curvature: largest Hessian eigenvalue relative to plain LoRA's, over matrix types; cost: full runs a variant"
+    )
+    return Group(table, Text(note))
+
+
+def _relative_curvature(scouted: Scouted, name: str) -> str:
+    if name not in scouted.curvatures:
+        return "-"
+    reference = scouted.curvatures[REFERENCE]
+    return f"{10 ** log_ratio(scouted.curvatures[name].per_type, reference.per_type):.2f}"

@@ -108,6 +108,8 @@ class Search:
         self._baseline = dict(baseline or {})
         factor = max(2, round(rungs[1] / rungs[0])) if len(rungs) > 1 else 3
         traits = {variant: variant_registry.get(variant).traits for variant in variants}
+        if prior is not None:
+            traits = {variant: prior.traits(variant, own) for variant, own in traits.items()}
         self._sampler = Sampler(space, traits, prior, factor, seed)
         self._study: Study | None = None
         events: Sequence[Event] = ()
@@ -126,7 +128,12 @@ class Search:
             }
             self._study = Study.open(storage, name, direction, terms)
             events = self._study.events(repair=True)
-        self.table = TrialTable(rungs, direction, events)
+        upfront = prior.cost / len(variants) if prior else 0.0
+        if 1 + upfront > budget:
+            raise ValueError(
+                f"budget={budget:g} does not hold the baseline, 1, and what the prior cost each variant, {upfront:.3g}"
+            )
+        self.table = TrialTable(rungs, direction, events, upfront)
         self._in_flight: set[int] = set()
         self._exhausted: set[str] = set()
         self._settle()
@@ -226,7 +233,7 @@ class Search:
 
     def preview(self, count: int) -> list[Sampled]:
         """The first configurations that would be sampled, without recording anything."""
-        table = TrialTable(self.plan.rungs, self.direction)
+        table = TrialTable(self.plan.rungs, self.direction, upfront=self.table.upfront)
         sampled: list[Sampled] = []
         exhausted: set[str] = set()
         while len(sampled) < count:

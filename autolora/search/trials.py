@@ -130,10 +130,14 @@ class TrialTable:
         rungs: fractions of a full run, ascending, the last one 1.
         direction: "minimize" or "maximize".
         events: the past.
+        upfront: full-run equivalents charged to each variant for what was spent before the first trial.
     """
 
-    def __init__(self, rungs: tuple[float, ...], direction: str, events: Iterable[Event] = ()) -> None:
+    def __init__(
+        self, rungs: tuple[float, ...], direction: str, events: Iterable[Event] = (), upfront: float = 0.0
+    ) -> None:
         self.rungs = rungs
+        self.upfront = upfront
         self.sign = 1.0 if direction == "minimize" else -1.0
         self.trials: list[Trial] = []
         self._by_variant: dict[str, list[Trial]] = {}
@@ -198,8 +202,8 @@ class TrialTable:
         return self.rungs[trial.target] if trial.pending else self.fraction(trial)
 
     def spent(self, variant: str) -> float:
-        """Full-run equivalents charged to a variant, work handed out included."""
-        return sum(self.charge(trial) for trial in self.of(variant))
+        """Full-run equivalents charged to a variant, work handed out and its share of the prior's cost included."""
+        return self.upfront + sum(self.charge(trial) for trial in self.of(variant))
 
     def brackets(self, variant: str) -> Mapping[Bracket, list[Trial]]:
         """The brackets of a variant with their trials, in the order they were opened."""

@@ -29,7 +29,7 @@ ORDER, INITIALISATION, STEP = 1, 2, 3
 ORDERS_KEPT = 4
 """Epochs whose order is kept in memory; any other is drawn again when it is needed."""
 
-CALIBRATION_EXAMPLES = 32
+CALIBRATION_EXAMPLES, CALIBRATION_BATCH = 32, 8
 """Training examples given to variants that look at gradients or activations before they start."""
 
 
@@ -132,7 +132,10 @@ class Workbench:
         rows = self.rng(0, ORDER, 0).permutation(len(self.data.train))[:count]
         return [
             {name: tensor.to(self.base.device) for name, tensor in batch.items()}
-            for batch in (self.data.train.batch(rows[i : i + 8], self.base.pad_token_id) for i in range(0, count, 8))
+            for batch in (
+                self.data.train.batch(rows[i : i + CALIBRATION_BATCH], self.base.pad_token_id)
+                for i in range(0, count, CALIBRATION_BATCH)
+            )
         ]
 
     @contextmanager

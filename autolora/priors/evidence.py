@@ -1,0 +1,101 @@
+"""From measurements to evidence: what curvature, a range test, the user or an earlier study say, in decades."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from statistics import fmean
+
+from autolora.priors import laws
+from autolora.priors.prior import CENTRE, Evidence
+from autolora.priors.probe import RangeTest
+from autolora.priors.sharpness import Curvature
+from autolora.space import Config, Coordinates, Traits
+
+REFERENCE = "lora"
+"""The variant that shifts are relative to."""
+
+CURVATURE_EXPONENT, CURVATURE_SD = 0.65, 0.2
+"""eta_v = eta_LoRA (lambda_LoRA / lambda_v)^p: p and the residual in decades, fitted in studies/curvature."""
+
+PROBE_OFFSET, PROBE_SD = -0.5, 0.25
+"""log10 of the best rate of a full run of PROBE_STEPS steps, relative to where the range test ends well; from there."""
+PROBE_RUN_STEPS = 100
+
+USER_SD = 0.3
+STUDY_SD = 0.2
+"""How well a finished search has located a best, in decades."""
+
+
+def from_curvature(found: Mapping[str, Curvature]) -> list[Evidence]:
+    """Shifts of the variants from their curvature relative to plain LoRA's, which ``found`` must hold.
+
+    Compared type by type, the logarithms averaged: medians over all blocks would mix matrix types.
+    """
+    reference = found[REFERENCE].per_type
+    return [
+        Evidence("curvature", name, -CURVATURE_EXPONENT * log_ratio(curvature.per_type, reference), CURVATURE_SD)
+        for name, curvature in found.items()
+        if name != REFERENCE
+    ]
+
+
+def log_ratio(per_type: Mapping[str, float], reference: Mapping[str, float]) -> float:
+    """Mean over matrix types of log10 lambda / lambda of the reference."""
+    return fmean(math.log10(per_type[kind] / reference[kind]) for kind in reference)
+
+
+def from_range_test(test: RangeTest, traits: Traits, full_run_steps: int) -> Evidence:
+    """The centre from a range test of a variant: half-way, on the log scale, from the lowest loss to the edge.
+
+    Args:
+        test: see :class:`autolora.priors.probe.RangeTest`.
+        traits: of the variant that was tested.
+        full_run_steps: optimiser steps of a full run at the test's batch size; the length law carries the offset from
+            the runs that it was measured on.
+    """
+    well = 0.5 * (math.log10(test.lowest) + math.log10(test.edge))
+    length = laws.LENGTH_EXPONENT * math.log10(full_run_steps / PROBE_RUN_STEPS)
+    carried = laws.LENGTH_SD * math.log10(full_run_steps / PROBE_RUN_STEPS)
+    eta = 10 ** (well + PROBE_OFFSET + length)
+    return Evidence(
+        "probe", CENTRE, implied_centre(traits, test.config, eta), math.hypot(PROBE_SD, carried, traits.shift_sd)
+    )
+
+
+def from_user(eta: float, sd: float, traits: Traits, config: Config) -> Evidence:
+    """The centre from a learning rate expected of plain LoRA at the batch size, rank and alpha of ``config``."""
+    return Evidence("user", CENTRE, implied_centre(traits, config, eta), sd)
+
+
+def from_study(
+    best: Mapping[str, Config],
+    traits: Mapping[str, Traits],
+    then: tuple[int | None, int | None],
+    now: tuple[int | None, int | None],
+) -> list[Evidence]:
+    """Centre and shifts from the tuned configurations of an earlier study.
+
+    Args:
+        best: by variant.
+        traits: of these variants.
+        then, now: (width, length of a full run) of that study and of this; the laws carry the centre.
+    """
+    carried = laws.log_centre(*now) - laws.log_centre(*then)
+    apart = math.sqrt(abs(laws.centre_sd(*now) ** 2 - laws.centre_sd(*then) ** 2))
+    centres = {name: implied_centre(traits[name], config, config.learning_rate) for name, config in best.items()}
+    weights = {name: 1 / (STUDY_SD**2 + traits[name].shift_sd ** 2) for name in best}
+    total = sum(weights.values())
+    centre = sum(weights[name] * centres[name] for name in best) / total
+    shifts = [
+        Evidence("study", name, traits[name].shift + centres[name] - centre, STUDY_SD)
+        for name in best
+        if name != REFERENCE
+    ]
+    return [Evidence("study", CENTRE, centre + carried, math.hypot(total**-0.5, apart)), *shifts]
+
+
+def implied_centre(traits: Traits, config: Config, eta: float) -> float:
+    """The centre under which ``eta`` is the best learning rate of a variant at a batch size, rank and alpha."""
+    origin = Coordinates(0.0).learning_rate(traits, 0.0, config.batch_size, config.rank, config.alpha)
+    return math.log10(eta / origin)
