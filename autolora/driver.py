@@ -145,7 +145,7 @@ class _Driver:
         began = time.monotonic()
         self.bench = Workbench.open(self.spec, self.folder)
         space = resolved_space(self.spec)
-        self._check_ranks(space)
+        self._check_variants(space)
         self.reporter.prepared(self.spec, self.bench)
         storage = storage_url(self.spec.storage, self.folder)
         search = open_search(
@@ -175,12 +175,15 @@ class _Driver:
         self.reporter.scouted(scouted)
         return scouted.prior
 
-    def _check_ranks(self, space: Space) -> None:
-        from autolora.variants.targets import check_rank, linear_layers
+    def _check_variants(self, space: Space) -> None:
+        """What a variant cannot be trained with is said before the first trial."""
+        from autolora.variants.targets import linear_layers
 
         layers = linear_layers(self.bench.base.model)
-        ranks = [*space.rank, *(config.rank for config in baseline_of(self.spec).values())]
-        check_rank(self.bench.base.model, layers, max(ranks))
+        baseline = baseline_of(self.spec)
+        for name in self.spec.variants:
+            for rank in sorted({*space.rank, *(config.rank for config in baseline.values())}):
+                variants.get(name).check(self.bench.base.model, layers, rank, self.spec.training.dropout)
 
     def _search(self, search: Search, executor: Executor, asked_to_stop: Callable[[], bool]) -> None:
         jobs: dict[int, Job] = {}

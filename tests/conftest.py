@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import tempfile
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 os.environ["OMP_NUM_THREADS"] = "1"  # inherited by the processes that tests start: bit-equality needs equal counts
-os.environ["AUTOLORA_CACHE"] = tempfile.mkdtemp(prefix="autolora-tests-")
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 from typing import Any
@@ -30,6 +28,12 @@ SMALL_SPEC: dict[str, Any] = {
 def small_spec(**overrides: Any) -> specs.Spec:
     """SMALL_SPEC with overrides, whose keys may be dotted."""
     return specs.load({**SMALL_SPEC, "data": dict(SMALL_SPEC["data"])}, **overrides)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _cache_of_their_own(tmp_path_factory):
+    """Nothing is found in, or left in, the cache of whoever runs the tests."""
+    os.environ["AUTOLORA_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="session")

@@ -192,7 +192,7 @@ def test_a_study_of_somebody_else_is_not_taken_over(storage):
 
 
 def test_reading_a_study_of_somebody_else_is_refused(storage):
-    optuna.create_study(storage=storage, study_name="autolora")
+    optuna.create_study(storage=storage, study_name="autolora").ask()
     with pytest.raises(StudyError, match="was not made by autolora"):
         Study.read(storage, "autolora")
 

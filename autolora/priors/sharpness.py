@@ -8,7 +8,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from statistics import median
 from typing import TYPE_CHECKING, Literal
 
@@ -92,6 +91,7 @@ def curvature(
         CurvatureError: an unknown method or block, or no batches.
         VariantError: an unknown variant, or one that cannot be attached so.
     """
+    from autolora.variants.statistics import memory_groups
     from autolora.variants.targets import linear_layers
 
     layers = list(linear_layers(model))
@@ -106,8 +106,10 @@ def curvature(
         raise CurvatureError(f"method={method!r} must be 'kfac' or 'lanczos'")
     fast = method == "kfac"
     chosen = list(blocks or (layers if fast else spread_blocks(layers, EXACT_BLOCKS)))
+    sizes = _statistics_bytes(model)
+    groups = memory_groups({block: sizes[block] for block in chosen}, STATISTICS_BYTES) if fast else [chosen]
     found: dict[str, dict[str, float]] = {name: {} for name in variants}
-    for group in _memory_groups(model, chosen) if fast else [chosen]:
+    for group in groups:
         estimate = _fast(model, batches, group, seed) if fast else _exact(batches, seed)
         for name in variants:
             variant = registry.get(name)
@@ -151,15 +153,6 @@ def affordable_blocks(model: nn.Module) -> list[str]:
     while count > 1 and sum(sizes[block] for block in spread_blocks(layers, count)) > STATISTICS_BYTES:
         count -= 1
     return spread_blocks(layers, count)
-
-
-def _memory_groups(model: nn.Module, blocks: Sequence[str]) -> list[list[str]]:
-    """The blocks in order, in groups whose statistics fit into memory together."""
-    sizes = _statistics_bytes(model)
-    groups: dict[int, list[str]] = {}
-    for block, total in zip(blocks, accumulate(sizes[block] for block in blocks), strict=True):
-        groups.setdefault((total - 1) // STATISTICS_BYTES, []).append(block)
-    return list(groups.values())
 
 
 def _statistics_bytes(model: nn.Module) -> dict[str, int]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from autolora.variants.base import VariantError
 from autolora.variants.subtraction import ADAPTER, Subtracted, put_residual, restore, subtract
-from autolora.variants.targets import check_rank, linear_layers
+from autolora.variants.targets import linear_layers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,7 +69,7 @@ def inject(
     from peft import get_peft_model
 
     targets = linear_layers(model)
-    check_rank(model, targets, rank)
+    variant.check(model, targets, rank, dropout)
     if not alpha > 0:
         raise VariantError(f"alpha must be above 0, got {alpha}")
     config = variant.lora_config(rank, alpha, dropout, list(targets))

@@ -13,7 +13,10 @@ from autolora.space import Traits
 if TYPE_CHECKING:
     import torch
     from peft import LoraConfig, PeftModel
+    from torch import nn
     from transformers import PreTrainedModel
+
+    from autolora.variants.targets import LinearLayer
 
 
 class VariantError(AutoloraError, ValueError):
@@ -65,6 +68,18 @@ class Variant:
     def initialise(self, model: PeftModel, seed: int, batches: Any, horizon: int | None) -> None:
         """Overwrite the freshly injected adapter (A Kaiming-uniform, B = 0) with the variant's own start."""
 
+    def check(self, model: nn.Module, layers: Mapping[str, LinearLayer], rank: int, dropout: float) -> None:
+        """Raise ``VariantError`` where the variant cannot be trained so, before anything is changed.
+
+        Args:
+            model: the base, for messages.
+            layers: of it that get an adapter.
+            rank, dropout: of the adapter.
+        """
+        from autolora.variants.targets import check_rank
+
+        check_rank(model, layers, rank)
+
     def attach(
         self,
         model: PreTrainedModel,
@@ -90,7 +105,7 @@ class Variant:
             A ``PeftModel`` whose only trainable parameters are the adapter's, in float32.
 
         Raises:
-            VariantError: no linear layers, or a rank above a layer's size.
+            VariantError: no linear layers, or what :meth:`check` refuses.
         """
         from autolora.variants.attachment import inject
 

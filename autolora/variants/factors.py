@@ -1,24 +1,31 @@
-"""Factorisations of base weights, computed once per base model and shared by every trial on it."""
+"""Factorisations of base weights and of their gradients, computed once per base model and shared by its trials."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from autolora.variants.attachment import attachment
+from autolora.variants.statistics import layer_gradients, memory_groups
 from autolora.variants.subtraction import weight_matrix
 
 if TYPE_CHECKING:
     from peft import PeftModel
+    from peft.tuners.lora import LoraLayer
     from torch import Tensor, nn
 
     Factorise = Callable[[Tensor, int], tuple[Tensor, ...]]
+    Batch = Mapping[str, Tensor]
 
 KEPT_RANK = 256
-"""Components kept of each weight: any rank up to it is served from one factorisation, at an eighth of the weight's
+"""Components kept of each matrix: any rank up to it is served from one factorisation, at an eighth of the matrix's
 elements for square layers of 4096. A larger rank is kept as asked for."""
+
+GRADIENT_BYTES = 1 << 30
+"""Most memory for full gradients at once; layers beyond it take another pass over the sample."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +35,7 @@ class _Kept:
     factors: tuple[Tensor, ...]
 
 
-_cache: WeakKeyDictionary[nn.Module, dict[tuple[Factorise, str], _Kept]] = WeakKeyDictionary()
+_cache: WeakKeyDictionary[nn.Module, dict[Hashable, _Kept]] = WeakKeyDictionary()
 
 
 def weight_factors(model: PeftModel, rank: int, factorise: Factorise) -> dict[str, tuple[Tensor, ...]]:
@@ -46,13 +53,60 @@ def weight_factors(model: PeftModel, rank: int, factorise: Factorise) -> dict[st
     kept = _cache.setdefault(model.get_base_model(), {})
     found = {}
     for name, layer in attachment(model).layers.items():
-        version = layer.get_base_layer().weight._version
-        entry = kept.get((factorise, name))
-        if entry is None or entry.version != version or entry.rank < rank:
-            weight = weight_matrix(layer)
-            components = min(max(rank, KEPT_RANK), *weight.shape)
-            # Copies: a view would keep the whole factorisation alive.
-            factors = tuple(part.to("cpu", copy=True).contiguous() for part in factorise(weight, components))
-            entry = kept[factorise, name] = _Kept(version, components, factors)
-        found[name] = entry.factors
+        key = (factorise, name)
+        if not _serves(kept.get(key), layer, rank):
+            kept[key] = _factorised(weight_matrix(layer), layer, rank, factorise)
+        found[name] = kept[key].factors
     return found
+
+
+def gradient_factors(
+    model: PeftModel, batches: Sequence[Batch], rank: int, factorise: Factorise
+) -> dict[str, tuple[Tensor, ...]]:
+    """Factors of the gradient G = dL/dW (m, n) of every adapted layer over a sample; else as :func:`weight_factors`."""
+    kept = _cache.setdefault(model.get_base_model(), {})
+    layers = attachment(model).layers
+    sample = _digest(batches)
+    keys = {name: (factorise, sample, name) for name in layers}
+    missing = [name for name, layer in layers.items() if not _serves(kept.get(keys[name]), layer, rank)]
+    sizes = {name: 4 * layers[name].in_features * layers[name].out_features for name in missing}
+    for group in memory_groups(sizes, GRADIENT_BYTES):
+        gradients = layer_gradients(model, {name: layers[name].get_base_layer() for name in group}, batches)
+        for name in group:
+            kept[keys[name]] = _factorised(gradients.pop(name), layers[name], rank, factorise)
+    return {name: kept[key].factors for name, key in keys.items()}
+
+
+def leading_svd(matrix: Tensor, components: int) -> tuple[Tensor, Tensor, Tensor]:
+    """U (m, k), singular values (k,) and V^T (k, n) of the k largest."""
+    import torch
+
+    u, values, vh = torch.linalg.svd(matrix, full_matrices=False)
+    return u[:, :components], values[:components], vh[:components]
+
+
+def trailing_svd(matrix: Tensor, components: int) -> tuple[Tensor, Tensor, Tensor]:
+    """U (m, k), singular values (k,) and V^T (k, n) of the k smallest, the smallest last; of the exact SVD."""
+    import torch
+
+    u, values, vh = torch.linalg.svd(matrix, full_matrices=False)
+    return u[:, -components:], values[-components:], vh[-components:]
+
+
+def _serves(entry: _Kept | None, layer: LoraLayer, rank: int) -> bool:
+    return entry is not None and entry.version == layer.get_base_layer().weight._version and entry.rank >= rank
+
+
+def _factorised(matrix: Tensor, layer: LoraLayer, rank: int, factorise: Factorise) -> _Kept:
+    components = min(max(rank, KEPT_RANK), *matrix.shape)
+    # Copies: a view would keep the whole factorisation alive.
+    factors = tuple(part.to("cpu", copy=True).contiguous() for part in factorise(matrix, components))
+    return _Kept(layer.get_base_layer().weight._version, components, factors)
+
+
+def _digest(batches: Sequence[Batch]) -> str:
+    digest = hashlib.sha256()
+    for batch in batches:
+        for key in sorted(batch):
+            digest.update(f"{key} {tuple(batch[key].shape)}".encode() + batch[key].cpu().numpy().tobytes())
+    return digest.hexdigest()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from autolora.space import Traits
 from autolora.variants.attachment import attachment, start_from
 from autolora.variants.base import Variant, register
-from autolora.variants.factors import weight_factors
+from autolora.variants.factors import leading_svd, weight_factors
 from autolora.variants.subtraction import ADAPTER
 
 if TYPE_CHECKING:
@@ -22,19 +23,18 @@ class Pissa(Variant):
 
     def initialise(self, model: PeftModel, seed: int, batches: Any, horizon: int | None) -> None:
         rank = model.peft_config[ADAPTER].r
-        layers = attachment(model).layers
-        starts = {}
-        for name, (u, values, vh) in weight_factors(model, rank, _leading_svd).items():
-            root = (values[:rank] / layers[name].scaling[ADAPTER]).sqrt()
-            starts[name] = (root[:, None] * vh[:rank], u[:, :rank] * root)
-        start_from(model, starts)
+        factors = weight_factors(model, rank, leading_svd)
+        start_from_triplets(model, {name: (u[:, :rank], s[:rank], vh[:rank]) for name, (u, s, vh) in factors.items()})
 
 
-def _leading_svd(weight: Tensor, components: int) -> tuple[Tensor, Tensor, Tensor]:
-    import torch
-
-    u, values, vh = torch.linalg.svd(weight, full_matrices=False)
-    return u[:, :components], values[:components], vh[:components]
+def start_from_triplets(model: PeftModel, triplets: Mapping[str, tuple[Tensor, Tensor, Tensor]]) -> None:
+    """Start at A = sqrt(S / s) V^T, B = U sqrt(S / s), given U (m, r), S (r,) and V^T (r, n) of each layer."""
+    layers = attachment(model).layers
+    starts = {}
+    for name, (u, values, vh) in triplets.items():
+        root = (values / layers[name].scaling[ADAPTER]).sqrt()
+        starts[name] = (root[:, None] * vh, u * root)
+    start_from(model, starts)
 
 
 register(

@@ -86,6 +86,19 @@ def layer_statistics(
     return {name: total.statistics(targets) for name, total in sums.items()}
 
 
+def memory_groups(sizes: Mapping[str, int], limit: int) -> list[list[str]]:
+    """Names in order, in groups of at most ``limit`` bytes together, or of one that is larger."""
+    groups: list[list[str]] = []
+    filled = 0
+    for name, size in sizes.items():
+        if not groups or filled + size > limit:
+            groups.append([])
+            filled = 0
+        groups[-1].append(name)
+        filled += size
+    return groups
+
+
 @dataclass
 class _Sums:
     """Sums over tokens."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -56,7 +57,7 @@ def linear_layers(model: nn.Module) -> dict[str, LinearLayer]:
     return found
 
 
-def check_rank(model: nn.Module, layers: dict[str, LinearLayer], rank: int) -> None:
+def check_rank(model: nn.Module, layers: Mapping[str, LinearLayer], rank: int) -> None:
     """Raise ``VariantError`` where the rank does not fit every layer, naming the smallest layer."""
     name, smallest = min(layers.items(), key=lambda item: item[1].largest_rank)
     if not 1 <= rank <= smallest.largest_rank:

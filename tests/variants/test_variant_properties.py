@@ -8,10 +8,12 @@ import json
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from torch import nn
 
 from autolora.space import Traits
-from autolora.variants import Variant, detach, get
-from autolora.variants.attachment import attachment, random_stream, start_from
+from autolora.variants import Variant, VariantError, detach, get
+from autolora.variants import factors as variant_factors
+from autolora.variants.attachment import adapter_state, attachment, random_stream, start_from
 from autolora.variants.subtraction import ADAPTER, weight_matrix
 
 
@@ -60,10 +62,11 @@ def test_lora_scaled_by_c_with_b_s_rate_divided_by_c_is_the_same_run(build, trai
     assert losses(64, 1.0) != pytest.approx(plain, rel=1e-2)
 
 
-def test_pissa_at_s_16_and_a_quarter_of_the_rate_is_the_same_run(build, train):
+@pytest.mark.parametrize("name", ["pissa", "milora"])
+def test_s_16_at_a_quarter_of_the_rate_is_the_same_run(build, train, name):
     def losses(alpha, rate):
-        model = get("pissa").attach(build(), rank=4, alpha=alpha)
-        return train(model, get("pissa").optimizer(model, rate), 15)
+        model = get(name).attach(build(), rank=4, alpha=alpha)
+        return train(model, get(name).optimizer(model, rate), 15)
 
     one, sixteen = losses(4, 4e-3), losses(64, 1e-3)
     assert one[0] - one[-1] > 0.2
@@ -94,6 +97,96 @@ def test_pissa_holds_the_leading_singular_triplets(build, difference):
         assert difference(b.T @ b, torch.diag(values[:4] / 3)) < 1e-5
         residual = attachment(model).layers[name].get_base_layer().weight
         assert torch.linalg.matrix_norm(residual, 2) <= values[4] * (1 + 1e-4)
+
+
+def test_milora_holds_the_trailing_singular_triplets(build, difference):
+    model = get("milora").attach(build(), rank=4, alpha=12)
+    for name, weight in original_weights(model).items():
+        u, values, vh = torch.linalg.svd(weight, full_matrices=False)
+        a, b = factors(model, name)
+        assert difference(3 * b @ a, u[:, -4:] * values[-4:] @ vh[-4:]) < 1e-4
+        assert difference(a @ a.T, torch.diag(values[-4:] / 3)) < 1e-4
+        residual = attachment(model).layers[name].get_base_layer().weight
+        assert torch.linalg.matrix_norm(residual, 2).item() == pytest.approx(values[0].item(), rel=1e-4)
+
+
+def test_init_ab_starts_both_factors_uniform_with_the_fan_in_of_a(build):
+    model, other = (get("init_ab").attach(build(), rank=8, alpha=8, seed=seed) for seed in (1, 2))
+    plain = get("lora").attach(build(), rank=8, alpha=8, seed=1)
+    for name, layer in attachment(model).layers.items():
+        bound = layer.in_features**-0.5
+        a, b = factors(model, name)
+        assert torch.equal(a, factors(plain, name)[0])
+        assert b.abs().max() <= bound
+        assert b.var().item() == pytest.approx(bound**2 / 3, rel=0.25)
+        assert not torch.equal(b, factors(other, name)[1])
+
+
+class TestLoraGA:
+    @pytest.fixture
+    def batches(self, tokens):
+        return [{"input_ids": tokens, "labels": tokens, "attention_mask": torch.ones_like(tokens)}]
+
+    @pytest.fixture
+    def gradients(self, build, tokens):
+        """dL/dW (m, n) by autograd on the weights themselves."""
+        base = build()
+        base(input_ids=tokens, labels=tokens).loss.backward()
+        return {name: module.weight.grad for name, module in base.named_modules() if isinstance(module, nn.Linear)}
+
+    def test_starts_in_the_gradient_s_directions_at_the_stable_scale(self, build, batches, gradients, difference):
+        model = get("lora_ga").attach(build(), rank=4, alpha=4, batches=batches)
+        for name, layer in attachment(model).layers.items():
+            a, b = factors(model, name)
+            size = layer.out_features**0.25 / 16**0.5
+            assert difference(a @ a.T, size**2 * torch.eye(4)) < 1e-4
+            assert difference(b.T @ b, size**2 * torch.eye(4)) < 1e-4
+            u, _, vh = torch.linalg.svd(gradients[name])
+            assert difference(a.T @ a / size**2, vh[:4].T @ vh[:4]) < 1e-2
+            assert difference(b @ b.T / size**2, u[:, 4:8] @ u[:, 4:8].T) < 1e-2
+
+    def test_its_first_step_is_nearer_to_full_fine_tuning_s_than_plain_lora_s(self, build, batches, gradients):
+        def alignment(name):
+            """Cosine of the update that a gradient step on A and B induces in W with that of full fine-tuning."""
+            model = get(name).attach(build(), rank=4, alpha=4, batches=batches)
+            model(**batches[0]).loss.backward()
+            cosines = []
+            for layer in attachment(model).layers:
+                a, b = factors(model, layer)
+                induced = b @ a.grad + b.grad @ a
+                cosines.append(torch.cosine_similarity(induced.flatten(), gradients[layer].flatten(), dim=0).item())
+            return sum(cosines) / len(cosines)
+
+        assert alignment("lora_ga") > 1.5 * alignment("lora")
+
+    def test_reads_the_sample_once_for_all_trials(self, build, batches):
+        base = build()
+        passes = []
+        base.register_forward_hook(lambda *_: passes.append(1))
+        for rank in (4, 8, 2):
+            detach(get("lora_ga").attach(base, rank=rank, alpha=4, batches=batches))
+        assert len(passes) == 1
+        other = [{**batches[0], "input_ids": batches[0]["input_ids"].flip(0)}]
+        detach(get("lora_ga").attach(base, rank=4, alpha=4, batches=other))
+        assert len(passes) == 2
+
+    def test_gradients_beyond_the_memory_limit_take_more_passes_and_are_the_same(self, build, batches, monkeypatch):
+        whole = adapter_state(get("lora_ga").attach(build(), rank=4, alpha=4, batches=batches))
+        monkeypatch.setattr(variant_factors, "GRADIENT_BYTES", 10_000)
+        split = adapter_state(get("lora_ga").attach(build(), rank=4, alpha=4, batches=batches))
+        assert all(torch.equal(whole[key], split[key]) for key in whole)
+
+    @pytest.mark.parametrize(
+        ("settings", "message"),
+        [
+            ({"rank": 9}, r"has 16: rank 9 must be at most 8"),
+            ({"dropout": 0.1}, "without dropout"),
+            ({"batches": None}, "pass batches"),
+        ],
+    )
+    def test_what_it_cannot_do_is_said(self, build, batches, settings, message):
+        with pytest.raises(VariantError, match=message):
+            get("lora_ga").attach(build(), **{"rank": 4, "alpha": 4, "batches": batches, **settings})
 
 
 def test_olora_starts_orthonormal_at_qr(build, difference):

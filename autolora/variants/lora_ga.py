@@ -1,0 +1,66 @@
+"""LoRA-GA (arXiv 2407.05000): start in the gradient's directions, so that the first step is full fine-tuning's.
+
+G = U S V^T, averaged over a small sample; A = V^T[:r], B = U[:, r:2r], both times m^(1/4)/sqrt(gamma) ("stable" scale);
+subtracted from W.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from autolora.space import Traits
+from autolora.variants.attachment import start_from
+from autolora.variants.base import Variant, VariantError, register
+from autolora.variants.factors import gradient_factors, leading_svd
+from autolora.variants.subtraction import ADAPTER
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from torch import nn
+
+    from autolora.variants.targets import LinearLayer
+
+
+@dataclass(frozen=True)
+class LoraGA(Variant):
+    """Attributes:
+    gamma: the start's size is 1/sqrt(gamma); the paper takes 16, and 64 for models of 7 billion parameters.
+    """
+
+    gamma: float = 16.0
+
+    def check(self, model: nn.Module, layers: Mapping[str, LinearLayer], rank: int, dropout: float) -> None:
+        super().check(model, layers, rank, dropout)
+        name, smallest = min(layers.items(), key=lambda item: item[1].largest_rank)
+        if 2 * rank > smallest.largest_rank:
+            raise VariantError(
+                f"{self.name} takes 2r directions of the gradient, and layer {name!r} has {smallest.largest_rank}: "
+                f"rank {rank} must be at most {smallest.largest_rank // 2}"
+            )
+        if dropout > 0:
+            raise VariantError(f"{self.name} must be trained without dropout, which undoes its start; got {dropout:g}")
+
+    def initialise(self, model: PeftModel, seed: int, batches: Any, horizon: int | None) -> None:
+        if not batches:
+            raise VariantError(f"{self.name} starts from gradients: pass batches, a list of tokenised training batches")
+        rank = model.peft_config[ADAPTER].r
+        starts = {}
+        for name, (u, _, vh) in gradient_factors(model, batches, 2 * rank, leading_svd).items():
+            size = u.shape[0] ** 0.25 / self.gamma**0.5
+            starts[name] = (size * vh[:rank], size * u[:, rank : 2 * rank])
+        start_from(model, starts)
+
+
+register(
+    LoraGA(
+        name="lora_ga",
+        title="LoRA-GA",
+        paper="arXiv 2407.05000",
+        # LR-matters places it by curvature, up to 100x LoRA's, at as little as 1/18 of LoRA's learning rate.
+        traits=Traits(shift=-0.5, shift_sd=0.3, kaiming=False),
+        needs=("gradients",),
+        export_form="rank 2r",
+    )
+)
