@@ -191,7 +191,7 @@ class Traits:
         kaiming: A starts Kaiming-uniform, as the square-root law of alpha supposes; elsewhere the law is s = 1.
     """
 
-    exponent: float = 1.0
+    exponent: float = laws.SCALE_EXPONENT
     shift: float = 0.0
     shift_sd: float = 0.15
     rank_stabilised: bool = False

@@ -186,7 +186,9 @@ def test_four_times_the_rank_halves_the_rate_at_one_scale():
     assert four == pytest.approx(one / 2)
 
 
-@pytest.mark.parametrize(("traits", "factor"), [(LORA, 1 / 16), (PISSA, 1 / 4), (RSLORA, 1 / 16)])
+@pytest.mark.parametrize(
+    ("traits", "factor"), [(LORA, 1 / 8), (PISSA, 1 / 4), (RSLORA, 1 / 8), (Traits(exponent=1.0), 1 / 16)]
+)
 def test_sixteen_times_the_scale(traits, factor):
     """PiSSA's factors carry the square root of s: s = 16 at eta / 4 is the run of s = 1 at eta."""
     one, sixteen = (COORDINATES.learning_rate(traits, 0.0, 16, 8, alpha) for alpha in (8.0, 128.0))

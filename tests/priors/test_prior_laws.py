@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 
 from autolora.priors import Prior, laws
@@ -27,9 +28,23 @@ def test_an_unknown_width_and_length_leave_their_factors_out():
     assert laws.log_centre(None, None) == pytest.approx(laws.log_centre(4096, 100_000))
 
 
-def test_at_the_empirical_alpha_the_rate_is_that_of_full_fine_tuning():
-    for rank in (1, 16, 256):
-        assert rate(scale=256 / math.sqrt(rank), rank=rank) == pytest.approx(2e-5)
+@pytest.mark.parametrize("rank", [1, 16, 256])
+def test_at_the_empirical_alpha_the_rate_of_full_fine_tuning_is_within_the_exponent_s_spread(rank):
+    """It is that rate exactly where p = 1."""
+    scale = laws.empirical_alpha(rank) / rank
+    assert abs(math.log10(rate(scale=scale, rank=rank) / 2e-5)) <= laws.EXPONENT_SD * math.log10(scale) + 1e-9
+
+
+def test_alpha_by_the_square_root_law_in_the_paper_s_numbers():
+    ranks = (1, 4, 8, 16, 32, 64, 128, 256)
+    assert [round(laws.analytic_alpha(rank, 4096)) for rank in ranks] == [111, 222, 314, 443, 627, 887, 1254, 1774]
+    assert [round(laws.empirical_alpha(rank)) for rank in ranks] == [256, 512, 724, 1024, 1448, 2048, 2896, 4096]
+
+
+def test_the_analytic_alpha_is_the_rank_over_the_variance_of_a_kaiming_uniform_start():
+    width, rank = 300, 12
+    start = np.random.default_rng(0).uniform(-1, 1, 200_000) / math.sqrt(width)
+    assert laws.analytic_alpha(rank, width) == pytest.approx(math.sqrt(rank / start.var()), rel=1e-2)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,131 @@
+"""Tuning with the prior, without one, and with a wrong one, replayed on the learning-curve table.
+
+    python studies/curvature/replay.py --seeds 20
+
+Every search is the released one, with a budget of 12 full runs a variant and nothing kept for confirmation; a trial's
+score is the table's, interpolated over the learning rate. Writes ``replay.csv``: the full-length score of the best
+trial finished after so many full runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import math
+import sys
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent / "curves"))
+
+from surface import Curve, Setting, curves  # noqa: E402
+
+from autolora import variants  # noqa: E402
+from autolora.priors import Curvature, Prior, evidence  # noqa: E402
+from autolora.priors.prior import uniform_sample  # noqa: E402
+from autolora.search import Job, Search  # noqa: E402
+from autolora.space import Config, Space  # noqa: E402
+
+BUDGET, EXAMPLES = 12.0, 800
+MODELS = {
+    "quickstart": {"variants": ("lora", "dora", "pissa"), "width": 96, "ranks": [2, 8, 32]},
+    "stories260k": {"variants": ("lora", "pissa"), "width": 64, "ranks": [2, 8, 32]},
+}
+BATCHES = [8, 32]
+FIRST_RUNG = 1
+"""The table also holds scores at 1/27, which the search does not use."""
+GRID = np.arange(1, BUDGET + 0.01, 0.25)
+"""Full runs a variant at which the best so far is read."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
+    parser.add_argument("--jobs", type=int, default=1)
+    arguments = parser.parse_args()
+    tasks = list(product(arguments.models, PRIORS, range(arguments.seeds)))
+    with ProcessPoolExecutor(arguments.jobs) as pool, (HERE / "replay.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["model", "prior", "seed", "variant", "full_runs", "best"])
+        for rows in pool.map(_replay, *zip(*tasks, strict=True)):
+            writer.writerows(rows)
+            file.flush()
+
+
+def _informed(model: str, centre_off: float = 0.0) -> Prior:
+    """Laws and fast curvature, as ``autolora tune`` has by default; its centre moved by so many decades."""
+    names = MODELS[model]["variants"]
+    prior = Prior.from_laws(MODELS[model]["width"], EXAMPLES)
+    measured = json.loads((HERE / "measured.json").read_text())
+    found = {name: Curvature(measured[f"{model}/fast/{name}"]["value"]) for name in names}
+    traits = {name: variants.get(name).traits for name in names}
+    prior = prior.informed(evidence.from_curvature(found), traits, cost=32 / EXAMPLES)
+    return replace(prior, centre=prior.centre + centre_off)
+
+
+PRIORS: Mapping[str, Callable[[str], Prior | None]] = {
+    "laws and curvature": _informed,
+    "laws": lambda model: Prior.from_laws(MODELS[model]["width"], EXAMPLES),
+    "none": lambda model: None,
+    "10x too low": lambda model: _informed(model, -1.0),
+    "10x too high": lambda model: _informed(model, 1.0),
+}
+
+
+def _replay(model: str, name: str, seed: int) -> list[tuple[object, ...]]:
+    """One search; the best finished full-length score at every point of the grid, per variant."""
+    settings = MODELS[model]
+    table = curves(HERE.parent / "curves" / f"{model}.csv", seeds=(0,))
+    space = Space(batch_size=BATCHES, rank=settings["ranks"], alpha="law", hidden_size=settings["width"])
+    prior = PRIORS[name](model)
+    search = Search(
+        variants=settings["variants"],
+        space=space,
+        budget=BUDGET,
+        seed=seed,
+        prior=prior,
+        confirm=0,
+        examples=EXAMPLES,
+        baseline=_uniform_start(space, settings["variants"], seed) if prior is None else None,
+    )
+    finished: dict[str, list[tuple[float, float]]] = {variant: [] for variant in settings["variants"]}
+    while (job := search.ask()) is not None:
+        assert isinstance(job, Job)
+        curve = _curve(table, job.variant, job.config)
+        score = curve.score(job.config.learning_rate, job.rung + FIRST_RUNG)
+        if math.isinf(score):
+            search.tell(job, diverged=True, at=min(job.stop, curve.stop(job.config.learning_rate)))
+        else:
+            search.tell(job, score)
+            if job.stop == 1.0:
+                finished[job.variant].append((search.spent[job.variant], score))
+    rows = []
+    for variant, done in finished.items():
+        for spent in GRID:
+            best = min((score for at, score in done if at <= spent + 1e-6), default=math.inf)
+            rows.append((model, name, seed, variant, f"{spent:g}", f"{best:.4f}"))
+    return rows
+
+
+def _uniform_start(space: Space, names: tuple[str, ...], seed: int) -> dict[str, Config]:
+    """Without a prior there is no mode to begin with: a uniform draw."""
+    rng = np.random.default_rng([seed, 99])
+    return {name: uniform_sample(rng, space, variants.get(name).traits) for name in names}
+
+
+def _curve(table: Mapping[Setting, Curve], variant: str, config: Config) -> Curve:
+    """The table's curve; its alphas are rounded."""
+    of = [key for key in table if key[:3] == (variant, config.batch_size, config.rank)]
+    return table[min(of, key=lambda key: abs(math.log(key.alpha / config.alpha)))]
+
+
+if __name__ == "__main__":
+    main()
