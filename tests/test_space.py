@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 import autolora
 from autolora import variants
-from autolora.space import AUTO_LEARNING_RATE, Config, Coordinates, Range, Space
+from autolora.space import AUTO_LEARNING_RATE, Config, Coordinates, Range, Space, Traits
 
 LORA, PISSA, RSLORA = (variants.get(name).traits for name in ("lora", "pissa", "rslora"))
 

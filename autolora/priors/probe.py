@@ -74,5 +74,7 @@ class RangeTest:
     @property
     def steepest(self) -> float:
         """Learning rate at which the smoothed loss falls fastest."""
-        fall = -np.gradient(np.where(np.isfinite(self.smoothed), self.smoothed, np.nanmax(self.losses)))
-        return self.rates[int(np.argmax(fall))]
+        falling = self.smoothed[: int(np.argmin(self.smoothed)) + 1]
+        if len(falling) == 1:  # it never fell
+            return self.rates[0]
+        return self.rates[int(np.argmin(np.gradient(falling)))]
