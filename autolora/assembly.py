@@ -76,6 +76,15 @@ def storage_url(storage: str | None, folder: Path) -> str:
     return storage or f"sqlite:///{folder / STUDY_FILE}"
 
 
+def begun_study(spec: Spec, folder: Path) -> Study | None:
+    """The study of a run directory, or None where it has not begun; nothing is created by looking."""
+    from autolora.study import Study
+
+    if spec.storage is None and not (folder / STUDY_FILE).is_file():
+        return None
+    return Study.find(storage_url(spec.storage, folder), STUDY_NAME)
+
+
 def read_study(folder: Path) -> tuple[TrialTable, Plan]:
     """Trial table and plan of a run directory, running or not, without its lock.
 

@@ -21,8 +21,8 @@ from autolora import variants
 from autolora.assembly import (
     SPEC_FILE,
     STUDY_FILE,
-    STUDY_NAME,
     baseline_of,
+    begun_study,
     open_search,
     resolved_space,
     storage_url,
@@ -149,7 +149,7 @@ class _Driver:
         self.reporter.prepared(self.spec, self.bench)
         storage = storage_url(self.spec.storage, self.folder)
         search = open_search(
-            self.spec, space, self.bench.examples, self._prior(space, storage), storage, self.bench.fingerprints()
+            self.spec, space, self.bench.examples, self._prior(space), storage, self.bench.fingerprints()
         )
         self.reporter.resumed(search)
         executor = InlineExecutor(self.bench) if self.executor_choice == "inline" else self.executor_choice
@@ -164,11 +164,9 @@ class _Driver:
         self.reporter.finished(result)
         return result
 
-    def _prior(self, space: Space, storage: str) -> Prior | None:
+    def _prior(self, space: Space) -> Prior | None:
         """The prior that the study was started with, or a new one where it has not begun."""
-        from autolora.study import Study
-
-        study = Study.find(storage, STUDY_NAME)
+        study = begun_study(self.spec, self.folder)
         if study is not None:
             return study.prior
         scouted = scout(self.spec, space, self.bench)

@@ -162,6 +162,13 @@ def test_an_earlier_study_is_where_the_next_starts(tmp_path, look):
     assert abs(origin - tuned.learning_rate) <= abs(laws - tuned.learning_rate)
 
 
+def test_a_prior_that_cannot_be_had_may_be_corrected(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(NoStudyError):
+        tune(tmp_path / "run", prior={"study": str(tmp_path / "empty")})
+    assert tune(tmp_path / "run", prior="laws", budget=1).spent["lora"] == 1
+
+
 def test_a_study_to_start_from_that_is_none_is_refused(tmp_path, look):
     with pytest.raises(SpecError, match="no such run directory"):
         look(prior={"study": str(tmp_path / "nowhere")})
