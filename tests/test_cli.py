@@ -95,10 +95,34 @@ def test_a_dry_run_plans_and_trains_nothing(spec_file, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_prior_shows_a_learning_rate_and_its_interval(spec_file):
-    output = run("prior", spec_file(variants=["lora", "pissa"])).output
-    assert "pissa" in output
-    assert "central 90%" in output
+def test_prior_shows_curvature_learning_rate_interval_and_cost(spec_file):
+    lines = run("prior", spec_file(variants=["lora", "pissa"])).output.splitlines()
+    head = next(line for line in lines if line.startswith("variant"))
+    row = next(line for line in lines if line.startswith("pissa"))
+    assert head.split() == "variant curvature learning rate central 90% batch rank alpha cost".split()
+    curvature, rate, low, _, high, *_, cost = row.split()[1:]
+    assert float(curvature) > 1
+    assert float(low) < float(rate) < float(high)
+    assert float(cost) == pytest.approx(32 / 72 / 2, abs=1e-3)
+
+
+def test_prior_draws_pictures(spec_file, tmp_path):
+    output = run("prior", spec_file(variants=["lora", "pissa"]), "--plots", tmp_path / "plots").output
+    written = sorted(path.name for path in (tmp_path / "plots").iterdir())
+    assert written == ["curvature.png", "prior.png"]
+    assert all(name in output for name in written)
+    assert all((tmp_path / "plots" / name).read_bytes().startswith(b"\x89PNG") for name in written)
+
+
+def test_pictures_without_matplotlib_say_what_to_install(spec_file, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    outcome = run("prior", spec_file(variants=["lora"]), "--plots", tmp_path / "plots")
+    assert outcome.exit_code == 2
+    assert "pip install 'autolora[report]'" in outcome.output
+
+
+def test_prior_without_one_says_so(spec_file):
+    assert "sampled uniformly" in run("prior", spec_file(prior=None)).output
 
 
 BAD_INPUT = {

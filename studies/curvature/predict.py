@@ -66,8 +66,22 @@ def _measure(bench: Workbench, model: str) -> None:
             began = time.monotonic()
             value = measure(bench, name)
             known[key] = {"value": value, "seconds": round(time.monotonic() - began, 2)}
-            path.write_text(json.dumps(known, indent=1) + "\n")
+            _write(path, known)
             print(key, f"{known[key]['seconds']} s", flush=True)
+
+
+def _write(path: Path, known: dict[str, Any]) -> None:
+    """A line a measurement, four digits a number."""
+    lines = [f"{json.dumps(key)}: {json.dumps(_rounded(value))}" for key, value in known.items()]
+    path.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _rounded(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_rounded(part) for part in value]
+    return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
 def _config(name: str) -> Config:

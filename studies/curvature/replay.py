@@ -3,8 +3,8 @@
     python studies/curvature/replay.py --seeds 20
 
 Every search is the released one, with a budget of 12 full runs a variant and nothing kept for confirmation; a trial's
-score is the table's, interpolated over the learning rate. Writes ``replay.csv``: the full-length score of the best
-trial finished after so many full runs.
+score is the table's, interpolated over the learning rate. Writes ``replay.csv``: a row whenever a trial finished with
+the best full-length score so far of its variant, with the full runs spent on it by then.
 """
 
 from __future__ import annotations
@@ -41,8 +41,6 @@ MODELS = {
 BATCHES = [8, 32]
 FIRST_RUNG = 1
 """The table also holds scores at 1/27, which the search does not use."""
-GRID = np.arange(1, BUDGET + 0.01, 0.25)
-"""Full runs a variant at which the best so far is read."""
 
 
 def main() -> None:
@@ -81,7 +79,7 @@ PRIORS: Mapping[str, Callable[[str], Prior | None]] = {
 
 
 def _replay(model: str, name: str, seed: int) -> list[tuple[object, ...]]:
-    """One search; the best finished full-length score at every point of the grid, per variant."""
+    """One search; its improvements."""
     settings = MODELS[model]
     table = curves(HERE.parent / "curves" / f"{model}.csv", seeds=(0,))
     space = Space(batch_size=BATCHES, rank=settings["ranks"], alpha="law", hidden_size=settings["width"])
@@ -109,9 +107,11 @@ def _replay(model: str, name: str, seed: int) -> list[tuple[object, ...]]:
                 finished[job.variant].append((search.spent[job.variant], score))
     rows = []
     for variant, done in finished.items():
-        for spent in GRID:
-            best = min((score for at, score in done if at <= spent + 1e-6), default=math.inf)
-            rows.append((model, name, seed, variant, f"{spent:g}", f"{best:.4f}"))
+        best = math.inf
+        for spent, score in done:
+            if score < best:
+                best = score
+                rows.append((model, name, seed, variant, f"{spent:.3f}", f"{best:.4f}"))
     return rows
 
 

@@ -275,6 +275,9 @@ def _costs() -> None:
     _table(["a variant", *MODELS], rows)
 
 
+GRID = [float(x) for x in np.arange(1, 12.01, 0.25)]
+"""Full runs a variant at which the best so far is read."""
+
 COSTS = {
     "exact": "exact curvature, 14 blocks, 16 examples",
     "fast": "fast curvature, all blocks, 16 examples",
@@ -314,16 +317,19 @@ def _complete(curve: Curve) -> bool:
 def _replay() -> None:
     """Any-time curves: median over seeds and variants of the regret."""
     print("## Tuning with it, replayed\n")
-    runs: dict[tuple[str, str, float], list[float]] = defaultdict(list)
     with (HERE / "replay.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
+    steps: dict[tuple[str, ...], list[tuple[float, float]]] = defaultdict(list)
     lowest: dict[tuple[str, str], float] = defaultdict(lambda: math.inf)
     for row in rows:
-        key = row["model"], row["variant"]
-        lowest[key] = min(lowest[key], float(row["best"]))
-    for row in rows:
-        regret = float(row["best"]) / lowest[row["model"], row["variant"]] - 1
-        runs[row["model"], row["prior"], float(row["full_runs"])].append(regret)
+        best = float(row["best"])
+        steps[row["model"], row["prior"], row["variant"], row["seed"]].append((float(row["full_runs"]), best))
+        lowest[row["model"], row["variant"]] = min(lowest[row["model"], row["variant"]], best)
+    runs: dict[tuple[str, str, float], list[float]] = defaultdict(list)
+    for (model, prior, variant, _), improvements in steps.items():
+        for spent in GRID:
+            best = min((best for at, best in improvements if at <= spent + 1e-6), default=math.inf)
+            runs[model, prior, spent].append(best / lowest[model, variant] - 1)
     models = [model for model in MODELS if any(row["model"] == model for row in rows)]
     priors = list(dict.fromkeys(row["prior"] for row in rows))
     shown = (1.25, 3.5, 5, 6, 7, 8, 9, 10, 12)
@@ -340,9 +346,8 @@ def _replay() -> None:
 
 def _ratios(model: str, priors: list[str], runs: dict[tuple[str, str, float], list[float]]) -> None:
     """Full runs that each prior takes to the median that the search without one reaches at 9."""
-    points = sorted({x for m, _, x in runs if m == model})
     target = median(runs[model, "none", 9.0])
-    reached = {p: next((x for x in points if median(runs[model, p, x]) <= target), math.inf) for p in priors}
+    reached = {p: next((x for x in GRID if median(runs[model, p, x]) <= target), math.inf) for p in priors}
     _table(
         ["full runs to what none has at 9", *priors],
         [[model, *(f"{reached[p]:g} ({reached[p] / reached['none']:.2f}x)" for p in priors)]],
@@ -357,10 +362,9 @@ def _draw(models: list[str], priors: list[str], runs: dict[tuple[str, str, float
 
     figure, axes = plt.subplots(1, len(models), figsize=(6 * len(models), 4.5), constrained_layout=True, squeeze=False)
     for axis, model in zip(axes[0], models, strict=True):
-        points = sorted({x for m, _, x in runs if m == model})
         for prior in priors:
-            middle = [100 * median(runs[model, prior, x]) for x in points]
-            axis.step(points, middle, where="post", label=prior)
+            middle = [100 * median(runs[model, prior, x]) for x in GRID]
+            axis.step(GRID, middle, where="post", label=prior)
         axis.set_yscale("log")
         axis.set_title(model)
         axis.set_xlabel("full runs a variant")

@@ -99,8 +99,12 @@ def test_pissa_holds_the_leading_singular_triplets(build, difference):
         assert torch.linalg.matrix_norm(residual, 2) <= values[4] * (1 + 1e-4)
 
 
-def test_milora_holds_the_trailing_singular_triplets(build, difference):
-    model = get("milora").attach(build(), rank=4, alpha=12)
+@pytest.mark.parametrize("kept", [8, 256])  # fewer than a layer has, and all
+def test_milora_holds_the_trailing_singular_triplets(build, difference, monkeypatch, kept):
+    monkeypatch.setattr(variant_factors, "KEPT_RANK", kept)
+    base = build()
+    detach(get("pissa").attach(base, rank=4, alpha=12))  # its factors of the same weights are others
+    model = get("milora").attach(base, rank=4, alpha=12)
     for name, weight in original_weights(model).items():
         u, values, vh = torch.linalg.svd(weight, full_matrices=False)
         a, b = factors(model, name)
