@@ -99,7 +99,7 @@ def test_prior_shows_curvature_learning_rate_interval_and_cost(spec_file):
     lines = run("prior", spec_file(variants=["lora", "pissa"])).output.splitlines()
     head = next(line for line in lines if line.startswith("variant"))
     row = next(line for line in lines if line.startswith("pissa"))
-    assert head.split() == "variant curvature learning rate central 90% batch rank alpha cost".split()
+    assert " ".join(head.split()) == "variant curvature learning rate central 90% batch rank alpha cost"
     curvature, rate, low, _, high, *_, cost = row.split()[1:]
     assert float(curvature) > 1
     assert float(low) < float(rate) < float(high)
