@@ -12,6 +12,7 @@ import json
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -23,6 +24,7 @@ from autolora import spec as specs
 from autolora.priors import probe
 from autolora.priors.hessian import hessian_product, twice_differentiable
 from autolora.priors.lanczos import largest_eigenvalue
+from autolora.priors.probe import RangeTest
 from autolora.priors.sharpness import spread_blocks
 from autolora.space import Config
 from autolora.training.range_test import range_test
@@ -150,6 +152,13 @@ def adam(bench: Workbench, name: str) -> float:
 def range_tests(bench: Workbench, name: str) -> dict[str, Any]:
     test = range_test(bench, name, _config(name), probe.STEPS, probe.DECADES_A_STEP)
     return {"rates": list(test.rates), "losses": [loss if math.isfinite(loss) else None for loss in test.losses]}
+
+
+def range_test_of(measured: dict[str, Any], model: str, name: str) -> RangeTest:
+    """A recorded range test."""
+    raw = measured[f"{model}/probe/{name}"]["value"]
+    losses = [math.inf if loss is None else loss for loss in raw["losses"]]
+    return RangeTest(raw["rates"], losses, replace(_config(name), learning_rate=raw["rates"][0]), name)
 
 
 METHODS: dict[str, Callable[[Workbench, str], Any]] = {

@@ -25,6 +25,7 @@ import numpy as np
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "curves"))
 
+from predict import range_test_of  # noqa: E402
 from surface import Curve, Setting, curves  # noqa: E402
 
 from autolora import variants  # noqa: E402
@@ -58,19 +59,27 @@ def main() -> None:
             file.flush()
 
 
-def _informed(model: str, centre_off: float = 0.0) -> Prior:
-    """Laws and fast curvature, as ``autolora tune`` has by default; its centre moved by so many decades."""
+def _informed(model: str, centre_off: float = 0.0, probed: bool = False) -> Prior:
+    """Laws and fast curvature, as ``autolora tune`` has by default; its centre moved by so many decades.
+
+    ``probed``: with plain LoRA's range test, which is charged too.
+    """
     names = MODELS[model]["variants"]
     prior = Prior.from_laws(MODELS[model]["width"], EXAMPLES)
     measured = json.loads((HERE / "measured.json").read_text())
     found = {name: Curvature(measured[f"{model}/fast/{name}"]["value"]) for name in names}
     traits = {name: variants.get(name).traits for name in names}
     prior = prior.informed(evidence.from_curvature(found), traits, cost=32 / EXAMPLES)
+    if probed:
+        test = range_test_of(measured, model, "lora")
+        told = evidence.from_range_test(test, traits["lora"], EXAMPLES // test.config.batch_size)
+        prior = prior.informed([told], traits, cost=test.examples / EXAMPLES)
     return replace(prior, centre=prior.centre + centre_off)
 
 
 PRIORS: Mapping[str, Callable[[str], Prior | None]] = {
     "laws and curvature": _informed,
+    "laws, curvature, probe": lambda model: _informed(model, probed=True),
     "laws": lambda model: Prior.from_laws(MODELS[model]["width"], EXAMPLES),
     "none": lambda model: None,
     "10x too low": lambda model: _informed(model, -1.0),

@@ -23,14 +23,13 @@ from scipy.stats import spearmanr
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "curves"))
 
-from predict import STARTS_AS_LORA  # noqa: E402
+from predict import STARTS_AS_LORA, range_test_of  # noqa: E402
 from surface import Curve, curves  # noqa: E402
 
 from autolora import spec as specs  # noqa: E402
 from autolora import variants  # noqa: E402
 from autolora.assembly import resolved_space  # noqa: E402
 from autolora.priors import Curvature, Prior, evidence, laws  # noqa: E402
-from autolora.priors.probe import RangeTest  # noqa: E402
 from autolora.report.plots import curvature_boxes  # noqa: E402
 from autolora.space import Config  # noqa: E402
 
@@ -79,14 +78,6 @@ def _curvature(model: str, method: str, name: str) -> Curvature:
 
 def _log_ratio(model: str, method: str, name: str) -> float:
     return evidence.log_ratio(_curvature(model, method, name).per_type, _curvature(model, method, "lora").per_type)
-
-
-def _test(model: str, name: str) -> RangeTest:
-    raw = _value(model, "probe", name)
-    losses = [math.inf if loss is None else loss for loss in raw["losses"]]
-    return RangeTest(
-        raw["rates"], losses, Config(raw["rates"][0], BATCH, RANK, variants.get(name).traits.unit_alpha(RANK)), name
-    )
 
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
@@ -202,7 +193,7 @@ PREDICTORS = ("laws (registry)", "exact", "fast", "Adam sharpness", "probe", "de
 
 
 def _well(model: str, name: str) -> float:
-    test = _test(model, name)
+    test = range_test_of(MEASURED, model, name)
     return 0.5 * (math.log10(test.lowest) + math.log10(test.edge))
 
 
@@ -215,7 +206,7 @@ def _prior(model: str, probe: bool = False) -> tuple[Prior, int]:
     measured = {name: _curvature(model, "fast", name) for name in ("lora", *_comparable())}
     found = evidence.from_curvature(measured)
     if probe:
-        found.append(evidence.from_range_test(_test(model, "lora"), traits["lora"], STEPS))
+        found.append(evidence.from_range_test(range_test_of(MEASURED, model, "lora"), traits["lora"], STEPS))
     return prior.informed(found, traits), width
 
 
