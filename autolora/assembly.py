@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autolora import spec as specs
+from autolora import variants
 from autolora.errors import AutoloraError
 from autolora.priors import Prior
 from autolora.search import Search, brackets
@@ -40,6 +41,20 @@ def baseline_of(spec: Spec) -> dict[str, Config]:
         return {}
     batch = given.batch_size or spec.space.batch_size[0]
     return {name: Config(given.learning_rate, batch, given.rank, given.alpha) for name in spec.variants}
+
+
+def check_variants(spec: Spec, space: Space, base: Any) -> None:
+    """Say before anything is measured or trained what a variant cannot be trained with.
+
+    Raises:
+        VariantError: naming the variant, the layer or the setting.
+    """
+    from autolora.variants.targets import linear_layers
+
+    layers = linear_layers(base)
+    for name in spec.variants:
+        for rank in sorted({*space.rank, *(config.rank for config in baseline_of(spec).values())}):
+            variants.get(name).check(base, layers, rank, spec.training.dropout)
 
 
 def open_search(
@@ -77,7 +92,7 @@ def storage_url(storage: str | None, folder: Path) -> str:
 
 
 def begun_study(spec: Spec, folder: Path) -> Study | None:
-    """The study of a run directory, or None where it has not begun; nothing is created by looking."""
+    """The study of a run directory, or None where it has not begun; looking creates nothing in the directory."""
     from autolora.study import Study
 
     if spec.storage is None and not (folder / STUDY_FILE).is_file():
@@ -96,7 +111,7 @@ def read_study(folder: Path) -> tuple[TrialTable, Plan]:
     budget = float(spec["budget"])
     confirm = brackets.confirmation_seeds(budget) if spec["confirm"] == "auto" else int(spec["confirm"])
     prior = study.prior
-    table = TrialTable(rungs, study.direction, study.events(), prior.cost / len(names) if prior else 0.0)
+    table = TrialTable(rungs, study.direction, study.events(), prior.share(len(names)) if prior else 0.0)
     return table, Plan(names, rungs, budget, confirm)
 
 

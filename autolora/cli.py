@@ -145,16 +145,21 @@ def prior(spec: Path, settings: tuple[str, ...], plots: Path | None) -> None:
         from tempfile import TemporaryDirectory
 
         from autolora import spec as specs
-        from autolora.assembly import resolved_space
+        from autolora.assembly import check_variants, resolved_space
         from autolora.report.tables import prior_table
         from autolora.scouting import scout
         from autolora.training.workbench import Workbench
 
         checked = specs.load(spec, **_assignments(settings))
+        if plots is not None:
+            from autolora.report.plots import prior_plots, pyplot
+
+            pyplot()  # whether it is installed is said before anything is measured
         _quiet_libraries()
         with TemporaryDirectory() as scratch:
             bench = Workbench.open(checked, Path(scratch))
         space = resolved_space(checked)
+        check_variants(checked, space, bench.base.model)
         scouted = scout(checked, space, bench)
         for note in scouted.notes:
             click.echo(note)
@@ -162,8 +167,6 @@ def prior(spec: Path, settings: tuple[str, ...], plots: Path | None) -> None:
             return
         _console().print(prior_table(scouted, space, checked.variants))
         if plots is not None:
-            from autolora.report.plots import prior_plots
-
             for path in prior_plots(plots, scouted.prior, space, checked.variants, scouted.curvatures):
                 click.echo(path)
 
@@ -203,7 +206,7 @@ def _dry_run(spec: Spec, folder: Path) -> None:
     from autolora.dryrun import dry_run
     from autolora.report.tables import plan_view
 
-    _console().print(plan_view(dry_run(spec), spec, folder))
+    _console().print(plan_view(dry_run(spec, folder), spec, folder))
 
 
 def _assignments(settings: tuple[str, ...]) -> dict[str, Any]:

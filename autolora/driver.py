@@ -21,8 +21,8 @@ from autolora import variants
 from autolora.assembly import (
     SPEC_FILE,
     STUDY_FILE,
-    baseline_of,
     begun_study,
+    check_variants,
     open_search,
     resolved_space,
     storage_url,
@@ -145,7 +145,7 @@ class _Driver:
         began = time.monotonic()
         self.bench = Workbench.open(self.spec, self.folder)
         space = resolved_space(self.spec)
-        self._check_variants(space)
+        check_variants(self.spec, space, self.bench.base.model)
         self.reporter.prepared(self.spec, self.bench)
         storage = storage_url(self.spec.storage, self.folder)
         search = open_search(
@@ -172,16 +172,6 @@ class _Driver:
         scouted = scout(self.spec, space, self.bench)
         self.reporter.scouted(scouted)
         return scouted.prior
-
-    def _check_variants(self, space: Space) -> None:
-        """What a variant cannot be trained with is said before the first trial."""
-        from autolora.variants.targets import linear_layers
-
-        layers = linear_layers(self.bench.base.model)
-        baseline = baseline_of(self.spec)
-        for name in self.spec.variants:
-            for rank in sorted({*space.rank, *(config.rank for config in baseline.values())}):
-                variants.get(name).check(self.bench.base.model, layers, rank, self.spec.training.dropout)
 
     def _search(self, search: Search, executor: Executor, asked_to_stop: Callable[[], bool]) -> None:
         jobs: dict[int, Job] = {}

@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import median
 
 from autolora import variants
-from autolora.assembly import open_search, resolved_space
+from autolora.assembly import begun_study, check_variants, open_search, resolved_space
 from autolora.errors import AutoloraError
 from autolora.scouting import scout
 from autolora.search import brackets
@@ -61,18 +61,21 @@ class DryRun:
     disk_bytes: int
 
 
-def dry_run(spec: Spec, preview: int = 6) -> DryRun:
-    """Load model and data, train a few steps in a temporary folder, and say what the study would do."""
+def dry_run(spec: Spec, folder: Path, preview: int = 6) -> DryRun:
+    """Load model and data, train a few steps in a temporary folder, and say what a study in ``folder`` would do."""
     with tempfile.TemporaryDirectory() as scratch:
         bench = Workbench.open(spec, Path(scratch))
         space = resolved_space(spec)
-        scouted = scout(spec, space, bench)
-        search = open_search(spec, space, bench.examples, scouted.prior, storage=None)
+        check_variants(spec, space, bench.base.model)
+        begun = begun_study(spec, folder)
+        scouted = None if begun else scout(spec, space, bench)
+        prior = begun.prior if begun else scouted.prior if scouted else None
+        search = open_search(spec, space, bench.examples, prior, storage=None)
         seconds_per_run, checkpoint_bytes = _measure(bench, spec, space)
         live = max(brackets.sizes(spec.rungs, first=False))
         finished = 3 * len(spec.variants)
         return DryRun(
-            [*(f"data: {line}" for line in bench.data.report.lines()), *scouted.notes],
+            [*(f"data: {line}" for line in bench.data.report.lines()), *(scouted.notes if scouted else ())],
             _spending(spec, search.plan.confirm, search.table.upfront),
             search.preview(max(preview, len(spec.variants) + 3)),
             seconds_per_run,
@@ -86,12 +89,9 @@ def _spending(spec: Spec, confirm: int, upfront: float) -> str:
     left = spec.budget - 1 - confirm - upfront
     parts = [f"prior {upfront:.3f}"] if upfront else []
     parts.append("baseline 1")
-    first = True
-    while (size := brackets.fitting(left, spec.rungs, first)) is not None:
+    for size in brackets.planned(left, spec.rungs):
         widths = "-".join(map(str, brackets.widths(size, spec.rungs)))
         parts.append(f"bracket {widths} {brackets.cost(size, spec.rungs):.2f}")
-        left -= brackets.cost(size, spec.rungs)
-        first = False
     if confirm:
         parts.append(f"{confirm} further seeds of the finalists {confirm}")
     return " + ".join(parts) + f" of {spec.budget:g} full runs"

@@ -7,26 +7,33 @@ import json
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from autolora import variants
-from autolora.assembly import read_terms
+from autolora.assembly import NoStudyError, read_terms
 from autolora.priors import Curvature, Prior, curvature, evidence, probe
 from autolora.priors.evidence import REFERENCE
 from autolora.priors.sharpness import affordable_blocks
 from autolora.result import TuneResult
+from autolora.search import brackets
 from autolora.space import Space
 from autolora.spec import PriorSpec, Spec
-from autolora.training.workbench import CALIBRATION_BATCH, Workbench
+from autolora.training.stepping import out_of_memory
+from autolora.training.workbench import Workbench
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
-BATCHES = 2
-"""Calibration batches that the curvature is measured on: 16 examples, forward once and backward twice, cost about as
-much as training on 32."""
-CHARGED_EXAMPLES = 32
+EXAMPLES = 16
+"""Calibration examples that the curvature is measured on."""
+CHARGE = 2
+"""Training examples that one of them costs: it goes forward once and backward twice."""
 CACHE_VERSION = 1  # raise it when the same model and data give other curvatures
 
 
@@ -50,10 +57,12 @@ class Scouted:
 def scout(spec: Spec, space: Space, bench: Workbench) -> Scouted:
     """Gather the evidence that a specification asks for.
 
-    What it costs is charged to the budget, and what the budget cannot hold beside the baseline is left out.
+    What it costs is charged to the budget. Curvature is left out where that would shrink a bracket of the search, the
+    range test where no bracket would be left.
 
     Raises:
-        NoStudyError: ``prior.study`` is no run directory, or holds no result.
+        NoStudyError: ``prior.study`` is no run directory, or holds no tuned variant.
+        ResultError: it holds no result yet.
     """
     if spec.prior is None:
         return Scouted(None, {}, None, ("prior: none; learning rates are sampled uniformly on a log scale",))
@@ -73,38 +82,54 @@ class _Scout:
         if self.asked.study is not None:
             self._recall(Path(self.asked.study).expanduser())
         if self.asked.learning_rate is not None:
-            config = self.prior.mode(self.space, self.traits[REFERENCE])
-            told = evidence.from_user(self.asked.learning_rate, self.asked.sd, self.traits[REFERENCE], config)
-            self.prior = self.prior.informed([told], self.traits)
-        curvatures = self._measure_curvature() if self.asked.curvature else {}
-        test = self._run_range_test() if self.asked.probe else None
+            self._listen(self.asked.learning_rate, self.asked.sd)
+        rates = self.space.learning_rates
+        searched = not isinstance(rates, list) or len(rates) > 1
+        curvatures = self._measure_curvature() if self.asked.curvature and searched else {}
+        test = self._run_range_test() if self.asked.probe and searched else None
         return Scouted(self.prior, curvatures, test, tuple(self.notes))
 
     def _recall(self, folder: Path) -> None:
+        """Start from an earlier study."""
         terms, result = read_terms(folder), TuneResult.load(folder)
         best = {name: tuned.config for name, tuned in result.items()}
+        if not best:
+            raise NoStudyError(f"prior.study: {folder} holds no tuned variant")
         traits = {name: variants.get(name).traits for name in best}
+        context = self.bench.fingerprints()
+        same = all(terms["context"].get(key) == context[key] for key in ("model", "data"))
         then = terms["space"]["hidden_size"], terms["examples"]
-        found = evidence.from_study(best, traits, then, (self.space.hidden_size, self.bench.examples))
+        found = evidence.from_study(best, traits, then, (self.space.hidden_size, self.bench.examples), same)
         wanted = [piece for piece in found if piece.about in (evidence.CENTRE, *self.spec.variants)]
         self.prior = self.prior.informed(wanted, self.traits)
         self.notes.append(f"prior: starts from {folder}, which tuned {', '.join(best)}")
 
+    def _listen(self, eta: float, sd: float) -> None:
+        """The user's own expectation."""
+        mode = self.prior.mode(self.space, self.traits[REFERENCE])
+        self.prior = self.prior.informed([evidence.from_user(eta, sd, self.traits[REFERENCE], mode)], self.traits)
+        self.notes.append(
+            f"prior: you expect {eta:.2g} of plain LoRA at batch {mode.batch_size}, rank {mode.rank}, alpha "
+            f"{mode.alpha:.4g}, give or take {sd:g} decades"
+        )
+
     def _measure_curvature(self) -> dict[str, Curvature]:
-        comparable = [name for name in self.spec.variants if name != REFERENCE and variants.get(name).ratio == 1.0]
-        if not comparable:
+        names = [name for name in self.spec.variants if not variants.get(name).starts_as_lora]
+        if not names:
             return {}
-        cost = CHARGED_EXAMPLES / self.bench.examples
-        if not self._affordable(cost, "the curvature"):
+        examples = sum(len(batch["input_ids"]) for batch in curvature_sample(self.bench))
+        cost = CHARGE * examples / self.bench.examples
+        if self._brackets(cost) != self._brackets(0.0):
+            self.notes.append(f"prior: curvature is left out, since {self._share(cost)} would shrink the search")
             return {}
         began = time.monotonic()
-        found = cached_curvature(self.bench, [REFERENCE, *comparable], self._middle_rank())
-        self.prior = self.prior.informed(evidence.from_curvature(found), self.traits, cost)
-        self.notes.append(
-            f"prior: curvature of {len(comparable)} variants on {BATCHES * CALIBRATION_BATCH} examples took "
-            f"{time.monotonic() - began:.1f} s, charged as {self._share(cost)}"
-        )
-        return found
+        with self._memory_for("curvature"):
+            found, measured = cached_curvature(self.bench, [REFERENCE, *names], self._middle_rank())
+            self.prior = self.prior.informed(evidence.from_curvature(found), self.traits, cost)
+            took = f"on {examples} examples took {time.monotonic() - began:.1f} s" if measured else "was known already"
+            self.notes.append(f"prior: curvature of {', '.join(names)} {took}; charged as {self._share(cost)}")
+            return found
+        return {}
 
     def _run_range_test(self) -> probe.RangeTest | None:
         from autolora.training.range_test import range_test
@@ -112,55 +137,92 @@ class _Scout:
         name = REFERENCE if REFERENCE in self.spec.variants else self.spec.variants[0]
         traits = self.prior.traits(name, self.traits[name])
         mode = self.prior.mode(self.space, traits)
-        if not self._affordable(probe.STEPS * mode.batch_size / self.bench.examples, "the probe"):
+        most = probe.STEPS * mode.batch_size / self.bench.examples
+        if not self._brackets(most):
+            self.notes.append(f"prior: the probe is left out, since {self._share(most)} would leave no search")
             return None
         began = time.monotonic()
-        test = range_test(self.bench, name, probe.first_step(mode), probe.STEPS, probe.DECADES_A_STEP)
-        cost = test.examples / self.bench.examples
-        found = evidence.from_range_test(test, traits, self.bench.steps(mode.batch_size))
-        self.prior = self.prior.informed([found], self.traits, cost)
-        self.notes.append(
-            f"prior: range test of {name}, {len(test.rates)} steps in {time.monotonic() - began:.1f} s, charged as "
-            f"{self._share(cost)}: lowest loss at {test.lowest:.1e}, edge at {test.edge:.1e}"
-        )
-        return test
+        with self._memory_for("the probe"):
+            test = range_test(self.bench, name, probe.first_step(mode), probe.STEPS, probe.DECADES_A_STEP)
+            found = [evidence.from_range_test(test, traits, self.bench.steps(mode.batch_size))]
+            cost = test.examples / self.bench.examples
+            self.prior = self.prior.informed(found if test.conclusive else [], self.traits, cost)
+            readings = (
+                f"steepest at {test.steepest:.1e}, lowest loss at {test.lowest:.1e}, edge at {test.edge:.1e}"
+                if test.conclusive
+                else f"the loss did not fall and rise again up to {test.rates[-1]:.1e}, which says nothing"
+            )
+            self.notes.append(
+                f"prior: range test of {name}, {len(test.rates)} steps in {time.monotonic() - began:.1f} s, charged "
+                f"as {self._share(cost)}: {readings}"
+            )
+            return test
+        return None
 
-    def _affordable(self, cost: float, what: str) -> bool:
-        """Whether the budget holds it beside the baseline; the note says where it does not."""
-        room = self.spec.budget - 1.0 - self.prior.cost / len(self.spec.variants)
-        if cost / len(self.spec.variants) <= room:
-            return True
-        self.notes.append(f"prior: {what} is left out, as {self._share(cost)} exceeds what the budget leaves")
-        return False
+    @contextmanager
+    def _memory_for(self, what: str) -> Iterator[None]:
+        """Where memory runs out, a measurement is left out: trials halve their micro-batches and may still fit."""
+        try:
+            yield
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            self.notes.append(f"prior: {what} is left out, as it does not fit into memory")
+
+    def _brackets(self, cost: float) -> list[int] | None:
+        """Sizes of the brackets that the budget holds beside the baseline, the seeds kept, and a further cost.
+
+        None where it does not even hold the baseline and that cost.
+        """
+        spec = self.spec
+        seeds = brackets.confirmation_seeds(spec.budget) if spec.confirm == "auto" else spec.confirm
+        upfront = (self.prior.cost + cost) / len(spec.variants)
+        if 1.0 + upfront > spec.budget:
+            return None
+        return brackets.planned(spec.budget - 1.0 - seeds - upfront, spec.rungs)
 
     def _share(self, cost: float) -> str:
-        return f"{cost / len(self.spec.variants):.3f} full runs a variant"
+        return f"{cost / len(self.spec.variants):.3f} of a full run for each variant"
 
     def _middle_rank(self) -> int:
         return self.space.rank[(len(self.space.rank) - 1) // 2]
 
 
-def cached_curvature(bench: Workbench, names: list[str], rank: int) -> dict[str, Curvature]:
+def curvature_sample(bench: Workbench) -> list[dict[str, Tensor]]:
+    """The first calibration batches that make up EXAMPLES, or all there are."""
+    sample: list[dict[str, Tensor]] = []
+    for batch in bench.calibration_batches:
+        if sum(len(part["input_ids"]) for part in sample) >= EXAMPLES:
+            break
+        sample.append(batch)
+    return sample
+
+
+def cached_curvature(bench: Workbench, names: list[str], rank: int) -> tuple[dict[str, Curvature], bool]:
     """Curvature of the variants at s = 1, measured once per model, data, sample, variant and rank.
 
     Kept as JSON in the folder AUTOLORA_CACHE, by default ``~/.cache/autolora``.
+
+    Returns:
+        By name; and whether anything had to be measured.
     """
     folder = Path(os.environ.get("AUTOLORA_CACHE") or Path.home() / ".cache" / "autolora") / "curvature"
-    content = {**bench.fingerprints(), "seed": bench.seed, "rank": rank, "batches": BATCHES, "version": CACHE_VERSION}
+    context = bench.fingerprints()
+    content = [context["model"], context["data"], bench.seed, rank, EXAMPLES, CACHE_VERSION]
     paths = {
-        name: folder / (hashlib.sha256(json.dumps({**content, "variant": name}).encode()).hexdigest()[:24] + ".json")
+        name: folder / (hashlib.sha256(repr((*content, variants.get(name))).encode()).hexdigest()[:24] + ".json")
         for name in names
     }
     found = {name: Curvature(json.loads(path.read_text())) for name, path in paths.items() if path.is_file()}
     missing = [name for name in names if name not in found]
     if missing:
-        model = bench.base.model
+        model, start = bench.base.model, bench.calibration_batches
         blocks = affordable_blocks(model)
-        fresh = curvature(model, bench.calibration_batches[:BATCHES], missing, rank, None, "kfac", blocks)
+        fresh = curvature(model, curvature_sample(bench), missing, rank, None, "kfac", blocks, start_batches=start)
         for name, measured in fresh.items():
             _keep(paths[name], dict(measured.per_block))
         found |= fresh
-    return {name: found[name] for name in names}
+    return {name: found[name] for name in names}, bool(missing)
 
 
 def _keep(path: Path, per_block: dict[str, float]) -> None:

@@ -153,11 +153,12 @@ class PriorSpec(_Strict):
     """What the search believes before its first trial, on top of the scaling laws.
 
     Args:
-        curvature: measure each variant's curvature at its start, on 16 training examples.
+        curvature: measure each variant's curvature at its start, on 16 training examples, where the budget has that to
+            spare.
         probe: run a learning-rate range test of 40 optimiser steps first; charged to the budget.
         learning_rate: what you expect to be best for plain LoRA at the middle rank, the smallest batch size and the
             first alpha of the space; ``autolora prior`` shows that setting.
-        sd: how sure you are of it, in decades.
+        sd: how sure you are of it, in decades. How the best rate goes with alpha is uncertain besides.
         study: run directory of an earlier, finished study to start from, of this or a similar model and task.
     """
 
@@ -167,12 +168,11 @@ class PriorSpec(_Strict):
     sd: float = Field(default=0.3, gt=0, allow_inf_nan=False)
     study: str | None = None
 
-    @field_validator("study")
-    @classmethod
-    def _is_a_folder(cls, value: str | None) -> str | None:
-        if value is not None and not Path(value).expanduser().is_dir():
-            raise ValueError(f"no such run directory: {value}{_nearby(Path(value))}")
-        return value
+    @model_validator(mode="after")
+    def _sd_is_of_a_learning_rate(self) -> PriorSpec:
+        if "sd" in self.model_fields_set and self.learning_rate is None:
+            raise ValueError("sd says how sure you are of learning_rate, which is not given")
+        return self
 
 
 def _prior(value: Any) -> Any:
@@ -316,8 +316,9 @@ def read_recorded(path: Path) -> dict[str, Any]:
     return yaml.safe_load(path.read_text())
 
 
-# The keys that may change between two starts on one run directory: they do not alter what a trial computes.
-MUTABLE = ("budget", "training.device", "training.checkpoint_seconds", "training.micro_batch")
+# The keys that may change between two starts on one run directory: they do not alter what a trial computes, or, as the
+# earlier study that a prior started from, are not looked at again.
+MUTABLE = ("budget", "prior.study", "training.device", "training.checkpoint_seconds", "training.micro_batch")
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

@@ -30,25 +30,29 @@ STUDY_SD = 0.2
 
 
 def from_curvature(found: Mapping[str, Curvature]) -> list[Evidence]:
-    """Shifts of the variants from their curvature relative to plain LoRA's, which ``found`` must hold.
-
-    Compared type by type, the logarithms averaged: medians over all blocks would mix matrix types.
-    """
+    """Shifts of the variants from their curvature relative to plain LoRA's, which ``found`` must hold."""
     reference = found[REFERENCE].per_type
+    ratios = {name: log_ratio(curvature.per_type, reference) for name, curvature in found.items() if name != REFERENCE}
     return [
-        Evidence("curvature", name, -CURVATURE_EXPONENT * log_ratio(curvature.per_type, reference), CURVATURE_SD)
-        for name, curvature in found.items()
-        if name != REFERENCE
+        Evidence("curvature", name, -CURVATURE_EXPONENT * ratio, CURVATURE_SD)
+        for name, ratio in ratios.items()
+        if ratio is not None
     ]
 
 
-def log_ratio(per_type: Mapping[str, float], reference: Mapping[str, float]) -> float:
-    """Mean over matrix types of log10 lambda / lambda of the reference."""
-    return fmean(math.log10(per_type[kind] / reference[kind]) for kind in reference)
+def log_ratio(per_type: Mapping[str, float], reference: Mapping[str, float]) -> float | None:
+    """Mean over matrix types of log10 lambda / lambda of the reference; None where no type has any curvature.
+
+    Type by type, because medians over all blocks would mix matrix types.
+    """
+    ratios = [
+        math.log10(per_type[kind] / reference[kind]) for kind in reference if per_type[kind] > 0 and reference[kind] > 0
+    ]
+    return fmean(ratios) if ratios else None
 
 
 def from_range_test(test: RangeTest, traits: Traits, full_run_steps: int) -> Evidence:
-    """The centre from a range test of a variant: half-way, on the log scale, from the lowest loss to the edge.
+    """The centre from a conclusive range test of a variant: half-way, in decades, from the lowest loss to the edge.
 
     Args:
         test: see :class:`autolora.priors.probe.RangeTest`.
@@ -75,26 +79,40 @@ def from_study(
     traits: Mapping[str, Traits],
     then: tuple[int | None, int | None],
     now: tuple[int | None, int | None],
+    same_task: bool,
 ) -> list[Evidence]:
     """Centre and shifts from the tuned configurations of an earlier study.
 
     Args:
-        best: by variant.
+        best: by variant; at least one. Shifts follow only where plain LoRA is among them.
         traits: of these variants.
-        then, now: (width, length of a full run) of that study and of this; the laws carry the centre.
+        then, now: (width, length of a full run) of that study and of this; the laws carry the centre where both sides
+            are known.
+        same_task: the model and the data are the same; else the spread between models and tasks is added.
     """
-    carried = laws.log_centre(*now) - laws.log_centre(*then)
-    apart = math.sqrt(abs(laws.centre_sd(*now) ** 2 - laws.centre_sd(*then) ** 2))
     centres = {name: implied_centre(traits[name], config, config.learning_rate) for name, config in best.items()}
-    weights = {name: 1 / (STUDY_SD**2 + traits[name].shift_sd ** 2) for name in best}
-    total = sum(weights.values())
-    centre = sum(weights[name] * centres[name] for name in best) / total
-    shifts = [
-        Evidence("study", name, traits[name].shift + centres[name] - centre, STUDY_SD)
-        for name in best
-        if name != REFERENCE
-    ]
-    return [Evidence("study", CENTRE, centre + carried, math.hypot(total**-0.5, apart)), *shifts]
+    shifts = []
+    if REFERENCE in centres:
+        centre, sd = centres[REFERENCE], STUDY_SD
+        shifts = [
+            Evidence("study", name, traits[name].shift + found - centre, math.sqrt(2) * STUDY_SD)
+            for name, found in centres.items()
+            if name != REFERENCE
+        ]
+    else:
+        weights = {name: 1 / (STUDY_SD**2 + traits[name].shift_sd ** 2) for name in best}
+        total = sum(weights.values())
+        centre, sd = sum(weights[name] * centres[name] for name in best) / total, total**-0.5
+    (width_then, length_then), (width, length) = then, now
+    if width_then and width:
+        centre += laws.width_factor(width) - laws.width_factor(width_then)
+        sd = math.hypot(sd, laws.WIDTH_SD * math.log10(width / width_then))
+    if length_then and length:
+        centre += laws.length_factor(length) - laws.length_factor(length_then)
+        sd = math.hypot(sd, laws.LENGTH_SD * math.log10(length / length_then))
+    if not same_task:
+        sd = math.hypot(sd, laws.MODEL_AND_TASK_SD)
+    return [Evidence("study", CENTRE, centre, sd), *shifts]
 
 
 def implied_centre(traits: Traits, config: Config, eta: float) -> float:

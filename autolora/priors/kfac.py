@@ -73,6 +73,6 @@ def _largest(matrix: Tensor) -> float:
     import torch
 
     if len(matrix) <= DENSE:
-        return float(torch.linalg.eigvalsh(matrix)[-1])
+        return float(torch.linalg.eigvalsh(matrix.cpu())[-1])  # not every accelerator has it
     start = torch.randn(len(matrix), generator=torch.Generator().manual_seed(0)).to(matrix)
     return largest_eigenvalue(lambda vector: matrix @ vector, start, tolerance=1e-2).value

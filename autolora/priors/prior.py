@@ -103,6 +103,10 @@ class Prior:
                 shifts[piece.about] = _combined(before, (piece.mean, piece.sd))
         return Prior(*centre, self.hidden_size, shifts, self.evidence + evidence, self.cost + cost)
 
+    def share(self, variants: int) -> float:
+        """Full runs charged to each of so many variants for the evidence."""
+        return self.cost / variants
+
     def traits(self, variant: str, own: Traits) -> Traits:
         """A variant's traits with what is known of its shift."""
         if variant not in self.shifts:
@@ -216,7 +220,7 @@ class Prior:
 
     @staticmethod
     def _alpha_customs(space: Space, traits: Traits, rank: int, alphas: Range) -> list[_Truncated]:
-        customs = (traits.law_alpha(rank, space.hidden_size), float(rank))
+        customs = (traits.law_alpha(rank, space.hidden_size), traits.unit_alpha(rank))
         low, high = math.log2(alphas.low), math.log2(alphas.high)
         return [_Truncated.to(NormalDist(math.log2(custom), ALPHA_MODE_SD), low, high) for custom in customs]
 

@@ -63,13 +63,24 @@ class RangeTest:
         return self.rates[int(np.argmin(self.smoothed))]
 
     @property
-    def edge(self) -> float:
-        """Learning rate beyond which training comes apart; the last one tried where it never did."""
+    def conclusive(self) -> bool:
+        """Whether the loss was finite at the start, fell, and rose again: otherwise the readings are no evidence."""
+        fell = int(np.argmin(self.smoothed)) > 0
+        return bool(np.isfinite(self.losses[:START]).all()) and fell and self._beyond is not None
+
+    @property
+    def _beyond(self) -> int | None:
+        """The first step, after the lowest loss, at which the smoothed loss has risen beyond the edge's limit."""
         bottom = int(np.argmin(self.smoothed))
         start = float(np.mean(self.losses[:START]))
         limit = self.smoothed[bottom] + RISE * max(start - self.smoothed[bottom], 0.0)
-        beyond = np.flatnonzero(self.smoothed[bottom:] > limit)
-        return self.rates[bottom + int(beyond[0])] if len(beyond) else self.rates[-1]
+        risen = np.flatnonzero(self.smoothed[bottom:] > limit)
+        return bottom + int(risen[0]) if len(risen) else None
+
+    @property
+    def edge(self) -> float:
+        """Learning rate beyond which training comes apart; the last one tried where it never did."""
+        return self.rates[-1 if self._beyond is None else self._beyond]
 
     @property
     def steepest(self) -> float:

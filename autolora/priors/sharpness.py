@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     Estimator = Callable[[PeftModel, str], float]
 
 STATISTICS_BYTES = 2 << 30
-"""Most memory that the fast method's statistics take at once."""
+"""Most memory that the fast method's statistics take at once, unless those of one layer are larger."""
 EXACT_BLOCKS = 6
 """Blocks of the exact method where none are named: of different matrix types first, then of different depths."""
 
@@ -69,6 +69,7 @@ def curvature(
     method: Literal["kfac", "lanczos"] = "kfac",
     blocks: Sequence[str] | None = None,
     seed: int = 0,
+    start_batches: Sequence[Batch] | None = None,
 ) -> dict[str, Curvature]:
     """Curvature of LoRA variants at initialisation.
 
@@ -83,6 +84,7 @@ def curvature(
             "lanczos": exact, by Hessian-vector products (:mod:`autolora.priors.lanczos`): dozens of passes a block.
         blocks: module names; None: all, for "lanczos" six.
         seed: of the adapters' initialisation.
+        start_batches: what data-aware variants start from, as in training; None: ``batches``.
 
     Returns:
         A :class:`Curvature` per variant.
@@ -108,17 +110,19 @@ def curvature(
     chosen = list(blocks or (layers if fast else spread_blocks(layers, EXACT_BLOCKS)))
     sizes = _statistics_bytes(model)
     groups = memory_groups({block: sizes[block] for block in chosen}, STATISTICS_BYTES) if fast else [chosen]
-    found: dict[str, dict[str, float]] = {name: {} for name in variants}
+    starts = [registry.get(name) for name in variants]
+    found: dict[str, dict[str, float]] = {variant.name: {} for variant in starts}
     for group in groups:
         estimate = _fast(model, batches, group, seed) if fast else _exact(batches, seed)
-        for name in variants:
-            variant = registry.get(name)
+        for variant in starts:
             scale = alpha if alpha is not None else variant.traits.unit_alpha(rank)
-            adapted = variant.attach(model, rank=rank, alpha=scale, batches=batches, horizon=1, seed=seed)
+            sample = batches if start_batches is None else start_batches
+            adapted = variant.attach(model, rank=rank, alpha=scale, batches=sample, horizon=1, seed=seed)
             try:
-                found[name] |= {block: estimate(adapted, block) for block in group}
+                found[variant.name] |= {block: estimate(adapted, block) for block in group}
             finally:
                 registry.detach(adapted)
+        del estimate  # with its statistics, before the next group's are collected
     return {name: Curvature(per_block) for name, per_block in found.items()}
 
 

@@ -39,22 +39,24 @@ def prior_plots(
 
 def _densities(path: Path, prior: Prior, space: Space, names: Sequence[str]) -> Path:
     """Density over log10 learning rate of each variant, at the mode's batch size, rank and alpha."""
-    plt = _pyplot()
+    plt = pyplot()
     figure, axes = plt.subplots(figsize=(8, 4.5), constrained_layout=True)
     rates = space.learning_rates
-    low, high = (rates.low, rates.high) if isinstance(rates, Range) else (min(rates), max(rates))
-    grid = np.logspace(math.log10(low), math.log10(high), POINTS)
+    choices = not isinstance(rates, Range)
+    grid = np.geomspace(rates.low, rates.high, POINTS) if isinstance(rates, Range) else np.array(rates)
     for name in names:
         traits = prior.traits(name, variants.get(name).traits)
         mode = prior.mode(space, traits)
         logs = [prior.log_pdf(space, traits, Config(rate, mode.batch_size, mode.rank, mode.alpha)) for rate in grid]
         density = np.exp(logs)
-        density /= np.trapezoid(density, np.log10(grid))
-        (line,) = axes.plot(grid, density, label=f"{name} (rank {mode.rank}, alpha {mode.alpha:.4g})")
+        density /= density.sum() * (1.0 if choices else math.log10(grid[1] / grid[0]))
+        (line,) = axes.plot(
+            grid, density, "o" if choices else "-", label=f"{name} (rank {mode.rank}, alpha {mode.alpha:.4g})"
+        )
         axes.axvline(mode.learning_rate, color=line.get_color(), linestyle=":", linewidth=1)
     axes.set_xscale("log")
     axes.set_xlabel("learning rate")
-    axes.set_ylabel("density per decade")
+    axes.set_ylabel("probability" if choices else "density per decade")
     axes.set_title("Where the best learning rate is expected; dotted: the prior's mode")
     axes.legend()
     return _saved(figure, path)
@@ -62,7 +64,7 @@ def _densities(path: Path, prior: Prior, space: Space, names: Sequence[str]) -> 
 
 def curvature_boxes(path: Path, curvatures: Mapping[str, Curvature]) -> Path:
     """lambda_max per block: a box for each matrix type and variant, over the layers."""
-    plt = _pyplot()
+    plt = pyplot()
     kinds = list(next(iter(curvatures.values())).per_type)
     figure, axes = plt.subplots(figsize=(max(8.0, 1.5 * len(kinds)), 4.5), constrained_layout=True)
     width = 0.8 / len(curvatures)
@@ -84,7 +86,8 @@ def curvature_boxes(path: Path, curvatures: Mapping[str, Curvature]) -> Path:
     return _saved(figure, path)
 
 
-def _pyplot() -> Any:
+def pyplot() -> Any:
+    """matplotlib's, drawing to files; raises :class:`PlotError` where it is not installed."""
     try:
         import matplotlib
     except ImportError as error:
@@ -97,5 +100,5 @@ def _pyplot() -> Any:
 
 def _saved(figure: Any, path: Path) -> Path:
     figure.savefig(path, dpi=120)
-    _pyplot().close(figure)
+    pyplot().close(figure)
     return path

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from autolora import variants
 from autolora.priors.evidence import REFERENCE, log_ratio
+from autolora.priors.prior import nearest_rate
 from autolora.report.summary import VariantSummary, duration, setting, size, stops
 from autolora.result import TuneResult
 from autolora.space import Space
@@ -146,7 +147,7 @@ def prior_table(scouted: Scouted, space: Space, names: Sequence[str]) -> Rendera
     for name in names:
         traits = prior.traits(name, variants.get(name).traits)
         mode = prior.mode(space, traits)
-        low, high = prior.interval(traits, mode, INTERVAL)
+        low, high = (nearest_rate(space, rate) for rate in prior.interval(traits, mode, INTERVAL))
         table.add_row(
             name,
             _relative_curvature(scouted, name),
@@ -155,7 +156,7 @@ def prior_table(scouted: Scouted, space: Space, names: Sequence[str]) -> Rendera
             str(mode.batch_size),
             str(mode.rank),
             f"{mode.alpha:.4g}",
-            f"{prior.cost / len(names):.3f}",
+            f"{prior.share(len(names)):.3f}",
         )
     note = (
         "curvature: largest Hessian eigenvalue relative to plain LoRA's, over matrix types; cost: full runs a variant"
@@ -164,7 +165,9 @@ def prior_table(scouted: Scouted, space: Space, names: Sequence[str]) -> Rendera
 
 
 def _relative_curvature(scouted: Scouted, name: str) -> str:
-    if name not in scouted.curvatures:
+    if not scouted.curvatures:
         return "-"
-    reference = scouted.curvatures[REFERENCE]
-    return f"{10 ** log_ratio(scouted.curvatures[name].per_type, reference.per_type):.2f}"
+    if variants.get(name).starts_as_lora:
+        return "1"
+    ratio = log_ratio(scouted.curvatures[name].per_type, scouted.curvatures[REFERENCE].per_type)
+    return "-" if ratio is None else f"{10**ratio:.2f}"

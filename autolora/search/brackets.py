@@ -51,6 +51,15 @@ def fitting(budget: float, rungs: tuple[float, ...], first: bool) -> int | None:
     return next((size for size in sizes(rungs, first) if cost(size, rungs) <= budget + TOLERANCE), None)
 
 
+def planned(budget: float, rungs: tuple[float, ...]) -> list[int]:
+    """Sizes of the brackets that are opened one after the other until the budget holds no more."""
+    found: list[int] = []
+    while (size := fitting(budget, rungs, first=not found)) is not None:
+        found.append(size)
+        budget -= cost(size, rungs)
+    return found
+
+
 def confirmation_seeds(budget: float) -> int:
     """Full runs kept for further seeds of the finalists: min(4, floor(budget / 4))."""
     return min(4, math.floor(budget / 4))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
 from autolora import variants as variant_registry
+from autolora.errors import AutoloraError
 from autolora.priors.prior import Prior
 from autolora.search import brackets, verdict
 from autolora.search.policy import Done, Finish, Plan, Promote, Resume, Sample, Wait, closings, decide
@@ -20,6 +21,10 @@ from autolora.spec import Direction
 
 if TYPE_CHECKING:
     from autolora.study import Study
+
+
+class BudgetError(AutoloraError, ValueError):
+    """The budget is too small for anything to be trained."""
 
 
 class _Wait:
@@ -72,7 +77,8 @@ class Search:
             storage whose search was started with another context is refused.
 
     Raises:
-        ValueError: an unknown variant, terms out of range, or a storage that holds a search on other terms.
+        ValueError: an unknown variant, terms out of range, a budget that does not hold what the prior cost, or a
+            storage that holds a search on other terms.
     """
 
     def __init__(
@@ -98,6 +104,12 @@ class Search:
             prior = Prior.from_laws(space.hidden_size, examples)
         if not (prior is None or isinstance(prior, Prior)):
             raise ValueError(f"prior={prior!r} must be 'laws', a Prior or None")
+        upfront = prior.share(len(variants)) if prior else 0.0
+        if 1 + upfront > budget:
+            raise BudgetError(
+                f"budget={budget:g} does not hold the baseline, 1, and each variant's share of what the prior cost, "
+                f"{upfront:.3g}: give at least {1 + upfront:.4g}"
+            )
         if not set(baseline or {}) <= set(variants):
             raise ValueError(f"baseline names {sorted(set(baseline or {}) - set(variants))}, which are not tuned here")
         seeds = brackets.confirmation_seeds(budget) if confirm == "auto" else confirm
@@ -128,11 +140,6 @@ class Search:
             }
             self._study = Study.open(storage, name, direction, terms)
             events = self._study.events(repair=True)
-        upfront = prior.cost / len(variants) if prior else 0.0
-        if 1 + upfront > budget:
-            raise ValueError(
-                f"budget={budget:g} does not hold the baseline, 1, and what the prior cost each variant, {upfront:.3g}"
-            )
         self.table = TrialTable(rungs, direction, events, upfront)
         self._in_flight: set[int] = set()
         self._exhausted: set[str] = set()

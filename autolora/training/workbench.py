@@ -127,16 +127,12 @@ class Workbench:
 
     @cached_property
     def calibration_batches(self) -> list[dict[str, torch.Tensor]]:
-        """A fixed sample of training batches, the same for every trial of the study."""
+        """A fixed sample of training examples, the same for every trial of the study, in micro-batches."""
         count = min(CALIBRATION_EXAMPLES, len(self.data.train))
         rows = self.rng(0, ORDER, 0).permutation(len(self.data.train))[:count]
-        return [
-            {name: tensor.to(self.base.device) for name, tensor in batch.items()}
-            for batch in (
-                self.data.train.batch(rows[i : i + CALIBRATION_BATCH], self.base.pad_token_id)
-                for i in range(0, count, CALIBRATION_BATCH)
-            )
-        ]
+        size = min(CALIBRATION_BATCH, self.training.micro_batch or CALIBRATION_BATCH)
+        batches = (self.data.train.batch(rows[i : i + size], self.base.pad_token_id) for i in range(0, count, size))
+        return [{name: tensor.to(self.base.device) for name, tensor in batch.items()} for batch in batches]
 
     @contextmanager
     def attached(self, variant_name: str, config: Config, seed: int) -> Iterator[PeftModel]:

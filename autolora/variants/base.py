@@ -38,6 +38,8 @@ class Variant:
         needs: inputs of ``attach`` beyond the model: any of "gradients", "activations", "horizon".
         export_form: "rank r", "rank 2r" or "native".
         ratio: learning rate of B over that of A.
+        starts_as_lora: at s = 1 its Hessian in {A, B} at initialisation is plain LoRA's, so curvature tells nothing of
+            it.
         peft_options: ``LoraConfig`` options with which plain PEFT trains this variant, beyond rank, alpha, dropout and
             target modules; None: PEFT has none, and other trainers cannot be configured for it.
     """
@@ -49,6 +51,7 @@ class Variant:
     needs: tuple[str, ...] = ()
     export_form: str = "rank r"
     ratio: float = 1.0
+    starts_as_lora: bool = False
     peft_options: Mapping[str, Any] | None = field(default=None, hash=False)
 
     def lora_config(self, rank: int, alpha: float, dropout: float, target_modules: list[str]) -> LoraConfig:

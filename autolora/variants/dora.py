@@ -49,6 +49,7 @@ register(
         name="dora",
         title="DoRA",
         paper="arXiv 2402.09353",
+        starts_as_lora=True,
         export_form="native",
         peft_options={"use_dora": True},
     )

@@ -14,7 +14,6 @@ from autolora.variants.subtraction import weight_matrix
 
 if TYPE_CHECKING:
     from peft import PeftModel
-    from peft.tuners.lora import LoraLayer
     from torch import Tensor, nn
 
     Factorise = Callable[[Tensor, int], tuple[Tensor, ...]]
@@ -30,7 +29,7 @@ GRADIENT_BYTES = 1 << 30
 
 @dataclass(frozen=True)
 class _Kept:
-    version: int  # of the weight, which an in-place update (another checkpoint loaded into the model) advances
+    version: int  # of what it is computed from, which an in-place update (another checkpoint loaded) advances
     rank: int
     factors: tuple[Tensor, ...]
 
@@ -53,9 +52,9 @@ def weight_factors(model: PeftModel, rank: int, factorise: Factorise) -> dict[st
     kept = _cache.setdefault(model.get_base_model(), {})
     found = {}
     for name, layer in attachment(model).layers.items():
-        key = (factorise, name)
-        if not _serves(kept.get(key), layer, rank):
-            kept[key] = _factorised(weight_matrix(layer), layer, rank, factorise)
+        key, version = (factorise, name), layer.get_base_layer().weight._version
+        if not _serves(kept.get(key), version, rank):
+            kept[key] = _factorised(weight_matrix(layer), version, rank, factorise)
         found[name] = kept[key].factors
     return found
 
@@ -64,16 +63,18 @@ def gradient_factors(
     model: PeftModel, batches: Sequence[Batch], rank: int, factorise: Factorise
 ) -> dict[str, tuple[Tensor, ...]]:
     """Factors of the gradient G = dL/dW (m, n) of every adapted layer over a sample; else as :func:`weight_factors`."""
-    kept = _cache.setdefault(model.get_base_model(), {})
+    base = model.get_base_model()
+    kept = _cache.setdefault(base, {})
+    version = sum(parameter._version for parameter in base.parameters() if not parameter.requires_grad)
     layers = attachment(model).layers
     sample = _digest(batches)
     keys = {name: (factorise, sample, name) for name in layers}
-    missing = [name for name, layer in layers.items() if not _serves(kept.get(keys[name]), layer, rank)]
+    missing = [name for name in layers if not _serves(kept.get(keys[name]), version, rank)]
     sizes = {name: 4 * layers[name].in_features * layers[name].out_features for name in missing}
     for group in memory_groups(sizes, GRADIENT_BYTES):
         gradients = layer_gradients(model, {name: layers[name].get_base_layer() for name in group}, batches)
         for name in group:
-            kept[keys[name]] = _factorised(gradients.pop(name), layers[name], rank, factorise)
+            kept[keys[name]] = _factorised(gradients.pop(name), version, rank, factorise)
     return {name: kept[key].factors for name, key in keys.items()}
 
 
@@ -93,15 +94,15 @@ def trailing_svd(matrix: Tensor, components: int) -> tuple[Tensor, Tensor, Tenso
     return u[:, -components:], values[-components:], vh[-components:]
 
 
-def _serves(entry: _Kept | None, layer: LoraLayer, rank: int) -> bool:
-    return entry is not None and entry.version == layer.get_base_layer().weight._version and entry.rank >= rank
+def _serves(entry: _Kept | None, version: int, rank: int) -> bool:
+    return entry is not None and entry.version == version and entry.rank >= rank
 
 
-def _factorised(matrix: Tensor, layer: LoraLayer, rank: int, factorise: Factorise) -> _Kept:
+def _factorised(matrix: Tensor, version: int, rank: int, factorise: Factorise) -> _Kept:
     components = min(max(rank, KEPT_RANK), *matrix.shape)
     # Copies: a view would keep the whole factorisation alive.
     factors = tuple(part.to("cpu", copy=True).contiguous() for part in factorise(matrix, components))
-    return _Kept(layer.get_base_layer().weight._version, components, factors)
+    return _Kept(version, components, factors)
 
 
 def _digest(batches: Sequence[Batch]) -> str:

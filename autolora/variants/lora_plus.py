@@ -37,6 +37,7 @@ register(
         title="LoRA+",
         paper="arXiv 2402.12354",
         traits=Traits(shift=-1.0, shift_sd=0.3),
+        starts_as_lora=True,
         peft_options={},  # the ratio is the optimiser's
     )
 )

@@ -9,6 +9,7 @@ register(
         title="rsLoRA",
         paper="arXiv 2312.03732",
         traits=Traits(rank_stabilised=True),
+        starts_as_lora=True,
         peft_options={"use_rslora": True},
     )
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from autolora.losses import target_count, target_logits, token_losses
@@ -42,13 +42,12 @@ class LayerStatistics:
 def layer_gradients(model: nn.Module, layers: Mapping[str, nn.Module], batches: Sequence[Batch]) -> dict[str, Tensor]:
     """dL/dW (m, n) of some layers, float32, from one pass over the batches; see :func:`layer_statistics`."""
     targets = sum(map(target_count, batches))
-    found: dict[str, Tensor] = {}
+    found = {name: _zeros(layer, *_shape(layer)) for name, layer in layers.items()}
     with _recording(model, layers) as record:
         for batch in batches:
             losses, _, _ = token_losses(model, batch)
-            record.backward(losses.sum() / targets, batch)
-            for name in layers:
-                _accumulate(found, name, record.gradients[name].T @ record.inputs[name])
+            for name, x, g in record.backward(losses.sum() / targets, batch):
+                found[name].addmm_(g.T, x)
     return found
 
 
@@ -59,30 +58,31 @@ def layer_statistics(
 
     Args:
         model: a causal language model, with or without adapters; its weights may be frozen, nothing of it changes.
-        layers: linear layers of it, by any name; ``Conv1D`` counts as one.
+        layers: linear layers of it, by any name; ``Conv1D`` counts as one. One that is used several times in a pass
+            adds up its uses; one that no token reaches, as an expert may be, has zeros.
         batches: input_ids, labels and attention_mask, each (batch, seq).
         seed: of the labels drawn from the model.
 
     Returns:
-        By the names of ``layers``, on the model's device. The memory taken is that of the result, 4 (n n + m m + m n)
-        bytes a layer, beyond what a backward pass takes.
+        By the names of ``layers``, on the model's device. Beyond a backward pass it takes the memory of the result,
+        4 (n n + m m + m n) bytes a layer, and of the layers' inputs and output gradients of one batch.
     """
     import torch
     from torch.nn.functional import cross_entropy
 
     targets = sum(map(target_count, batches))
-    sums: dict[str, _Sums] = {name: _Sums() for name in layers}
+    sums = {name: _Sums.of(layer) for name, layer in layers.items()}
     with _recording(model, layers) as record:
         generator = torch.Generator(record.device).manual_seed(seed)
         for batch in batches:
             logits, labels = target_logits(model, batch)
-            record.backward(cross_entropy(logits, labels, reduction="sum") / targets, batch, retain_graph=True)
-            for name in layers:
-                sums[name].add("gradient", record.gradients[name].T @ record.inputs[name])
+            loss = cross_entropy(logits, labels, reduction="sum") / targets
+            for name, x, g in record.backward(loss, batch, retain_graph=True):
+                sums[name].gradient.addmm_(g.T, x)
             drawn = torch.multinomial(logits.detach().softmax(-1), 1, generator=generator)[:, 0]
-            record.backward(cross_entropy(logits, drawn, reduction="sum") / targets, batch)
-            for name in layers:
-                sums[name].add_moments(record.inputs[name], record.gradients[name])
+            loss = cross_entropy(logits, drawn, reduction="sum") / targets
+            for name, x, g in record.backward(loss, batch):
+                sums[name].add_moments(x, g)
     return {name: total.statistics(targets) for name, total in sums.items()}
 
 
@@ -103,49 +103,61 @@ def memory_groups(sizes: Mapping[str, int], limit: int) -> list[list[str]]:
 class _Sums:
     """Sums over tokens."""
 
-    terms: dict[str, Tensor] = field(default_factory=dict)
+    gradient: Tensor
+    inputs: Tensor
+    outputs: Tensor
+    of_g: float = 0.0
+    of_both: float = 0.0
 
-    def add(self, key: str, term: Tensor) -> None:
-        _accumulate(self.terms, key, term)
+    @classmethod
+    def of(cls, layer: nn.Module) -> _Sums:
+        m, n = _shape(layer)
+        return cls(_zeros(layer, m, n), _zeros(layer, n, n), _zeros(layer, m, m))
 
     def add_moments(self, x: Tensor, g: Tensor) -> None:
         """x (tokens, n), g (tokens, m)."""
         of_x, of_g = (x * x).sum(1, keepdim=True), (g * g).sum(1, keepdim=True)
-        self.add("inputs", (x * of_g).T @ x)
-        self.add("outputs", (g * of_x).T @ g)
-        self.add("of_g", of_g.sum())
-        self.add("of_both", (of_x * of_g).sum())
+        self.inputs.addmm_((x * of_g).T, x)
+        self.outputs.addmm_((g * of_x).T, g)
+        self.of_g += float(of_g.sum())
+        self.of_both += float((of_x * of_g).sum())
 
     def statistics(self, targets: int) -> LayerStatistics:
-        terms = self.terms
-        return LayerStatistics(
-            terms["gradient"],
-            terms["inputs"] / terms["of_g"],
-            terms["outputs"] * (targets * terms["of_g"] / terms["of_both"]),
-        )
+        """Zeros where no gradient reaches the layer."""
+        if self.of_g > 0:
+            self.inputs /= self.of_g
+        if self.of_both > 0:
+            self.outputs *= targets * self.of_g / self.of_both
+        return LayerStatistics(self.gradient, self.inputs, self.outputs)
 
 
-def _accumulate(sums: dict[str, Tensor], key: str, term: Tensor) -> None:
-    if key in sums:
-        sums[key] += term
-    else:
-        sums[key] = term
+def _shape(layer: nn.Module) -> tuple[int, int]:
+    """(m, n): out_features and in_features."""
+    from transformers.pytorch_utils import Conv1D
+
+    weight: Any = layer.weight
+    rows, columns = weight.shape
+    return (columns, rows) if isinstance(layer, Conv1D) else (rows, columns)
+
+
+def _zeros(layer: nn.Module, rows: int, columns: int) -> Tensor:
+    import torch
+
+    weight: Any = layer.weight
+    return torch.zeros(rows, columns, device=weight.device)
 
 
 class _Record:
-    """Inputs and output gradients of the layers in the latest pass, padding left out, float32.
+    """Inputs and output gradients of the layers in the latest pass.
 
     Attributes:
-        inputs, gradients: by layer, (tokens, n) and (tokens, m).
         device: of the embeddings.
     """
 
     def __init__(self, device: Any) -> None:
         self.device = device
-        self.inputs: dict[str, Tensor] = {}
-        self.gradients: dict[str, Tensor] = {}
         self._embeddings: Tensor
-        self._raw: dict[str, Tensor] = {}
+        self._uses: list[tuple[str, Tensor, Tensor]] = []
 
     def start(self, module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
         """Hook of the embeddings: gradients start here, so that frozen weights need none."""
@@ -153,25 +165,30 @@ class _Record:
         return self._embeddings
 
     def keep(self, name: str) -> Any:
-        """Hook of a layer."""
+        """Hook of a layer: each of its uses meets its own gradient."""
 
         def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            self._raw[name] = inputs[0].detach()
-            output.register_hook(lambda gradient: self.gradients.__setitem__(name, gradient.detach()))
+            x = inputs[0].detach()
+            if output.requires_grad:
+                output.register_hook(lambda gradient: self._uses.append((name, x, gradient.detach())))
 
         return hook
 
-    def backward(self, loss: Tensor, batch: Batch, retain_graph: bool = False) -> None:
-        """Fill the record from a loss of the latest forward pass."""
+    def backward(self, loss: Tensor, batch: Batch, retain_graph: bool = False) -> Iterator[tuple[str, Tensor, Tensor]]:
+        """Every use of a layer in the latest forward pass that a loss reaches.
+
+        Yields:
+            The layer's name, its inputs (tokens, n) and output gradients (tokens, m), padding left out, float32.
+        """
         import torch
 
+        self._uses.clear()
         torch.autograd.grad(loss, [self._embeddings], retain_graph=retain_graph)  # its hooks see every layer
         mask = batch.get("attention_mask", torch.ones_like(batch["input_ids"])).bool()
-        for name, x in self._raw.items():
+        for name, x, g in self._uses:
             kept = mask if x.shape[:-1] == mask.shape else slice(None)  # experts see tokens out of their rows
-            self.inputs[name], self.gradients[name] = (
-                part[kept].float().reshape(-1, part.shape[-1]) for part in (x, self.gradients[name])
-            )
+            yield name, x[kept].float().reshape(-1, x.shape[-1]), g[kept].float().reshape(-1, g.shape[-1])
+        self._uses.clear()
 
 
 @contextmanager

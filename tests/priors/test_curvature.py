@@ -199,7 +199,7 @@ class TestStatistics:
                 assert torch.allclose(g, expected, rtol=1e-3, atol=1e-5 * float(expected.abs().max()))
 
     def test_the_trace_of_the_product_is_that_of_the_fisher_matrix(self, batches):
-        """With one target in the sample, F = x x^T (x) g g^T of the tokens before it, for one drawn label."""
+        """tr F = (1/N) sum_t |x_t|^2 |N g_t|^2, with the same labels drawn here by hand."""
         model = build_model()
         layers = {BLOCK: model.get_submodule(BLOCK)}
         found = layer_statistics(model, layers, batches)[BLOCK]
@@ -225,6 +225,23 @@ class TestStatistics:
     @staticmethod
     def _keep(args, output, into):
         into.append((args[0].detach(), output))
+
+    def test_a_layer_used_twice_adds_up_its_uses(self, batches):
+        model = build_model()
+        model.model.layers[1] = model.model.layers[0]
+        layers = {BLOCK: model.get_submodule(BLOCK)}
+        found = layer_statistics(model, layers, batches)[BLOCK].gradient
+        layers[BLOCK].weight.requires_grad_(True)
+        torch.cat([token_losses(model, batch)[0] for batch in batches]).mean().backward()
+        assert torch.allclose(found, layers[BLOCK].weight.grad, rtol=1e-3, atol=1e-6)
+
+    def test_a_layer_that_no_token_reaches_has_zeros(self, batches):
+        model = build_model()
+        unused = torch.nn.Linear(8, 4, bias=False)
+        found = layer_statistics(model, {BLOCK: model.get_submodule(BLOCK), "expert": unused}, batches)
+        assert not found["expert"].gradient.any()
+        assert found["expert"].outputs.shape == (4, 4)
+        assert found[BLOCK].gradient.any()
 
     def test_leaves_no_hook_gradient_or_mode_behind(self, batches):
         model = build_model().train()

@@ -170,9 +170,13 @@ class TestLoraGA:
         for rank in (4, 8, 2):
             detach(get("lora_ga").attach(base, rank=rank, alpha=4, batches=batches))
         assert len(passes) == 1
+        with torch.no_grad():
+            base.lm_head.weight.mul_(1.5)  # another layer's weight, but the gradient goes through it
+        detach(get("lora_ga").attach(base, rank=4, alpha=4, batches=batches))
+        assert len(passes) == 2
         other = [{**batches[0], "input_ids": batches[0]["input_ids"].flip(0)}]
         detach(get("lora_ga").attach(base, rank=4, alpha=4, batches=other))
-        assert len(passes) == 2
+        assert len(passes) == 3
 
     def test_gradients_beyond_the_memory_limit_take_more_passes_and_are_the_same(self, build, batches, monkeypatch):
         whole = adapter_state(get("lora_ga").attach(build(), rank=4, alpha=4, batches=batches))
