@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DIR ?= runs/quickstart
 
-.PHONY: quickstart test lint clean
+.PHONY: quickstart test lint bench-prior clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/autolora tune examples/quickstart.yaml --dir $(DIR)
@@ -16,6 +16,12 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The prior against the table in studies/curves; hours, as what was measured is kept, minutes when repeated.
+bench-prior: $(VENV)/.installed-dev
+	$(BIN)/python studies/curvature/predict.py quickstart stories260k
+	$(BIN)/python studies/curvature/replay.py --seeds 40
+	$(BIN)/python studies/curvature/report.py > studies/curvature/results.md
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache

@@ -37,8 +37,6 @@ BATCH, RANK = 8, 8
 FAST_BATCHES = 2
 """Of 8 examples each, as in scouting; the exact curvature is measured on the same."""
 BLOCKS_A_TYPE = 2
-STARTS_AS_LORA = ("dora", "rslora", "lora_plus")
-"""Their Hessian in {A, B} at s = 1 is plain LoRA's: B0 = 0, and DoRA's norms are detached."""
 WARM_UP_STEPS, WARM_UP_RATE = 4, 1e-4
 """Before Adam's second moments are read: at B = 0 the gradient of A is 0, and so would be its preconditioner."""
 STABILITY = 38.0
@@ -63,7 +61,7 @@ def _measure(bench: Workbench, model: str) -> None:
     for method, measure in METHODS.items():
         for name in variants.names():
             key = f"{model}/{method}/{name}"
-            if key in known or (method == "exact" and name in STARTS_AS_LORA):
+            if key in known or (method == "exact" and name != "lora" and variants.get(name).starts_as_lora):
                 continue
             began = time.monotonic()
             value = measure(bench, name)

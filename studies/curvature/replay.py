@@ -67,7 +67,11 @@ def _informed(model: str, centre_off: float = 0.0, probed: bool = False) -> Prio
     names = MODELS[model]["variants"]
     prior = Prior.from_laws(MODELS[model]["width"], EXAMPLES)
     measured = json.loads((HERE / "measured.json").read_text())
-    found = {name: Curvature(measured[f"{model}/fast/{name}"]["value"]) for name in names}
+    found = {
+        name: Curvature(measured[f"{model}/fast/{name}"]["value"])
+        for name in names
+        if name == evidence.REFERENCE or not variants.get(name).starts_as_lora
+    }
     traits = {name: variants.get(name).traits for name in names}
     prior = prior.informed(evidence.from_curvature(found), traits, cost=32 / EXAMPLES)
     if probed:

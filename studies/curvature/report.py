@@ -23,7 +23,7 @@ from scipy.stats import spearmanr
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "curves"))
 
-from predict import STARTS_AS_LORA, range_test_of  # noqa: E402
+from predict import STABILITY, range_test_of  # noqa: E402
 from surface import Curve, curves  # noqa: E402
 
 from autolora import spec as specs  # noqa: E402
@@ -38,6 +38,8 @@ BATCH, RANK, EXAMPLES = 8, 8, 800
 STEPS = EXAMPLES // BATCH
 MEASURED = json.loads((HERE / "measured.json").read_text())
 NAMES = variants.names()
+DISTINCT = [name for name in NAMES if not variants.get(name).starts_as_lora]
+"""Variants whose curvature at the start is not plain LoRA's."""
 
 
 def main() -> None:
@@ -51,9 +53,7 @@ def main() -> None:
     _laws()
     _replay()
     for model in MODELS:
-        found = {
-            name: _curvature(model, "fast", name) for name in ("lora", "pissa", "olora", "milora", "init_ab", "lora_ga")
-        }
+        found = {name: _curvature(model, "fast", name) for name in ("lora", *DISTINCT)}
         curvature_boxes(HERE / f"curvature-{model}.png", found)
 
 
@@ -72,7 +72,7 @@ def _value(model: str, method: str, name: str) -> Any:
 
 
 def _curvature(model: str, method: str, name: str) -> Curvature:
-    name = "lora" if method == "exact" and name in STARTS_AS_LORA else name
+    name = "lora" if variants.get(name).starts_as_lora else name
     return Curvature(_value(model, method, name))
 
 
@@ -91,11 +91,10 @@ def _table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
 def _validation() -> None:
     """Fast against exact curvature, block by block."""
     print("## Fast against exact curvature\n")
-    distinct = ("lora", "pissa", "olora", "milora", "init_ab", "lora_ga")
     for model in MODELS:
         pairs = [
             (_curvature(model, "exact", name).per_block[block], _curvature(model, "fast", name).per_block[block])
-            for name in distinct
+            for name in ("lora", *DISTINCT)
             for block in _curvature(model, "exact", name).per_block
         ]
         rank = spearmanr(*zip(*pairs, strict=True)).statistic
@@ -106,7 +105,7 @@ def _validation() -> None:
         )
         kinds = list(_curvature(model, "exact", "lora").per_type)
         rows = []
-        for name in distinct[1:]:
+        for name in DISTINCT:
             cells = []
             for kind in kinds:
                 exact, fast = (_type_ratio(model, method, name, kind) for method in ("exact", "fast"))
@@ -125,8 +124,8 @@ def _type_ratio(model: str, method: str, name: str, kind: str) -> float:
 
 
 def _comparable() -> list[str]:
-    """Variants that curvature is evidence for: neither LoRA itself, nor one with its own ratio of rates."""
-    return [name for name in NAMES if name not in ("lora", "rslora") and variants.get(name).ratio == 1.0]
+    """Variants with a start of their own, and DoRA, whose start is LoRA's."""
+    return ["dora", *DISTINCT]
 
 
 def _exponents(best: dict[str, dict[str, float]]) -> dict[tuple[str, str], float]:
@@ -203,7 +202,7 @@ def _prior(model: str, probe: bool = False) -> tuple[Prior, int]:
     assert width is not None
     traits = {name: variants.get(name).traits for name in NAMES}
     prior = Prior.from_laws(width, EXAMPLES)
-    measured = {name: _curvature(model, "fast", name) for name in ("lora", *_comparable())}
+    measured = {name: _curvature(model, "fast", name) for name in ("lora", *DISTINCT)}
     found = evidence.from_curvature(measured)
     if probe:
         found.append(evidence.from_range_test(range_test_of(MEASURED, model, "lora"), traits["lora"], STEPS))
@@ -237,7 +236,7 @@ def _absolute(best: dict[str, dict[str, float]]) -> None:
                 outside += abs(error) > 1.645 * sd
                 cells.append(f"{error:+.2f} ({abs(error) / sd:.1f})")
             alone = {
-                "Adam": math.log10(38 / _value(model, "adam", name)),
+                "Adam": math.log10(STABILITY / _value(model, "adam", name)),
                 "probe alone": _well(model, name) + evidence.PROBE_OFFSET,
             }
             for label, predicted in alone.items():
