@@ -82,7 +82,7 @@ class _Scout:
         if self.asked.study is not None:
             self._recall(Path(self.asked.study).expanduser())
         if self.asked.learning_rate is not None:
-            self._listen(self.asked.learning_rate, self.asked.sd)
+            self._listen(self.asked.learning_rate, self.asked.sd or evidence.USER_SD)
         rates = self.space.learning_rates
         searched = not isinstance(rates, list) or len(rates) > 1
         curvatures = self._measure_curvature() if self.asked.curvature and searched else {}

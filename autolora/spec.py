@@ -158,19 +158,19 @@ class PriorSpec(_Strict):
         probe: run a learning-rate range test of 40 optimiser steps first; charged to the budget.
         learning_rate: what you expect to be best for plain LoRA at the middle rank, the smallest batch size and the
             first alpha of the space; ``autolora prior`` shows that setting.
-        sd: how sure you are of it, in decades. How the best rate goes with alpha is uncertain besides.
+        sd: how sure you are of it, in decades; None: 0.3. How the best rate goes with alpha is uncertain besides.
         study: run directory of an earlier, finished study to start from, of this or a similar model and task.
     """
 
     curvature: bool = True
     probe: bool = False
     learning_rate: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    sd: float = Field(default=0.3, gt=0, allow_inf_nan=False)
+    sd: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     study: str | None = None
 
     @model_validator(mode="after")
     def _sd_is_of_a_learning_rate(self) -> PriorSpec:
-        if "sd" in self.model_fields_set and self.learning_rate is None:
+        if self.sd is not None and self.learning_rate is None:
             raise ValueError("sd says how sure you are of learning_rate, which is not given")
         return self
 
