@@ -46,20 +46,20 @@ def scale_factor(scaling: float, exponent: float) -> float:
     redundant under Adam, where both factors carry 1/sqrt(s) (PiSSA, MiLoRA).
 
     LoRA-alpha's law links large models' best rates at s = 64 and s = 1 with p about 1; the runs of studies/curves, on
-    small models, give 0.52 and 0.62. The default lies between, with EXPONENT_SD to either side.
+    small models, give 0.52 and 0.64. The default lies between, with EXPONENT_SD to either side.
     """
     return -exponent * math.log10(scaling)
 
 
 def rank_factor(rank: int) -> float:
     """eta ~ r^-1/2 at fixed s (LoRA-alpha). LR-matters' tables: r^-0.64 from two ranks, 5.6x from r = 4 to 256; the
-    runs of studies/curves: r^-0.47 and r^-0.51."""
+    runs of studies/curves: r^-0.47 and r^-0.50."""
     return RANK_EXPONENT * math.log10(rank)
 
 
 def batch_factor(batch_size: int) -> float:
     """eta ~ b^1/2, Adam's square-root rule; a regression over LR-matters' tables gives 0.52 (arXiv 2602.04998). Less
-    where a larger batch leaves few steps: 0.32 and 0.08 from 100 to 25 steps in studies/curves."""
+    where a larger batch leaves few steps: 0.32 and 0.07 from 100 to 25 steps in studies/curves."""
     return BATCH_EXPONENT * math.log10(batch_size)
 
 
