@@ -38,6 +38,7 @@ class Variant:
         needs: inputs of ``attach`` beyond the model: any of "gradients", "activations", "horizon".
         export_form: "rank r", "rank 2r" or "native".
         ratio: learning rate of B over that of A.
+        moves_at_start: its start is not subtracted: attaching it changes the model's outputs, as its paper means it to.
         starts_as_lora: at s = 1 its Hessian in {A, B} at initialisation is plain LoRA's, so curvature tells nothing of
             it.
         peft_options: ``LoraConfig`` options with which plain PEFT trains this variant, beyond rank, alpha, dropout and
@@ -52,6 +53,7 @@ class Variant:
     export_form: str = "rank r"
     ratio: float = 1.0
     starts_as_lora: bool = False
+    moves_at_start: bool = False
     peft_options: Mapping[str, Any] | None = field(default=None, hash=False)
 
     def lora_config(self, rank: int, alpha: float, dropout: float, target_modules: list[str]) -> LoraConfig:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,6 +19,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent / "curves"))
+
+from design import CORE_VARIANTS
 
 from autolora import priors, variants
 from autolora import spec as specs
@@ -32,7 +38,6 @@ from autolora.training.stepping import Stepper
 from autolora.training.workbench import Workbench
 from autolora.variants.targets import linear_layers
 
-HERE = Path(__file__).parent
 BATCH, RANK = 8, 8
 FAST_BATCHES = 2
 """Of 8 examples each, as in scouting; the exact curvature is measured on the same."""
@@ -59,7 +64,7 @@ def _measure(bench: Workbench, model: str) -> None:
     path = HERE / "measured.json"
     known = json.loads(path.read_text()) if path.is_file() else {}
     for method, measure in METHODS.items():
-        for name in variants.names():
+        for name in CORE_VARIANTS:
             key = f"{model}/{method}/{name}"
             if key in known or (method == "exact" and name != "lora" and variants.get(name).starts_as_lora):
                 continue

@@ -25,14 +25,14 @@ import numpy as np
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "curves"))
 
-from predict import range_test_of  # noqa: E402
-from surface import Curve, Setting, curves  # noqa: E402
+from predict import range_test_of
+from surface import Curve, Setting, curves
 
-from autolora import variants  # noqa: E402
-from autolora.priors import Curvature, Prior, evidence  # noqa: E402
-from autolora.priors.prior import uniform_sample  # noqa: E402
-from autolora.search import Job, Search  # noqa: E402
-from autolora.space import Config, Space  # noqa: E402
+from autolora import variants
+from autolora.priors import Curvature, Prior, evidence
+from autolora.priors.prior import uniform_sample
+from autolora.search import Job, Search
+from autolora.space import Config, Space
 
 BUDGET, EXAMPLES = 12.0, 800
 MODELS = {

@@ -23,21 +23,22 @@ from scipy.stats import spearmanr
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "curves"))
 
-from predict import STABILITY, range_test_of  # noqa: E402
-from surface import Curve, curves  # noqa: E402
+from design import CORE_VARIANTS
+from predict import STABILITY, range_test_of
+from surface import Curve, curves
 
-from autolora import spec as specs  # noqa: E402
-from autolora import variants  # noqa: E402
-from autolora.assembly import resolved_space  # noqa: E402
-from autolora.priors import Curvature, Prior, evidence, laws  # noqa: E402
-from autolora.report.plots import curvature_boxes  # noqa: E402
-from autolora.space import Config  # noqa: E402
+from autolora import spec as specs
+from autolora import variants
+from autolora.assembly import resolved_space
+from autolora.priors import Curvature, Prior, evidence, laws
+from autolora.report.plots import curvature_boxes
+from autolora.space import Config
 
 MODELS = ("quickstart", "stories260k")
 BATCH, RANK, EXAMPLES = 8, 8, 800
 STEPS = EXAMPLES // BATCH
 MEASURED = json.loads((HERE / "measured.json").read_text())
-NAMES = variants.names()
+NAMES = [name for name in variants.names() if name in CORE_VARIANTS]
 DISTINCT = [name for name in NAMES if not variants.get(name).starts_as_lora]
 """Variants whose curvature at the start is not plain LoRA's."""
 

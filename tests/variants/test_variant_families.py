@@ -21,7 +21,7 @@ def test_attach_and_export(name, family, build, tokens, train, logits, differenc
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)  # PEFT's kind: a second adapter, a wrong fan_in_fan_out
         model = variant.attach(base, rank=4, alpha=4, batches=[batch], horizon=10, seed=0)
-    assert difference(logits(model), untrained) < 1e-4
+    assert variant.moves_at_start or difference(logits(model), untrained) < 1e-4
     train(model, variant.optimizer(model, 1e-2 * 10**variant.traits.shift), 4)
     trained = logits(model)
     assert difference(trained, untrained) > 0.01

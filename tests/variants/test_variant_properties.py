@@ -126,18 +126,50 @@ def test_init_ab_starts_both_factors_uniform_with_the_fan_in_of_a(build):
         assert not torch.equal(b, factors(other, name)[1])
 
 
+@pytest.fixture
+def batches(tokens):
+    return [{"input_ids": tokens, "labels": tokens, "attention_mask": torch.ones_like(tokens)}]
+
+
+@pytest.fixture
+def gradients(build, tokens):
+    """dL/dW (m, n) by autograd on the weights themselves."""
+    base = build()
+    base(input_ids=tokens, labels=tokens).loss.backward()
+    return {name: module.weight.grad for name, module in base.named_modules() if isinstance(module, nn.Linear)}
+
+
+def test_lora_one_starts_with_a_step_along_the_projected_gradient(build, batches, gradients, difference):
+    model = get("lora_one").attach(build(), rank=4, alpha=8, batches=batches)
+    for name in attachment(model).layers:
+        a, b = factors(model, name)
+        u, values, vh = torch.linalg.svd(gradients[name])
+        expected = -(u[:, :4] * (values[:4] / values[0])) @ vh[:4] / 128
+        assert difference(b @ a, expected) < 1e-2
+        assert difference(a @ a.T, b.T @ b) < 1e-3  # balanced
+
+
+def test_lora_one_without_batches_says_what_to_pass(build):
+    with pytest.raises(VariantError, match="pass batches"):
+        get("lora_one").attach(build(), rank=4, alpha=4)
+
+
+def test_lora_fa_trains_b_alone_and_s_times_eta_is_all_that_counts(build, train):
+    def run(alpha, rate):
+        model = get("lora_fa").attach(build(), rank=4, alpha=alpha)
+        start = {name: factors(model, name)[0].clone() for name in attachment(model).layers}
+        losses = train(model, get("lora_fa").optimizer(model, rate), 15)
+        assert all(torch.equal(factors(model, name)[0], a) for name, a in start.items())
+        return losses, sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+    (one, count), (sixteen, _) = run(4, 1.6e-2), run(64, 1e-3)
+    assert one[0] - one[-1] > 0.2
+    assert sixteen == pytest.approx(one, rel=1e-3)
+    layers = attachment(get("lora").attach(build(), rank=4, alpha=4)).layers.values()
+    assert count == sum(4 * layer.out_features for layer in layers)
+
+
 class TestLoraGA:
-    @pytest.fixture
-    def batches(self, tokens):
-        return [{"input_ids": tokens, "labels": tokens, "attention_mask": torch.ones_like(tokens)}]
-
-    @pytest.fixture
-    def gradients(self, build, tokens):
-        """dL/dW (m, n) by autograd on the weights themselves."""
-        base = build()
-        base(input_ids=tokens, labels=tokens).loss.backward()
-        return {name: module.weight.grad for name, module in base.named_modules() if isinstance(module, nn.Linear)}
-
     def test_starts_in_the_gradient_s_directions_at_the_stable_scale(self, build, batches, gradients, difference):
         model = get("lora_ga").attach(build(), rank=4, alpha=4, batches=batches)
         for name, layer in attachment(model).layers.items():

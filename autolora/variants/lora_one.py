@@ -1,0 +1,51 @@
+"""LoRA-One (arXiv 2502.01235): start from one projected step along the full gradient, which is not subtracted.
+
+-G = U S V^T over a small sample; B = U_r sqrt(S_r / S_1) / sqrt(gamma), A = sqrt(S_r / S_1) V_r^T / sqrt(gamma).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from autolora.space import Traits
+from autolora.variants.attachment import attachment
+from autolora.variants.base import Variant, VariantError, register
+from autolora.variants.factors import gradient_factors, leading_svd
+from autolora.variants.subtraction import ADAPTER, set_factors
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+
+@dataclass(frozen=True)
+class LoraOne(Variant):
+    """Attributes:
+    gamma: the start's size is 1/gamma of the normalised gradient; the paper takes 128.
+    """
+
+    gamma: float = 128.0
+
+    def initialise(self, model: PeftModel, seed: int, batches: Any, horizon: int | None) -> None:
+        if not batches:
+            raise VariantError(f"{self.name} starts from gradients: pass batches, a list of tokenised training batches")
+        rank = model.peft_config[ADAPTER].r
+        layers = attachment(model).layers
+        for name, (u, values, vh) in gradient_factors(model, batches, rank, leading_svd).items():
+            if values[0] == 0:  # no gradient reaches the layer: plain LoRA's start is as good
+                continue
+            root = (values[:rank] / values[0] / self.gamma).sqrt()
+            set_factors(layers[name], root[:, None] * vh[:rank], -u[:, :rank] * root)
+
+
+register(
+    LoraOne(
+        name="lora_one",
+        title="LoRA-One",
+        paper="arXiv 2502.01235",
+        # Its start is of LoRA-GA's kind, and smaller; no published best rate was found, hence the wide spread.
+        traits=Traits(shift=-0.3, shift_sd=0.3, kaiming=False),
+        needs=("gradients",),
+        moves_at_start=True,
+    )
+)
