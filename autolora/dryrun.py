@@ -79,7 +79,7 @@ def dry_run(spec: Spec, folder: Path, preview: int = 6) -> DryRun:
             _spending(spec, search.plan.confirm, search.table.upfront),
             search.preview(max(preview, len(spec.variants) + 3)),
             seconds_per_run,
-            seconds_per_run * spec.budget * len(spec.variants),
+            seconds_per_run * (spec.budget - search.table.upfront) * len(spec.variants),
             _peak_memory(bench),
             round(ROOM * checkpoint_bytes * (checkpoint.KEEP * live * len(spec.variants) + finished)),
         )

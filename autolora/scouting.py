@@ -172,12 +172,12 @@ class _Scout:
     def _brackets(self, cost: float) -> list[int] | None:
         """Sizes of the brackets that the budget holds beside the baseline, the seeds kept, and a further cost.
 
-        None where it does not even hold the baseline and that cost.
+        None where it does not even hold the baseline, the seeds and that cost.
         """
         spec = self.spec
         seeds = brackets.confirmation_seeds(spec.budget) if spec.confirm == "auto" else spec.confirm
         upfront = (self.prior.cost + cost) / len(spec.variants)
-        if 1.0 + upfront > spec.budget:
+        if 1.0 + seeds + upfront > spec.budget:
             return None
         return brackets.planned(spec.budget - 1.0 - seeds - upfront, spec.rungs)
 

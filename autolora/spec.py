@@ -155,7 +155,7 @@ class PriorSpec(_Strict):
     Args:
         curvature: measure each variant's curvature at its start, on 16 training examples, where the budget has that to
             spare.
-        probe: run a learning-rate range test of 40 optimiser steps first; charged to the budget.
+        probe: run a learning-rate range test of at most 40 optimiser steps first; charged to the budget.
         learning_rate: what you expect to be best for plain LoRA at the middle rank, the smallest batch size and the
             first alpha of the space; ``autolora prior`` shows that setting.
         sd: how sure you are of it, in decades; None: 0.3. How the best rate goes with alpha is uncertain besides.
@@ -316,9 +316,8 @@ def read_recorded(path: Path) -> dict[str, Any]:
     return yaml.safe_load(path.read_text())
 
 
-# The keys that may change between two starts on one run directory: they do not alter what a trial computes, or, as the
-# earlier study that a prior started from, are not looked at again.
-MUTABLE = ("budget", "prior.study", "training.device", "training.checkpoint_seconds", "training.micro_batch")
+# The keys that may change between two starts on one run directory: they do not alter what a trial computes.
+MUTABLE = ("budget", "training.device", "training.checkpoint_seconds", "training.micro_batch")
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

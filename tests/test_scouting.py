@@ -125,10 +125,10 @@ def test_the_probe_leaves_the_model_and_the_randomness_alone(look, base):
     assert all(torch.equal(after[key], value) for key, value in before.items())
 
 
-@pytest.mark.parametrize("budget", [2, 10])
-def test_curvature_never_shrinks_the_search(look, passes, budget):
+@pytest.mark.parametrize("terms", [{"budget": 2}, {"budget": 10}, {"budget": 2, "confirm": 1}])
+def test_curvature_never_shrinks_the_search_or_the_confirmation(look, passes, terms):
     """10 = 1 + 3 x 2.33 + 2 and 2 = 1 + 1 leave nothing over."""
-    scouted = look(budget=budget)
+    scouted = look(**terms)
     assert scouted.prior == Prior.from_laws(96, EXAMPLES)
     assert "curvature is left out" in scouted.notes[0]
     assert not passes

@@ -123,8 +123,8 @@ class Prior:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Prior:
-        shifts = {name: (mean, sd) for name, (mean, sd) in data["shifts"].items()}
-        evidence = tuple(Evidence(**piece) for piece in data["evidence"])
+        shifts = {name: (mean, sd) for name, (mean, sd) in data.get("shifts", {}).items()}
+        evidence = tuple(Evidence(**piece) for piece in data.get("evidence", ()))
         return cls(**{**data, "shifts": shifts, "evidence": evidence})
 
     @cached_property

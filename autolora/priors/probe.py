@@ -16,6 +16,8 @@ WINDOW = 5
 """Steps whose losses are averaged: those of single batches are noisy."""
 START = 3
 """Steps that define the loss before any training."""
+CLEAR = 6.0
+"""A fall and a rise of so many standard deviations of the smoothed loss are no noise."""
 RISE = 0.1
 """The edge is where the smoothed loss has risen again by this share of its whole fall."""
 
@@ -64,9 +66,21 @@ class RangeTest:
 
     @property
     def conclusive(self) -> bool:
-        """Whether the loss was finite at the start, fell, and rose again: otherwise the readings are no evidence."""
-        fell = int(np.argmin(self.smoothed)) > 0
-        return bool(np.isfinite(self.losses[:START]).all()) and fell and self._beyond is not None
+        """Whether the loss was finite at the start, fell, and rose again, both by more than its noise.
+
+        Otherwise the readings are no evidence.
+        """
+        if not np.isfinite(self.losses[:START]).all() or self._beyond is None:
+            return False
+        bottom = float(self.smoothed.min())
+        margin = CLEAR * self._noise
+        return float(np.mean(self.losses[:START])) - bottom > margin and float(self.smoothed.max()) - bottom > margin
+
+    @property
+    def _noise(self) -> float:
+        """Standard deviation of a smoothed loss, from the median change between steps: a normal's is 0.95 sd."""
+        changes = np.abs(np.diff([loss for loss in self.losses if math.isfinite(loss)]))
+        return float(np.median(changes)) / 0.95 / math.sqrt(WINDOW) if len(changes) else math.inf
 
     @property
     def _beyond(self) -> int | None:

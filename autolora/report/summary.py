@@ -52,7 +52,7 @@ def seconds_left(table: TrialTable, plan: Plan) -> float | None:
     if spent == 0:
         return None
     pace = sum(trial.seconds for trial in table.trials) / spent
-    return pace * max(0.0, plan.budget * len(plan.variants) - spent)
+    return pace * max(0.0, (plan.budget - table.upfront) * len(plan.variants) - spent)
 
 
 def duration(seconds: float) -> str:

@@ -105,10 +105,11 @@ class Search:
         if not (prior is None or isinstance(prior, Prior)):
             raise ValueError(f"prior={prior!r} must be 'laws', a Prior or None")
         upfront = prior.share(len(variants)) if prior else 0.0
-        if 1 + upfront > budget:
+        least = 1 + (0 if confirm == "auto" else confirm) + upfront
+        if not budget >= least:
             raise BudgetError(
-                f"budget={budget:g} does not hold the baseline, 1, and each variant's share of what the prior cost, "
-                f"{upfront:.3g}: give at least {1 + upfront:.4g}"
+                f"budget={budget:g} does not hold the baseline, the seeds kept to confirm, and each variant's share of "
+                f"what the prior cost, {upfront:.3g}: give at least {least:.4g}"
             )
         if not set(baseline or {}) <= set(variants):
             raise ValueError(f"baseline names {sorted(set(baseline or {}) - set(variants))}, which are not tuned here")

@@ -155,6 +155,19 @@ class TestProbe:
         assert test.conclusive
         assert not cut.conclusive
 
+    @pytest.mark.parametrize("noise", [0.02, 0.3])
+    def test_noise_alone_says_nothing(self, noise):
+        rng = np.random.default_rng(0)
+        rates = range_test(1e-3).rates
+        tests = [RangeTest(rates, list(2 + noise * rng.normal(size=len(rates))), CONFIG, "lora") for _ in range(200)]
+        assert np.mean([test.conclusive for test in tests]) < 0.05
+
+    def test_a_fall_through_noise_is_still_read(self):
+        rng = np.random.default_rng(0)
+        test = range_test(3e-3)
+        noisy = [replace(test, losses=list(np.array(test.losses) + 0.3 * rng.normal(size=40))) for _ in range(50)]
+        assert np.mean([one.conclusive for one in noisy]) > 0.95
+
     def test_a_loss_that_never_falls_has_readings_all_the_same(self):
         test = RangeTest([1e-3, 1e-2, 1e-1], [2.0, 3.0, math.inf], CONFIG, "lora")
         assert test.steepest == 1e-3
