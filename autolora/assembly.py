@@ -109,10 +109,9 @@ def read_study(folder: Path) -> tuple[TrialTable, Plan]:
     spec, study = _study_of(folder)
     rungs, names = tuple(study.terms["rungs"]), tuple(study.terms["variants"])
     budget = float(spec["budget"])
-    confirm = brackets.confirmation_seeds(budget) if spec["confirm"] == "auto" else int(spec["confirm"])
     prior = study.prior
     table = TrialTable(rungs, study.direction, study.events(), prior.share(len(names)) if prior else 0.0)
-    return table, Plan(names, rungs, budget, confirm)
+    return table, Plan(names, rungs, budget, brackets.seeds_kept(spec["confirm"], budget))
 
 
 def read_terms(folder: Path) -> Mapping[str, Any]:

@@ -124,7 +124,8 @@ class _Scout:
             return {}
         began = time.monotonic()
         with self._memory_for("curvature"):
-            found, measured = cached_curvature(self.bench, [REFERENCE, *names], self._middle_rank())
+            rank = self.prior.mode(self.space, self.traits[REFERENCE]).rank
+            found, measured = cached_curvature(self.bench, [REFERENCE, *names], rank)
             self.prior = self.prior.informed(evidence.from_curvature(found), self.traits, cost)
             took = f"on {examples} examples took {time.monotonic() - began:.1f} s" if measured else "was known already"
             self.notes.append(f"prior: curvature of {', '.join(names)} {took}; charged as {self._share(cost)}")
@@ -175,7 +176,7 @@ class _Scout:
         None where it does not even hold the baseline, the seeds and that cost.
         """
         spec = self.spec
-        seeds = brackets.confirmation_seeds(spec.budget) if spec.confirm == "auto" else spec.confirm
+        seeds = brackets.seeds_kept(spec.confirm, spec.budget)
         upfront = (self.prior.cost + cost) / len(spec.variants)
         if 1.0 + seeds + upfront > spec.budget:
             return None
@@ -183,9 +184,6 @@ class _Scout:
 
     def _share(self, cost: float) -> str:
         return f"{cost / len(self.spec.variants):.3f} of a full run for each variant"
-
-    def _middle_rank(self) -> int:
-        return self.space.rank[(len(self.space.rank) - 1) // 2]
 
 
 def curvature_sample(bench: Workbench) -> list[dict[str, Tensor]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Literal
 
 TOLERANCE = 1e-9
 
@@ -58,6 +59,11 @@ def planned(budget: float, rungs: tuple[float, ...]) -> list[int]:
         found.append(size)
         budget -= cost(size, rungs)
     return found
+
+
+def seeds_kept(confirm: int | Literal["auto"], budget: float) -> int:
+    """Full runs kept for further seeds, as asked for or by :func:`confirmation_seeds`."""
+    return confirmation_seeds(budget) if confirm == "auto" else confirm
 
 
 def confirmation_seeds(budget: float) -> int:

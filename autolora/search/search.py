@@ -113,7 +113,7 @@ class Search:
             )
         if not set(baseline or {}) <= set(variants):
             raise ValueError(f"baseline names {sorted(set(baseline or {}) - set(variants))}, which are not tuned here")
-        seeds = brackets.confirmation_seeds(budget) if confirm == "auto" else confirm
+        seeds = brackets.seeds_kept(confirm, budget)
         self.space = space
         self.plan = Plan(tuple(variants), rungs, budget, seeds)
         self.direction = direction

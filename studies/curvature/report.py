@@ -101,8 +101,9 @@ def _validation() -> None:
         rank = spearmanr(*zip(*pairs, strict=True)).statistic
         ratio = [math.log10(fast / exact) for exact, fast in pairs]
         print(
-            f"{model}: Spearman {rank:.2f} over {len(pairs)} blocks x variants (those whose start differs from plain "
-            f"LoRA's); fast / exact has median {10 ** median(ratio):.2f} and a spread of {np.std(ratio):.2f} decades.\n"
+            f"{model}: Spearman {rank:.2f} over {len(pairs)} blocks x variants (plain LoRA and those with "
+            f"another start); fast / exact has median {10 ** median(ratio):.2f} and a spread of {np.std(ratio):.2f} "
+            "decades.\n"
         )
         kinds = list(_curvature(model, "exact", "lora").per_type)
         rows = []

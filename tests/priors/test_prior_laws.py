@@ -20,7 +20,7 @@ def rate(width=None, length=None, scale=1.0, rank=8, batch=128) -> float:
 
 
 def test_the_law_at_its_reference():
-    """REFERENCE: eta* = C / (s sqrt(r)) at b = 128, with C = 256 x 2e-5."""
+    """eta* = C / (s sqrt(r)) at b = 128, with C = 256 x 2e-5."""
     assert rate(4096, 100_000, scale=1.0, rank=4) == pytest.approx(256 * 2e-5 / 2)
 
 
