@@ -142,7 +142,7 @@ class Workbench:
             self.base.model,
             rank=config.rank,
             alpha=config.alpha,
-            batches=self.calibration_batches if set(variant.needs) & {"gradients", "activations"} else None,
+            batches=self.calibration_batches if variant.needs_batches else None,
             horizon=self.steps(config.batch_size),
             seed=int(self.rng(seed, INITIALISATION).integers(2**31)),
             dropout=self.training.dropout,

@@ -70,6 +70,9 @@ def inject(
 
     targets = linear_layers(model)
     variant.check(model, targets, rank, dropout)
+    if variant.needs_batches and not batches:
+        needs = " and ".join(need for need in variant.needs if need != "horizon")
+        raise VariantError(f"{variant.name} starts from {needs}: pass batches, a list of tokenised training batches")
     if not alpha > 0:
         raise VariantError(f"alpha must be above 0, got {alpha}")
     config = variant.lora_config(rank, alpha, dropout, list(targets))

@@ -56,6 +56,11 @@ class Variant:
     moves_at_start: bool = False
     peft_options: Mapping[str, Any] | None = field(default=None, hash=False)
 
+    @property
+    def needs_batches(self) -> bool:
+        """Whether the start is computed from data."""
+        return bool({"gradients", "activations"} & set(self.needs))
+
     def lora_config(self, rank: int, alpha: float, dropout: float, target_modules: list[str]) -> LoraConfig:
         """The PEFT configuration of the adapter as trained."""
         from peft import LoraConfig

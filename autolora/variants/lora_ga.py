@@ -43,8 +43,6 @@ class LoraGA(Variant):
             raise VariantError(f"{self.name} must be trained without dropout, which undoes its start; got {dropout:g}")
 
     def initialise(self, model: PeftModel, seed: int, batches: Any, horizon: int | None) -> None:
-        if not batches:
-            raise VariantError(f"{self.name} starts from gradients: pass batches, a list of tokenised training batches")
         rank = model.peft_config[ADAPTER].r
         starts = {}
         for name, (u, _, vh) in gradient_factors(model, batches, 2 * rank, leading_svd).items():

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from autolora.space import Traits
 from autolora.variants.attachment import attachment
-from autolora.variants.base import Variant, VariantError, register
+from autolora.variants.base import Variant, register
 from autolora.variants.factors import gradient_factors, leading_svd
 from autolora.variants.subtraction import ADAPTER, set_factors
 
@@ -27,8 +27,6 @@ class LoraOne(Variant):
     gamma: float = 128.0
 
     def initialise(self, model: PeftModel, seed: int, batches: Any, horizon: int | None) -> None:
-        if not batches:
-            raise VariantError(f"{self.name} starts from gradients: pass batches, a list of tokenised training batches")
         rank = model.peft_config[ADAPTER].r
         layers = attachment(model).layers
         for name, (u, values, vh) in gradient_factors(model, batches, rank, leading_svd).items():
