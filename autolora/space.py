@@ -93,7 +93,8 @@ class Space(BaseModel):
         rank: choices of the rank r.
         alpha: ``"law"`` (the square-root law of LoRA-alpha), ``"rank"`` (alpha = r), a number, a list of
             choices, or ``(low, high)``. Variants whose factors already carry the scale ignore ``"law"``, lists and
-            ranges: there alpha is redundant with the learning rate and stays at r.
+            ranges: there alpha is redundant with the learning rate and stays at r, as it does, whatever is given, for
+            variants that are defined at s = 1 alone.
         hidden_size: width of the model. With it ``alpha="law"`` is analytic, sqrt(3 n r); without, 256 sqrt(r).
     """
 
@@ -125,7 +126,7 @@ class Space(BaseModel):
 
     def alphas(self, traits: Traits, rank: int) -> Range | list[float]:
         """The alphas searched for a variant at this rank: a Range, or a list of choices (one where it is pinned)."""
-        if self.alpha == "rank":
+        if self.alpha == "rank" or traits.unit_scale:
             return [float(rank)]
         if isinstance(self.alpha, float):
             return [self.alpha]
@@ -188,7 +189,8 @@ class Traits:
         shift_sd: standard deviation of that shift, in decades.
         rank_stabilised: s = alpha / sqrt(r) instead of alpha / r.
         alpha_redundant: under Adam, alpha only rescales the learning rate: the pair is never searched together.
-        kaiming: A starts Kaiming-uniform, as the square-root law of alpha supposes; elsewhere the law is s = 1.
+        law_scale: the s that stands for the square-root law of alpha where its premise, a Kaiming-uniform A, fails.
+        unit_scale: the variant is defined at s = 1 alone, so alpha is r whatever the space asks for.
     """
 
     exponent: float = laws.SCALE_EXPONENT
@@ -196,7 +198,8 @@ class Traits:
     shift_sd: float = 0.15
     rank_stabilised: bool = False
     alpha_redundant: bool = False
-    kaiming: bool = True
+    law_scale: float | None = None
+    unit_scale: bool = False
 
     def scale(self, alpha: float, rank: int) -> float:
         """s of ``y = W x + s B A x``."""
@@ -211,10 +214,10 @@ class Traits:
 
         Analytic (Variant II) where the width n is known: alpha = sqrt(3 n r); empirical (Variant I) otherwise:
         256 sqrt(r). Rank-stabilised variants get the alpha of the same s. Where A is not Kaiming-uniform the law's
-        premise fails and s = 1.
+        premise fails and s is ``law_scale``.
         """
-        if not self.kaiming:
-            return self.unit_alpha(rank)
+        if self.law_scale is not None:
+            return self.law_scale * self.unit_alpha(rank)
         alpha = laws.empirical_alpha(rank) if hidden_size is None else laws.analytic_alpha(rank, hidden_size)
         return alpha / math.sqrt(rank) if self.rank_stabilised else alpha
 

@@ -28,8 +28,8 @@ def write(recipe: Recipe, out: Path) -> list[Path]:
     """Write ``axolotl.yaml``."""
     training, config = recipe.training, recipe.config
     switches = recipe.peft_options(TOOL, OPTIONS)
-    if recipe.variant.ratio != 1:
-        switches["loraplus_lr_ratio"] = recipe.variant.ratio
+    if recipe.loraplus_ratio != 1:
+        switches["loraplus_lr_ratio"] = recipe.loraplus_ratio
     data = _expressible(recipe.data)
     model = {"base_model": recipe.model, "trust_remote_code": bool(recipe.spec["trust_remote_code"])}
     if recipe.spec["revision"]:

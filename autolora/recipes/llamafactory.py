@@ -76,8 +76,8 @@ def _switches(recipe: Recipe) -> dict[str, Any]:
         if start not in INITIALISATIONS:
             raise recipe.inexpressible(TOOL)
         switches |= INITIALISATIONS[start]
-    if recipe.variant.ratio != 1:
-        switches["loraplus_lr_ratio"] = recipe.variant.ratio
+    if recipe.loraplus_ratio != 1:
+        switches["loraplus_lr_ratio"] = recipe.loraplus_ratio
     return switches
 
 

@@ -126,6 +126,11 @@ class Recipe:
     def accumulation(self) -> int:
         return self.config.batch_size // self.micro_batch
 
+    @property
+    def loraplus_ratio(self) -> float:
+        """Learning rate of B over that of A."""
+        return self.variant.options.get("ratio", 1.0)
+
     def peft_options(self, tool: str, names: Mapping[str, str] | None = None) -> dict[str, Any]:
         """The variant's ``LoraConfig`` options.
 

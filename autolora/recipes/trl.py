@@ -22,7 +22,7 @@ def write(recipe: Recipe, out: Path) -> list[Path]:
 
 def _script(recipe: Recipe) -> str:
     converts = recipe.variant.export_form == "rank 2r"
-    plus = recipe.variant.ratio != 1
+    plus = recipe.loraplus_ratio != 1
     parts = [
         _header(recipe, plus),
         _data(recipe),
@@ -188,7 +188,7 @@ def _optimizer(recipe: Recipe) -> str:
     trainer.model,
     torch.optim.AdamW,
     lr=arguments.learning_rate,
-    loraplus_lr_ratio={recipe.variant.ratio!r},
+    loraplus_lr_ratio={recipe.loraplus_ratio!r},
     loraplus_weight_decay=arguments.weight_decay,
 )
 """

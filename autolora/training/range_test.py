@@ -36,10 +36,9 @@ def range_test(bench: Workbench, variant: str, config: Config, steps: int, decad
     losses: list[float] = []
     with torch.random.fork_rng(devices), bench.attached(variant, config, SEED) as adapted:
         adapted.train()
-        optimizer = variants.get(variant).optimizer(
-            adapted, config.learning_rate, weight_decay=bench.training.weight_decay
-        )
-        stepper = Stepper(bench, config, SEED, adapted, optimizer)
+        tested = variants.get(variant)
+        optimizer = tested.optimizer(adapted, config.learning_rate, weight_decay=bench.training.weight_decay)
+        stepper = Stepper(bench, tested, config, SEED, adapted, optimizer)
         initial = [group["lr"] for group in optimizer.param_groups]
         for step in range(steps):
             growth = 10 ** (step * decades_a_step)

@@ -160,9 +160,8 @@ class _Run:
 
         training = bench.training
         self.bench, self.segment, self.manifest, self.adapted, self.steps = bench, segment, manifest, adapted, steps
-        self.optimizer = variants.get(segment.variant).optimizer(
-            adapted, segment.config.learning_rate, weight_decay=training.weight_decay
-        )
+        variant = variants.get(segment.variant)
+        self.optimizer = variant.optimizer(adapted, segment.config.learning_rate, weight_decay=training.weight_decay)
         self.schedule = get_scheduler(
             training.schedule,
             self.optimizer,
@@ -170,7 +169,7 @@ class _Run:
             num_training_steps=steps,
         )
         self.watch = DivergenceWatch(segment.config.batch_size, manifest.losses, manifest.gradient_norms)
-        self.stepper = Stepper(bench, segment.config, segment.seed, adapted, self.optimizer)
+        self.stepper = Stepper(bench, variant, segment.config, segment.seed, adapted, self.optimizer)
         self._mark, self._before = began, manifest.seconds
 
     def restore(self, state: dict[str, Any]) -> None:

@@ -13,22 +13,30 @@ if TYPE_CHECKING:
     import torch
     from peft import PeftModel
 
+    from autolora.variants import Variant
+
 
 class Stepper:
     """Computes gradients of a trial, step by step.
 
     Args:
         bench: the worker's shared state.
-        config, seed: of the trial.
+        variant, config, seed: of the trial.
         adapted: the attached model.
         optimizer: over its trainable parameters.
     """
 
     def __init__(
-        self, bench: Workbench, config: Config, seed: int, adapted: PeftModel, optimizer: torch.optim.Optimizer
+        self,
+        bench: Workbench,
+        variant: Variant,
+        config: Config,
+        seed: int,
+        adapted: PeftModel,
+        optimizer: torch.optim.Optimizer,
     ) -> None:
-        self.bench, self.config, self.seed, self.adapted, self.optimizer = bench, config, seed, adapted, optimizer
-        self._parameters = [p for p in adapted.parameters() if p.requires_grad]
+        self.bench, self.variant, self.config, self.seed = bench, variant, config, seed
+        self.adapted, self.optimizer = adapted, optimizer
 
     def gradients(self, step: int) -> tuple[float, float]:
         """Gradients of the global batch of this step (0-based), clipped; the rest of the step is the caller's.
@@ -54,7 +62,7 @@ class Stepper:
             if bench.base.device.type == "cuda":
                 torch.cuda.empty_cache()
         clip = bench.training.max_grad_norm or math.inf
-        return loss, float(torch.nn.utils.clip_grad_norm_(self._parameters, clip))
+        return loss, self.variant.clip_gradients(self.adapted, self.optimizer, clip)
 
     def _micro_batch(self) -> int:
         limits = (self.bench.training.micro_batch, self.bench.micro_batch_limit, self.config.batch_size)

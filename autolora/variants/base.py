@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,14 +30,19 @@ class Variant:
     Subclasses override the hooks they differ in; the defaults are plain LoRA. Torch is imported inside functions, so
     that listing variants and searching over them needs neither torch nor peft.
 
+    The fields that a subclass adds are the variant's own hyperparameters, see :attr:`options`.
+
     Attributes:
         name: registry key.
         title: name as published.
         paper: where it is defined.
+        kind: what it changes of plain LoRA: "reference", "scaling", "start", "architecture" or "optimiser".
         traits: what the scaling laws need to know.
         needs: inputs of ``attach`` beyond the model: any of "gradients", "activations", "horizon".
-        export_form: "rank r", "rank 2r" or "native".
-        ratio: learning rate of B over that of A.
+        export_form: the plain LoRA that it leaves as, exactly: "rank r", "rank 2r", "rank kr"; "native" where PEFT
+            has a format of its own for it.
+        cost: time of a training step relative to plain LoRA's at width 1024, from studies/variants; None: not measured.
+        factored: it trains two factors A and B of each layer, as PEFT's ``LoraLayer`` holds them.
         moves_at_start: its start is not subtracted: attaching it changes the model's outputs, as its paper means it to.
         starts_as_lora: at s = 1 its Hessian in {A, B} at initialisation is plain LoRA's, so curvature tells nothing of
             it.
@@ -49,12 +54,28 @@ class Variant:
     title: str
     paper: str
     traits: Traits = field(default_factory=Traits)
+    kind: str = "start"
     needs: tuple[str, ...] = ()
     export_form: str = "rank r"
-    ratio: float = 1.0
+    cost: float | None = None
+    factored: bool = True
     starts_as_lora: bool = False
     moves_at_start: bool = False
     peft_options: Mapping[str, Any] | None = field(default=None, hash=False)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The variant's own hyperparameters and their values: the fields that its class adds."""
+        shared = {field.name for field in fields(Variant)}
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in shared}
+
+    def configured(self, **options: Any) -> Variant:
+        """This variant with some of its :attr:`options` set; raises ``VariantError`` where it has no such option."""
+        for name in options:
+            if name not in self.options:
+                known = ", ".join(self.options) or "none"
+                raise VariantError(f"{self.name} has no option {name!r}; its options: {known}")
+        return replace(self, **options)
 
     @property
     def needs_batches(self) -> bool:
@@ -131,6 +152,12 @@ class Variant:
 
         groups = self.parameter_groups(model, learning_rate)
         return torch.optim.AdamW(groups, lr=learning_rate, weight_decay=weight_decay, fused=True)
+
+    def clip_gradients(self, model: PeftModel, optimizer: torch.optim.Optimizer, max_norm: float) -> float:
+        """Scale the gradients in place so that their global norm is at most ``max_norm``; returns the norm before."""
+        import torch
+
+        return float(torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], max_norm))
 
     def export(self, model: PeftModel, path: str | Path) -> None:
         """Write an adapter folder that plain PEFT loads on the *unmodified* base with the same outputs."""

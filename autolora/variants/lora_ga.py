@@ -57,7 +57,7 @@ register(
         title="LoRA-GA",
         paper="arXiv 2407.05000",
         # LR-matters places it by curvature, up to 100x LoRA's, at as little as 1/18 of LoRA's learning rate.
-        traits=Traits(shift=-0.5, shift_sd=0.3, kaiming=False),
+        traits=Traits(shift=-0.5, shift_sd=0.3, law_scale=1.0),
         needs=("gradients",),
         export_form="rank 2r",
     )

@@ -42,7 +42,7 @@ register(
         title="LoRA-One",
         paper="arXiv 2502.01235",
         # Its start is of LoRA-GA's kind, and smaller; no published best rate was found, hence the wide spread.
-        traits=Traits(shift=-0.3, shift_sd=0.3, kaiming=False),
+        traits=Traits(shift=-0.3, shift_sd=0.3, law_scale=1.0),
         needs=("gradients",),
         moves_at_start=True,
     )

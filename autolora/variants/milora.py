@@ -33,7 +33,7 @@ register(
         title="MiLoRA",
         paper="arXiv 2406.09044",
         # As for PiSSA p = 1/2 exactly. LR-matters' tables put its best learning rate 0 to 0.25 decades below LoRA's.
-        traits=Traits(exponent=0.5, shift=-0.1, shift_sd=0.2, alpha_redundant=True, kaiming=False),
+        traits=Traits(exponent=0.5, shift=-0.1, shift_sd=0.2, alpha_redundant=True, law_scale=1.0),
         export_form="rank 2r",
     )
 )

@@ -40,7 +40,7 @@ register(
         paper="arXiv 2406.01775",
         # Between the 0.4 of LoRA's best learning rate measured on stories260K (-0.4 decades) and the lower ones that
         # LR-matters derives from curvature (down to 1/18). The factors do not carry s.
-        traits=Traits(shift=-0.5, shift_sd=0.25, kaiming=False),
+        traits=Traits(shift=-0.5, shift_sd=0.25, law_scale=1.0),
         export_form="rank 2r",
         peft_options={"init_lora_weights": "olora"},
     )

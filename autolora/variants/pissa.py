@@ -44,7 +44,7 @@ register(
         paper="arXiv 2404.02948",
         # Both factors carry 1/sqrt(s), so p = 1/2 exactly and alpha is redundant under Adam. The shift: LR-matters'
         # tables put PiSSA's best learning rate 0.4 to 0.5 decades below LoRA's, as do runs on stories260K (x 0.4).
-        traits=Traits(exponent=0.5, shift=-0.4, shift_sd=0.2, alpha_redundant=True, kaiming=False),
+        traits=Traits(exponent=0.5, shift=-0.4, shift_sd=0.2, alpha_redundant=True, law_scale=1.0),
         export_form="rank 2r",
         peft_options={"init_lora_weights": "pissa"},
     )

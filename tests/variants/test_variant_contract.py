@@ -75,7 +75,7 @@ class TestAttach:
             assert torch.equal(torch.get_rng_state(), drawn)
         torch.set_rng_state(before)
         assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
-        if get(name).traits.kaiming:
+        if get(name).traits.law_scale is None:
             assert any(not torch.equal(states[0][key], states[2][key]) for key in states[0])
 
     def test_adapter_is_float32_on_a_bfloat16_base(self, name, attach, build, train, logits, difference, fingerprint):

@@ -309,7 +309,7 @@ def test_the_way_back_from_a_shared_weight(build, fingerprint, logits, differenc
                 },
             )
 
-    variant = Random(name="random", title="-", paper="-", traits=Traits(kaiming=False))
+    variant = Random(name="random", title="-", paper="-", traits=Traits(law_scale=1.0))
     model = variant.attach(base, rank=4, alpha=4)
     assert difference(logits(model), expected) < 1e-4
     assert not torch.equal(first.weight, second.weight)
