@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from autolora import options, variants
 from autolora import spec as specs
-from autolora import variants
 from autolora.errors import AutoloraError
 from autolora.priors import Prior
 from autolora.search import Search, brackets
 from autolora.search.policy import Plan
 from autolora.search.trials import TrialTable
-from autolora.space import Config, Space
+from autolora.space import Config, Options, Space
 from autolora.spec import Spec
 from autolora.training import model
 
@@ -35,12 +36,16 @@ def resolved_space(spec: Spec) -> Space:
 
 
 def baseline_of(spec: Spec) -> dict[str, Config]:
-    """The user's baseline for every variant; empty where there is none."""
+    """The user's baseline for every variant, at s = 1 where a variant has no other; empty where there is none."""
     given = spec.baseline
     if given is None:
         return {}
     batch = given.batch_size or spec.space.batch_size[0]
-    return {name: Config(given.learning_rate, batch, given.rank, given.alpha) for name in spec.variants}
+    unit = {name for name in spec.variants if variants.get(name).traits.unit_scale}
+    return {
+        name: Config(given.learning_rate, batch, given.rank, float(given.rank) if name in unit else given.alpha)
+        for name in spec.variants
+    }
 
 
 def check_variants(spec: Spec, space: Space, base: Any) -> None:
@@ -53,8 +58,18 @@ def check_variants(spec: Spec, space: Space, base: Any) -> None:
 
     layers = linear_layers(base)
     for name in spec.variants:
-        for rank in sorted({*space.rank, *(config.rank for config in baseline_of(spec).values())}):
-            variants.get(name).check(base, layers, rank, spec.training.dropout)
+        for rank, values in _attached(spec, space, name):
+            options.configured(name, values).check(base, layers, rank, spec.training.dropout)
+
+
+def _attached(spec: Spec, space: Space, name: str) -> list[tuple[int, Options]]:
+    """Every rank of a variant with every setting of its options, the baseline's included."""
+    settings = set(product(space.rank, space.combinations(name)))
+    baseline = baseline_of(spec).get(name)
+    if baseline is not None:
+        own = options.completed(space, name, baseline)
+        settings.add((own.rank, own.options))
+    return sorted(settings)
 
 
 def open_search(

@@ -124,13 +124,25 @@ def best(folder: Path, variant: str | None, as_json: bool) -> None:
 @cli.command()
 @RUN_DIRECTORY
 @click.option("--variant", required=True)
-@click.option("--to", "target", default="peft", show_default=True, help="peft, trl, axolotl or llamafactory.")
+@click.option("--to", "target", default="peft", show_default=True, help="peft, lora, trl, axolotl or llamafactory.")
+@click.option("--rank", type=click.IntRange(min=1), help="Of --to lora; by default twice the trained rank.")
 @click.argument("out", type=click.Path(path_type=Path, file_okay=False))
-def export(folder: Path, variant: str, target: str, out: Path) -> None:
-    """Write the tuned adapter, or the tuned settings in another trainer's words, to the folder OUT."""
-    with _plain_errors():
-        from autolora.recipes import write
+def export(folder: Path, variant: str, target: str, rank: int | None, out: Path) -> None:
+    """Write the tuned adapter, or the tuned settings in another trainer's words, to the folder OUT.
 
+    --to peft is the adapter itself; --to lora cuts one that has a format of its own, as DoRA's, to a plain LoRA.
+    """
+    with _plain_errors():
+        from autolora.recipes import write, write_lora
+
+        if target == "lora":
+            _quiet_libraries()
+            plain = write_lora(folder, variant, out, rank)
+            click.echo("\n".join(map(str, plain.files)))
+            click.echo(plain.summary)
+            return
+        if rank is not None:
+            raise click.UsageError("--rank goes with --to lora")
         for path in write(folder, variant, target, out):
             click.echo(path)
 

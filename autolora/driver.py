@@ -17,7 +17,6 @@ from typing import Any, Literal
 import yaml
 
 from autolora import spec as specs
-from autolora import variants
 from autolora.assembly import (
     SPEC_FILE,
     STUDY_FILE,
@@ -239,7 +238,7 @@ class _Driver:
                 test = fmean(self._test_score(trial) for trial in best.trials)
             adapter = self.folder / BEST_FOLDER / name
             with self.bench.trained(chosen) as adapted:
-                variants.get(name).export(adapted, adapter)
+                self.bench.variant(name, best.config).export(adapted, adapter)
             seconds = sum(trial.seconds for trial in search.table.of(name))
             tuned[name] = TunedVariant(
                 best.config, best.value, best.spread, best.seeds, best.baseline, test, str(adapter), seconds

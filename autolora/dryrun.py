@@ -15,7 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
-from autolora import variants
+from autolora import options, variants
 from autolora.assembly import begun_study, check_variants, open_search, resolved_space
 from autolora.errors import AutoloraError
 from autolora.scouting import scout
@@ -103,7 +103,7 @@ def _measure(bench: Workbench, spec: Spec, space: Space) -> tuple[float, int]:
     measured = []
     for number, name in enumerate(spec.variants):
         alpha = variants.get(name).traits.law_alpha(rank, space.hidden_size)
-        config = Config(PROBE_RATE, batch, rank, alpha)
+        config = Config(PROBE_RATE, batch, rank, alpha, options.start(space, name))
         stop = min(1.0, PROBE_STEPS / bench.steps(batch))
         measured.append(_time(bench, Segment(number, name, config, 0, stop, 0), len(spec.rungs)))
     return max(seconds for seconds, _ in measured), max(size for _, size in measured)

@@ -30,7 +30,7 @@ class TunedVariant:
     """The outcome for one variant.
 
     Attributes:
-        config: ``.learning_rate``, ``.batch_size``, ``.rank``, ``.alpha``.
+        config: ``.learning_rate``, ``.batch_size``, ``.rank``, ``.alpha``, ``.options``.
         value: mean score over ``seeds``.
         spread: standard deviation over seeds, pooled over variants where this one has fewer than three; None with no
             repeats at all.

@@ -9,11 +9,11 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autolora import variants
+from autolora import options, variants
 from autolora.assembly import NoStudyError, read_terms
 from autolora.priors import Curvature, Prior, curvature, evidence, probe
 from autolora.priors.evidence import REFERENCE
@@ -75,7 +75,7 @@ class _Scout:
     def __init__(self, spec: Spec, asked: PriorSpec, space: Space, bench: Workbench) -> None:
         self.spec, self.asked, self.space, self.bench = spec, asked, space, bench
         self.prior = Prior.from_laws(space.hidden_size, bench.examples)
-        self.traits = {name: variants.get(name).traits for name in {*spec.variants, REFERENCE}}
+        self.traits = {name: options.traits(space, name) for name in {*spec.variants, REFERENCE}}
         self.notes: list[str] = []
 
     def run(self) -> Scouted:
@@ -114,7 +114,7 @@ class _Scout:
         )
 
     def _measure_curvature(self) -> dict[str, Curvature]:
-        names = [name for name in self.spec.variants if not variants.get(name).starts_as_lora]
+        names = [name for name in self.spec.variants if variants.get(name).has_own_curvature]
         if not names:
             return {}
         examples = sum(len(batch["input_ids"]) for batch in curvature_sample(self.bench))
@@ -137,7 +137,7 @@ class _Scout:
 
         name = REFERENCE if REFERENCE in self.spec.variants else self.spec.variants[0]
         traits = self.prior.traits(name, self.traits[name])
-        mode = self.prior.mode(self.space, traits)
+        mode = replace(self.prior.mode(self.space, traits), options=options.start(self.space, name))
         most = probe.STEPS * mode.batch_size / self.bench.examples
         if not self._brackets(most):
             self.notes.append(f"prior: the probe is left out, since {self._share(most)} would leave no search")

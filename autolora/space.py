@@ -7,7 +7,7 @@ learning rate.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from typing import Annotated, Any, Literal
@@ -17,6 +17,9 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from autolora.priors import laws
 
 AUTO_LEARNING_RATE = (1e-6, 1e-1)
+
+Options = tuple[tuple[str, int | float], ...]
+"""Values of a variant's own hyperparameters, sorted by name."""
 
 
 class Range(BaseModel):
@@ -73,6 +76,43 @@ def _choices(value: Any) -> Any:
     return [value] if isinstance(value, (int, float)) and not isinstance(value, bool) else value
 
 
+def _options(value: Any) -> dict[str, list[int | float]]:
+    """Choices by "variant.option", given so or as a mapping for each variant."""
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{value!r} is not allowed; give choices by name, as in {{lora_ga.gamma: [4, 16, 64]}}")
+    found: dict[str, list[int | float]] = {}
+    for key, choices in _leaves(value):
+        variant, _, option = key.partition(".")
+        if not (variant and option) or "." in option:
+            raise ValueError(f"{key!r} is not the name of an option; write variant.option, as in lora_ga.gamma")
+        if key in found:
+            raise ValueError(f"{key} is given twice")
+        found[key] = _numbers(key, choices)
+    return dict(sorted(found.items()))
+
+
+def _leaves(tree: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _numbers(key: str, given: Any) -> list[int | float]:
+    choices = list(given) if isinstance(given, (tuple, list)) else [given]
+    numbers = [float(choice) if isinstance(choice, str) and _is_number(choice) else choice for choice in choices]
+    allowed = (isinstance(n, (int, float)) and not isinstance(n, bool) and 0 < n < math.inf for n in numbers)
+    if not (numbers and all(allowed)):
+        raise ValueError(f"{key}: {given!r} is not allowed; use a number above 0, or a list of them")
+    return sorted({_plain(number) for number in numbers})
+
+
+def _plain(number: int | float) -> int | float:
+    """Whole numbers as int: one value has one form, whether it was written as 16 or 16.0 or comes from a storage."""
+    return int(number) if float(number).is_integer() else float(number)
+
+
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Positives = Annotated[list[Positive], Field(min_length=1)]
 Choices = Annotated[
@@ -96,6 +136,8 @@ class Space(BaseModel):
             ranges: there alpha is redundant with the learning rate and stays at r, as it does, whatever is given, for
             variants that are defined at s = 1 alone.
         hidden_size: width of the model. With it ``alpha="law"`` is analytic, sqrt(3 n r); without, 256 sqrt(r).
+        options: choices of variants' own hyperparameters by "variant.option", as in ``{"lora_ga.gamma": [4, 16, 64]}``;
+            a number pins one. What is not named stays at the variant's default.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -110,6 +152,7 @@ class Space(BaseModel):
         description='"law", "rank", a number, a list, or (low, high), in YAML {low: 8, high: 64}, all above 0',
     )
     hidden_size: int | None = Field(default=None, ge=1)
+    options: Annotated[dict[str, list[int | float]], BeforeValidator(_options)] = Field(default={})
 
     @property
     def learning_rates(self) -> Range | list[float]:
@@ -137,8 +180,23 @@ class Space(BaseModel):
         assert not isinstance(self.alpha, str)
         return self.alpha if isinstance(self.alpha, Range) else sorted(set(self.alpha))
 
-    def enumerate(self, traits: Traits) -> Iterator[Config] | None:
-        """Every configuration of a finite space, or None where a learning rate or alpha is continuous."""
+    def options_of(self, variant: str) -> dict[str, list[int | float]]:
+        """The choices of one variant's own hyperparameters, by option, sorted; empty where none is named."""
+        named = {key.partition("."): choices for key, choices in self.options.items()}
+        return {option: choices for (owner, _, option), choices in sorted(named.items()) if owner == variant}
+
+    def combinations(self, variant: str) -> list[Options]:
+        """Every setting of the options named of a variant: the empty one alone where there are none."""
+        choices = self.options_of(variant)
+        return [tuple(zip(choices, values, strict=True)) for values in product(*choices.values())]
+
+    def enumerate(self, traits: Traits, variant: str | None = None) -> Iterator[Config] | None:
+        """Every configuration of a finite space, or None where a learning rate or alpha is continuous.
+
+        Args:
+            traits: of the variant.
+            variant: its name, by which the space names its options; None: without any.
+        """
         rates = self.learning_rates
         if isinstance(rates, Range):
             return None
@@ -148,9 +206,10 @@ class Space(BaseModel):
             if isinstance(alphas, Range):
                 return None
             settings.extend((rank, alpha) for alpha in alphas)
+        own = self.combinations(variant) if variant else [()]
         return (
-            Config(learning_rate=eta, batch_size=batch, rank=rank, alpha=alpha)
-            for (rank, alpha), batch, eta in product(settings, self.batch_size, rates)
+            Config(eta, batch, rank, alpha, options)
+            for (rank, alpha), batch, eta, options in product(settings, self.batch_size, rates, own)
         )
 
 
@@ -163,19 +222,27 @@ class Config:
         batch_size: examples per optimiser step, whatever fits the device at once.
         rank: r.
         alpha: numerator of the scaling; s = alpha / r, or alpha / sqrt(r) for rank-stabilised variants.
+        options: the variant's own hyperparameters that the space names, sorted by name; a mapping is taken too.
     """
 
     learning_rate: float
     batch_size: int
     rank: int
     alpha: float
+    options: Options = ()
+
+    def __post_init__(self) -> None:
+        options = sorted((name, _plain(value)) for name, value in dict(self.options).items())
+        object.__setattr__(self, "options", tuple(options))
 
     def as_dict(self) -> dict[str, Any]:
+        """As plain data; ``options`` is a mapping, there where it is not empty."""
         return {
             "learning_rate": self.learning_rate,
             "batch_size": self.batch_size,
             "rank": self.rank,
             "alpha": self.alpha,
+            **({"options": dict(self.options)} if self.options else {}),
         }
 
 
@@ -189,7 +256,8 @@ class Traits:
         shift_sd: standard deviation of that shift, in decades.
         rank_stabilised: s = alpha / sqrt(r) instead of alpha / r.
         alpha_redundant: under Adam, alpha only rescales the learning rate: the pair is never searched together.
-        law_scale: the s that stands for the square-root law of alpha where its premise, a Kaiming-uniform A, fails.
+        alpha_law: the square-root law of alpha: "auto" is analytic where the model's width is known, "empirical" never;
+            or the s that stands for it where its premise, a Kaiming-uniform A, fails.
         unit_scale: the variant is defined at s = 1 alone, so alpha is r whatever the space asks for.
     """
 
@@ -198,7 +266,7 @@ class Traits:
     shift_sd: float = 0.15
     rank_stabilised: bool = False
     alpha_redundant: bool = False
-    law_scale: float | None = None
+    alpha_law: Literal["auto", "empirical"] | float = "auto"
     unit_scale: bool = False
 
     def scale(self, alpha: float, rank: int) -> float:
@@ -214,11 +282,12 @@ class Traits:
 
         Analytic (Variant II) where the width n is known: alpha = sqrt(3 n r); empirical (Variant I) otherwise:
         256 sqrt(r). Rank-stabilised variants get the alpha of the same s. Where A is not Kaiming-uniform the law's
-        premise fails and s is ``law_scale``.
+        premise fails and ``alpha_law`` is s itself.
         """
-        if self.law_scale is not None:
-            return self.law_scale * self.unit_alpha(rank)
-        alpha = laws.empirical_alpha(rank) if hidden_size is None else laws.analytic_alpha(rank, hidden_size)
+        if isinstance(self.alpha_law, float):
+            return self.alpha_law * self.unit_alpha(rank)
+        width = None if self.alpha_law == "empirical" else hidden_size
+        alpha = laws.empirical_alpha(rank) if width is None else laws.analytic_alpha(rank, width)
         return alpha / math.sqrt(rank) if self.rank_stabilised else alpha
 
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from autolora import quickstart, variants
+from autolora import options, quickstart, variants
 from autolora.errors import AutoloraError
 from autolora.space import Space
 
@@ -268,6 +268,11 @@ class Spec(_Strict):
         return value
 
     @model_validator(mode="after")
+    def _options_can_be_searched(self) -> Spec:
+        options.check(self.space, self.variants)
+        return self
+
+    @model_validator(mode="after")
     def _confirmation_leaves_room(self) -> Spec:
         if isinstance(self.confirm, int) and self.confirm > self.budget - 1:
             raise ValueError(
@@ -364,7 +369,11 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 def _set(raw: dict[str, Any], dotted: str, value: Any) -> None:
     *parents, leaf = dotted.split(".")
     node = raw
-    for parent in parents:
+    for depth, parent in enumerate(parents):
+        rest = ".".join([*parents[depth:], leaf])
+        if rest in node:  # a key may be written with its dots
+            leaf = rest
+            break
         child = node.get(parent)
         if child is None:
             node[parent] = {}

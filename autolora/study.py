@@ -159,8 +159,8 @@ class Study:
             value=None,
             datetime_start=datetime.now(),
             datetime_complete=None,
-            params={"variant": event.variant, **event.config.as_dict()},
-            distributions=self._distributions(event.config),
+            params=_params(event),
+            distributions=self._distributions(event.variant, event.config),
             user_attrs=attributes,
             system_attrs={},
             intermediate_values={},
@@ -202,20 +202,25 @@ class Study:
         lost = self._storage.get_trial(trial_id).user_attrs.get("lost", 0)
         self._storage.set_trial_user_attr(trial_id, "lost", lost + 1)
 
-    def _distributions(self, config: Config) -> dict[str, BaseDistribution]:
-        """Ranges of the space, widened where a baseline lies outside. Integers, since Optuna's categories are fixed."""
+    def _distributions(self, variant: str, config: Config) -> dict[str, BaseDistribution]:
+        """Ranges of the space, widened where a baseline lies outside. Numbers, since Optuna's categories are fixed."""
         rates = self._space.learning_rates
         ends = (rates.low, rates.high) if isinstance(rates, Range) else (min(rates), max(rates))
         eta, batches = (*ends, config.learning_rate), [*self._space.batch_size, config.batch_size]
         ranks = [*self._space.rank, config.rank]
         alphas = self._space.alpha
         span = (alphas.low, alphas.high) if isinstance(alphas, Range) else (config.alpha, config.alpha)
+        own: dict[str, BaseDistribution] = {}
+        for option, value in config.options:
+            values = [*self._space.options_of(variant).get(option, []), value]
+            own[f"{variant}.{option}"] = FloatDistribution(min(values), max(values))
         return {
             "variant": CategoricalDistribution(self.terms["variants"]),
             "learning_rate": FloatDistribution(min(eta), max(eta), log=True),
             "batch_size": IntDistribution(min(batches), max(batches), log=True),
             "rank": IntDistribution(min(ranks), max(ranks), log=True),
             "alpha": FloatDistribution(min(span[0], config.alpha), max(span[1], config.alpha), log=True),
+            **own,
         }
 
 
@@ -248,13 +253,28 @@ def _steps(rungs: Sequence[float], full_run: int) -> list[int]:
     return steps
 
 
+def _params(event: Sampled) -> dict[str, Any]:
+    """As Optuna shows them: a variant's own options by "variant.option", since another may call its own the same."""
+    params = event.config.as_dict()
+    options = params.pop("options", {})
+    return {"variant": event.variant, **params, **{f"{event.variant}.{key}": options[key] for key in options}}
+
+
+def _config(params: Mapping[str, Any]) -> Config:
+    """The inverse of :func:`_params`."""
+    prefix = f"{params['variant']}."
+    options = {key.removeprefix(prefix): value for key, value in params.items() if key.startswith(prefix)}
+    shared = {key: value for key, value in params.items() if key != "variant" and not key.startswith(prefix)}
+    return Config(**shared, options=tuple(options.items()))
+
+
 def _events_of(trial: FrozenTrial, steps: Sequence[int]) -> Iterator[Event]:
-    attributes, params = trial.user_attrs, dict(trial.params)
+    attributes = trial.user_attrs
     bracket = Bracket(attributes["bracket"], attributes["bracket_size"]) if "bracket" in attributes else None
     yield Sampled(
         number=trial.number,
-        variant=params.pop("variant"),
-        config=Config(**params),
+        variant=trial.params["variant"],
+        config=_config(trial.params),
         seed=attributes["seed"],
         purpose=attributes["purpose"],
         target=len(steps) - 1 if bracket is None else 0,

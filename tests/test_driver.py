@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -10,14 +11,20 @@ import signal
 import optuna
 import pytest
 import yaml
+from rich.console import Console
 
 import autolora
 import autolora.study
 from autolora import driver
 from autolora import spec as specs
 from autolora.assembly import read_study
+from autolora.dryrun import dry_run
+from autolora.recipes.recipe import Recipe
 from autolora.report import Silent
+from autolora.report.summary import setting
+from autolora.report.tables import plan_view, result_table
 from autolora.result import TuneResult
+from autolora.variants.lora_ga import LoraGA
 from tests.conftest import SMALL_SPEC
 
 
@@ -256,3 +263,73 @@ def test_data_that_changed_under_a_study_is_refused(tmp_path):
     file.write_text("\n".join(json.dumps({**row, "completion": "zz"}) for row in rows))
     with pytest.raises(autolora.study.StudyError, match=r"context.data"):
         tune(tmp_path / "run", budget=2, **settings)
+
+
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory):
+    """A study of LoRA-GA with its gamma opened; and the gammas that the variant started with."""
+    started = []
+    initialise = LoraGA.initialise
+
+    def spy(variant, *arguments):
+        started.append(variant.gamma)
+        initialise(variant, *arguments)
+
+    folder = tmp_path_factory.mktemp("opened")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LoraGA, "initialise", spy)
+        space = {**SMALL_SPEC["space"], "options": {"lora_ga.gamma": [4, 64]}}
+        result = tune(folder, variants=["lora_ga"], space=space, budget=3, prior="laws")
+    return result, started
+
+
+def test_an_option_that_is_searched_reaches_the_variant(opened):
+    result, started = opened
+    table, _ = read_study(result.folder)
+    assert {dict(trial.config.options)["gamma"] for trial in table.trials} == set(started) == {4, 64}
+
+
+def test_a_tuned_option_is_in_best_json_and_beside_the_adapter(opened):
+    result, _ = opened
+    written = json.loads((result.folder / "best.json").read_text())["variants"]["lora_ga"]["config"]
+    beside = yaml.safe_load((result.folder / "best" / "lora_ga" / "autolora.yaml").read_text())["config"]
+    assert written["options"] == beside["options"] == dict(result["lora_ga"].config.options)
+    assert TuneResult.load(result.folder)["lora_ga"] == result["lora_ga"]
+
+
+def test_a_tuned_option_is_shown_with_the_result(opened):
+    result, _ = opened
+    shown = Console(width=200, file=io.StringIO())
+    shown.print(result_table(result))
+    [(name, value)] = result["lora_ga"].config.options
+    assert f"{name} {value}" in shown.file.getvalue()
+
+
+def test_a_tuned_option_is_in_the_recipe(opened):
+    result, _ = opened
+    assert Recipe.load(result.folder, "lora_ga").variant.options == dict(result["lora_ga"].config.options)
+
+
+def test_every_choice_of_an_option_is_checked_before_training(tmp_path, monkeypatch):
+    def refuse(variant, model, layers, rank, dropout):
+        if (variant.gamma, rank) == (64, 4):
+            raise autolora.variants.VariantError("gamma 64 at rank 4")
+
+    monkeypatch.setattr(LoraGA, "check", refuse)
+    space = {**SMALL_SPEC["space"], "options": {"lora_ga.gamma": [4, 64]}}
+    with pytest.raises(autolora.variants.VariantError, match="gamma 64 at rank 4"):
+        tune(tmp_path, variants=["lora_ga"], space=space)
+    assert not (tmp_path / "trials").exists()
+
+
+def test_a_line_on_a_configuration_names_its_options():
+    assert setting(autolora.Config(1e-3, 8, 4, 4.0, {"gamma": 16})).endswith("alpha 4  gamma 16")
+    assert setting(autolora.Config(1e-3, 8, 4, 4.0)).endswith("alpha 4")
+
+
+def test_a_dry_run_shows_the_options_of_the_first_trials(tmp_path):
+    space = {**SMALL_SPEC["space"], "options": {"lora_ga.gamma": [4, 64]}}
+    spec = specs.load({**SMALL_SPEC, "variants": ["lora_ga"], "space": space, "prior": "laws"})
+    shown = Console(width=200, file=io.StringIO())
+    shown.print(plan_view(dry_run(spec, tmp_path), spec, tmp_path))
+    assert "gamma 4" in shown.file.getvalue()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 
 import pytest
@@ -106,6 +107,39 @@ def test_a_finite_space_lists_every_combination_once():
     assert len(configs) == len(set(configs)) == 3 * 2 * 2 * 2
 
 
+def test_options_are_choices_sorted_and_different():
+    assert Space(options={"lora_ga.gamma": (64, 4, 16.0, 4)}).options == {"lora_ga.gamma": [4, 16, 64]}
+
+
+@pytest.mark.parametrize("number", [8, 8.0, "8", [8]])
+def test_one_number_pins_an_option(number):
+    assert Space(options={"lora_ga.gamma": number}).options == {"lora_ga.gamma": [8]}
+
+
+def test_options_may_be_grouped_by_variant():
+    grouped = Space(options={"lora_plus": {"ratio": 4}, "lora_ga": {"gamma": [4, 16]}})
+    assert grouped == Space(options={"lora_ga.gamma": [4, 16], "lora_plus.ratio": [4]})
+
+
+def test_whole_choices_are_integers_and_others_are_not():
+    choices = Space(options={"lora_ga.gamma": [2.0, 0.5]}).options["lora_ga.gamma"]
+    assert [(choice, type(choice)) for choice in choices] == [(0.5, float), (2, int)]
+
+
+def test_the_options_of_one_variant_are_named_without_it():
+    space = Space(options={"lora_ga.gamma": [4, 16], "lora.gamma": [2]})
+    assert space.options_of("lora_ga") == {"gamma": [4, 16]}
+    assert space.options_of("pissa") == {}
+
+
+def test_a_finite_space_lists_every_choice_of_the_variant_s_options():
+    space = Space(learning_rate=1e-3, batch_size=8, rank=[4, 8], alpha=8, options={"x.a": [1, 2, 3], "x.b": [5, 6]})
+    configs = list(space.enumerate(LORA, "x"))
+    assert len(configs) == len(set(configs)) == 2 * 3 * 2
+    assert {config.options for config in configs} == {(("a", a), ("b", b)) for a in (1, 2, 3) for b in (5, 6)}
+    assert len(list(space.enumerate(LORA, "lora"))) == 2
+
+
 def test_a_range_holds_its_ends():
     interval = Range(low=1e-6, high=1e-1)
     assert all(interval.contains(value) for value in (1e-6, 10**-6.0, 1e-3, 1e-1))
@@ -141,6 +175,17 @@ def test_clipping_moves_to_the_nearer_end():
         {"alpha": []},
         {"hidden_size": 0},
         {"ranks": [8]},
+        {"options": [4]},
+        {"options": None},
+        {"options": {"gamma": [4]}},
+        {"options": {"lora_ga.gamma.low": 4}},
+        {"options": {"lora_ga.gamma": []}},
+        {"options": {"lora_ga.gamma": [4, 0]}},
+        {"options": {"lora_ga.gamma": math.inf}},
+        {"options": {"lora_ga.gamma": math.nan}},
+        {"options": {"lora_ga.gamma": True}},
+        {"options": {"lora_ga.gamma": "large"}},
+        {"options": {"lora_ga.gamma": 4, "lora_ga": {"gamma": 16}}},
     ],
 )
 def test_impossible_spaces_are_refused(wrong):
@@ -196,13 +241,34 @@ def test_sixteen_times_the_scale(traits, factor):
 
 
 def test_a_space_survives_as_plain_data():
-    space = Space(learning_rate=(1e-4, 1e-2), batch_size=[8], rank=[4], alpha=[4, 8], hidden_size=64)
+    options = {"lora_ga.gamma": [4, 16]}
+    space = Space(learning_rate=(1e-4, 1e-2), batch_size=[8], rank=[4], alpha=[4, 8], hidden_size=64, options=options)
     assert Space(**space.model_dump()) == space
 
 
 def test_a_configuration_as_plain_data():
     config = Config(learning_rate=1e-3, batch_size=16, rank=8, alpha=16.0)
     assert Config(**config.as_dict()) == config
+
+
+def test_a_configuration_with_options_as_plain_data():
+    config = Config(1e-3, 16, 8, 16.0, {"k": 2, "gamma": 0.5})
+    assert config.as_dict()["options"] == {"gamma": 0.5, "k": 2}
+    assert Config(**json.loads(json.dumps(config.as_dict()))) == config
+
+
+def test_a_configuration_without_options_does_not_mention_them():
+    assert "options" not in Config(1e-3, 16, 8, 16.0).as_dict()
+
+
+def test_configurations_are_equal_however_their_options_were_written():
+    one, other = (
+        Config(1e-3, 16, 8, 16.0, {"k": 2, "gamma": 16.0}),
+        Config(1e-3, 16, 8, 16.0, (("gamma", 16), ("k", 2))),
+    )
+    assert one == other
+    assert hash(one) == hash(other)
+    assert repr(one) == repr(other)
 
 
 def test_the_public_space_is_this_one():

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pytest
 import yaml
 
 from autolora import spec as specs
+from autolora import variants
 from autolora.errors import AutoloraError
 from autolora.space import Range, Space
 from autolora.spec import Spec, SpecError
+from autolora.variants import Variant
 
 TRAIN = "builtin:quickstart/train.jsonl"
 BASE = {"model": "builtin:quickstart", "data": TRAIN}
@@ -120,6 +124,27 @@ def test_an_override_reaches_into_a_space_object():
     )
 
 
+@pytest.mark.parametrize(
+    "text", ["{lora_ga.gamma: [4, 16]}", "{lora_ga: {gamma: [4, 16]}}", "{lora_ga: {gamma: ['4', 1.6e+1]}}"]
+)
+def test_options_are_read_from_yaml_with_dots_or_nested(text):
+    space = load(variants="lora_ga", space=yaml.safe_load(f"options: {text}")).space
+    assert space.options == {"lora_ga.gamma": [4, 16]}
+
+
+@pytest.mark.parametrize("given", [None, {}, {"lora_ga.gamma": 64}, {"lora_ga": {"gamma": [4, 64]}}])
+def test_an_override_opens_an_option_however_the_file_has_it(given):
+    space = {} if given is None else {"options": given}
+    spec = load(variants="lora_ga", space=space, **{"space.options.lora_ga.gamma": [4, 16]})
+    assert spec.space.options == {"lora_ga.gamma": [4, 16]}
+
+
+def test_an_override_of_one_option_leaves_the_others():
+    space = Space(options={"lora_ga.gamma": [4, 16], "lora_plus.ratio": 4})
+    spec = load(variants="lora_ga,lora_plus", space=space, **{"space.options.lora_ga.gamma": 8})
+    assert spec.space.options == {"lora_ga.gamma": [8], "lora_plus.ratio": [4]}
+
+
 def test_an_override_inside_a_value_without_keys_is_refused():
     assert "model.revision: cannot be set inside 'builtin:quickstart'" in message(**{"model.revision": "main"})
 
@@ -180,6 +205,10 @@ def test_an_unknown_key_like_none_lists_what_there_is():
         ("space.alpha", "sqrt", '"law", "rank", a number'),
         ("space.alpha", {"low": 8}, "{low: 8, high: 64}"),
         ("space.hidden_size", 0, "at least 1"),
+        ("space.options", [4], "{lora_ga.gamma: [4, 16, 64]}"),
+        ("space.options", {"gamma": 4}, "write variant.option"),
+        ("space.options", {"lora_ga.gamma": [4, -1]}, "lora_ga.gamma: [4, -1] is not allowed; use a number above 0"),
+        ("space.options", {"lora_ga": {"gamma": "big"}}, "lora_ga.gamma: 'big' is not allowed; use a number above 0"),
         ("training.examples", 0, "at least 1"),
         ("training.warmup_ratio", 1.5, "below 1"),
         ("training.schedule", "cosin", "'cosine', 'linear'"),
@@ -199,6 +228,80 @@ def test_impossible_values_are_named_with_what_is_possible(key, value, says):
 
 def test_an_impossible_item_of_a_list_is_named_by_its_place():
     assert message(**{"space.rank": [8, 0]}) == "space.rank[1]: 0 is not allowed; it should be at least 1"
+
+
+def test_an_option_that_a_variant_lacks_has_a_suggestion():
+    line = message(variants="lora_ga", **{"space.options.lora_ga.gama": [4, 16]})
+    assert line == (
+        "space.options.lora_ga.gama: [4, 16] is not allowed; lora_ga has no option 'gama'; its options: gamma; "
+        "did you mean 'gamma'?"
+    )
+
+
+def test_an_option_of_a_variant_that_is_not_tuned_is_refused():
+    line = message(variants="lora,pissa", **{"space.options.lora_ga.gamma": 4})
+    assert line == (
+        "space.options.lora_ga.gamma: [4] is not allowed; 'lora_ga' is not among the variants tuned here, lora, pissa"
+    )
+
+
+def test_an_option_of_a_misspelt_variant_has_a_suggestion():
+    assert message(variants="lora_ga", **{"space.options.loraga.gamma": 4}).endswith("; did you mean 'lora_ga'?")
+
+
+@pytest.fixture
+def redundant(monkeypatch):
+    """LoRA+'s ratio is said to be redundant with alpha."""
+    monkeypatch.setattr(type(variants.get("lora_plus")), "redundant_with_alpha", ("ratio",), raising=False)
+
+
+@pytest.mark.usefixtures("redundant")
+@pytest.mark.parametrize("alpha", [[8, 16], (8, 64)])
+def test_an_option_that_is_redundant_with_alpha_is_not_searched_together_with_it(alpha):
+    line = message(variants="lora_plus", **{"space.alpha": alpha, "space.options.lora_plus.ratio": [4, 16]})
+    assert line.startswith("space.options.lora_plus.ratio: [4, 16] is not allowed; alpha is searched")
+    assert "ratio c at s is ratio 1 at c s where B0 = 0" in line
+
+
+@pytest.mark.usefixtures("redundant")
+@pytest.mark.parametrize("alpha", ["law", "rank", 16, [16]])
+def test_an_option_that_is_redundant_with_alpha_is_searched_where_alpha_is_pinned(alpha):
+    spec = load(variants="lora_plus", **{"space.alpha": alpha, "space.options.lora_plus.ratio": [4, 16]})
+    assert spec.space.options == {"lora_plus.ratio": [4, 16]}
+
+
+@pytest.mark.usefixtures("redundant")
+def test_an_option_that_is_redundant_with_alpha_may_be_pinned_while_alpha_is_searched():
+    spec = load(variants="lora_plus", **{"space.alpha": [8, 16], "space.options.lora_plus.ratio": 4})
+    assert spec.space.options == {"lora_plus.ratio": [4]}
+
+
+@dataclass(frozen=True)
+class Counted(Variant):
+    """Has options that count, one of them by default as it sees fit, and one that is no number."""
+
+    k: int = 2
+    depth: int | None = None
+    mode: str = "fast"
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    monkeypatch.setitem(variants.base.registry(), "counted", Counted("counted", "Counted", ""))
+
+
+@pytest.mark.usefixtures("counted")
+@pytest.mark.parametrize("option", ["k", "depth"])
+def test_an_option_that_counts_takes_whole_numbers(option):
+    line = message(variants="counted", **{f"space.options.counted.{option}": [1.5, 2]})
+    assert line.endswith(f"{option} of counted takes whole numbers")
+    assert load(variants="counted", **{f"space.options.counted.{option}": [1, 2]})
+
+
+@pytest.mark.usefixtures("counted")
+def test_an_option_that_is_no_number_is_not_searched():
+    line = message(variants="counted", **{"space.options.counted.mode": 4})
+    assert line.endswith("mode of counted is 'fast', and only numbers can be searched")
 
 
 @pytest.mark.parametrize("key", ["space.learning_rate", "space.alpha"])
@@ -315,6 +418,7 @@ def test_a_file_without_keys_is_said_so(tmp_path, text):
         {},
         {"space": Space(learning_rate=(1e-4, 1e-2), alpha=(8, 64), hidden_size=64)},
         {"space": {"learning_rate": [1e-4, 1e-3, 1e-2], "alpha": [8, 16]}},
+        {"variants": "lora_ga", "space.options.lora_ga.gamma": [0.5, 4, 16]},
         {"space.alpha": "rank", "prior": None, "rungs": [0.25, 1.0], "confirm": 2},
         {"baseline": {"learning_rate": 1e-4, "rank": 8, "alpha": 16}},
         {"metric": {"name": "m:f", "direction": "maximize"}},
@@ -375,6 +479,19 @@ def test_what_may_change_between_starts_is_no_difference(key):
 )
 def test_differences_are_named_with_both_values(key, value, line):
     assert differences(**{key: value}) == [line]
+
+
+def test_an_option_opened_is_a_difference():
+    old, new = (
+        specs.dump(load(variants="lora_ga", **{"space.options.lora_ga.gamma": gamma})) for gamma in (4, [4, 16])
+    )
+    assert specs.differences(old, new) == ["space.options.lora_ga.gamma: [4] -> [4, 16]"]
+
+
+def test_a_space_recorded_before_there_were_options_is_no_difference():
+    old, new = specs.dump(load()), specs.dump(load())
+    del old["space"]["options"]
+    assert specs.differences(old, new) == []
 
 
 def test_a_new_baseline_is_a_difference():

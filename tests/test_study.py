@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import sqlite3
 from collections.abc import Iterator
 
@@ -45,6 +46,13 @@ def study(storage) -> Study:
     return open_study(storage)
 
 
+@pytest.fixture
+def opened(storage) -> Study:
+    """A study whose space names two options of plain LoRA: what a study records is not checked again."""
+    space = SPACE.model_copy(update={"options": {"lora.gamma": [0.5, 4], "lora.k": [1, 2, 4]}})
+    return open_study(storage, space=space.model_dump())
+
+
 def open_study(storage: str, examples: int | None = 900, rungs=RUNGS, **changed) -> Study:
     terms = {"variants": ["lora", "pissa"], "space": SPACE.model_dump(), "rungs": list(rungs), "examples": examples}
     return Study.open(storage, "autolora", "minimize", {**terms, **changed})
@@ -64,10 +72,13 @@ def plain(study: Study) -> list[optuna.trial.FrozenTrial]:
     return study.optuna_study.get_trials()
 
 
-def play(storage: str, **terms) -> Search:
-    """A search in which every fourth trial diverges and the larger trial number is worse."""
-    search = Search(variants=["lora", "pissa"], space=SPACE, budget=4, storage=storage, examples=900, **terms)
-    while (job := search.ask()) is not None:
+def play(storage: str | None, until: int | None = None, **terms) -> Search:
+    """A search, or its first jobs, in which every fourth trial diverges and the larger trial number is worse."""
+    given = {"variants": ["lora", "pissa"], "space": SPACE, "budget": 4, "examples": 900} | terms
+    search = Search(storage=storage, **given)
+    for _ in itertools.count() if until is None else range(until):
+        if (job := search.ask()) is None:
+            break
         if job.trial % 4 == 3:
             search.tell(job, diverged=True, at=job.start + 0.01)
         else:
@@ -171,6 +182,62 @@ def test_a_baseline_outside_the_space_is_recorded_as_it_is(study):
     own = Config(learning_rate=0.5, batch_size=3, rank=5, alpha=7.0)
     write(study, sampled(config=own))
     assert study.events()[0].config == own
+
+
+def test_options_are_parameters_that_name_their_variant(opened):
+    write(opened, sampled(config=dataclasses.replace(CONFIG, options={"k": 4, "gamma": 0.5})))
+    params = plain(opened)[0].params
+    assert {"lora.k": 4, "lora.gamma": 0.5}.items() <= params.items()
+    assert "options" not in params
+
+
+def test_options_come_back_as_they_were_written(opened):
+    config = dataclasses.replace(CONFIG, options={"k": 4, "gamma": 0.5})
+    write(opened, sampled(config=config))
+    read = opened.events()[0].config
+    assert read == config
+    assert [type(value) for _, value in read.options] == [float, int]
+
+
+def test_an_option_outside_its_choices_is_recorded_as_it_is(opened):
+    configs = [dataclasses.replace(CONFIG, options={"k": 4, "gamma": gamma}) for gamma in (0.5, 16)]
+    write(opened, *(sampled(number, config) for number, config in enumerate(configs)))
+    assert [past.config for past in opened.events()] == configs
+
+
+def test_a_trial_of_a_study_without_options_has_none(study):
+    write(study, sampled())
+    assert study.events()[0].config.options == ()
+
+
+OPENED = {
+    "variants": ["lora", "lora_ga"],
+    "space": SPACE.model_copy(update={"options": {"lora_ga.gamma": [0.5, 4, 16, 64]}}),
+}
+
+
+@pytest.mark.parametrize("until", [1, 5, 12])
+def test_a_study_with_options_resumes_to_the_same_end(storage, until):
+    play(storage, until, **OPENED)
+    resumed, undisturbed = play(storage, **OPENED), play(None, **OPENED)
+    assert resumed.table.trials == undisturbed.table.trials
+    assert repr(resumed.best()) == repr(undisturbed.best())
+
+
+def test_only_the_trials_of_its_variant_have_an_option(storage):
+    search = play(storage, **OPENED)
+    named = {trial.variant: {name for name, _ in trial.config.options} for trial in search.table.trials}
+    assert named == {"lora": set(), "lora_ga": {"gamma"}}
+    assert [
+        ("lora_ga.gamma" in trial.params) for trial in optuna.load_study(storage=storage, study_name="autolora").trials
+    ] == [trial.variant == "lora_ga" for trial in search.table.trials]
+
+
+def test_other_choices_of_an_option_are_other_terms(storage):
+    play(storage, 1, **OPENED)
+    fewer = {**OPENED, "space": SPACE.model_copy(update={"options": {"lora_ga.gamma": [4, 16]}})}
+    with pytest.raises(StudyError, match=r"space.options.lora_ga.gamma: \[0.5, 4, 16, 64\] -> \[4, 16\]"):
+        play(storage, 1, **fewer)
 
 
 def test_an_alpha_outside_its_range_is_recorded_as_it_is(storage):

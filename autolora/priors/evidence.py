@@ -43,10 +43,11 @@ def from_curvature(found: Mapping[str, Curvature]) -> list[Evidence]:
 def log_ratio(per_type: Mapping[str, float], reference: Mapping[str, float]) -> float | None:
     """Mean over matrix types of log10 lambda / lambda of the reference; None where no type has any curvature.
 
-    Type by type, because medians over all blocks would mix matrix types.
+    Type by type, because medians over all blocks would mix matrix types. A type all of whose layers a variant leaves
+    out does not count.
     """
     ratios = [
-        math.log10(per_type[kind] / reference[kind]) for kind in reference if per_type[kind] > 0 and reference[kind] > 0
+        math.log10(value / reference[kind]) for kind, value in per_type.items() if value > 0 and reference[kind] > 0
     ]
     return fmean(ratios) if ratios else None
 

@@ -36,7 +36,8 @@ class CurvatureError(AutoloraError, ValueError):
 
 @dataclass(frozen=True)
 class Curvature:
-    """Largest eigenvalue of the loss Hessian in {A, B} of one layer at a time, at initialisation.
+    """Largest eigenvalue of the loss Hessian in {A, B} of one layer at a time, at initialisation; in what trains there
+    where there are no such factors.
 
     Attributes:
         per_block: by module name.
@@ -93,13 +94,14 @@ def curvature(
         CurvatureError: an unknown method or block, or no batches.
         VariantError: an unknown variant, or one that cannot be attached so.
     """
+    from autolora.variants.attachment import attachment
     from autolora.variants.statistics import memory_groups
     from autolora.variants.targets import linear_layers
 
-    layers = list(linear_layers(model))
-    unknown = [block for block in blocks or () if block not in layers]
+    blocks_there = list(linear_layers(model))
+    unknown = [block for block in blocks or () if block not in blocks_there]
     if unknown:
-        close = difflib.get_close_matches(unknown[0], layers, n=1)
+        close = difflib.get_close_matches(unknown[0], blocks_there, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise CurvatureError(f"blocks: {unknown[0]!r} is no linear layer of the model{hint}")
     if not batches:
@@ -107,10 +109,16 @@ def curvature(
     if method not in ("kfac", "lanczos"):
         raise CurvatureError(f"method={method!r} must be 'kfac' or 'lanczos'")
     fast = method == "kfac"
-    chosen = list(blocks or (layers if fast else spread_blocks(layers, EXACT_BLOCKS)))
+    chosen = list(blocks or (blocks_there if fast else spread_blocks(blocks_there, EXACT_BLOCKS)))
     sizes = _statistics_bytes(model)
     groups = memory_groups({block: sizes[block] for block in chosen}, STATISTICS_BYTES) if fast else [chosen]
     starts = [registry.get(name) for name in variants]
+    for variant in starts:
+        if fast and not variant.factored:
+            raise CurvatureError(
+                f"variants: {variant.name} trains no factors A and B, whose curvature the fast method gives in closed "
+                "form; method='lanczos' takes it as it is"
+            )
     found: dict[str, dict[str, float]] = {variant.name: {} for variant in starts}
     for group in groups:
         estimate = _fast(model, batches, group, seed) if fast else _exact(batches, seed)
@@ -119,7 +127,8 @@ def curvature(
             sample = batches if start_batches is None else start_batches
             adapted = variant.attach(model, rank=rank, alpha=scale, batches=sample, horizon=1, seed=seed)
             try:
-                found[variant.name] |= {block: estimate(adapted, block) for block in group}
+                layers = attachment(adapted).layers  # without those that a variant leaves out
+                found[variant.name] |= {block: estimate(adapted, block) for block in group if block in layers}
             finally:
                 registry.detach(adapted)
         del estimate  # with its statistics, before the next group's are collected
@@ -187,14 +196,23 @@ def _exact(batches: Sequence[Batch], seed: int) -> Estimator:
     from autolora.priors.lanczos import largest_eigenvalue
 
     def estimate(adapted: PeftModel, block: str) -> float:
-        start = _start(adapted, block)
+        parameters = _factors(adapted, block)
         with twice_differentiable(adapted):
-            product = hessian_product(adapted, batches, (start.a, start.b))
-            size = start.a.numel() + start.b.numel()
+            product = hessian_product(adapted, batches, parameters)
+            size = sum(parameter.numel() for parameter in parameters)
             generator = torch.Generator().manual_seed(seed)
-            return largest_eigenvalue(product, torch.randn(size, generator=generator).to(start.a)).value
+            return largest_eigenvalue(product, torch.randn(size, generator=generator).to(parameters[0])).value
 
     return estimate
+
+
+def _factors(adapted: PeftModel, block: str) -> tuple[Tensor, ...]:
+    """A and B of one layer of an attached model, or what else trains there."""
+    from autolora.variants.attachment import adapter_parameters, attachment
+
+    parameters = adapter_parameters(attachment(adapted).layers[block])
+    factors = tuple(p for key, p in parameters.items() if key.startswith(("lora_A.", "lora_B.")))
+    return factors or tuple(parameters.values())
 
 
 def _start(adapted: PeftModel, block: str) -> Start:

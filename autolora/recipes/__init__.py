@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from autolora.recipes import axolotl, llamafactory, peft, trl
+from autolora.recipes import axolotl, llamafactory, lora, peft, trl
 from autolora.recipes.recipe import Recipe, RecipeError
 
-__all__ = ["TARGETS", "Recipe", "RecipeError", "write"]
+__all__ = ["TARGETS", "Recipe", "RecipeError", "write", "write_lora"]
 
 TARGETS: dict[str, Callable[[Recipe, Path], list[Path]]] = {
     "peft": peft.write,
@@ -38,3 +38,16 @@ def write(folder: Path, variant: str, target: str, out: Path) -> list[Path]:
         raise RecipeError(f"unknown target {target!r}: use {', '.join(TARGETS)}")
     recipe = Recipe.load(Path(folder), variant)
     return TARGETS[target](recipe, Path(out))
+
+
+def write_lora(folder: Path, variant: str, out: Path, rank: int | None = None) -> lora.PlainLora:
+    """Write a plain LoRA that stands for the adapter of a variant which has a format of its own, and say how well.
+
+    Args:
+        folder, variant, out: as for :func:`write`.
+        rank: of the plain LoRA; None: twice the trained one.
+
+    Raises:
+        RecipeError: the variant has no result, or its adapter is a plain LoRA already.
+    """
+    return lora.write(Recipe.load(Path(folder), variant), Path(out), rank)

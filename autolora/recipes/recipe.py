@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from autolora import quickstart, variants
+from autolora import options, quickstart
 from autolora import spec as specs
 from autolora.assembly import SPEC_FILE, STUDY_FILE, STUDY_NAME, NoStudyError, storage_url
 from autolora.errors import AutoloraError
@@ -35,7 +35,7 @@ class Recipe:
 
     Attributes:
         folder: run directory.
-        variant, tuned: the variant and its outcome.
+        variant, tuned: the variant as it was tuned, and its outcome.
         metric: what ``tuned.value`` measures.
         spec: the recorded specification, as plain data; not validated, for files may have gone since.
     """
@@ -62,7 +62,8 @@ class Recipe:
             raise RecipeError(f"no finished run of variant {variant!r} in {folder}; finished: {known}")
         defaults = {name: field.get_default() for name, field in specs.Spec.model_fields.items()}
         spec = defaults | specs.read_recorded(folder / SPEC_FILE)
-        return cls(folder, variants.get(variant), result[variant], result.metric, spec)
+        tuned = result[variant]
+        return cls(folder, options.configured(variant, tuned.config.options), tuned, result.metric, spec)
 
     @property
     def config(self) -> Config:

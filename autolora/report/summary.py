@@ -74,7 +74,13 @@ def size(count: float) -> str:
 
 def setting(config: Config) -> str:
     """A configuration on one line."""
-    return f"lr {config.learning_rate:.2e}  batch {config.batch_size}  rank {config.rank}  alpha {config.alpha:.4g}"
+    shared = f"lr {config.learning_rate:.2e}  batch {config.batch_size}  rank {config.rank}  alpha {config.alpha:.4g}"
+    return f"{shared}  {own_setting(config)}" if config.options else shared
+
+
+def own_setting(config: Config) -> str:
+    """The variant's own hyperparameters: "gamma 16"; empty where the space names none."""
+    return "  ".join(f"{name} {value:.4g}" for name, value in config.options)
 
 
 def stops(counts: Mapping[str, int]) -> str:

@@ -14,7 +14,7 @@ from rich.text import Text
 from autolora import variants
 from autolora.priors.evidence import REFERENCE, log_ratio
 from autolora.priors.prior import nearest_rate
-from autolora.report.summary import VariantSummary, duration, setting, size, stops
+from autolora.report.summary import VariantSummary, duration, own_setting, setting, size, stops
 from autolora.result import TuneResult
 from autolora.space import Space
 
@@ -52,13 +52,14 @@ def status_table(summaries: Iterable[VariantSummary], rungs: tuple[float, ...]) 
 def result_table(result: TuneResult) -> RenderableType:
     """The outcome: baseline against tuned, per variant, and where the adapters are."""
     tested = any(tuned.test is not None for tuned in result.values())
+    own = any(tuned.config.options for tuned in result.values())
     table = Table(
         title=f"{result.metric}, {result.direction}d; spent in full runs", title_justify="left", box=SIMPLE_HEAD
     )
     table.add_column("variant", no_wrap=True)
     for column in ("baseline", "tuned", "seeds", *(["test"] if tested else []), "learning rate", "batch", "rank"):
         table.add_column(column, justify="right", no_wrap=True)
-    for column in ("alpha", "spent", "wall time"):
+    for column in ("alpha", *(["options"] if own else []), "spent", "wall time"):
         table.add_column(column, justify="right", no_wrap=True)
     for name, tuned in result.items():
         table.add_row(
@@ -71,6 +72,7 @@ def result_table(result: TuneResult) -> RenderableType:
             str(tuned.config.batch_size),
             str(tuned.config.rank),
             f"{tuned.config.alpha:.4g}",
+            *([own_setting(tuned.config) or "-"] if own else []),
             f"{result.spent[name]:.2f}",
             duration(tuned.seconds),
         )
@@ -94,9 +96,11 @@ def clock(seconds: Mapping[str, float]) -> str:
 
 def plan_view(plan: DryRun, spec: Spec, folder: Path) -> RenderableType:
     """What `autolora tune --dry-run` shows."""
+    own = any(trial.config.options for trial in plan.first)
     first = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("variant", "trained as", "learning rate", "batch", "rank", "alpha", "because"):
-        first.add_column(column, no_wrap=column != "because")
+    for column in ("variant", "trained as", "learning rate", "batch", "rank", "alpha", *(["options"] if own else [])):
+        first.add_column(column, no_wrap=True)
+    first.add_column("because")
     for trial in plan.first:
         config = trial.config
         first.add_row(
@@ -106,6 +110,7 @@ def plan_view(plan: DryRun, spec: Spec, folder: Path) -> RenderableType:
             str(config.batch_size),
             str(config.rank),
             f"{config.alpha:.4g}",
+            *([own_setting(config) or "-"] if own else []),
             trial.origin,
         )
     lines = [
@@ -167,7 +172,8 @@ def prior_table(scouted: Scouted, space: Space, names: Sequence[str]) -> Rendera
 def _relative_curvature(scouted: Scouted, name: str) -> str:
     if not scouted.curvatures:
         return "-"
-    if variants.get(name).starts_as_lora:
-        return "1"
+    variant = variants.get(name)
+    if not variant.has_own_curvature:
+        return "1" if variant.starts_as_lora else "-"
     ratio = log_ratio(scouted.curvatures[name].per_type, scouted.curvatures[REFERENCE].per_type)
     return "-" if ratio is None else f"{10**ratio:.2f}"

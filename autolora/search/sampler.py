@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from statistics import NormalDist
 
 import numpy as np
@@ -28,7 +28,7 @@ from autolora.priors.prior import (
     uniform_sample,
 )
 from autolora.search.trials import Bracket, Trial, TrialTable
-from autolora.space import Config, Coordinates, Range, Space, Traits
+from autolora.space import Config, Coordinates, Options, Range, Space, Traits
 
 SAMPLE, STRATA = 1, 2
 """Purposes of randomness."""
@@ -39,7 +39,7 @@ SHARPEST_SD = 0.15
 """Neighbours spread at least this far, in decades: closer ones would only measure noise."""
 LOCAL_ALPHA_SD = 0.75
 KEEP_CHOICE = 0.5
-"""Chance that a neighbour keeps the incumbent's rank, and likewise its batch size."""
+"""Chance that a neighbour keeps the incumbent's rank, and likewise its batch size and each of its options."""
 
 ENOUGH = 2
 """Scores at one rung above the cheapest before its best counts as an incumbent."""
@@ -59,6 +59,7 @@ class Sampler:
         prior: None for a uniform one.
         factor: reduction factor of the brackets; the share 1/factor of a rung counts as good.
         seed: of the study.
+        starts: by variant, the options of its default configuration, where the space names any.
     """
 
     space: Space
@@ -66,17 +67,19 @@ class Sampler:
     prior: Prior | None
     factor: int
     seed: int
+    starts: Mapping[str, Options] = field(default_factory=dict)
 
     def default(self, variant: str) -> tuple[Config, str]:
         """The first configuration of a variant where the user gave none: the prior's mode."""
         prior = self.prior or Prior.from_laws(self.space.hidden_size)
         name = "prior's mode" if self.prior else "laws' mode (no prior is used in the search)"
-        return prior.mode(self.space, self.traits[variant]), name
+        mode = prior.mode(self.space, self.traits[variant])
+        return replace(mode, options=self.starts.get(variant, ())), name
 
     def propose(self, table: TrialTable, variant: str, number: int, bracket: Bracket) -> tuple[Config, str] | None:
         """A configuration for trial ``number`` with the reason for it, or None where a finite space is used up."""
         tried = {trial.config for trial in table.of(variant)}
-        finite = self.space.enumerate(self.traits[variant])
+        finite = self.space.enumerate(self.traits[variant], variant)
         if finite is not None and all(config in tried for config in finite):
             return None
         rng = np.random.default_rng([self.seed, number, SAMPLE])
@@ -89,7 +92,7 @@ class Sampler:
             if self._z(variant, config) < ceiling:
                 return config, origin
             untried.append((config, origin))
-        rest = self.space.enumerate(self.traits[variant])
+        rest = self.space.enumerate(self.traits[variant], variant)
         if rest is not None:
             untried = [(config, "untried") for config in rest if config not in tried]
         return min(untried, key=lambda draw: self._z(variant, draw[0]))
@@ -98,7 +101,7 @@ class Sampler:
         self, rng: np.random.Generator, table: TrialTable, variant: str, quantiles: Quantiles | None
     ) -> Iterator[tuple[Config, str]]:
         """Draws from the mixture with their reasons; ``quantiles`` are for the first."""
-        traits = self.traits[variant]
+        traits, choices = self.traits[variant], self.space.options_of(variant)
         good = self._good(table, variant)
         offset = self._offset(table, self.traits).mean
         ranks = self._learned(table, "rank", even(self.space.rank))
@@ -108,14 +111,18 @@ class Sampler:
         for _ in range(DRAWS):
             where = quantiles or random_quantiles(rng)
             quantiles = None
+            kept: Options = ()
             if rng.uniform() < neighbours:
-                around = self._location(table, variant, good[0])
-                yield self._neighbour(rng, variant, good[0], around, where, ranks, batches), _describe(table, good[0])
+                around, kept = self._location(table, variant, good[0]), good[0].config.options
+                config = self._neighbour(rng, variant, good[0], around, where, ranks, batches)
+                origin = _describe(table, good[0])
             elif self.prior is None:
-                yield uniform_sample(rng, self.space, traits, where), "uniform"
+                config, origin = uniform_sample(rng, self.space, traits, where), "uniform"
             else:
                 config, source = self.prior.draw(rng, self.space, traits, where, offset, ranks, batches)
-                yield config, source + moved if source == "prior" else source
+                origin = source + moved if source == "prior" else source
+            # Last: what else is drawn does not depend on which options are opened.
+            yield replace(config, options=_draw_options(rng, choices, kept)), origin
 
     def _good(self, table: TrialTable, variant: str) -> list[Trial]:
         """The best third of the highest rung with enough scores, best first; empty before there is one.
@@ -267,6 +274,17 @@ def _keeping(choices: Sequence[int], current: int, weights: np.ndarray) -> np.nd
     if current not in choices:
         return weights
     return (1 - KEEP_CHOICE) * weights + KEEP_CHOICE * (np.array(choices) == current)
+
+
+def _draw_options(
+    rng: np.random.Generator, choices: Mapping[str, Sequence[int | float]], incumbent: Options
+) -> Options:
+    """Each option as the incumbent has it, with the chance KEEP_CHOICE where that is a choice, or else uniform."""
+    current, drawn = dict(incumbent), []
+    for name, values in choices.items():
+        keep = current.get(name) in values and rng.uniform() < KEEP_CHOICE
+        drawn.append((name, current[name] if keep else values[int(rng.integers(len(values)))]))
+    return tuple(drawn)
 
 
 def _describe(table: TrialTable, trial: Trial) -> str:

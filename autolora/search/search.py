@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
-from autolora import variants as variant_registry
+from autolora import options
 from autolora.errors import AutoloraError
 from autolora.priors.prior import Prior
 from autolora.search import brackets, verdict
@@ -69,7 +69,8 @@ class Search:
         prior: "laws", a :class:`autolora.priors.Prior`, or None for uniform sampling.
         confirm: full runs kept for further seeds of the finalists; "auto": min(4, floor(budget / 4)); 0: none.
         storage: any Optuna storage URL, where a search of the same name and terms continues; None: in memory.
-        baseline: configurations trained first, by variant; elsewhere it is the prior's mode.
+        baseline: configurations trained first, by variant; elsewhere it is the prior's mode. Options that the space
+            names and a configuration leaves open are as pinned, or as the variant has them by default.
         name: of the Optuna study.
         examples: training examples of a full run, the unit of the steps at which the study shows scores, and known
             to the laws; None: steps count thousandths of a full run.
@@ -77,8 +78,8 @@ class Search:
             storage whose search was started with another context is refused.
 
     Raises:
-        ValueError: an unknown variant, terms out of range, a budget that does not hold what the prior cost, or a
-            storage that holds a search on other terms.
+        ValueError: an unknown variant or option, terms out of range, a budget that does not hold what the prior cost,
+            or a storage that holds a search on other terms.
     """
 
     def __init__(
@@ -100,6 +101,7 @@ class Search:
         space = space or Space()
         rungs = tuple(float(rung) for rung in rungs)
         _check_terms(variants, budget, rungs, direction, confirm, seed)
+        options.check(space, variants)
         if prior == "laws":
             prior = Prior.from_laws(space.hidden_size, examples)
         if not (prior is None or isinstance(prior, Prior)):
@@ -118,12 +120,13 @@ class Search:
         self.plan = Plan(tuple(variants), rungs, budget, seeds)
         self.direction = direction
         self.prior = prior
-        self._baseline = dict(baseline or {})
+        self._baseline = {variant: options.completed(space, variant, own) for variant, own in (baseline or {}).items()}
         factor = max(2, round(rungs[1] / rungs[0])) if len(rungs) > 1 else 3
-        traits = {variant: variant_registry.get(variant).traits for variant in variants}
+        traits = {variant: options.traits(space, variant) for variant in variants}
         if prior is not None:
             traits = {variant: prior.traits(variant, own) for variant, own in traits.items()}
-        self._sampler = Sampler(space, traits, prior, factor, seed)
+        starts = {variant: options.start(space, variant) for variant in variants}
+        self._sampler = Sampler(space, traits, prior, factor, seed, starts)
         self._study: Study | None = None
         events: Sequence[Event] = ()
         if storage is not None:

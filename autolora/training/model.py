@@ -45,11 +45,15 @@ def load(spec: Spec) -> Base:
     """
     device = find_device(spec.training.device)
     dtype = find_dtype(spec.training.dtype, device)
-    by_name = isinstance(spec.model, str)
-    model = _from_pretrained("AutoModelForCausalLM", spec, dtype=dtype) if by_name else spec.model
+    model = load_weights(spec, dtype) if isinstance(spec.model, str) else spec.model
     model = model.to(device=device, dtype=dtype)
     model.requires_grad_(False)
     return Base(model, load_tokenizer(spec), device, dtype)
+
+
+def load_weights(spec: Spec, dtype: torch.dtype) -> PreTrainedModel:
+    """The model that the specification names, on the CPU."""
+    return _from_pretrained("AutoModelForCausalLM", spec, dtype=dtype)
 
 
 def load_tokenizer(spec: Spec) -> PreTrainedTokenizerBase:

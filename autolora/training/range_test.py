@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-from autolora import variants
 from autolora.priors.probe import RangeTest
 from autolora.space import Config
 from autolora.training.stepping import Stepper
@@ -36,7 +35,7 @@ def range_test(bench: Workbench, variant: str, config: Config, steps: int, decad
     losses: list[float] = []
     with torch.random.fork_rng(devices), bench.attached(variant, config, SEED) as adapted:
         adapted.train()
-        tested = variants.get(variant)
+        tested = bench.variant(variant, config)
         optimizer = tested.optimizer(adapted, config.learning_rate, weight_decay=bench.training.weight_decay)
         stepper = Stepper(bench, tested, config, SEED, adapted, optimizer)
         initial = [group["lr"] for group in optimizer.param_groups]

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from autolora import variants
 from autolora.space import Config
 from autolora.training import checkpoint
 from autolora.training.checkpoint import Manifest
@@ -160,7 +159,7 @@ class _Run:
 
         training = bench.training
         self.bench, self.segment, self.manifest, self.adapted, self.steps = bench, segment, manifest, adapted, steps
-        variant = variants.get(segment.variant)
+        variant = bench.variant(segment.variant, segment.config)
         self.optimizer = variant.optimizer(adapted, segment.config.learning_rate, weight_decay=training.weight_decay)
         self.schedule = get_scheduler(
             training.schedule,

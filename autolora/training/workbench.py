@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from autolora import variants
+from autolora import options, variants
 from autolora.space import Config
 from autolora.spec import MetricSpec, Spec, TrainingSpec
 from autolora.training import checkpoint, evaluate, model
@@ -22,6 +22,8 @@ from autolora.training.data import PreparedData, Split, prepare
 if TYPE_CHECKING:
     import torch
     from peft import PeftModel
+
+    from autolora.variants import Variant
 
 ORDER, INITIALISATION, STEP = 1, 2, 3
 """Purposes of randomness within a training."""
@@ -134,10 +136,15 @@ class Workbench:
         batches = (self.data.train.batch(rows[i : i + size], self.base.pad_token_id) for i in range(0, count, size))
         return [{name: tensor.to(self.base.device) for name, tensor in batch.items()} for batch in batches]
 
+    @staticmethod
+    def variant(name: str, config: Config) -> Variant:
+        """The variant with its own hyperparameters as the configuration has them."""
+        return options.configured(name, config.options)
+
     @contextmanager
     def attached(self, variant_name: str, config: Config, seed: int) -> Iterator[PeftModel]:
         """The base with a fresh adapter of the variant; the base is itself again afterwards."""
-        variant = variants.get(variant_name)
+        variant = self.variant(variant_name, config)
         adapted = variant.attach(
             self.base.model,
             rank=config.rank,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import contextmanager
@@ -18,11 +19,13 @@ if TYPE_CHECKING:
 
     import torch
     from peft import PeftModel
-    from peft.tuners.lora import LoraLayer
     from torch import Tensor, nn
     from transformers import PreTrainedModel
 
     from autolora.variants.base import Variant
+
+FACTOR_A = "lora_A"
+"""PEFT's name of A, and the purpose of the randomness that it starts from."""
 
 _RECORD = "_autolora_attachment"
 
@@ -32,13 +35,13 @@ class Attachment:
     """What was done to a base model, kept on the ``PeftModel`` so that it can be undone and exported.
 
     Attributes:
-        layers: the adapted layers by their name in the base.
+        layers: the adapted layers, of PEFT's class, by their name in the base.
         trainable: base parameters that required gradients before.
         input_hooks: the base's own hooks for gradients at the embedding, which PEFT replaces under checkpointing.
         subtracted: by layer name; empty for variants with B0 A0 = 0.
     """
 
-    layers: dict[str, LoraLayer]
+    layers: dict[str, Any]
     trainable: list[nn.Parameter]
     input_hooks: list[Any] | None
     subtracted: dict[str, Subtracted] = field(default_factory=dict)
@@ -68,20 +71,24 @@ def inject(
     """
     from peft import get_peft_model
 
+    if not alpha > 0:
+        raise VariantError(f"alpha must be above 0, got {alpha}")
     targets = linear_layers(model)
     variant.check(model, targets, rank, dropout)
     if variant.needs_batches and not batches:
         needs = " and ".join(need for need in variant.needs if need != "horizon")
         raise VariantError(f"{variant.name} starts from {needs}: pass batches, a list of tokenised training batches")
-    if not alpha > 0:
-        raise VariantError(f"alpha must be above 0, got {alpha}")
-    config = variant.lora_config(rank, alpha, dropout, list(targets))
+    allotted = variant.allocate(model, targets, rank, alpha, batches)
+    config = variant.lora_config(rank, alpha, dropout, list(allotted))
     config.fan_in_fan_out = all(layer.transposed for layer in targets.values())
+    if any(own != (rank, alpha) for own in allotted.values()):
+        config.rank_pattern = {_exactly(name): own.rank for name, own in allotted.items()}
+        config.alpha_pattern = {_exactly(name): own.alpha for name, own in allotted.items()}
     trainable = [p for p in model.parameters() if p.requires_grad]
     hooks = vars(model).get("_require_grads_hooks")
     with _own_randomness(seed):
         attached = get_peft_model(model, config, adapter_name=ADAPTER)
-        layers = {name: attached.get_base_model().get_submodule(name) for name in targets}
+        layers = {name: attached.get_base_model().get_submodule(name) for name in allotted}
         setattr(attached, _RECORD, Attachment(layers, trainable, hooks))
         try:
             _plain_start(layers, seed)
@@ -111,6 +118,12 @@ def remove(model: PeftModel) -> PreTrainedModel:
     vars(base).pop("peft_config", None)
     delattr(model, _RECORD)
     return base
+
+
+def frozen_layers(model: PeftModel) -> tuple[PreTrainedModel, dict[str, nn.Module]]:
+    """The base of an attached model, and its own linear layers beneath the adapted ones, by name."""
+    layers = attachment(model).layers
+    return model.get_base_model(), {name: layer.get_base_layer() for name, layer in layers.items()}
 
 
 def start_from(model: PeftModel, starts: Mapping[str, tuple[Tensor, Tensor]]) -> None:
@@ -158,9 +171,18 @@ def load_adapter_state(model: PeftModel, state: Mapping[str, Tensor]) -> None:
         put_residual(record.layers[name], kept)
 
 
-def adapter_parameters(layer: LoraLayer) -> dict[str, nn.Parameter]:
+def adapter_parameters(layer: nn.Module) -> dict[str, nn.Parameter]:
     """The parameters that the adapter added to a layer, trainable or not."""
     return {key: p for key, p in layer.named_parameters() if not key.startswith("base_layer.")}
+
+
+def base_parameters(base: nn.Module) -> list[nn.Parameter]:
+    """A model's parameters without those of an adapter that is attached to it."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    adapted = [module for module in base.modules() if isinstance(module, BaseTunerLayer)]
+    adapters = {id(parameter) for layer in adapted for parameter in adapter_parameters(layer).values()}
+    return [parameter for parameter in base.parameters() if id(parameter) not in adapters]
 
 
 def random_stream(seed: int, purpose: str) -> torch.Generator:
@@ -174,7 +196,8 @@ def random_stream(seed: int, purpose: str) -> torch.Generator:
 def _state_tensors(model: PeftModel) -> dict[str, Tensor]:
     """The live tensors behind the state."""
     record = attachment(model)
-    tensors: dict[str, Tensor] = {}
+    # RandLoRA's bases, which all layers share, are buffers of PEFT's model.
+    tensors: dict[str, Tensor] = {key: t for key, t in model.base_model.named_buffers() if key.endswith(f".{ADAPTER}")}
     for name, layer in record.layers.items():
         tensors.update({f"{name}.{key}": p for key, p in adapter_parameters(layer).items()})
     for name, kept in record.subtracted.items():
@@ -193,17 +216,23 @@ def _own_randomness(seed: int) -> Iterator[None]:
         yield
 
 
-def _plain_start(layers: Mapping[str, LoraLayer], seed: int) -> None:
+def _plain_start(layers: Mapping[str, Any], seed: int) -> None:
     """A Kaiming-uniform, bound 1/sqrt(n), drawn in float32: PEFT draws it in the base's precision. B = 0 stays."""
     import torch
 
-    generator = random_stream(seed, "lora_A")
+    generator = random_stream(seed, FACTOR_A)
     for layer in layers.values():
         for parameter in adapter_parameters(layer).values():
             parameter.data = parameter.data.float()
-        a = layer.lora_A[ADAPTER].weight
-        bound = a.shape[1] ** -0.5
-        a.data.copy_(torch.empty(a.shape).uniform_(-bound, bound, generator=generator))
+        if hasattr(layer, FACTOR_A):
+            a = layer.lora_A[ADAPTER].weight
+            bound = a.shape[1] ** -0.5
+            a.data.copy_(torch.empty(a.shape).uniform_(-bound, bound, generator=generator))
+
+
+def _exactly(name: str) -> str:
+    """PEFT's patterns are regular expressions that also match the end of a longer name."""
+    return f"^{re.escape(name)}"
 
 
 def _check_adapter(model: PeftModel) -> None:

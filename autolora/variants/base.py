@@ -5,18 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from autolora.errors import AutoloraError
 from autolora.space import Traits
 
 if TYPE_CHECKING:
     import torch
-    from peft import LoraConfig, PeftModel
-    from torch import nn
+    from peft import PeftModel
+    from torch import Tensor, nn
     from transformers import PreTrainedModel
 
     from autolora.variants.targets import LinearLayer
+
+
+class Allotment(NamedTuple):
+    """What one layer gets."""
+
+    rank: int
+    alpha: float
 
 
 class VariantError(AutoloraError, ValueError):
@@ -46,6 +53,7 @@ class Variant:
         moves_at_start: its start is not subtracted: attaching it changes the model's outputs, as its paper means it to.
         starts_as_lora: at s = 1 its Hessian in {A, B} at initialisation is plain LoRA's, so curvature tells nothing of
             it.
+        redundant_with_alpha: own hyperparameters that under Adam do what alpha does: never searched together.
         peft_options: ``LoraConfig`` options with which plain PEFT trains this variant, beyond rank, alpha, dropout and
             target modules; None: PEFT has none, and other trainers cannot be configured for it.
     """
@@ -61,6 +69,7 @@ class Variant:
     factored: bool = True
     starts_as_lora: bool = False
     moves_at_start: bool = False
+    redundant_with_alpha: tuple[str, ...] = ()
     peft_options: Mapping[str, Any] | None = field(default=None, hash=False)
 
     @property
@@ -78,12 +87,23 @@ class Variant:
         return replace(self, **options)
 
     @property
+    def has_own_curvature(self) -> bool:
+        """Whether the curvature of {A, B} at its start tells more of its learning rate than plain LoRA's does."""
+        return self.factored and not self.starts_as_lora
+
+    @property
     def needs_batches(self) -> bool:
         """Whether the start is computed from data."""
         return bool({"gradients", "activations"} & set(self.needs))
 
-    def lora_config(self, rank: int, alpha: float, dropout: float, target_modules: list[str]) -> LoraConfig:
-        """The PEFT configuration of the adapter as trained."""
+    def allocate(
+        self, model: PreTrainedModel, layers: Mapping[str, LinearLayer], rank: int, alpha: float, batches: Any
+    ) -> dict[str, Allotment]:
+        """Rank and alpha of each layer, by name, before anything is injected; one that is left out gets no adapter."""
+        return dict.fromkeys(layers, Allotment(rank, alpha))
+
+    def lora_config(self, rank: int, alpha: float, dropout: float, target_modules: list[str]) -> Any:
+        """The PEFT configuration of the adapter as trained: a ``LoraConfig``, or another method's."""
         from peft import LoraConfig
 
         return LoraConfig(
@@ -95,6 +115,12 @@ class Variant:
             bias="none",
             task_type="CAUSAL_LM",
         )
+
+    def plain_factors(self, layer: Any) -> tuple[Tensor, Tensor]:
+        """A (r, n) and B (m, r) with which the layer's trained adapter is s B A."""
+        from autolora.variants.subtraction import ADAPTER
+
+        return layer.lora_A[ADAPTER].weight.detach(), layer.lora_B[ADAPTER].weight.detach()
 
     def initialise(self, model: PeftModel, seed: int, batches: Any, horizon: int | None) -> None:
         """Overwrite the freshly injected adapter (A Kaiming-uniform, B = 0) with the variant's own start."""
@@ -161,9 +187,12 @@ class Variant:
 
     def export(self, model: PeftModel, path: str | Path) -> None:
         """Write an adapter folder that plain PEFT loads on the *unmodified* base with the same outputs."""
-        from autolora.variants.export import save
+        from autolora.variants.export import save_native, save_plain
 
-        save(model, Path(path))
+        if self.export_form == "native":
+            save_native(model, Path(path))
+        else:
+            save_plain(model, Path(path), self.plain_factors)
 
 
 _REGISTRY: dict[str, Variant] = {}

@@ -10,14 +10,14 @@ from autolora.variants.base import Variant, register
 from autolora.variants.subtraction import ADAPTER
 
 if TYPE_CHECKING:
-    from peft import LoraConfig, PeftModel
+    from peft import PeftModel
 
 
 @dataclass(frozen=True)
 class Dora(Variant):
     """PEFT's implementation, with magnitudes in float32 and rows of zero norm made safe."""
 
-    def lora_config(self, rank: int, alpha: float, dropout: float, target_modules: list[str]) -> LoraConfig:
+    def lora_config(self, rank: int, alpha: float, dropout: float, target_modules: list[str]) -> Any:
         config = super().lora_config(rank, alpha, dropout, target_modules)
         config.use_dora = True
         return config
@@ -49,6 +49,7 @@ register(
         name="dora",
         title="DoRA",
         paper="arXiv 2402.09353",
+        kind="architecture",
         starts_as_lora=True,
         export_form="native",
         peft_options={"use_dora": True},

@@ -5,66 +5,176 @@ from __future__ import annotations
 import copy
 import math
 import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from autolora.variants.attachment import attachment
-from autolora.variants.subtraction import ADAPTER, Subtracted
+from autolora.variants.subtraction import ADAPTER
 
 if TYPE_CHECKING:
-    from peft import LoraConfig, PeftModel
+    from peft import PeftConfig, PeftModel
     from torch import Tensor
+
+    Factors = tuple[Tensor, Tensor]
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
 
-def save(model: PeftModel, path: Path) -> None:
-    """Write ``adapter_config.json`` and ``adapter_model.safetensors`` to a folder, replacing these two if they exist.
+def save_plain(model: PeftModel, path: Path, factors: Callable[[Any], Factors]) -> None:
+    """Write a plain LoRA of one rank and one alpha, which every loader of LoRA adapters reads.
 
-    Variants that subtract from the base leave as rank 2r, s [B, -B0] [A; A0] with the same s; all others as they are.
-    Outputs equal the trained model's up to float32 rounding. Subtracting from a bfloat16 base rounds the residual to
-    bfloat16, which no adapter of low rank undoes: there the outputs differ by a few times bfloat16's own error.
-    The folder holds at every moment the old adapter, the new one, or none that loads.
+    Variants that subtract from the base leave as rank 2r, s [B, -B0] [A; A0] with the same s. Where ranks or scales
+    differ between layers, A and B are padded with zeros to the largest rank, and B takes the scale: few loaders know
+    PEFT's patterns. Outputs equal the trained model's up to float32 rounding. Subtracting from a bfloat16 base rounds
+    the residual to bfloat16, which no adapter of low rank undoes: there the outputs differ by a few times bfloat16's
+    own error.
+
+    Args:
+        model: the attached model.
+        path: folder, see :func:`_write`.
+        factors: A (r, n) and B (m, r) of a layer of PEFT's class.
     """
-    from peft import get_peft_model_state_dict
-    from safetensors.torch import save_file
+    import torch
 
-    subtracted = attachment(model).subtracted
+    record = attachment(model)
+    pairs, scales = {}, {}
+    for name, layer in record.layers.items():
+        a, b = (factor.detach().cpu() for factor in factors(layer))
+        if name in record.subtracted:
+            kept = record.subtracted[name]
+            a, b = torch.cat([a, kept.a0]), torch.cat([b, -kept.b0], dim=1)
+        pairs[name], scales[name] = (a, b), layer.scaling[ADAPTER]
+    rank = max(len(a) for a, _ in pairs.values())
+    common = scales.copy().popitem()[1] if len(set(scales.values())) == 1 else 1.0
+    state = {}
+    for name, (a, b) in pairs.items():
+        missing = rank - len(a)
+        prefix = f"base_model.model.{name}"
+        state[f"{prefix}.lora_A.weight"] = torch.nn.functional.pad(a, (0, 0, 0, missing))
+        state[f"{prefix}.lora_B.weight"] = torch.nn.functional.pad(b, (0, missing)) * (scales[name] / common)
+    _write(path, state, _plain_config(model, rank, common))
+
+
+def save_native(model: PeftModel, path: Path) -> None:
+    """Write the adapter in PEFT's format for its method."""
+    from peft import get_peft_model_state_dict
+
     # No embedding is ever adapted; PEFT's default would ask the hub about the vocabulary.
     state = get_peft_model_state_dict(model, adapter_name=ADAPTER, save_embedding_layers=False)
-    for name, kept in subtracted.items():
-        _append_anchors(state, name, kept)
+    # A tensor that all layers share is saved once, by its shortest name, which is the one that PEFT loads.
+    once = {tensor.data_ptr(): key for key, tensor in sorted(state.items(), key=lambda item: -len(item[0]))}
+    state = {key: state[key] for key in once.values()}
+    _write(path, state, _described(copy.deepcopy(model.peft_config[ADAPTER]), model))
+
+
+@dataclass(frozen=True)
+class Approximation:
+    """How far a plain LoRA of low rank is from the adapter it stands for.
+
+    Attributes:
+        errors: by layer, the Frobenius norm of what is missing over that of the adapter's change of W.
+        overall: the same over all layers together.
+    """
+
+    errors: Mapping[str, float]
+    overall: float
+
+
+def save_approximation(model: PeftModel, path: Path, rank: int) -> Approximation:
+    """Write the best plain LoRA of a rank for any adapter that PEFT can merge: the SVD of each layer's change of W.
+
+    Args:
+        model: as PEFT loads it; its base in float32, or the change is rounded away.
+        path: folder, see :func:`_write`.
+        rank: of the plain LoRA; of a layer's own at most.
+    """
+    import torch
+    from peft import LoraConfig
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    from autolora.variants.factors import leading_svd
+    from autolora.variants.subtraction import weight_matrix
+
+    state, errors, missing, total = {}, {}, 0.0, 0.0
+    transposed = False
+    for name, layer in model.get_base_model().named_modules():
+        if not isinstance(layer, BaseTunerLayer):
+            continue
+        module = layer.get_base_layer()
+        before = module.weight.data.clone()
+        layer.merge()
+        merged = weight_matrix(module)
+        module.weight.data = before
+        layer.merged_adapters.clear()
+        change = merged - weight_matrix(module)
+        u, values, vh = leading_svd(change, rank)
+        size = float(change.square().sum())
+        left = max(size - float(values.square().sum()), 0.0)
+        short = max(0, rank - len(values))
+        prefix = f"base_model.model.{name}"
+        state[f"{prefix}.lora_A.weight"] = torch.nn.functional.pad(vh, (0, 0, 0, short))
+        state[f"{prefix}.lora_B.weight"] = torch.nn.functional.pad(u * values, (0, short))
+        errors[name] = math.sqrt(left / size) if size > 0 else 0.0
+        missing, total = missing + left, total + size
+        transposed = getattr(layer, "fan_in_fan_out", False)
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=rank,
+        target_modules=list(errors),
+        fan_in_fan_out=transposed,
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+    _write(path, state, _described(config, model))
+    return Approximation(errors, math.sqrt(missing / total) if total > 0 else 0.0)
+
+
+def _write(path: Path, state: Mapping[str, Tensor], config: PeftConfig) -> None:
+    """Write ``adapter_config.json`` and ``adapter_model.safetensors`` to a folder, replacing these two if they exist.
+
+    The folder holds at every moment the old adapter, the new one, or none that loads.
+    """
+    from safetensors.torch import save_file
+
     path.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:
         staged = Path(folder)
         tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in state.items()}
         save_file(tensors, staged / WEIGHTS, metadata={"format": "pt"})
-        _plain_config(model, doubled=bool(subtracted)).save_pretrained(staged)
+        config.save_pretrained(staged)
         # The configuration goes first and comes last: old and new halves never load together.
         (path / CONFIG).unlink(missing_ok=True)
         os.replace(staged / WEIGHTS, path / WEIGHTS)
         os.replace(staged / CONFIG, path / CONFIG)
 
 
-def _append_anchors(state: dict[str, Tensor], name: str, kept: Subtracted) -> None:
-    """s (B A - B0 A0) as one product: A becomes (2r, n), B becomes (m, 2r)."""
-    import torch
+def _plain_config(model: PeftModel, rank: int, scale: float) -> PeftConfig:
+    """The ``LoraConfig`` of this rank and s, with the other settings of the one trained with."""
+    from peft import LoraConfig
 
-    key_a, key_b = (f"base_model.model.{name}.lora_{factor}.weight" for factor in "AB")
-    state[key_a] = torch.cat([state[key_a].cpu(), kept.a0])
-    state[key_b] = torch.cat([state[key_b].cpu(), -kept.b0], dim=1)
+    trained = model.peft_config[ADAPTER]
+    rank_stabilised = getattr(trained, "use_rslora", False)
+    alpha = scale * (math.sqrt(rank) if rank_stabilised else rank)
+    whole = round(alpha)
+    config = LoraConfig(
+        r=rank,
+        # As PEFT declares it; other loaders parse it strictly.
+        lora_alpha=whole if math.isclose(alpha, whole, rel_tol=1e-9) else alpha,
+        lora_dropout=getattr(trained, "lora_dropout", 0.0),
+        target_modules=list(attachment(model).layers),
+        fan_in_fan_out=trained.fan_in_fan_out,
+        use_rslora=rank_stabilised,
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+    return _described(config, model)
 
 
-def _plain_config(model: PeftModel, doubled: bool) -> LoraConfig:
-    """The adapter's configuration for loading; where the rank doubles, alpha grows so that s stays."""
-    config = copy.deepcopy(model.peft_config[ADAPTER])
+def _described(config: Any, model: PeftModel) -> PeftConfig:
     config.inference_mode = True
     config.base_model_name_or_path = getattr(model.get_base_model(), "name_or_path", None) or None
     config.target_modules = sorted(config.target_modules)  # PEFT keeps a set: the file would differ from run to run
-    if doubled:
-        config.r *= 2
-        config.lora_alpha *= math.sqrt(2) if config.use_rslora else 2
-    if float(config.lora_alpha).is_integer():
-        config.lora_alpha = int(config.lora_alpha)  # as PEFT declares it; other loaders parse it strictly
     return config

@@ -1,81 +1,100 @@
-"""Factorisations of base weights and of their gradients, computed once per base model and shared by its trials."""
+"""Factorisations of base weights and of what data says of them, computed once per base model, shared by its trials."""
 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from autolora.variants.attachment import attachment
-from autolora.variants.statistics import layer_gradients, memory_groups
+from autolora.variants.attachment import base_parameters
+from autolora.variants.statistics import fisher_factors, input_moments, layer_gradients, memory_groups, shape_of
 from autolora.variants.subtraction import weight_matrix
 
 if TYPE_CHECKING:
-    from peft import PeftModel
     from torch import Tensor, nn
 
-    Factorise = Callable[[Tensor, int], tuple[Tensor, ...]]
+    Factors = tuple[Tensor, ...]
+    Layers = Mapping[str, nn.Module]
     Batch = Mapping[str, Tensor]
 
 KEPT_RANK = 256
 """Components kept of each matrix: any rank up to it is served from one factorisation, at an eighth of the matrix's
 elements for square layers of 4096. A larger rank is kept as asked for."""
 
-GRADIENT_BYTES = 1 << 30
-"""Most memory for full gradients at once; layers beyond it take another pass over the sample."""
+STATISTICS_BYTES = 1 << 30
+"""Most memory for statistics of layers at once; layers beyond it take another pass over the sample."""
 
 
 @dataclass(frozen=True)
 class _Kept:
     version: int  # of what it is computed from, which an in-place update (another checkpoint loaded) advances
-    rank: int
-    factors: tuple[Tensor, ...]
+    rank: float  # that it serves; any where it holds all components
+    factors: Factors
 
 
 _cache: WeakKeyDictionary[nn.Module, dict[Hashable, _Kept]] = WeakKeyDictionary()
 
 
-def weight_factors(model: PeftModel, rank: int, factorise: Factorise) -> dict[str, tuple[Tensor, ...]]:
-    """Factors of every adapted layer's weight, by layer name, float32 on the CPU.
+def weight_factors(
+    base: nn.Module, layers: Layers, rank: int, factorise: Callable[[Tensor, int], Factors]
+) -> dict[str, Factors]:
+    """Factors of the weights of some layers, by name, float32 on the CPU.
 
     Args:
-        model: freshly attached, its base weights not yet subtracted from.
+        base: the model, without adapters or freshly attached to, its weights not yet subtracted from.
+        layers: linear layers of it, by name.
         rank: components that are needed.
-        factorise: a module-level function (it is the cache's key) from W (m, n) in float32 and a number of components
-            k to a tuple of tensors.
+        factorise: a function (it is the cache's key) from W (m, n) in float32 and a number of components k to a tuple
+            of tensors.
 
     Returns:
         What ``factorise`` returned for some k of at least ``rank``: the caller cuts.
     """
-    kept = _cache.setdefault(model.get_base_model(), {})
+    kept = _cache.setdefault(base, {})
     found = {}
-    for name, layer in attachment(model).layers.items():
-        key, version = (factorise, name), layer.get_base_layer().weight._version
+    for name, layer in layers.items():
+        key, version = (factorise, name), _version(layer.weight)
         if not _serves(kept.get(key), version, rank):
-            kept[key] = _factorised(weight_matrix(layer), version, rank, factorise)
+            weight = weight_matrix(layer)
+            kept[key] = _factorised(version, rank, weight.shape, partial(factorise, weight))
         found[name] = kept[key].factors
     return found
 
 
-def gradient_factors(
-    model: PeftModel, batches: Sequence[Batch], rank: int, factorise: Factorise
-) -> dict[str, tuple[Tensor, ...]]:
-    """Factors of the gradient G = dL/dW (m, n) of every adapted layer over a sample; else as :func:`weight_factors`."""
-    base = model.get_base_model()
-    kept = _cache.setdefault(base, {})
-    version = sum(parameter._version for parameter in base.parameters() if not parameter.requires_grad)
-    layers = attachment(model).layers
-    sample = _digest(batches)
-    keys = {name: (factorise, sample, name) for name in layers}
-    missing = [name for name in layers if not _serves(kept.get(keys[name]), version, rank)]
-    sizes = {name: 4 * layers[name].in_features * layers[name].out_features for name in missing}
-    for group in memory_groups(sizes, GRADIENT_BYTES):
-        gradients = layer_gradients(model, {name: layers[name].get_base_layer() for name in group}, batches)
-        for name in group:
-            kept[keys[name]] = _factorised(gradients.pop(name), version, rank, factorise)
-    return {name: kept[key].factors for name, key in keys.items()}
+def gradient_factors(base: nn.Module, layers: Layers, batches: Sequence[Batch], rank: int) -> dict[str, Factors]:
+    """The gradient G = dL/dW (m, n) over a sample, U S V^T, and mean |W o G|; else as :func:`weight_factors`."""
+    floats = {name: m * n for name, (m, n) in _shapes(layers).items()}
+    return _sample_factors(base, layers, batches, rank, layer_gradients, _weighed_svd, floats)
+
+
+def input_factors(
+    base: nn.Module,
+    layers: Layers,
+    batches: Sequence[Batch],
+    rank: int,
+    factorise: Callable[[Tensor, Tensor, int], Factors],
+    collect: Callable[..., dict[str, Tensor]] = input_moments,
+) -> dict[str, Factors]:
+    """Factors from the inputs' second moment C (n, n) over a sample, and W; else as :func:`weight_factors`."""
+    floats = {name: n * n for name, (_, n) in _shapes(layers).items()}
+    return _sample_factors(base, layers, batches, rank, collect, factorise, floats)
+
+
+def curvature_factors(
+    base: nn.Module,
+    layers: Layers,
+    batches: Sequence[Batch],
+    rank: int,
+    factorise: Callable[[Any, Tensor, int], Factors],
+) -> dict[str, Factors]:
+    """Factors from K-FAC's :class:`~autolora.variants.statistics.FisherFactors` over a sample, and W; else as
+    :func:`weight_factors`."""
+    floats = {name: n * n + m * n for name, (m, n) in _shapes(layers).items()}
+    return _sample_factors(base, layers, batches, rank, fisher_factors, factorise, floats)
 
 
 def leading_svd(matrix: Tensor, components: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -94,15 +113,50 @@ def trailing_svd(matrix: Tensor, components: int) -> tuple[Tensor, Tensor, Tenso
     return u[:, -components:], values[-components:], vh[-components:]
 
 
+def _weighed_svd(gradient: Tensor, weight: Tensor, components: int) -> Factors:
+    return (*leading_svd(gradient, components), (weight * gradient).abs().mean())
+
+
+def _sample_factors(
+    base: nn.Module,
+    layers: Layers,
+    batches: Sequence[Batch],
+    rank: int,
+    collect: Callable[..., dict[str, Any]],
+    factorise: Callable[[Any, Tensor, int], Factors],
+    floats: Mapping[str, int],
+) -> dict[str, Factors]:
+    """Collect what is missing, few layers at a time: ``floats`` is what collecting takes of memory, by layer."""
+    kept = _cache.setdefault(base, {})
+    version = sum(map(_version, base_parameters(base)))
+    sample = _digest(batches)
+    keys = {name: (collect, factorise, sample, name) for name in layers}
+    missing = [name for name in layers if not _serves(kept.get(keys[name]), version, rank)]
+    for group in memory_groups({name: 4 * floats[name] for name in missing}, STATISTICS_BYTES):
+        collected = collect(base, {name: layers[name] for name in group}, batches)
+        for name in group:
+            data, weight = collected.pop(name), weight_matrix(layers[name])
+            kept[keys[name]] = _factorised(version, rank, weight.shape, partial(factorise, data, weight))
+    return {name: kept[key].factors for name, key in keys.items()}
+
+
 def _serves(entry: _Kept | None, version: int, rank: int) -> bool:
     return entry is not None and entry.version == version and entry.rank >= rank
 
 
-def _factorised(matrix: Tensor, version: int, rank: int, factorise: Factorise) -> _Kept:
-    components = min(max(rank, KEPT_RANK), *matrix.shape)
+def _factorised(version: int, rank: int, shape: Sequence[int], factorise: Callable[[int], Factors]) -> _Kept:
+    components = min(max(rank, KEPT_RANK), *shape)
     # Copies: a view would keep the whole factorisation alive.
-    factors = tuple(part.to("cpu", copy=True).contiguous() for part in factorise(matrix, components))
-    return _Kept(version, components, factors)
+    factors = tuple(part.to("cpu", copy=True).contiguous() for part in factorise(components))
+    return _Kept(version, math.inf if components == min(shape) else components, factors)
+
+
+def _version(parameter: Any) -> int:
+    return parameter._version
+
+
+def _shapes(layers: Layers) -> dict[str, tuple[int, int]]:
+    return {name: shape_of(layer) for name, layer in layers.items()}
 
 
 def _digest(batches: Sequence[Batch]) -> str:

@@ -1,22 +1,35 @@
-"""Init[AB] (arXiv 2505.23194): A and B both start uniform in +-1/sqrt(n), n = in_features; subtracted from W."""
+"""Init[AB] (arXiv 2505.23194): A and B both start uniform in +-sqrt(gamma / n), n = in_features; subtracted from W.
+
+Init[AB+] is the same without subtracting.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from autolora.space import Traits
 from autolora.variants.attachment import attachment, random_stream, start_from
 from autolora.variants.base import Variant, register
-from autolora.variants.subtraction import ADAPTER
+from autolora.variants.subtraction import ADAPTER, set_factors
 
 if TYPE_CHECKING:
     from peft import PeftModel
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
 class InitAB(Variant):
-    """Neither factor is zero; A is plain LoRA's."""
+    """Neither factor is zero.
+
+    Attributes:
+        gamma_a, gamma_b: variances of the two relative to plain LoRA's A, whose start gamma_a = 1 is. The unified study
+            (arXiv 2601.22708) takes 16 for both.
+    """
+
+    gamma_a: float = 1.0
+    gamma_b: float = 1.0
 
     def initialise(self, model: PeftModel, seed: int, batches: Any, horizon: int | None) -> None:
         import torch
@@ -24,10 +37,24 @@ class InitAB(Variant):
         generator = random_stream(seed, "lora_B")
         starts = {}
         for name, layer in attachment(model).layers.items():
-            a, b = layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
-            bound = layer.in_features**-0.5
-            starts[name] = (a.detach(), torch.empty(b.shape).uniform_(-bound, bound, generator=generator))
+            a, b = layer.lora_A[ADAPTER].weight.detach(), layer.lora_B[ADAPTER].weight
+            bound = (self.gamma_b / layer.in_features) ** 0.5
+            drawn = torch.empty(b.shape).uniform_(-bound, bound, generator=generator)
+            starts[name] = (self.gamma_a**0.5 * a, drawn)
+        self.place(model, starts)
+
+    def place(self, model: PeftModel, starts: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+        """Start there with the model's outputs unchanged."""
         start_from(model, starts)
+
+
+@dataclass(frozen=True)
+class InitABPlus(InitAB):
+    """Init[AB] that leaves the base as it is, so that training starts from a perturbed model."""
+
+    def place(self, model: PeftModel, starts: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+        for name, factors in starts.items():
+            set_factors(attachment(model).layers[name], *factors)
 
 
 register(
@@ -38,5 +65,15 @@ register(
         # LR-matters' tables put its best learning rate within 0.1 decades of LoRA's.
         traits=Traits(shift_sd=0.2),
         export_form="rank 2r",
+    )
+)
+register(
+    InitABPlus(
+        name="init_ab_plus",
+        title="Init[AB+]",
+        paper="arXiv 2505.23194",
+        # From Init[AB], whose factors it shares.
+        traits=Traits(shift_sd=0.25),
+        moves_at_start=True,
     )
 )

@@ -2,4 +2,6 @@
 
 from autolora.variants.base import Variant, register
 
-register(Variant(name="lora", title="LoRA", paper="arXiv 2106.09685", starts_as_lora=True, peft_options={}))
+register(
+    Variant(name="lora", title="LoRA", paper="arXiv 2106.09685", kind="reference", starts_as_lora=True, peft_options={})
+)

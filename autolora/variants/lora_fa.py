@@ -28,6 +28,7 @@ register(
         name="lora_fa",
         title="LoRA-FA",
         paper="arXiv 2308.03303",
+        kind="architecture",
         # B alone moves, so p = 1 exactly. It has B's part of LoRA's Hessian; LoRA's best rate is that of both factors.
         traits=Traits(exponent=1.0, shift_sd=0.25),
         starts_as_lora=True,

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from autolora.space import Traits
-from autolora.variants.attachment import start_from
+from autolora.variants.attachment import frozen_layers, start_from
 from autolora.variants.base import Variant, VariantError, register
-from autolora.variants.factors import gradient_factors, leading_svd
+from autolora.variants.factors import gradient_factors
 from autolora.variants.subtraction import ADAPTER
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class LoraGA(Variant):
     def initialise(self, model: PeftModel, seed: int, batches: Any, horizon: int | None) -> None:
         rank = model.peft_config[ADAPTER].r
         starts = {}
-        for name, (u, _, vh) in gradient_factors(model, batches, 2 * rank, leading_svd).items():
+        for name, (u, _, vh, _) in gradient_factors(*frozen_layers(model), batches, 2 * rank).items():
             size = u.shape[0] ** 0.25 / self.gamma**0.5
             starts[name] = (size * vh[:rank], size * u[:, rank : 2 * rank])
         start_from(model, starts)
@@ -57,7 +57,7 @@ register(
         title="LoRA-GA",
         paper="arXiv 2407.05000",
         # LR-matters places it by curvature, up to 100x LoRA's, at as little as 1/18 of LoRA's learning rate.
-        traits=Traits(shift=-0.5, shift_sd=0.3, law_scale=1.0),
+        traits=Traits(shift=-0.5, shift_sd=0.3, alpha_law=1.0),
         needs=("gradients",),
         export_form="rank 2r",
     )

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from autolora.space import Traits
-from autolora.variants.attachment import attachment
+from autolora.variants.attachment import attachment, frozen_layers
 from autolora.variants.base import Variant, register
-from autolora.variants.factors import gradient_factors, leading_svd
+from autolora.variants.factors import gradient_factors
 from autolora.variants.subtraction import ADAPTER, set_factors
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class LoraOne(Variant):
     def initialise(self, model: PeftModel, seed: int, batches: Any, horizon: int | None) -> None:
         rank = model.peft_config[ADAPTER].r
         layers = attachment(model).layers
-        for name, (u, values, vh) in gradient_factors(model, batches, rank, leading_svd).items():
+        for name, (u, values, vh, _) in gradient_factors(*frozen_layers(model), batches, rank).items():
             if values[0] == 0:  # no gradient reaches the layer: plain LoRA's start is as good
                 continue
             root = (values[:rank] / values[0] / self.gamma).sqrt()
@@ -42,7 +42,7 @@ register(
         title="LoRA-One",
         paper="arXiv 2502.01235",
         # Its start is of LoRA-GA's kind, and smaller; no published best rate was found, hence the wide spread.
-        traits=Traits(shift=-0.3, shift_sd=0.3, law_scale=1.0),
+        traits=Traits(shift=-0.3, shift_sd=0.3, alpha_law=1.0),
         needs=("gradients",),
         moves_at_start=True,
     )

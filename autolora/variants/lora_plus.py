@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from autolora.space import Traits
@@ -10,6 +11,12 @@ from autolora.variants.base import Variant, register
 
 if TYPE_CHECKING:
     from peft import PeftModel
+
+
+SHARE = 1.0 / 1.2
+"""Of a ratio's decades, how far the best rate moves down. While B does the moving (B0 = 0, small rates) its rate is
+what decides: all of it. Were both factors to move alike, their geometric mean would: half. Nearer to the first, with a
+spread wide enough for both: at 16 the shift is -1."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +28,12 @@ class LoraPlus(Variant):
 
     ratio: float = 16.0  # the paper's recommendation
 
+    def configured(self, **options: Any) -> LoraPlus:
+        """The best rate falls as B's rises: by ``SHARE`` of the ratio's decades."""
+        plus = super().configured(**options)
+        assert isinstance(plus, LoraPlus)
+        return replace(plus, traits=replace(self.traits, shift=-SHARE * math.log10(plus.ratio)))
+
     def parameter_groups(self, model: PeftModel, learning_rate: float) -> list[dict[str, Any]]:
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         return [
@@ -29,14 +42,14 @@ class LoraPlus(Variant):
         ]
 
 
-# While B does the moving (B0 = 0, small learning rates) its rate decides: the best one is LoRA's over 16, -1.2 decades.
-# Were both factors to move alike, their geometric mean would: -0.6. Nearer to the first, and wide enough for both.
 register(
     LoraPlus(
         name="lora_plus",
         title="LoRA+",
         paper="arXiv 2402.12354",
+        kind="optimiser",
         traits=Traits(shift=-1.0, shift_sd=0.3),
+        redundant_with_alpha=("ratio",),
         starts_as_lora=True,
         peft_options={},  # the ratio is the optimiser's
     )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from autolora.space import Traits
+from autolora.variants.attachment import frozen_layers
 from autolora.variants.base import Variant, register
 from autolora.variants.factors import trailing_svd, weight_factors
 from autolora.variants.pissa import start_from_triplets
@@ -21,7 +22,7 @@ class Milora(Variant):
 
     def initialise(self, model: PeftModel, seed: int, batches: Any, horizon: int | None) -> None:
         rank = model.peft_config[ADAPTER].r
-        factors = weight_factors(model, rank, trailing_svd)
+        factors = weight_factors(*frozen_layers(model), rank, trailing_svd)
         start_from_triplets(
             model, {name: (u[:, -rank:], s[-rank:], vh[-rank:]) for name, (u, s, vh) in factors.items()}
         )
@@ -33,7 +34,7 @@ register(
         title="MiLoRA",
         paper="arXiv 2406.09044",
         # As for PiSSA p = 1/2 exactly. LR-matters' tables put its best learning rate 0 to 0.25 decades below LoRA's.
-        traits=Traits(exponent=0.5, shift=-0.1, shift_sd=0.2, alpha_redundant=True, law_scale=1.0),
+        traits=Traits(exponent=0.5, shift=-0.1, shift_sd=0.2, alpha_redundant=True, alpha_law=1.0),
         export_form="rank 2r",
     )
 )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from autolora.space import Traits
-from autolora.variants.attachment import start_from
+from autolora.variants.attachment import frozen_layers, start_from
 from autolora.variants.base import Variant, register
 from autolora.variants.factors import weight_factors
 from autolora.variants.subtraction import ADAPTER
@@ -22,7 +22,7 @@ class Olora(Variant):
 
     def initialise(self, model: PeftModel, seed: int, batches: Any, horizon: int | None) -> None:
         rank = model.peft_config[ADAPTER].r
-        factors = weight_factors(model, rank, _leading_qr)
+        factors = weight_factors(*frozen_layers(model), rank, _leading_qr)
         start_from(model, {name: (r[:rank], q[:, :rank]) for name, (q, r) in factors.items()})
 
 
@@ -40,7 +40,7 @@ register(
         paper="arXiv 2406.01775",
         # Between the 0.4 of LoRA's best learning rate measured on stories260K (-0.4 decades) and the lower ones that
         # LR-matters derives from curvature (down to 1/18). The factors do not carry s.
-        traits=Traits(shift=-0.5, shift_sd=0.25, law_scale=1.0),
+        traits=Traits(shift=-0.5, shift_sd=0.25, alpha_law=1.0),
         export_form="rank 2r",
         peft_options={"init_lora_weights": "olora"},
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from autolora.space import Traits
-from autolora.variants.attachment import attachment, start_from
+from autolora.variants.attachment import attachment, frozen_layers, start_from
 from autolora.variants.base import Variant, register
 from autolora.variants.factors import leading_svd, weight_factors
 from autolora.variants.subtraction import ADAPTER
@@ -23,7 +23,7 @@ class Pissa(Variant):
 
     def initialise(self, model: PeftModel, seed: int, batches: Any, horizon: int | None) -> None:
         rank = model.peft_config[ADAPTER].r
-        factors = weight_factors(model, rank, leading_svd)
+        factors = weight_factors(*frozen_layers(model), rank, leading_svd)
         start_from_triplets(model, {name: (u[:, :rank], s[:rank], vh[:rank]) for name, (u, s, vh) in factors.items()})
 
 
@@ -44,7 +44,7 @@ register(
         paper="arXiv 2404.02948",
         # Both factors carry 1/sqrt(s), so p = 1/2 exactly and alpha is redundant under Adam. The shift: LR-matters'
         # tables put PiSSA's best learning rate 0.4 to 0.5 decades below LoRA's, as do runs on stories260K (x 0.4).
-        traits=Traits(exponent=0.5, shift=-0.4, shift_sd=0.2, alpha_redundant=True, law_scale=1.0),
+        traits=Traits(exponent=0.5, shift=-0.4, shift_sd=0.2, alpha_redundant=True, alpha_law=1.0),
         export_form="rank 2r",
         peft_options={"init_lora_weights": "pissa"},
     )

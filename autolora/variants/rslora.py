@@ -8,6 +8,7 @@ register(
         name="rslora",
         title="rsLoRA",
         paper="arXiv 2312.03732",
+        kind="scaling",
         traits=Traits(rank_stabilised=True),
         starts_as_lora=True,
         peft_options={"use_rslora": True},

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from autolora.losses import target_count, target_logits, token_losses
+from autolora.losses import IGNORED, target_count, target_logits, token_losses
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -39,16 +39,112 @@ class LayerStatistics:
     outputs: Tensor
 
 
+@dataclass(frozen=True)
+class FisherFactors:
+    """K-FAC's factors of one layer y = W x, W (m, n), for the true labels; only the diagonal of the second.
+
+    Attributes:
+        gradient: G = dL/dW, (m, n), of the loss averaged over the sample's target tokens.
+        inputs: Z = mean x x^T over the tokens, (n, n).
+        outputs: mean g * g over the tokens, (m,), g being the gradient of the *summed* loss at a token's output.
+        targets: target tokens in the sample.
+    """
+
+    gradient: Tensor
+    inputs: Tensor
+    outputs: Tensor
+    targets: int
+
+
 def layer_gradients(model: nn.Module, layers: Mapping[str, nn.Module], batches: Sequence[Batch]) -> dict[str, Tensor]:
     """dL/dW (m, n) of some layers, float32, from one pass over the batches; see :func:`layer_statistics`."""
+    found = {name: _zeros(layer, *shape_of(layer)) for name, layer in layers.items()}
     targets = sum(map(target_count, batches))
-    found = {name: _zeros(layer, *_shape(layer)) for name, layer in layers.items()}
+    for name, x, g in _token_gradients(model, layers, batches):
+        found[name].addmm_(g.T, x, alpha=1 / targets)
+    return found
+
+
+def fisher_factors(
+    model: nn.Module, layers: Mapping[str, nn.Module], batches: Sequence[Batch]
+) -> dict[str, FisherFactors]:
+    """K-FAC's factors of some layers, float32, from one pass over the batches; see :func:`layer_statistics`."""
+    import torch
+
+    shapes = {name: shape_of(layer) for name, layer in layers.items()}
+    gradients = {name: _zeros(layer, *shapes[name]) for name, layer in layers.items()}
+    inputs = {name: _zeros(layer, shapes[name][1], shapes[name][1]) for name, layer in layers.items()}
+    outputs = {name: gradient.new_zeros(len(gradient)) for name, gradient in gradients.items()}
+    tokens = dict.fromkeys(layers, 0)
+    for name, x, g in _token_gradients(model, layers, batches):
+        gradients[name].addmm_(g.T, x)
+        inputs[name].addmm_(x.T, x)
+        outputs[name] += torch.linalg.vector_norm(g, dim=0).square()
+        tokens[name] += len(x)
+    targets = sum(map(target_count, batches))
+    return {
+        name: FisherFactors(
+            gradients[name] / targets,
+            inputs[name] / max(1, tokens[name]),
+            outputs[name] / max(1, tokens[name]),
+            targets,
+        )
+        for name in layers
+    }
+
+
+def input_moments(
+    model: nn.Module, layers: Mapping[str, nn.Module], batches: Sequence[Batch], labelled: bool = False
+) -> dict[str, Tensor]:
+    """Mean x x^T (n, n) over the tokens that some layers see, float32, from one forward pass over the batches.
+
+    Args:
+        model, layers, batches: as for :func:`layer_statistics`.
+        labelled: only tokens with a label count, not those of the prompt.
+    """
+    import torch
+
+    found = {name: _zeros(layer, shape_of(layer)[1], shape_of(layer)[1]) for name, layer in layers.items()}
+    tokens = dict.fromkeys(layers, 0)
+    mask = torch.empty(0)
+
+    def add(name: str) -> Any:
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            x = _kept(inputs[0].detach(), mask)
+            found[name].addmm_(x.T, x)
+            tokens[name] += len(x)
+
+        return hook
+
+    hooks = [layer.register_forward_hook(add(name)) for name, layer in layers.items()]
+    try:
+        with evaluating(model), torch.no_grad():
+            for batch in batches:
+                mask = attended(batch)
+                if labelled:
+                    mask = mask & (batch["labels"] != IGNORED)
+                model(input_ids=batch["input_ids"], attention_mask=batch.get("attention_mask"), use_cache=False)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {name: found[name] / max(1, tokens[name]) for name in layers}
+
+
+def labelled_input_moments(
+    model: nn.Module, layers: Mapping[str, nn.Module], batches: Sequence[Batch]
+) -> dict[str, Tensor]:
+    """:func:`input_moments` over the tokens with a label alone."""
+    return input_moments(model, layers, batches, labelled=True)
+
+
+def _token_gradients(
+    model: nn.Module, layers: Mapping[str, nn.Module], batches: Sequence[Batch]
+) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Inputs (tokens, n) and gradients (tokens, m) of the summed loss at the outputs, for each use of a layer."""
     with _recording(model, layers) as record:
         for batch in batches:
             losses, _, _ = token_losses(model, batch)
-            for name, x, g in record.backward(losses.sum() / targets, batch):
-                found[name].addmm_(g.T, x)
-    return found
+            yield from record.backward(losses.sum(), batch)
 
 
 def layer_statistics(
@@ -111,7 +207,7 @@ class _Sums:
 
     @classmethod
     def of(cls, layer: nn.Module) -> _Sums:
-        m, n = _shape(layer)
+        m, n = shape_of(layer)
         return cls(_zeros(layer, m, n), _zeros(layer, n, n), _zeros(layer, m, m))
 
     def add_moments(self, x: Tensor, g: Tensor) -> None:
@@ -131,7 +227,7 @@ class _Sums:
         return LayerStatistics(self.gradient, self.inputs, self.outputs)
 
 
-def _shape(layer: nn.Module) -> tuple[int, int]:
+def shape_of(layer: nn.Module) -> tuple[int, int]:
     """(m, n): out_features and in_features."""
     from transformers.pytorch_utils import Conv1D
 
@@ -184,11 +280,23 @@ class _Record:
 
         self._uses.clear()
         torch.autograd.grad(loss, [self._embeddings], retain_graph=retain_graph)  # its hooks see every layer
-        mask = batch.get("attention_mask", torch.ones_like(batch["input_ids"])).bool()
+        mask = attended(batch)
         for name, x, g in self._uses:
-            kept = mask if x.shape[:-1] == mask.shape else slice(None)  # experts see tokens out of their rows
-            yield name, x[kept].float().reshape(-1, x.shape[-1]), g[kept].float().reshape(-1, g.shape[-1])
+            yield name, _kept(x, mask), _kept(g, mask)
         self._uses.clear()
+
+
+def attended(batch: Batch) -> Tensor:
+    """Which tokens are no padding, (batch, seq)."""
+    import torch
+
+    return batch.get("attention_mask", torch.ones_like(batch["input_ids"])).bool()
+
+
+def _kept(values: Tensor, mask: Tensor) -> Tensor:
+    """The unmasked tokens' rows, (tokens, features) float32; all where they are out of their places, as in experts."""
+    kept = values[mask] if values.shape[:-1] == mask.shape else values
+    return kept.float().reshape(-1, values.shape[-1])
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from autolora.variants.base import VariantError
 
@@ -29,12 +29,12 @@ class Subtracted:
     b0: Tensor
 
 
-def weight_matrix(layer: LoraLayer) -> Tensor:
-    """W of an adapted layer as (m, n) float32, whichever way the module stores it."""
-    weight = layer.get_base_layer().weight
+def weight_matrix(module: nn.Module) -> Tensor:
+    """W of a linear layer as (m, n) float32, whichever way the module stores it."""
+    weight: Any = module.weight
     if not weight.is_floating_point():
         raise VariantError(f"the base is quantised to {weight.dtype}: a start from its weights needs it unquantised")
-    return _oriented(weight.detach().float(), layer)
+    return _oriented(weight.detach().float(), module)
 
 
 def subtract(layer: LoraLayer, a0: Tensor, b0: Tensor, shared: bool) -> Subtracted:
@@ -62,7 +62,7 @@ def put_residual(layer: LoraLayer, kept: Subtracted) -> None:
     device = layer.get_base_layer().weight.device
     weight = kept.original.detach().to(device).float()
     low_rank = layer.scaling[ADAPTER] * (kept.b0.to(device) @ kept.a0.to(device))
-    residual = (weight - _oriented(low_rank, layer)).to(kept.original.dtype)
+    residual = (weight - _oriented(low_rank, layer.get_base_layer())).to(kept.original.dtype)
     layer.get_base_layer().weight = nn.Parameter(residual.contiguous(), requires_grad=False)
 
 
@@ -84,6 +84,8 @@ def _anchor(factor: Tensor) -> Tensor:
     return factor.detach().to("cpu", torch.float32, copy=True).contiguous()
 
 
-def _oriented(matrix: Tensor, layer: LoraLayer) -> Tensor:
-    """Between (m, n) and the way the layer stores it, in both directions."""
-    return matrix.T if layer.fan_in_fan_out else matrix
+def _oriented(matrix: Tensor, module: nn.Module) -> Tensor:
+    """Between (m, n) and the way the module stores it, in both directions."""
+    from transformers.pytorch_utils import Conv1D
+
+    return matrix.T if isinstance(module, Conv1D) else matrix

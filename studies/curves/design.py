@@ -6,12 +6,29 @@ import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from autolora import variants
+
 RATES = [round(mantissa * 10.0**exponent, 10) for exponent in range(-5, 0) for mantissa in (1.1247, 2, 3.5566, 6.3246)]
 """Four a decade."""
 
 CORE_VARIANTS = ("lora", "pissa", "olora", "dora", "rslora", "lora_plus", "milora", "init_ab", "lora_ga")
 CORE_START, WINDOW = RATES.index(1.1247e-3), 8
 """The core cells' rates run from 1.1e-3 to 6.3e-2: past the cliff of every variant on both models."""
+
+OTHER_VARIANTS = (
+    "lora_fa",
+    "lora_one",
+    "lora_da",
+    "init_ab_plus",
+    "eva",
+    "corda",
+    "corda_kpm",
+    "gora",
+    "gralora",
+    "randlora",
+    "loft",
+)
+OTHER_START, OTHER_WINDOW = RATES.index(3.5566e-4), 10
 
 SEEDS = (1, 2)
 SEED_VARIANTS = ("lora", "pissa", "olora")
@@ -22,7 +39,7 @@ GRID_RANKS, GRID_BATCHES = (2, 8, 32), (8, 32)
 
 
 class Cell(NamedTuple):
-    """One training. ``part`` is the reason it is in the table: core, seeds or grid."""
+    """One training. ``part`` is the reason it is in the table: core, others, seeds or grid."""
 
     part: str
     variant: str
@@ -44,11 +61,24 @@ def cells(width: int, parts: tuple[str, ...]) -> Iterator[Cell]:
 
 
 def _core(width: int) -> Iterator[Cell]:
-    """Every variant over the learning rate at one batch size and rank, s = 1."""
+    """The nine variants over the learning rate at one batch size and rank, s = 1."""
     for variant in CORE_VARIANTS:
-        alpha = math.sqrt(RANK) if variant == "rslora" else RANK
         for rate in RATES[CORE_START : CORE_START + WINDOW]:
-            yield Cell("core", variant, rate, BATCH, RANK, alpha, 0)
+            yield Cell("core", variant, rate, BATCH, RANK, _unit_alpha(variant), 0)
+
+
+def _others(width: int) -> Iterator[Cell]:
+    """The other variants likewise, over more rates, as less is known of them; RandLoRA at its own s = 20."""
+    for variant in OTHER_VARIANTS:
+        for rate in RATES[OTHER_START : OTHER_START + OTHER_WINDOW]:
+            yield Cell("others", variant, rate, BATCH, RANK, _unit_alpha(variant), 0)
+
+
+def _unit_alpha(variant: str) -> float:
+    """The alpha of s = 1, or of what stands for it."""
+    traits = variants.get(variant).traits
+    scale = traits.alpha_law if isinstance(traits.alpha_law, float) else 1.0
+    return scale * traits.unit_alpha(RANK)
 
 
 def _seeds(width: int) -> Iterator[Cell]:
@@ -74,4 +104,4 @@ def _grid(width: int) -> Iterator[Cell]:
                         yield Cell("grid", variant, rate, batch, rank, alpha, 0)
 
 
-PARTS = {"core": _core, "seeds": _seeds, "grid": _grid}
+PARTS = {"core": _core, "others": _others, "seeds": _seeds, "grid": _grid}

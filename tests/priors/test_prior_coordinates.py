@@ -33,7 +33,7 @@ def test_the_empirical_law_of_alpha():
 
 
 def test_the_law_is_alpha_equal_r_where_a_is_not_kaiming_uniform():
-    assert Traits(law_scale=1.0).law_alpha(16, 4096) == 16.0
+    assert Traits(alpha_law=1.0).law_alpha(16, 4096) == 16.0
 
 
 def test_scale():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from simulation import SPACE, play, searched
 from autolora import variants
 from autolora.priors import Prior
 from autolora.search import Search
-from autolora.search.sampler import Sampler
+from autolora.search.sampler import KEEP_CHOICE, Sampler
 from autolora.search.trials import Bracket, Finished, Sampled, Scored, TrialTable
 from autolora.space import Config, Space
 
@@ -218,3 +219,102 @@ def test_sampling_finds_the_good_region_of_a_prior_that_is_off():
     assert abs(z_of("lora", search.best()["lora"].config) - 1.0) < 0.3
     last = [trial for trial in searched(search, "lora") if trial.bracket.index >= 2]
     assert np.median([z_of("lora", trial.config) for trial in last]) > 0.4
+
+
+OPENED = SPACE.model_copy(update={"options": {"lora.gamma": [4, 16, 64]}})
+
+
+def gammas(drawn: list[tuple[Config, str]]) -> list[float]:
+    return [dict(config.options)["gamma"] for config, _ in drawn]
+
+
+@pytest.mark.parametrize("prior", [PRIOR, None], ids=["laws", "none"])
+def test_an_option_is_drawn_uniformly_from_its_choices(prior):
+    drawn = gammas(proposals(History(), "lora", 300, space=OPENED, prior=prior))
+    assert [drawn.count(gamma) / 300 for gamma in (4, 16, 64)] == pytest.approx([1 / 3] * 3, abs=0.1)
+
+
+def incumbent_with(gamma: float) -> History:
+    history = History()
+    for z, score in ((0.3, 1.0), (0.1, 2.0)):
+        history.add("lora", replace(at(z), options={"gamma": gamma}), score, score, score)
+    return history
+
+
+def test_a_neighbour_keeps_the_incumbent_s_option_with_the_chance_of_any_choice():
+    drawn = proposals(incumbent_with(64), "lora", 300, space=OPENED)
+    near = gammas([draw for draw in drawn if draw[1].startswith("near")])
+    assert near.count(64) / len(near) == pytest.approx(KEEP_CHOICE + (1 - KEEP_CHOICE) / 3, abs=0.1)
+
+
+def test_a_neighbour_of_an_option_outside_the_choices_takes_any():
+    drawn = proposals(incumbent_with(5), "lora", 100, space=OPENED)
+    assert set(gammas(drawn)) == {4, 16, 64}
+
+
+@pytest.mark.parametrize("prior", [PRIOR, None], ids=["laws", "none"])
+def test_an_option_changes_nothing_else_that_is_drawn(prior):
+    history, without = incumbent_with(16), History()
+    for trial in history.table.trials:
+        without.add("lora", replace(trial.config, options=()), *trial.scores.values())
+    plain = proposals(without, "lora", prior=prior)
+    opened = proposals(history, "lora", prior=prior, space=OPENED)
+    assert [(replace(config, options=()), origin) for config, origin in opened] == plain
+    assert any(origin.startswith("near") for _, origin in plain)
+
+
+def test_another_variant_s_option_changes_nothing():
+    assert proposals(History(), "dora", space=OPENED) == proposals(History(), "dora")
+
+
+def test_a_finite_space_with_options_is_proposed_whole_and_then_ends():
+    space = Space(learning_rate=[1e-4, 1e-3, 1e-2], batch_size=[8], rank=[4], alpha="rank", options={"lora.k": [1, 2]})
+    history, made = History(), sampler(space)
+    for number in range(6):
+        config, _ = made.propose(history.table, "lora", number, FIRST)
+        history.add("lora", config, 1.0)
+    assert {trial.config for trial in history.table.trials} == set(space.enumerate(TRAITS["lora"], "lora"))
+    assert made.propose(history.table, "lora", 6, FIRST) is None
+
+
+def first(baseline: Config | None = None, **options) -> Config:
+    """The first configuration of a search for LoRA-GA."""
+    space = SPACE.model_copy(update={"options": {f"lora_ga.{name}": choices for name, choices in options.items()}})
+    given = {"lora_ga": baseline} if baseline else None
+    return Search(variants=["lora_ga"], space=space, baseline=given).ask().config
+
+
+@pytest.mark.parametrize(("choices", "start"), [([4, 16, 64], 16), ([4, 64], 4), ([8], 8)])
+def test_the_default_configuration_has_the_variant_s_own_option_or_the_first_choice(choices, start):
+    assert first(gamma=choices).options == (("gamma", start),)
+
+
+@pytest.mark.parametrize(("choices", "start"), [([4, 16, 64], 16), ([4, 64], 16), ([8], 8)])
+def test_the_user_s_baseline_has_the_variant_s_own_option_or_the_pinned_one(choices, start):
+    baseline = Config(2e-4, 8, 8, 16.0)
+    assert first(baseline, gamma=choices) == replace(baseline, options={"gamma": start})
+
+
+@pytest.mark.parametrize(("choices", "options"), [([1, 2, 4], ()), ([4], (("k", 4),))])
+def test_a_baseline_leaves_open_what_its_variant_chooses_by_itself(choices, options):
+    """GraLoRA's number of blocks goes by the rank where it is not given."""
+    baseline = {"gralora": Config(2e-4, 8, 8, 16.0)}
+    space = Space(options={"gralora.k": choices})
+    assert Search(variants=["gralora"], space=space, baseline=baseline).ask().config.options == options
+
+
+def test_a_baseline_s_own_option_is_kept():
+    baseline = Config(2e-4, 8, 8, 16.0, {"gamma": 32})
+    assert first(baseline, gamma=[4, 16]) == baseline
+
+
+def test_a_baseline_with_an_option_that_the_space_does_not_name_is_refused():
+    with pytest.raises(
+        ValueError, match=r"the baseline of lora_ga sets lora_ga.gamma, which space.options does not name"
+    ):
+        first(Config(2e-4, 8, 8, 16.0, {"gamma": 32}))
+
+
+def test_a_search_refuses_an_option_that_its_variants_lack():
+    with pytest.raises(ValueError, match=r"space.options.lora.gamma: .* lora has no option 'gamma'; its options: none"):
+        Search(variants=["lora"], space=OPENED)

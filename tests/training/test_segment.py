@@ -244,3 +244,47 @@ def test_fifty_trials_leave_nothing_behind(make_bench, base):
 def resident_bytes() -> int:
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * 4096
+
+
+def with_gamma(gamma: float) -> Config:
+    return Config(2e-3, 8, 4, 4.0, {"gamma": gamma})
+
+
+def test_a_variant_starts_as_its_options_say(make_bench):
+    """A quarter of LoRA-GA's gamma starts twice as large."""
+    bench, starts = make_bench(), []
+    for gamma in (4, 16):
+        with bench.attached("lora_ga", with_gamma(gamma), 0) as adapted:
+            starts.append(torch.cat([p.detach().flatten() for p in adapted.parameters() if p.requires_grad]))
+    assert starts[0].norm() > 0
+    torch.testing.assert_close(starts[0], 2 * starts[1])
+
+
+def test_a_variant_learns_as_its_options_say(make_bench):
+    bench, config = make_bench(), Config(2e-3, 8, 4, 4.0, {"ratio": 4})
+    with bench.attached("lora_plus", config, 0) as adapted:
+        optimizer = bench.variant("lora_plus", config).optimizer(adapted, config.learning_rate)
+    assert {group["lr"] for group in optimizer.param_groups} == {2e-3, 8e-3}
+
+
+def test_a_run_with_options_cut_at_every_rung_equals_the_uncut_one_bit_for_bit(make_bench, tmp_path):
+    uncut, cut = make_bench(tmp_path / "uncut"), make_bench(tmp_path / "cut")
+    segment.run(uncut, piece(1.0, 2, "lora_ga", with_gamma(0.5)))
+    for rung, stop in enumerate(RUNGS):
+        segment.run(cut, piece(stop, rung, "lora_ga", with_gamma(0.5)))
+    assert_same_end(final_state(uncut), final_state(cut))
+
+
+def test_a_checkpoint_of_other_options_is_not_continued(make_bench):
+    bench = make_bench()
+    segment.run(bench, piece(RUNGS[0], 0, "lora_ga", with_gamma(4)))
+    with pytest.raises(checkpoint.CheckpointError, match="another configuration"):
+        segment.run(bench, piece(RUNGS[0], 0, "lora_ga", with_gamma(16)))
+
+
+def test_a_trained_adapter_is_attached_with_its_options(make_bench):
+    """Its start was taken off the base: with another gamma, other weights would remain."""
+    bench = make_bench()
+    value = segment.run(bench, piece(1.0, 2, "lora_ga", with_gamma(4))).value
+    with bench.trained(0) as adapted:
+        assert bench.evaluate(adapted, bench.data.eval) == value

@@ -8,27 +8,13 @@ import json
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from torch import nn
+from variant_readings import factors, original_weights
 
 from autolora.space import Traits
-from autolora.variants import Variant, VariantError, detach, get
+from autolora.variants import Variant, VariantError, detach, get, names
 from autolora.variants import factors as variant_factors
-from autolora.variants.attachment import adapter_state, attachment, random_stream, start_from
-from autolora.variants.subtraction import ADAPTER, weight_matrix
-
-
-def factors(model, name):
-    layer = attachment(model).layers[name]
-    return layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
-
-
-def original_weights(model):
-    """W (m, n) of every adapted layer, whether or not it is subtracted from."""
-    kept = attachment(model).subtracted
-    return {
-        name: kept[name].original if name in kept else weight_matrix(layer)
-        for name, layer in attachment(model).layers.items()
-    }
+from autolora.variants.attachment import attachment, random_stream, start_from
+from autolora.variants.subtraction import ADAPTER
 
 
 def test_lora_starts_kaiming_uniform_with_b_zero(build):
@@ -62,10 +48,10 @@ def test_lora_scaled_by_c_with_b_s_rate_divided_by_c_is_the_same_run(build, trai
     assert losses(64, 1.0) != pytest.approx(plain, rel=1e-2)
 
 
-@pytest.mark.parametrize("name", ["pissa", "milora"])
-def test_s_16_at_a_quarter_of_the_rate_is_the_same_run(build, train, name):
+@pytest.mark.parametrize("name", [name for name in names() if get(name).traits.alpha_redundant])
+def test_s_16_at_a_quarter_of_the_rate_is_the_same_run(build, train, tokens, name):
     def losses(alpha, rate):
-        model = get(name).attach(build(), rank=4, alpha=alpha)
+        model = get(name).attach(build(), rank=4, alpha=alpha, batches=[{"input_ids": tokens, "labels": tokens}])
         return train(model, get(name).optimizer(model, rate), 15)
 
     one, sixteen = losses(4, 4e-3), losses(64, 1e-3)
@@ -126,34 +112,6 @@ def test_init_ab_starts_both_factors_uniform_with_the_fan_in_of_a(build):
         assert not torch.equal(b, factors(other, name)[1])
 
 
-@pytest.fixture
-def batches(tokens):
-    return [{"input_ids": tokens, "labels": tokens, "attention_mask": torch.ones_like(tokens)}]
-
-
-@pytest.fixture
-def gradients(build, tokens):
-    """dL/dW (m, n) by autograd on the weights themselves."""
-    base = build()
-    base(input_ids=tokens, labels=tokens).loss.backward()
-    return {name: module.weight.grad for name, module in base.named_modules() if isinstance(module, nn.Linear)}
-
-
-def test_lora_one_starts_with_a_step_along_the_projected_gradient(build, batches, gradients, difference):
-    model = get("lora_one").attach(build(), rank=4, alpha=8, batches=batches)
-    for name in attachment(model).layers:
-        a, b = factors(model, name)
-        u, values, vh = torch.linalg.svd(gradients[name])
-        expected = -(u[:, :4] * (values[:4] / values[0])) @ vh[:4] / 128
-        assert difference(b @ a, expected) < 1e-2
-        assert difference(a @ a.T, b.T @ b) < 1e-3  # balanced
-
-
-def test_lora_one_without_batches_says_what_to_pass(build):
-    with pytest.raises(VariantError, match="pass batches"):
-        get("lora_one").attach(build(), rank=4, alpha=4)
-
-
 def test_lora_fa_trains_b_alone_and_s_times_eta_is_all_that_counts(build, train):
     def run(alpha, rate):
         model = get("lora_fa").attach(build(), rank=4, alpha=alpha)
@@ -167,66 +125,6 @@ def test_lora_fa_trains_b_alone_and_s_times_eta_is_all_that_counts(build, train)
     assert sixteen == pytest.approx(one, rel=1e-3)
     layers = attachment(get("lora").attach(build(), rank=4, alpha=4)).layers.values()
     assert count == sum(4 * layer.out_features for layer in layers)
-
-
-class TestLoraGA:
-    def test_starts_in_the_gradient_s_directions_at_the_stable_scale(self, build, batches, gradients, difference):
-        model = get("lora_ga").attach(build(), rank=4, alpha=4, batches=batches)
-        for name, layer in attachment(model).layers.items():
-            a, b = factors(model, name)
-            size = layer.out_features**0.25 / 16**0.5
-            assert difference(a @ a.T, size**2 * torch.eye(4)) < 1e-4
-            assert difference(b.T @ b, size**2 * torch.eye(4)) < 1e-4
-            u, _, vh = torch.linalg.svd(gradients[name])
-            assert difference(a.T @ a / size**2, vh[:4].T @ vh[:4]) < 1e-2
-            assert difference(b @ b.T / size**2, u[:, 4:8] @ u[:, 4:8].T) < 1e-2
-
-    def test_its_first_step_is_nearer_to_full_fine_tuning_s_than_plain_lora_s(self, build, batches, gradients):
-        def alignment(name):
-            """Cosine of the update that a gradient step on A and B induces in W with that of full fine-tuning."""
-            model = get(name).attach(build(), rank=4, alpha=4, batches=batches)
-            model(**batches[0]).loss.backward()
-            cosines = []
-            for layer in attachment(model).layers:
-                a, b = factors(model, layer)
-                induced = b @ a.grad + b.grad @ a
-                cosines.append(torch.cosine_similarity(induced.flatten(), gradients[layer].flatten(), dim=0).item())
-            return sum(cosines) / len(cosines)
-
-        assert alignment("lora_ga") > 1.5 * alignment("lora")
-
-    def test_reads_the_sample_once_for_all_trials(self, build, batches):
-        base = build()
-        passes = []
-        base.register_forward_hook(lambda *_: passes.append(1))
-        for rank in (4, 8, 2):
-            detach(get("lora_ga").attach(base, rank=rank, alpha=4, batches=batches))
-        assert len(passes) == 1
-        with torch.no_grad():
-            base.lm_head.weight.mul_(1.5)  # another layer's weight, but the gradient goes through it
-        detach(get("lora_ga").attach(base, rank=4, alpha=4, batches=batches))
-        assert len(passes) == 2
-        other = [{**batches[0], "input_ids": batches[0]["input_ids"].flip(0)}]
-        detach(get("lora_ga").attach(base, rank=4, alpha=4, batches=other))
-        assert len(passes) == 3
-
-    def test_gradients_beyond_the_memory_limit_take_more_passes_and_are_the_same(self, build, batches, monkeypatch):
-        whole = adapter_state(get("lora_ga").attach(build(), rank=4, alpha=4, batches=batches))
-        monkeypatch.setattr(variant_factors, "GRADIENT_BYTES", 10_000)
-        split = adapter_state(get("lora_ga").attach(build(), rank=4, alpha=4, batches=batches))
-        assert all(torch.equal(whole[key], split[key]) for key in whole)
-
-    @pytest.mark.parametrize(
-        ("settings", "message"),
-        [
-            ({"rank": 9}, r"has 16: rank 9 must be at most 8"),
-            ({"dropout": 0.1}, "without dropout"),
-            ({"batches": None}, "pass batches"),
-        ],
-    )
-    def test_what_it_cannot_do_is_said(self, build, batches, settings, message):
-        with pytest.raises(VariantError, match=message):
-            get("lora_ga").attach(build(), **{"rank": 4, "alpha": 4, "batches": batches, **settings})
 
 
 def test_olora_starts_orthonormal_at_qr(build, difference):
@@ -258,37 +156,6 @@ def test_start_equals_peft_s_own(build, difference, name, family):
         assert difference(layer.get_base_layer().weight, theirs.get_base_layer().weight) < 1e-5
 
 
-def test_dora_magnitudes_are_row_norms(build, difference):
-    model = get("dora").attach(build("gpt2"), rank=4, alpha=4)
-    for name, layer in attachment(model).layers.items():
-        magnitude = layer.lora_magnitude_vector[ADAPTER].weight
-        assert difference(magnitude, weight_matrix(layer).norm(dim=1)) < 1e-6
-        assert not factors(model, name)[1].any()
-
-
-@pytest.mark.parametrize("family", ["llama", "gpt2"])
-def test_dora_survives_rows_of_zero_norm(build, train, logits, difference, tmp_path, family):
-    def pruned():
-        base = build(family)
-        inner = "transformer.h.0.attn.c_attn" if family == "gpt2" else "model.layers.0.self_attn.q_proj"
-        weight = base.get_submodule(inner).weight.data
-        (weight.T if family == "gpt2" else weight)[3] = 0
-        return base, inner
-
-    base, inner = pruned()
-    expected = logits(base)
-    dora = get("dora")
-    model = dora.attach(base, rank=4, alpha=4)
-    assert difference(logits(model), expected) < 1e-6
-    losses = train(model, dora.optimizer(model, 5e-3), 5)
-    assert losses[-1] < losses[0]
-    assert all(parameter.isfinite().all() for parameter in model.parameters())
-    assert attachment(model).layers[inner].lora_magnitude_vector[ADAPTER].weight[3] != 0
-    dora.export(model, tmp_path / "dora")
-    reloaded = PeftModel.from_pretrained(pruned()[0], tmp_path / "dora")
-    assert difference(logits(reloaded), logits(model)) < 1e-4
-
-
 def test_the_way_back_from_a_shared_weight(build, fingerprint, logits, difference):
     """Two layers that share one parameter each get their own residual, and share it again afterwards."""
     base = build()
@@ -309,7 +176,7 @@ def test_the_way_back_from_a_shared_weight(build, fingerprint, logits, differenc
                 },
             )
 
-    variant = Random(name="random", title="-", paper="-", traits=Traits(law_scale=1.0))
+    variant = Random(name="random", title="-", paper="-", traits=Traits(alpha_law=1.0))
     model = variant.attach(base, rank=4, alpha=4)
     assert difference(logits(model), expected) < 1e-4
     assert not torch.equal(first.weight, second.weight)
@@ -333,3 +200,33 @@ def test_a_whole_alpha_is_stored_as_an_integer(build, tmp_path, name, alpha, sto
     alpha = json.loads((tmp_path / "adapter_config.json").read_text())["lora_alpha"]
     assert alpha == stored
     assert type(alpha) is type(stored)
+
+
+@pytest.mark.parametrize("gamma", [1.0, 16.0])
+def test_init_ab_draws_both_factors_at_the_asked_variance(build, logits, difference, gamma):
+    variant = get("init_ab").configured(gamma_a=gamma, gamma_b=gamma)
+    base = build()
+    expected = logits(base)
+    model = variant.attach(base, rank=8, alpha=8)
+    assert difference(logits(model), expected) < 1e-4
+    for name, layer in attachment(model).layers.items():
+        for factor in factors(model, name):
+            bound = (gamma / layer.in_features) ** 0.5
+            assert 0.9 * bound < factor.abs().max() <= bound * (1 + 1e-6)
+
+
+def test_init_ab_plus_perturbs_the_base_by_s_b_a(build, logits, difference):
+    model = get("init_ab_plus").attach(build(), rank=4, alpha=8)
+    perturbed = build()
+    for name in attachment(model).layers:
+        a, b = factors(model, name)
+        perturbed.get_submodule(name).weight.data += (2 * b @ a).detach()
+    assert difference(logits(model), logits(perturbed)) < 1e-5
+
+
+def test_options_are_the_fields_of_a_variant_s_own():
+    assert get("lora").options == {}
+    assert get("lora_ga").options == {"gamma": 16.0}
+    assert get("lora_ga").configured(gamma=64.0).options == {"gamma": 64.0}
+    with pytest.raises(VariantError, match="lora_ga has no option 'gama'; its options: gamma"):
+        get("lora_ga").configured(gama=64.0)

@@ -1,0 +1,50 @@
+"""A plain LoRA for tools that know no other: what the adapter changes, cut to a rank, with the error of that."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from autolora.recipes.recipe import Recipe, RecipeError
+
+if TYPE_CHECKING:
+    from autolora.variants.export import Approximation
+
+
+@dataclass(frozen=True)
+class PlainLora:
+    """Where it was written, and how good it is."""
+
+    files: list[Path]
+    approximation: Approximation
+
+    @property
+    def summary(self) -> str:
+        worst, error = max(self.approximation.errors.items(), key=lambda item: item[1])
+        return (
+            f"relative error of the weights' change: {self.approximation.overall:.2g} over all layers, {error:.2g} in "
+            f"the worst, {worst}. Exact is --to peft."
+        )
+
+
+def write(recipe: Recipe, out: Path, rank: int | None = None) -> PlainLora:
+    """Write the best plain LoRA of ``rank``, by default twice the trained one.
+
+    Raises:
+        RecipeError: the variant's adapter is a plain LoRA already.
+    """
+    import torch
+    from peft import PeftModel
+
+    from autolora import spec as specs
+    from autolora.training.model import load_weights
+    from autolora.variants.export import CONFIG, WEIGHTS, save_approximation
+
+    variant = recipe.variant
+    if variant.export_form != "native":
+        raise RecipeError(f"{variant.title}'s adapter is a plain LoRA already, exactly: use --to peft")
+    spec = specs.Spec.model_construct(**{**recipe.spec, "model": recipe.model})  # not validated: files may have gone
+    adapted = PeftModel.from_pretrained(load_weights(spec, torch.float32), recipe.adapter)
+    found = save_approximation(adapted, out, rank or 2 * recipe.config.rank)
+    return PlainLora([out / CONFIG, out / WEIGHTS], found)

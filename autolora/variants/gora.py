@@ -1,0 +1,88 @@
+"""GoRA (arXiv 2502.12171): ranks by the importance of each layer, and B starts along the compressed gradient.
+
+Importance is mean |W o G|; s is alpha / sqrt(r) with the layer's own r; A is Kaiming-uniform and
+s B0 A0 = -gamma sqrt(n / r) G A0^T (A0 A0^T)^-1 A0, a gradient step of about gamma times G's size; not subtracted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
+from typing import TYPE_CHECKING, Any
+
+from autolora.space import Traits
+from autolora.variants.attachment import attachment, frozen_layers
+from autolora.variants.base import Allotment, Variant, register
+from autolora.variants.factors import gradient_factors
+from autolora.variants.subtraction import ADAPTER
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
+    from autolora.variants.targets import LinearLayer
+
+LEAST, MOST = 0.5, 4.0
+"""Bounds of a layer's rank, relative to r: the authors take 4 and 32 where r = 8."""
+
+
+@dataclass(frozen=True)
+class Gora(Variant):
+    """G's top components stand for G, see ``KEPT_RANK``: all of it where a layer has no more.
+
+    Attributes:
+        gamma: size of the first step, in units of the gradient.
+    """
+
+    gamma: float = 0.05
+
+    def allocate(
+        self, model: PreTrainedModel, layers: Mapping[str, LinearLayer], rank: int, alpha: float, batches: Any
+    ) -> dict[str, Allotment]:
+        modules = {name: model.get_submodule(name) for name in layers}
+        factors = gradient_factors(model, modules, batches, round(MOST * rank))
+        importance = {name: float(found[-1]) for name, found in factors.items()}
+        ranks = shared_out(layers, importance, rank)
+        return {name: Allotment(ranks[name], alpha) for name in layers}
+
+    def initialise(self, model: PeftModel, seed: int, batches: Any, horizon: int | None) -> None:
+        import torch
+
+        layers = attachment(model).layers
+        most = max(layer.r[ADAPTER] for layer in layers.values())
+        for name, (u, values, vh, _) in gradient_factors(*frozen_layers(model), batches, most).items():
+            a, b = layers[name].lora_A[ADAPTER].weight.detach().cpu(), layers[name].lora_B[ADAPTER].weight
+            compressed = (u * values) @ torch.linalg.solve(a @ a.T, a @ vh.T).T  # G A^T (A A^T)^-1, (m, r)
+            size = self.gamma * (a.shape[1] / len(a)) ** 0.5 / layers[name].scaling[ADAPTER]
+            b.data.copy_(-size * compressed)
+
+
+def shared_out(layers: Mapping[str, LinearLayer], importance: Mapping[str, float], rank: int) -> dict[str, int]:
+    """Ranks in proportion to importance per parameter that a rank costs, within the bounds, by highest averages: for as
+    many parameters in all as ``rank`` everywhere takes, or just below."""
+    costs = {name: layer.out_features + layer.in_features for name, layer in layers.items()}
+    ranks = dict.fromkeys(layers, max(1, round(LEAST * rank)))
+    left = sum(costs[name] * (rank - ranks[name]) for name in layers)
+    queue = [(-importance[name] / costs[name] / (ranks[name] + 1), place, name) for place, name in enumerate(layers)]
+    heapify(queue)
+    while queue:
+        _, place, name = heappop(queue)
+        if ranks[name] < min(round(MOST * rank), layers[name].largest_rank) and costs[name] <= left:
+            ranks[name] += 1
+            left -= costs[name]
+            heappush(queue, (-importance[name] / costs[name] / (ranks[name] + 1), place, name))
+    return ranks
+
+
+register(
+    Gora(
+        name="gora",
+        title="GoRA",
+        paper="arXiv 2502.12171",
+        # Kaiming-uniform A and a small B: near rsLoRA, which has LoRA's best rate at the same s.
+        traits=Traits(shift=-0.1, shift_sd=0.3, rank_stabilised=True),
+        needs=("gradients",),
+        moves_at_start=True,
+    )
+)

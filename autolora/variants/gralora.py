@@ -1,0 +1,99 @@
+"""GraLoRA (arXiv 2505.20355): W in k x k blocks, each with a LoRA of rank r / k of its own. k = 1 is LoRA."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from autolora.variants.attachment import FACTOR_A, attachment, random_stream
+from autolora.variants.base import Variant, VariantError, register
+from autolora.variants.subtraction import ADAPTER
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from torch import Tensor, nn
+
+    from autolora.variants.targets import LinearLayer
+
+LARGEST_RANK_OF_TWO = 32
+
+
+@dataclass(frozen=True)
+class Gralora(Variant):
+    """PEFT's implementation. It leaves as a plain LoRA of rank k r, exactly.
+
+    Attributes:
+        k: blocks a side; None: 2 up to rank 32, 4 above.
+    """
+
+    k: int | None = None
+
+    def blocks(self, rank: int) -> int:
+        return self.k or (2 if rank <= LARGEST_RANK_OF_TWO else 4)
+
+    def check(self, model: nn.Module, layers: Mapping[str, LinearLayer], rank: int, dropout: float) -> None:
+        super().check(model, layers, rank, dropout)
+        k = self.blocks(rank)
+        if rank % k:
+            raise VariantError(
+                f"{self.name} shares the rank out over k = {k} blocks: rank {rank} must be divisible by it"
+            )
+        for name, layer in layers.items():
+            if layer.in_features % k or layer.out_features % k:
+                raise VariantError(
+                    f"{self.name} cuts every layer in k = {k} blocks a side, and {name!r} is {layer.out_features} x "
+                    f"{layer.in_features}: set {self.name}.k to a divisor of both"
+                )
+
+    def lora_config(self, rank: int, alpha: float, dropout: float, target_modules: list[str]) -> Any:
+        from peft import GraloraConfig
+
+        return GraloraConfig(
+            r=rank,
+            alpha=alpha,
+            gralora_k=self.blocks(rank),
+            gralora_dropout=dropout,
+            target_modules=target_modules,
+            task_type="CAUSAL_LM",
+        )
+
+    def initialise(self, model: PeftModel, seed: int, batches: Any, horizon: int | None) -> None:
+        """A Kaiming-uniform block by block, bound sqrt(k / n); with k = 1 plain LoRA's very numbers."""
+        import torch
+
+        generator = random_stream(seed, FACTOR_A)
+        for layer in attachment(model).layers.values():
+            a = layer.gralora_A[ADAPTER]
+            k, width, rank = a.shape
+            bound = width**-0.5
+            drawn = torch.empty(k, rank, width).uniform_(-bound, bound, generator=generator)
+            a.data.copy_(drawn.transpose(1, 2))
+
+    def plain_factors(self, layer: Any) -> tuple[Tensor, Tensor]:
+        """Block (i, j), from input block j to output block i, has r / k ranks: k^2 blocks have k r in all."""
+        import torch
+
+        a, b = layer.gralora_A[ADAPTER].detach(), layer.gralora_B[ADAPTER].detach()
+        k, width, rank = a.shape
+        share = rank // k
+        plain_a, plain_b = a.new_zeros(k, k, share, k * width), b.new_zeros(k * b.shape[2], k, k, share)
+        for i in range(k):
+            rows = slice(i * b.shape[2], (i + 1) * b.shape[2])
+            for j in range(k):
+                plain_a[i, j, :, j * width : (j + 1) * width] = a[j, :, i * share : (i + 1) * share].T
+                plain_b[rows, i, j] = b[i, j * share : (j + 1) * share].T
+        return torch.flatten(plain_a, 0, 2), torch.flatten(plain_b, 1)
+
+
+register(
+    Gralora(
+        name="gralora",
+        title="GraLoRA",
+        paper="arXiv 2505.20355",
+        kind="architecture",
+        export_form="rank kr",
+        factored=False,
+        starts_as_lora=True,  # LR-matters finds its initial Hessian in LoRA's range
+    )
+)

@@ -1,0 +1,105 @@
+"""LoRA-DA (arXiv 2510.24561): the subspace of least expected error, from K-FAC's Fisher factors.
+
+G is the gradient, Z = mean x x^T and Y = diag(mean g^2) over the tokens of a sample of N target tokens.
+D = -Z^-1 G^T Y^-1 (n, m) over its largest singular value sigma; the rows of A are the r eigenvectors of
+
+    Omega = (beta / N) (tr Y^-1 / sigma^2) Z^-1 - D D^T
+
+of the smallest eigenvalues, B = (A D)^T, both over sqrt(gamma); not subtracted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from autolora.space import Traits
+from autolora.variants.attachment import attachment, frozen_layers
+from autolora.variants.base import Variant, register
+from autolora.variants.factors import curvature_factors
+from autolora.variants.subtraction import ADAPTER, set_factors
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from torch import Tensor
+
+    from autolora.variants.statistics import FisherFactors
+
+DENSE = 2048
+"""Most inputs of a layer whose Omega is diagonalised in full; of a larger one LOBPCG finds the smallest eigenvalues."""
+ITERATIONS = 10
+"""Of LOBPCG, as the authors take."""
+
+
+@dataclass(frozen=True)
+class LoraDA(Variant):
+    """Attributes:
+    beta: weight of the variance that comes of N being finite, against the bias of leaving the gradient's directions.
+    gamma: the start's size is 1/gamma of the normalised step D.
+    damping: added to the diagonals of Z and Y, relative to their means. The paper adds it as it is, to factors of its
+        own scale.
+    """
+
+    beta: float = 0.03
+    gamma: float = 1024.0
+    damping: float = 1e-6
+
+    def initialise(self, model: PeftModel, seed: int, batches: Any, horizon: int | None) -> None:
+        rank = model.peft_config[ADAPTER].r
+        layers = attachment(model).layers
+        guide = Guidance(self.beta, self.damping)
+        root = self.gamma**0.5
+        for name, (directions, steps) in curvature_factors(*frozen_layers(model), batches, rank, guide).items():
+            if steps.any():  # where no gradient reaches the layer plain LoRA's start is as good
+                set_factors(layers[name], directions[:rank] / root, steps[:, :rank] / root)
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """Eigenvectors of Omega, the smallest eigenvalue first, as rows (k, n), and what of D lies along them, (m, k)."""
+
+    beta: float
+    damping: float
+
+    def __call__(self, fisher: FisherFactors, weight: Tensor, components: int) -> tuple[Tensor, Tensor]:
+        import torch
+
+        m, n = fisher.gradient.shape
+        if not fisher.gradient.any():
+            return fisher.gradient.new_zeros(components, n), fisher.gradient.new_zeros(m, components)
+        inputs = fisher.inputs.double()
+        inputs.diagonal().add_(self.damping * inputs.diagonal().mean())
+        outputs = fisher.outputs.double()
+        outputs = outputs + self.damping * outputs.mean()
+        inverse = torch.linalg.inv(inputs)
+        step = -(inverse @ fisher.gradient.double().T) / outputs
+        largest = torch.linalg.matrix_norm(step, 2)
+        step = step / largest
+        variance = self.beta / fisher.targets * (1 / outputs).sum() / largest**2
+        omega = variance * inverse - step @ step.T
+        directions = _smallest((omega + omega.T) / 2, components)
+        return directions.T.float(), (step.T @ directions).float()
+
+
+def _smallest(matrix: Tensor, components: int) -> Tensor:
+    """Eigenvectors (n, k) of the smallest eigenvalues, the smallest first."""
+    import torch
+
+    size = len(matrix)
+    if size <= DENSE or size < 3 * components:  # which LOBPCG needs
+        return torch.linalg.eigh(matrix)[1][:, :components]
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(size, components, generator=generator, dtype=matrix.dtype).to(matrix.device)
+    return torch.lobpcg(matrix, X=start, niter=ITERATIONS, largest=False)[1]
+
+
+register(
+    LoraDA(
+        name="lora_da",
+        title="LoRA-DA",
+        paper="arXiv 2510.24561",
+        traits=Traits(shift_sd=0.4, alpha_law=1.0),
+        needs=("gradients", "activations"),
+        moves_at_start=True,
+    )
+)

@@ -1,0 +1,59 @@
+"""RandLoRA (arXiv 2502.00987): an update of full rank from frozen random bases of rank r, shared by all layers.
+
+W' = W + s sum_i B_i Lambda_i A Gamma_i, i = 1 ... ceil(min(m, n) / r): trained are the diagonals Lambda_i (r), from 0,
+and Gamma_i (min(m, n)), from a constant. A smaller r has more of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from autolora.space import Traits
+from autolora.variants.attachment import random_stream
+from autolora.variants.base import Variant, register
+from autolora.variants.subtraction import ADAPTER
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+RECOMMENDED_SCALE = 20.0
+"""s = alpha / r, as the authors set it in PEFT."""
+
+
+@dataclass(frozen=True)
+class Randlora(Variant):
+    """PEFT's implementation, the authors' own, with bases of this seed, saved with the adapter."""
+
+    def lora_config(self, rank: int, alpha: float, dropout: float, target_modules: list[str]) -> Any:
+        from peft import RandLoraConfig
+
+        return RandLoraConfig(
+            r=rank,
+            randlora_alpha=alpha,
+            randlora_dropout=dropout,
+            target_modules=target_modules,
+            task_type="CAUSAL_LM",
+        )
+
+    def initialise(self, model: PeftModel, seed: int, batches: Any, horizon: int | None) -> None:
+        """Uniform bases of standard deviation one."""
+        import torch
+
+        generator = random_stream(seed, "bases")
+        for bases in (model.base_model.randlora_A, model.base_model.randlora_B):
+            drawn = torch.empty(bases[ADAPTER].shape).uniform_(-1, 1, generator=generator)
+            bases[ADAPTER].copy_(drawn / drawn.std())
+
+
+register(
+    Randlora(
+        name="randlora",
+        title="RandLoRA",
+        paper="arXiv 2502.00987",
+        kind="architecture",
+        traits=Traits(exponent=0.75, shift=0.0, shift_sd=0.4, alpha_law=RECOMMENDED_SCALE),
+        export_form="native",
+        factored=False,
+    )
+)

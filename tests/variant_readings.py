@@ -1,0 +1,20 @@
+"""What tests read off an attached model."""
+
+from __future__ import annotations
+
+from autolora.variants.attachment import attachment
+from autolora.variants.subtraction import ADAPTER, weight_matrix
+
+
+def factors(model, name):
+    layer = attachment(model).layers[name]
+    return layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
+
+
+def original_weights(model):
+    """W (m, n) of every adapted layer, whether or not it is subtracted from."""
+    kept = attachment(model).subtracted
+    return {
+        name: kept[name].original if name in kept else weight_matrix(layer.get_base_layer())
+        for name, layer in attachment(model).layers.items()
+    }

@@ -1,0 +1,144 @@
+"""Variants that change what an adapter is: DoRA, GraLoRA, RandLoRA."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from peft import PeftModel
+from variant_readings import factors
+
+from autolora.variants import VariantError, get
+from autolora.variants.attachment import adapter_parameters, attachment
+from autolora.variants.subtraction import ADAPTER, weight_matrix
+
+
+def test_dora_magnitudes_are_row_norms(build, difference):
+    model = get("dora").attach(build("gpt2"), rank=4, alpha=4)
+    for name, layer in attachment(model).layers.items():
+        magnitude = layer.lora_magnitude_vector[ADAPTER].weight
+        assert difference(magnitude, weight_matrix(layer.get_base_layer()).norm(dim=1)) < 1e-6
+        assert not factors(model, name)[1].any()
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_dora_survives_rows_of_zero_norm(build, train, logits, difference, tmp_path, family):
+    def pruned():
+        base = build(family)
+        inner = "transformer.h.0.attn.c_attn" if family == "gpt2" else "model.layers.0.self_attn.q_proj"
+        weight = base.get_submodule(inner).weight.data
+        (weight.T if family == "gpt2" else weight)[3] = 0
+        return base, inner
+
+    base, inner = pruned()
+    expected = logits(base)
+    dora = get("dora")
+    model = dora.attach(base, rank=4, alpha=4)
+    assert difference(logits(model), expected) < 1e-6
+    losses = train(model, dora.optimizer(model, 5e-3), 5)
+    assert losses[-1] < losses[0]
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
+    assert attachment(model).layers[inner].lora_magnitude_vector[ADAPTER].weight[3] != 0
+    dora.export(model, tmp_path / "dora")
+    reloaded = PeftModel.from_pretrained(pruned()[0], tmp_path / "dora")
+    assert difference(logits(reloaded), logits(model)) < 1e-4
+
+
+def trainable(layer):
+    return sum(p.numel() for p in adapter_parameters(layer).values() if p.requires_grad)
+
+
+class TestGralora:
+    def test_with_one_block_it_is_lora(self, build, train):
+        def losses(variant):
+            model = variant.attach(build(), rank=4, alpha=8, seed=3)
+            return train(model, variant.optimizer(model, 5e-3), 8)
+
+        plain = losses(get("lora"))
+        assert plain[0] - plain[-1] > 0.2
+        assert losses(get("gralora").configured(k=1)) == pytest.approx(plain, rel=1e-5)
+        assert losses(get("gralora").configured(k=2)) != pytest.approx(plain, rel=1e-3)
+
+    @pytest.mark.parametrize("family", ["llama", "gpt2"])
+    def test_each_block_has_a_rank_of_its_own_and_the_plain_factors_are_their_sum(
+        self, build, train, difference, family
+    ):
+        variant = get("gralora").configured(k=4)
+        model = variant.attach(build(family), rank=8, alpha=8)
+        train(model, variant.optimizer(model, 5e-3), 5)
+        for layer in attachment(model).layers.values():
+            a, b = variant.plain_factors(layer)
+            assert a.shape == (32, layer.in_features)
+            delta = layer.get_delta_weight(ADAPTER)
+            delta = delta.T if family == "gpt2" else delta
+            assert difference(b @ a, delta) < 1e-5
+            block = delta[: layer.out_features // 4, -(layer.in_features // 4) :]
+            assert torch.linalg.matrix_rank(block, rtol=1e-4) == 2
+            assert torch.linalg.matrix_rank(delta, rtol=1e-5) > 8
+            assert trainable(layer) == 8 * (layer.in_features + layer.out_features)  # as LoRA's
+
+    def test_blocks_grow_with_the_rank(self):
+        assert [get("gralora").blocks(rank) for rank in (8, 32, 64)] == [2, 2, 4]
+
+    @pytest.mark.parametrize(
+        ("k", "rank", "message"),
+        [(2, 3, "rank 3 must be divisible"), (3, 6, r"k = 3 blocks a side, and 'model.*' is 32 x 32: set gralora.k")],
+    )
+    def test_what_does_not_divide_is_said(self, build, k, rank, message):
+        with pytest.raises(VariantError, match=message):
+            get("gralora").configured(k=k).attach(build(), rank=rank, alpha=8)
+
+
+class TestRandlora:
+    def test_update_is_of_full_rank_with_few_parameters(self, build, train):
+        variant = get("randlora")
+        model = variant.attach(build(), rank=4, alpha=80)
+        train(model, variant.optimizer(model, 1e-2), 10)
+        for layer in attachment(model).layers.values():
+            least = min(layer.in_features, layer.out_features)
+            assert torch.linalg.matrix_rank(layer.get_delta_weight(ADAPTER), rtol=1e-5) == least
+            bases = -(-least // 4)
+            assert trainable(layer) == bases * (4 + least)
+
+    def test_bases_are_shared_frozen_and_of_the_seed(self, build, train):
+        def bases(seed):
+            model = get("randlora").attach(build(), rank=4, alpha=80, seed=seed)
+            return model, model.base_model.randlora_A[ADAPTER], model.base_model.randlora_B[ADAPTER]
+
+        model, a, b = bases(1)
+        before = a.clone(), b.clone()
+        layers = list(attachment(model).layers.values())
+        assert all(layer.randlora_A[ADAPTER] is a and layer.randlora_B[ADAPTER] is b for layer in layers)
+        train(model, get("randlora").optimizer(model, 1e-2), 3)
+        assert torch.equal(a, before[0])
+        assert torch.equal(b, before[1])
+        assert torch.equal(bases(1)[1], a)
+        assert not torch.equal(bases(2)[1], a)
+
+
+def test_lora_alpha_scales_each_layer_by_its_inputs(build):
+    """sqrt(3 n r) at the law's alpha for a model 32 wide, whatever the layer's n."""
+    variant = get("lora_alpha")
+    model = variant.attach(build(), rank=4, alpha=variant.traits.law_alpha(4, 32))
+    widths = set()
+    for layer in attachment(model).layers.values():
+        assert layer.scaling[ADAPTER] == pytest.approx((3 * layer.in_features * 4) ** 0.5 / 4)
+        widths.add(layer.in_features)
+    assert widths == {32, 48}
+
+
+def test_lora_alpha_matches_the_signal_curvature_of_full_fine_tuning(build):
+    """E[s^2 A0^T A0] is the identity: what a step on B moves W by is what a step on W would be, on average."""
+    variant = get("lora_alpha")
+    total = 0
+    for seed in range(200):
+        model = variant.attach(build(), rank=4, alpha=variant.traits.law_alpha(4, 32), seed=seed)
+        layer = attachment(model).layers["model.layers.0.mlp.down_proj"]
+        a = layer.lora_A[ADAPTER].weight.detach()
+        # alpha^2 / r^2 A^T A over r rows of variance 1 / (3 n): alpha^2 = r / var makes it r ** 0
+        total = total + layer.scaling[ADAPTER] ** 2 * a.T @ a
+    assert (total / 200).diagonal().mean().item() == pytest.approx(1.0, rel=0.05)
+
+
+def test_the_empirical_form_does_not_know_the_width():
+    assert get("lora_alpha_empirical").traits.law_alpha(16, 64) == 1024.0
+    assert get("lora_alpha").traits.law_alpha(16, 64) == pytest.approx((3 * 64 * 16) ** 0.5)

@@ -1,0 +1,312 @@
+"""Starts from data: gradients, inputs and Fisher factors of a sample."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from peft.tuners.lora.config import CordaConfig
+from peft.tuners.lora.corda import preprocess_corda
+from torch import nn
+from variant_readings import factors, original_weights
+
+from autolora.variants import VariantError, detach, get, names
+from autolora.variants import factors as variant_factors
+from autolora.variants.attachment import adapter_state, attachment
+from autolora.variants.gora import shared_out
+from autolora.variants.lora_da import Guidance
+from autolora.variants.statistics import FisherFactors
+from autolora.variants.subtraction import ADAPTER
+from autolora.variants.targets import LinearLayer, linear_layers
+
+
+@pytest.fixture
+def batches(tokens):
+    return [{"input_ids": tokens, "labels": tokens, "attention_mask": torch.ones_like(tokens)}]
+
+
+@pytest.fixture
+def gradients(build, tokens):
+    """dL/dW (m, n) by autograd on the weights themselves."""
+    base = build()
+    base(input_ids=tokens, labels=tokens).loss.backward()
+    return {name: module.weight.grad for name, module in base.named_modules() if isinstance(module, nn.Linear)}
+
+
+def test_lora_one_starts_with_a_step_along_the_projected_gradient(build, batches, gradients, difference):
+    model = get("lora_one").attach(build(), rank=4, alpha=8, batches=batches)
+    for name in attachment(model).layers:
+        a, b = factors(model, name)
+        u, values, vh = torch.linalg.svd(gradients[name])
+        expected = -(u[:, :4] * (values[:4] / values[0])) @ vh[:4] / 128
+        assert difference(b @ a, expected) < 1e-2
+        assert difference(a @ a.T, b.T @ b) < 1e-3  # balanced
+
+
+def test_lora_one_without_batches_says_what_to_pass(build):
+    with pytest.raises(VariantError, match="pass batches"):
+        get("lora_one").attach(build(), rank=4, alpha=4)
+
+
+class TestLoraGA:
+    def test_starts_in_the_gradient_s_directions_at_the_stable_scale(self, build, batches, gradients, difference):
+        model = get("lora_ga").attach(build(), rank=4, alpha=4, batches=batches)
+        for name, layer in attachment(model).layers.items():
+            a, b = factors(model, name)
+            size = layer.out_features**0.25 / 16**0.5
+            assert difference(a @ a.T, size**2 * torch.eye(4)) < 1e-4
+            assert difference(b.T @ b, size**2 * torch.eye(4)) < 1e-4
+            u, _, vh = torch.linalg.svd(gradients[name])
+            assert difference(a.T @ a / size**2, vh[:4].T @ vh[:4]) < 1e-2
+            assert difference(b @ b.T / size**2, u[:, 4:8] @ u[:, 4:8].T) < 1e-2
+
+    def test_its_first_step_is_nearer_to_full_fine_tuning_s_than_plain_lora_s(self, build, batches, gradients):
+        def alignment(name):
+            """Cosine of the update that a gradient step on A and B induces in W with that of full fine-tuning."""
+            model = get(name).attach(build(), rank=4, alpha=4, batches=batches)
+            model(**batches[0]).loss.backward()
+            cosines = []
+            for layer in attachment(model).layers:
+                a, b = factors(model, layer)
+                induced = b @ a.grad + b.grad @ a
+                cosines.append(torch.cosine_similarity(induced.flatten(), gradients[layer].flatten(), dim=0).item())
+            return sum(cosines) / len(cosines)
+
+        assert alignment("lora_ga") > 1.5 * alignment("lora")
+
+    def test_reads_the_sample_once_for_all_trials(self, build, batches):
+        base = build()
+        passes = []
+        base.register_forward_hook(lambda *_: passes.append(1))
+        for rank in (4, 8, 2):
+            detach(get("lora_ga").attach(base, rank=rank, alpha=4, batches=batches))
+        assert len(passes) == 1
+        with torch.no_grad():
+            base.lm_head.weight.mul_(1.5)  # another layer's weight, but the gradient goes through it
+        detach(get("lora_ga").attach(base, rank=4, alpha=4, batches=batches))
+        assert len(passes) == 2
+        other = [{**batches[0], "input_ids": batches[0]["input_ids"].flip(0)}]
+        detach(get("lora_ga").attach(base, rank=4, alpha=4, batches=other))
+        assert len(passes) == 3
+
+    def test_gradients_beyond_the_memory_limit_take_more_passes_and_are_the_same(self, build, batches, monkeypatch):
+        whole = adapter_state(get("lora_ga").attach(build(), rank=4, alpha=4, batches=batches))
+        monkeypatch.setattr(variant_factors, "STATISTICS_BYTES", 10_000)
+        split = adapter_state(get("lora_ga").attach(build(), rank=4, alpha=4, batches=batches))
+        assert all(torch.equal(whole[key], split[key]) for key in whole)
+
+    @pytest.mark.parametrize(
+        ("settings", "message"),
+        [
+            ({"rank": 9}, r"has 16: rank 9 must be at most 8"),
+            ({"dropout": 0.1}, "without dropout"),
+            ({"batches": None}, "pass batches"),
+        ],
+    )
+    def test_what_it_cannot_do_is_said(self, build, batches, settings, message):
+        with pytest.raises(VariantError, match=message):
+            get("lora_ga").attach(build(), **{"rank": 4, "alpha": 4, "batches": batches, **settings})
+
+
+@pytest.fixture
+def seen(build, batches):
+    """By layer: inputs x (tokens, n) and gradients g (tokens, m) of the *summed* loss, read off by hooks of our own."""
+    base, found = build(), {}
+
+    def keep(name):
+        def hook(module, inputs, output):
+            output.retain_grad()
+            found[name] = (inputs[0].detach().flatten(0, 1), output)
+
+        return hook
+
+    for name, module in base.named_modules():
+        if isinstance(module, nn.Linear) and name != "lm_head":
+            module.register_forward_hook(keep(name))
+    targets = (batches[0]["labels"][:, 1:] != -100).sum()
+    (base(**batches[0]).loss * targets).backward()
+    return {name: (x.double(), y.grad.flatten(0, 1).double()) for name, (x, y) in found.items()}
+
+
+class TestLoraDA:
+    def test_start_is_the_papers_formula(self, build, batches, seen, difference):
+        model = get("lora_da").attach(build(), rank=4, alpha=4, batches=batches)
+        targets = 4 * 15
+        for name, (x, g) in seen.items():
+            z, y = x.T @ x / len(x), (g * g).mean(0)
+            z += 1e-6 * z.diagonal().mean() * torch.eye(len(z))
+            y += 1e-6 * y.mean()
+            step = -torch.linalg.solve(z, (g.T @ x / targets).T) @ torch.diag(1 / y)
+            sigma = torch.linalg.svdvals(step)[0]
+            step /= sigma
+            omega = 0.03 / targets * (1 / y).sum() / sigma**2 * torch.linalg.inv(z) - step @ step.T
+            kept = torch.linalg.eigh(omega)[1][:, :4]
+            a, b = factors(model, name)
+            assert difference(1024 * a.T @ a, (kept @ kept.T).float()) < 1e-2
+            assert difference(1024 * b @ a, (step.T @ kept @ kept.T).float()) < 1e-2
+
+    def test_without_fisher_factors_and_variance_it_is_lora_one(self, gradients, difference):
+        for gradient in gradients.values():
+            m, n = gradient.shape
+            plain = FisherFactors(gradient, torch.eye(n), torch.ones(m), targets=10)
+            directions, step = Guidance(beta=0.0, damping=0.0)(plain, gradient, 4)
+            u, values, vh = torch.linalg.svd(gradient)
+            assert difference(directions.T @ directions, vh[:4].T @ vh[:4]) < 1e-3
+            assert difference(step @ directions, -(u[:, :4] * (values[:4] / values[0])) @ vh[:4]) < 1e-3
+
+    def test_a_large_layer_s_eigenvectors_are_those_of_a_full_decomposition(self, monkeypatch, difference):
+        generator = torch.Generator().manual_seed(0)
+        x = torch.randn(500, 120, generator=generator)
+        decay = torch.logspace(0, -2, 120)
+        left = torch.linalg.qr(torch.randn(60, 60, generator=generator))[0]
+        gradient = left @ torch.diag(torch.logspace(0, -3, 60)) @ torch.randn(60, 120, generator=generator)
+        fisher = FisherFactors(gradient, (x * decay).T @ (x * decay) / 500, torch.rand(60, generator=generator), 500)
+        full = Guidance(0.03, 1e-6)(fisher, gradient, 4)[0]
+        monkeypatch.setattr("autolora.variants.lora_da.DENSE", 64)
+        approximate = Guidance(0.03, 1e-6)(fisher, gradient, 4)[0]
+        assert difference(approximate.T @ approximate, full.T @ full) < 0.05
+
+    def test_a_layer_that_no_gradient_reaches_starts_as_lora_s(self):
+        nothing = FisherFactors(torch.zeros(3, 5), torch.eye(5), torch.zeros(3), 7)
+        directions, step = Guidance(0.03, 1e-6)(nothing, torch.ones(3, 5), 2)
+        assert not directions.any()
+        assert not step.any()
+
+
+class TestEva:
+    def test_rows_are_the_top_right_singular_vectors_of_the_inputs(self, build, batches, seen, difference):
+        model = get("eva").attach(build(), rank=4, alpha=4, batches=batches)
+        for name in attachment(model).layers:
+            a, b = factors(model, name)
+            vh = torch.linalg.svd(seen[name][0])[2][: len(a)].float()
+            assert difference((a @ vh.T).abs(), torch.eye(len(a))) < 1e-2
+            assert not b.any()
+
+    def test_ranks_go_where_the_variance_is_and_s_stays(self, build, batches, seen):
+        model = get("eva").attach(build(), rank=4, alpha=8, batches=batches)
+        ranks = {name: layer.r[ADAPTER] for name, layer in attachment(model).layers.items()}
+        assert sum(ranks.values()) == 4 * len(seen)
+        assert max(ranks.values()) <= 8
+        assert len(set(ranks.values())) > 1
+        assert {layer.scaling[ADAPTER] for layer in attachment(model).layers.values()} == {2.0}
+        shares = {}
+        for name, (x, _) in seen.items():
+            values = torch.linalg.svdvals(x) ** 2
+            shares[name] = values / values.sum()
+        taken = min(shares[name][rank - 1] for name, rank in ranks.items())
+        left = max(shares[name][ranks.get(name, 0)] for name in seen if ranks.get(name, 0) < 8)
+        assert taken > left * (1 - 1e-4)
+
+    def test_rho_of_one_leaves_ranks_uniform(self, build, batches):
+        model = get("eva").configured(rho=1.0).attach(build(), rank=4, alpha=4, batches=batches)
+        assert {layer.r[ADAPTER] for layer in attachment(model).layers.values()} == {4}
+
+    def test_prompt_tokens_do_not_count(self, build, batches):
+        masked = {**batches[0], "labels": batches[0]["labels"].clone()}
+        masked["labels"][:, :8] = -100
+        whole = get("eva").attach(build(), rank=4, alpha=4, batches=batches)
+        half = get("eva").attach(build(), rank=4, alpha=4, batches=[masked])
+        name = "model.layers.0.mlp.up_proj"
+        assert not torch.equal(factors(whole, name)[0][0].abs(), factors(half, name)[0][0].abs())
+
+
+class TestCorda:
+    @pytest.mark.parametrize(("name", "method"), [("corda", "ipm"), ("corda_kpm", "kpm")])
+    def test_product_equals_peft_s_own(self, build, batches, difference, name, method):
+        """On one sequence: PEFT scales each by its largest value, which the product does not depend on."""
+        one = [{key: tensor[:1] for key, tensor in batches[0].items()}]
+        model = get(name).attach(build(), rank=4, alpha=8, batches=one)
+        base = build()
+        config = LoraConfig(
+            r=4,
+            lora_alpha=8,
+            init_lora_weights="corda",
+            corda_config=CordaConfig(corda_method=method),
+            target_modules=list(attachment(model).layers),
+        )
+        preprocess_corda(base, config, run_model=lambda: base(**one[0]))
+        peft = get_peft_model(base, config).get_base_model()
+        for layer in attachment(model).layers:
+            theirs, (a, b) = peft.get_submodule(layer), factors(model, layer)
+            product = theirs.lora_B[ADAPTER].weight @ theirs.lora_A[ADAPTER].weight
+            # Components of the smallest singular values carry the inverse's error.
+            assert difference(b @ a, product) < (1e-3 if method == "ipm" else 2e-2)
+
+    def test_all_components_give_w_back(self, build, batches, difference):
+        model = get("corda").attach(build(), rank=16, alpha=16, batches=batches)
+        weights = original_weights(model)
+        square = [name for name, weight in weights.items() if min(weight.shape) == 16]
+        assert square
+        for name in square:
+            a, b = factors(model, name)
+            assert difference(b @ a, weights[name]) < 1e-3
+
+
+class TestGora:
+    def test_starts_a_step_along_the_compressed_gradient(self, build, batches, gradients, difference):
+        model = get("gora").attach(build(), rank=4, alpha=6, batches=batches)
+        for name, layer in attachment(model).layers.items():
+            a, b = factors(model, name)
+            assert layer.scaling[ADAPTER] == pytest.approx(6 / len(a) ** 0.5)
+            inside = gradients[name] @ torch.linalg.pinv(a) @ a
+            size = 0.05 * (layer.in_features / len(a)) ** 0.5
+            assert difference(layer.scaling[ADAPTER] * b @ a, -size * inside) < 1e-2
+
+    def test_ranks_follow_importance_within_bounds_and_budget(self, build, batches, gradients):
+        base = build()
+        model = get("gora").attach(base, rank=4, alpha=4, batches=batches)
+        layers = attachment(model).layers
+        ranks = {name: layer.r[ADAPTER] for name, layer in layers.items()}
+        assert all(2 <= rank <= 16 for rank in ranks.values())
+        costs = {name: layer.in_features + layer.out_features for name, layer in layers.items()}
+        budget = 4 * sum(costs.values())
+        spent = sum(costs[name] * ranks[name] for name in costs)
+        assert budget - max(costs.values()) < spent <= budget
+        weights = {name: base.get_submodule(name).get_base_layer().weight for name in layers}
+        worth = {name: (weights[name] * gradients[name]).abs().mean().item() / costs[name] for name in layers}
+        free = [name for name, rank in ranks.items() if 2 < rank < 16]
+        assert len(free) > 2
+        per_rank = [worth[name] / ranks[name] for name in free]
+        assert max(per_rank) < 2 * min(per_rank)
+
+    def test_nothing_to_tell_layers_apart_leaves_ranks_alike(self):
+        layers = {str(i): LinearLayer(8, 8, transposed=False) for i in range(3)}
+        assert shared_out(layers, dict.fromkeys(layers, 1.0), 4) == dict.fromkeys(layers, 4)
+        assert shared_out(layers, dict.fromkeys(layers, 0.0), 4).keys() == layers.keys()
+
+
+@pytest.mark.parametrize("name", [name for name in names() if get(name).needs_batches])
+class TestSample:
+    def test_is_read_once_for_all_trials(self, build, batches, name):
+        base, passes = build(), []
+        base.register_forward_hook(lambda *_: passes.append(1))
+        for rank in (4, 8, 2):
+            detach(get(name).attach(base, rank=rank, alpha=4, batches=batches))
+        assert len(passes) == 1
+
+    def test_more_passes_where_memory_is_short_give_the_same(self, build, batches, name, monkeypatch):
+        whole = adapter_state(get(name).attach(build(), rank=4, alpha=4, batches=batches))
+        monkeypatch.setattr(variant_factors, "STATISTICS_BYTES", 10_000)
+        split = adapter_state(get(name).attach(build(), rank=4, alpha=4, batches=batches))
+        assert all(torch.equal(whole[key], split[key]) for key in whole)
+
+    def test_is_asked_for(self, build, name):
+        with pytest.raises(VariantError, match="pass batches"):
+            get(name).attach(build(), rank=4, alpha=4)
+
+    def test_a_smaller_rank_holds_the_best_of_a_larger_one(self, build, batches, name):
+        """Ranks up to the kept one are served from one factorisation."""
+        fresh = adapter_state(get(name).attach(build(), rank=2, alpha=4, batches=batches))
+        base = build()
+        detach(get(name).attach(base, rank=8, alpha=4, batches=batches))
+        served = adapter_state(get(name).attach(base, rank=2, alpha=4, batches=batches))
+        assert all(torch.equal(fresh[key], served[key]) for key in fresh)
+
+
+def test_gradient_starts_share_one_factorisation(build, batches):
+    base, passes = build(), []
+    base.register_forward_hook(lambda *_: passes.append(1))
+    for name in ("lora_ga", "lora_one", "gora"):
+        detach(get(name).attach(base, rank=4, alpha=4, batches=batches))
+    assert len(passes) == 1
+    assert linear_layers(base)
