@@ -80,7 +80,7 @@ def _invertible(covariance: Tensor) -> tuple[Tensor, Tensor]:
 
 
 # Both factors carry 1/sqrt(s), so p = 1/2 exactly and alpha is redundant under Adam, as for PiSSA and MiLoRA, whose
-# shifts the two modes start from, less sure.
+# shifts the two modes have in the runs of studies/curves: -0.5 and -0.1.
 register(
     Corda(
         name="corda",

@@ -72,7 +72,7 @@ register(
         name="init_ab_plus",
         title="Init[AB+]",
         paper="arXiv 2505.23194",
-        # From Init[AB], whose factors it shares.
+        # As Init[AB], whose factors it shares; so say the runs of studies/curves.
         traits=Traits(shift_sd=0.25),
         moves_at_start=True,
     )

@@ -1,0 +1,1 @@
+"""Optimisers of our own. Unlike the folder above they import torch: variants import them inside functions."""
