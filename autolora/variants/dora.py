@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Dora(Variant):
-    """PEFT's implementation, with magnitudes in float32 and rows of zero norm made safe."""
+    """PEFT's implementation, with magnitudes in float32, rows of zero norm made safe, and a leaner forward pass."""
 
     def lora_config(self, rank: int, alpha: float, dropout: float, target_modules: list[str]) -> Any:
         config = super().lora_config(rank, alpha, dropout, target_modules)
@@ -30,13 +30,14 @@ class Dora(Variant):
         """
         import torch
 
+        from autolora.variants.kernels.dora import GramDora
+
         generator = random_stream(seed, "dora zero rows")
         for layer in attachment(model).layers.values():
-            a, b = layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
-            dora = layer.lora_magnitude_vector[ADAPTER]
-            # Once more, now that A and B are float32: PEFT took the norms in the base's precision.
-            dora.update_layer(base_layer=layer.get_base_layer(), lora_A=a, lora_B=b, scaling=layer.scaling[ADAPTER])
-            without_direction = dora.weight.data == 0
+            lean = layer.lora_variant[ADAPTER] = GramDora(layer)
+            magnitude, b = layer.lora_magnitude_vector[ADAPTER].weight, layer.lora_B[ADAPTER].weight
+            magnitude.data = lean.squares.sqrt()  # PEFT took them in the base's precision
+            without_direction = magnitude.data == 0
             if without_direction.any():
                 bound = b.shape[1] ** -0.5
                 rows = torch.empty(b.shape).uniform_(-bound, bound, generator=generator).to(b.device)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Loft(Variant):
-    """An optimiser of W = W0 + B A: see :class:`autolora.variants.optimizers.loft.LoftAdamW`.
+    """An optimiser of W = W0 + B A: see :class:`autolora.variants.kernels.loft.LoftAdamW`.
 
     Its state has about r/2 numbers for each of a factor's, where Adam's has 2.
 
@@ -37,7 +37,7 @@ class Loft(Variant):
                 )
 
     def optimizer(self, model: PeftModel, learning_rate: float, weight_decay: float = 0.0) -> torch.optim.Optimizer:
-        from autolora.variants.optimizers.loft import LoftAdamW
+        from autolora.variants.kernels.loft import LoftAdamW
 
         layers = attachment(model).layers.values()
         pairs = [(layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight) for layer in layers]
@@ -45,7 +45,7 @@ class Loft(Variant):
 
     def clip_gradients(self, model: PeftModel, optimizer: torch.optim.Optimizer, max_norm: float) -> float:
         """The norm is of the full weights' gradient, as far as the step can see it."""
-        from autolora.variants.optimizers.loft import LoftAdamW
+        from autolora.variants.kernels.loft import LoftAdamW
 
         if not isinstance(optimizer, LoftAdamW):
             raise VariantError(f"{self.name} clips for its own optimiser, got {type(optimizer).__name__}")

@@ -17,16 +17,24 @@ import os
 import subprocess
 import sys
 import time
+import weakref
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 HERE = Path(__file__).parent
 TABLE = HERE / "cost.csv"
 WIDTHS = {256: 4, 512: 2, 1024: 2, 2048: 1}
 """Layers by width: what a layer costs decides, not how many there are."""
 SEQUENCE, BATCH, RANK, VOCABULARY = 256, 2, 16, 512
-STEPS = 5
+ROUNDS = 3
+PEFT_SUFFIX = " (PEFT's)"
+PEFT_DORA = f"dora{PEFT_SUFFIX}"
 COLUMNS = (
     "variant",
     "width",
@@ -53,30 +61,32 @@ def main() -> None:
 
     done = _done()
     for width in arguments.widths:
-        for name in arguments.only or variants.names():
+        for name in arguments.only or [*variants.names(), PEFT_DORA]:
             if (name, width) in done:
                 continue
             command = [sys.executable, __file__, "--measure", name, str(width)]
-            # Memory that is freed goes back to the system at once, so that a peak is what was in use.
-            alone = {"OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0"}
-            found = subprocess.run(command, env={**os.environ, **alone}, check=True, capture_output=True, text=True)
+            alone = {**os.environ, "OMP_NUM_THREADS": "1"}
+            found = subprocess.run(command, env=alone, check=True, capture_output=True, text=True)
             row = json.loads(found.stdout.splitlines()[-1])
             _append(row)
             print(*row.values(), flush=True)
 
 
 def measure(name: str, width: int) -> dict[str, Any]:
-    """One row of the table."""
-    import torch
+    """One row of the table; ``PEFT_DORA`` is DoRA with PEFT's own forward pass."""
+    from peft.tuners.lora.variants import DoraLinearVariant
 
     from autolora.variants import detach, get
+    from autolora.variants.kernels.dora import GramDora
+
+    if name == PEFT_DORA:
+        GramDora.forward = staticmethod(DoraLinearVariant.forward)
 
     torch.set_num_threads(1)
-    before = _memory("VmRSS")
     base = _model(width)
     tokens = torch.randint(0, VOCABULARY, (BATCH, SEQUENCE), generator=torch.Generator().manual_seed(1))
     batch = {"input_ids": tokens, "labels": tokens, "attention_mask": torch.ones_like(tokens)}
-    variant, plain = get(name), get("lora")
+    variant, plain = get(name.removesuffix(PEFT_SUFFIX)), get("lora")
     starts = []
     for _ in range(2):
         began = time.monotonic()
@@ -88,14 +98,14 @@ def measure(name: str, width: int) -> dict[str, Any]:
     optimizer = variant.optimizer(model, 1e-4)
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     _step(variant, model, optimizer, batch)
-    _reset_peak()
-    for _ in range(2):  # LoFT moves one factor a step
-        _step(variant, model, optimizer, batch)
-    peak = _memory("VmHWM") - before
+    with PeakMemory([*model.parameters(), *model.buffers(), *_tensors(optimizer.state)]) as memory:
+        for _ in range(2):  # LoFT moves one factor a step
+            _step(variant, model, optimizer, batch)
+    peak = memory.peak / 2**20
     detach(model)
 
     times: dict[str, list[float]] = {"own": [], "lora": []}
-    for _ in range(STEPS):
+    for _ in range(ROUNDS):
         for key, measured in (("own", variant), ("lora", plain)):
             model = _attach(measured, base, batch)
             optimizer = measured.optimizer(model, 1e-4)
@@ -111,7 +121,6 @@ def measure(name: str, width: int) -> dict[str, Any]:
 
 
 def _model(width: int) -> Any:
-    import torch
     from transformers import AutoModelForCausalLM, LlamaConfig
 
     torch.manual_seed(0)
@@ -142,14 +151,46 @@ def _step(variant: Any, model: Any, optimizer: Any, batch: Any) -> None:
     optimizer.zero_grad(set_to_none=True)
 
 
-def _memory(key: str) -> float:
-    """VmRSS or VmHWM of this process in MB."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(f"{key}:")) / 1024
+def _tensors(state: Any) -> Iterator[torch.Tensor]:
+    """Of an optimiser."""
+    for own in state.values():
+        yield from (value for value in own.values() if isinstance(value, torch.Tensor))
 
 
-def _reset_peak() -> None:
-    Path("/proc/self/clear_refs").write_text("5")
+class PeakMemory(TorchDispatchMode):
+    """The most bytes of tensors that lived at once: those there at first, and what is made inside.
+
+    What a kernel takes for itself is not seen.
+    """
+
+    def __init__(self, resident: Iterable[torch.Tensor]) -> None:
+        super().__init__()
+        self.peak = self._live = 0
+        self._known: set[int] = set()
+        for tensor in resident:
+            self._see(tensor.untyped_storage())
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, torch.Tensor):
+                self._see(tensor.untyped_storage())
+        return made
+
+    def _see(self, storage: torch.UntypedStorage) -> None:
+        key = storage._cdata
+        if key in self._known:
+            return
+        size = storage.nbytes()
+        self._known.add(key)
+        self._live += size
+        self.peak = max(self.peak, self._live)
+
+        def gone() -> None:
+            self._known.discard(key)
+            self._live -= size
+
+        weakref.finalize(storage, gone)
 
 
 def _done() -> set[tuple[str, int]]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 from peft import PeftModel
+from peft.tuners.lora.variants import DoraLinearVariant
 from variant_readings import factors
 
 from autolora.variants import VariantError, get
 from autolora.variants.attachment import adapter_parameters, attachment
+from autolora.variants.kernels.dora import GramDora
 from autolora.variants.subtraction import ADAPTER, weight_matrix
 
 
@@ -18,6 +20,27 @@ def test_dora_magnitudes_are_row_norms(build, difference):
         magnitude = layer.lora_magnitude_vector[ADAPTER].weight
         assert difference(magnitude, weight_matrix(layer.get_base_layer()).norm(dim=1)) < 1e-6
         assert not factors(model, name)[1].any()
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_dora_trains_as_peft_s_own(build, train, tokens, difference, monkeypatch, family, dtype):
+    """Logits, gradients and a few steps: the lean pass computes what PEFT's does, to the base's rounding."""
+    tolerance = 1e-4 if dtype == torch.float32 else 0.05
+
+    def run():
+        model = get("dora").attach(build(family).to(dtype), rank=4, alpha=12)
+        losses = train(model, get("dora").optimizer(model, 5e-3), 4)
+        loss = model(input_ids=tokens, labels=tokens).loss
+        loss.backward()
+        return losses, {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
+
+    losses, gradients = run()
+    monkeypatch.setattr(GramDora, "forward", staticmethod(DoraLinearVariant.forward))
+    expected, theirs = run()
+    assert losses == pytest.approx(expected, rel=tolerance)
+    for name, gradient in gradients.items():
+        assert difference(gradient, theirs[name]) < 10 * tolerance, name
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])

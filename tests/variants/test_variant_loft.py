@@ -13,8 +13,8 @@ from transformers import get_scheduler
 
 from autolora.variants import VariantError, get
 from autolora.variants.attachment import attachment
-from autolora.variants.optimizers import loft as module
-from autolora.variants.optimizers.loft import LoftAdamW
+from autolora.variants.kernels import loft as module
+from autolora.variants.kernels.loft import LoftAdamW
 from autolora.variants.subtraction import ADAPTER
 
 BETAS = (0.9, 0.999)
