@@ -184,11 +184,13 @@ def prior(spec: Path, settings: tuple[str, ...], plots: Path | None) -> None:
 
 
 @cli.command()
-def variants() -> None:
-    """List the LoRA variants that can be tuned."""
-    from autolora.report.tables import variants_table
+@click.argument("name", required=False)
+def variants(name: str | None) -> None:
+    """List the LoRA variants that can be tuned, or tell more of one."""
+    with _plain_errors():
+        from autolora.report.tables import variant_view, variants_table
 
-    _console().print(variants_table())
+        _console().print(variants_table() if name is None else variant_view(name))
 
 
 def _tune(spec: Spec, folder: Path, executor: Literal["inline"]) -> None:

@@ -284,6 +284,8 @@ class Traits:
         256 sqrt(r). Rank-stabilised variants get the alpha of the same s. Where A is not Kaiming-uniform the law's
         premise fails and ``alpha_law`` is s itself.
         """
+        if self.unit_scale:
+            return self.unit_alpha(rank)
         if isinstance(self.alpha_law, float):
             return self.alpha_law * self.unit_alpha(rank)
         width = None if self.alpha_law == "empirical" else hidden_size

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,7 +13,10 @@ import time
 import pytest
 import yaml
 from click.testing import CliRunner
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
 
+from autolora import quickstart, variants
 from autolora.cli import cli
 from tests.conftest import SMALL_SPEC
 
@@ -52,6 +56,10 @@ def finished(tmp_path_factory):
     return folder / "run", outcome.output
 
 
+def base_model():
+    return AutoModelForCausalLM.from_pretrained(quickstart.resolve(SMALL_SPEC["model"]))
+
+
 def imported_by(arguments: list[str]) -> set[str]:
     output = subprocess.run(
         [sys.executable, "-c", LIST_IMPORTS, *arguments], capture_output=True, text=True, check=True
@@ -66,7 +74,46 @@ def test_help_imports_nothing_heavy(arguments):
 
 def test_variants_are_listed_without_torch():
     assert "torch" not in imported_by(["variants"])
-    assert "PiSSA" in run("variants").output
+    lines = {line.split()[0]: line for line in run("variants").output.splitlines() if line}
+    assert set(variants.names()) < set(lines)
+    assert all(len(line) <= 80 for line in lines.values())
+    assert re.search(r"2407\.05000 +start +gradients +rank 2r", lines["lora_ga"])
+
+
+def test_one_variant_is_told_of():
+    output = run("variants", "lora_ga").output
+    for fact in ("LoRA-GA", "arXiv 2407.05000", "gamma = 16.0", "2 r <= min(m, n), no dropout", "rank 2r LoRA"):
+        assert fact in output
+    assert "did you mean 'lora_ga'" in run("variants", "lora_gaa").stderr
+
+
+def test_an_adapter_of_its_own_format_is_cut_to_a_plain_lora_with_the_error_said(finished, tmp_path):
+    folder, _ = finished
+    out = tmp_path / "plain"
+    outcome = run("export", folder, "--variant", "dora", "--to", "lora", "--rank", 2, out)
+    assert outcome.exit_code == 0, outcome.output
+    *files, said = outcome.output.splitlines()
+    assert files == [str(out / "adapter_config.json"), str(out / "adapter_model.safetensors")]
+    overall, worst = (float(number) for number in re.findall(r"([\d.]+)(?= over all| in)", said))
+    assert 0 < overall <= worst < 1
+    model = PeftModel.from_pretrained(base_model(), folder / "best" / "dora")
+    plain = PeftModel.from_pretrained(base_model(), out)
+    missing = size = 0.0
+    for name, module in model.get_base_model().named_modules():
+        if hasattr(module, "lora_magnitude_vector"):
+            before = module.base_layer.weight.clone()
+            module.merge()
+            change = module.base_layer.weight - before
+            size += change.square().sum().item()
+            missing += (change - plain.get_base_model().get_submodule(name).get_delta_weight("default")).square().sum()
+    assert overall == pytest.approx((missing.item() / size) ** 0.5, rel=0.05)
+
+
+def test_a_plain_adapter_is_not_cut(finished, tmp_path):
+    outcome = run("export", finished[0], "--variant", "lora", "--to", "lora", tmp_path / "plain")
+    assert "plain LoRA already, exactly: use --to peft" in outcome.stderr
+    outcome = run("export", finished[0], "--variant", "lora", "--rank", 4, tmp_path / "plain")
+    assert "--rank goes with --to lora" in outcome.stderr
 
 
 def test_the_end_shows_baseline_and_tuned_and_where_the_adapters_are(finished):

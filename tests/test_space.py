@@ -273,3 +273,10 @@ def test_configurations_are_equal_however_their_options_were_written():
 
 def test_the_public_space_is_this_one():
     assert autolora.Space is Space
+
+
+@pytest.mark.parametrize("alpha", ["law", "rank", 64.0, [8.0, 64.0], (1.0, 100.0)])
+def test_a_variant_of_one_scale_has_one_alpha_whatever_the_space_says(alpha):
+    traits = Traits(unit_scale=True)
+    assert Space(alpha=alpha).alphas(traits, 16) == [16.0]
+    assert traits.law_alpha(16, 4096) == 16.0

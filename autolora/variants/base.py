@@ -46,6 +46,8 @@ class Variant:
         kind: what it changes of plain LoRA: "reference", "scaling", "start", "architecture" or "optimiser".
         traits: what the scaling laws need to know.
         needs: inputs of ``attach`` beyond the model: any of "gradients", "activations", "horizon".
+        constraints: what it asks of ranks, layers and settings, in words; :meth:`check` and ``attach`` see to it.
+        optimiser: what trains it, in words.
         export_form: the plain LoRA that it leaves as, exactly: "rank r", "rank 2r", "rank kr"; "native" where PEFT
             has a format of its own for it.
         cost: time of a training step relative to plain LoRA's at width 1024, from studies/variants; None: not measured.
@@ -64,6 +66,8 @@ class Variant:
     traits: Traits = field(default_factory=Traits)
     kind: str = "start"
     needs: tuple[str, ...] = ()
+    constraints: str = "r <= min(m, n)"
+    optimiser: str = "AdamW"
     export_form: str = "rank r"
     cost: float | None = None
     factored: bool = True

@@ -92,6 +92,7 @@ register(
         title="GraLoRA",
         paper="arXiv 2505.20355",
         kind="architecture",
+        constraints="r <= min(m, n); r, m and n divisible by k",
         export_form="rank kr",
         factored=False,
         starts_as_lora=True,  # LR-matters finds its initial Hessian in LoRA's range

@@ -58,6 +58,8 @@ register(
         title="LoFT",
         paper="arXiv 2505.21289",
         kind="optimiser",
+        optimiser="AdamW of W, projected on one factor at a time",
+        constraints="r <= min(m, n), alpha = r",
         # It wants full fine-tuning's rate. From LoRA-alpha's law that is LoRA's times sqrt(r / 3 n), -1.6 decades at
         # n = 4096 and r = 8, -0.7 at n = 64, where the runs of studies/curves say -0.4.
         traits=Traits(shift=-0.7, shift_sd=0.45, unit_scale=True),

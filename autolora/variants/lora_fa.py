@@ -29,6 +29,7 @@ register(
         title="LoRA-FA",
         paper="arXiv 2308.03303",
         kind="architecture",
+        optimiser="AdamW on B",
         # B alone moves, so p = 1 exactly, and it wants more than LoRA, whose A helps: at least 0.6 decades in the runs
         # of studies/curves. It has B's part of LoRA's Hessian.
         traits=Traits(exponent=1.0, shift=0.5, shift_sd=0.3),

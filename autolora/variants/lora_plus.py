@@ -48,6 +48,7 @@ register(
         title="LoRA+",
         paper="arXiv 2402.12354",
         kind="optimiser",
+        optimiser="AdamW, B at ratio times A's rate",
         traits=Traits(shift=-1.0, shift_sd=0.3),
         redundant_with_alpha=("ratio",),
         starts_as_lora=True,

@@ -1,0 +1,69 @@
+"""Trains each variant's tuned configuration anew with seeds and test rows that the search has not seen.
+
+    autolora tune studies/variants/demo.yaml --dir runs/variants
+    python studies/variants/compare.py runs/variants
+
+The study's own means are of the seeds by which a configuration was chosen, and so flatter it. Resumable: a row a
+variant and seed is appended to ``compare.csv`` beside this file; ``report.py`` makes the table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from pathlib import Path
+
+from autolora import spec as specs
+from autolora.result import TuneResult
+from autolora.training import segment
+from autolora.training.segment import Segment
+from autolora.training.workbench import Workbench
+
+HERE = Path(__file__).parent
+TABLE = HERE / "compare.csv"
+SEEDS = range(1001, 1009)
+FIRST_TRIAL = 100_000
+COLUMNS = ("variant", "seed", "test", "learning_rate", "batch_size", "rank", "alpha", "tuned_eval", "tuned_spread")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="run directory of the finished study")
+    parser.add_argument("--dir", type=Path, default=Path("runs/variants-compare"), help="for checkpoints")
+    arguments = parser.parse_args()
+    result = TuneResult.load(arguments.run)
+    bench = Workbench.open(specs.load(HERE / "demo.yaml"), arguments.dir)
+    done = _done()
+    for place, (name, tuned) in enumerate(result.items()):
+        for seed in SEEDS:
+            if (name, seed) in done:
+                continue
+            trial = FIRST_TRIAL + 100 * place + seed - SEEDS.start
+            outcome = segment.run(bench, Segment(trial, name, tuned.config, seed, 1.0, 0))
+            with bench.trained(trial) as adapted:
+                test = bench.evaluate(adapted, bench.data.test) if outcome.kind == "scored" else None
+            config = tuned.config
+            setting = (config.learning_rate, config.batch_size, config.rank, config.alpha)
+            row = (name, seed, "" if test is None else f"{test:.5f}", *setting, tuned.value, tuned.spread)
+            _append(row)
+            print(*row, flush=True)
+
+
+def _done() -> set[tuple[str, int]]:
+    if not TABLE.exists():
+        return set()
+    with TABLE.open() as file:
+        return {(row["variant"], int(row["seed"])) for row in csv.DictReader(file)}
+
+
+def _append(row: tuple[object, ...]) -> None:
+    new = not TABLE.exists()
+    with TABLE.open("a", newline="") as file:
+        writer = csv.writer(file)
+        if new:
+            writer.writerow(COLUMNS)
+        writer.writerow(row)
+
+
+if __name__ == "__main__":
+    main()
