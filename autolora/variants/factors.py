@@ -113,6 +113,11 @@ def trailing_svd(matrix: Tensor, components: int) -> tuple[Tensor, Tensor, Tenso
     return u[:, -components:], values[-components:], vh[-components:]
 
 
+def precise(matrix: Tensor) -> Tensor:
+    """In float64, on the CPU where the device has none."""
+    return (matrix.cpu() if matrix.device.type == "mps" else matrix).double()
+
+
 def _weighed_svd(gradient: Tensor, weight: Tensor, components: int) -> Factors:
     return (*leading_svd(gradient, components), (weight * gradient).abs().mean())
 

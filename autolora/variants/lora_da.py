@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from autolora.space import Traits
 from autolora.variants.attachment import attachment, frozen_layers
 from autolora.variants.base import Variant, register
-from autolora.variants.factors import curvature_factors
+from autolora.variants.factors import curvature_factors, precise
 from autolora.variants.subtraction import ADAPTER, set_factors
 
 if TYPE_CHECKING:
@@ -67,12 +67,12 @@ class Guidance:
         m, n = fisher.gradient.shape
         if not fisher.gradient.any():
             return fisher.gradient.new_zeros(components, n), fisher.gradient.new_zeros(m, components)
-        inputs = fisher.inputs.double()
+        inputs = precise(fisher.inputs)
         inputs.diagonal().add_(self.damping * inputs.diagonal().mean())
-        outputs = fisher.outputs.double()
+        outputs = precise(fisher.outputs)
         outputs = outputs + self.damping * outputs.mean()
         inverse = torch.linalg.inv(inputs)
-        step = -(inverse @ fisher.gradient.double().T) / outputs
+        step = -(inverse @ precise(fisher.gradient).T) / outputs
         largest = torch.linalg.matrix_norm(step, 2)
         step = step / largest
         variance = self.beta / fisher.targets * (1 / outputs).sum() / largest**2

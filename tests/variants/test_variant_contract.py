@@ -16,7 +16,7 @@ from torch import nn
 
 import autolora.variants
 from autolora.variants import VariantError, detach, get, names
-from autolora.variants.attachment import adapter_state, attachment, load_adapter_state
+from autolora.variants.attachment import adapter_parameters, adapter_state, attachment, load_adapter_state
 
 RANK, HORIZON = 4, 20
 SHARING_RANKS = ("eva", "gora")
@@ -312,3 +312,22 @@ def test_registered_facts_are_stated(name):
 
 def test_plain_lora_is_listed_first():
     assert autolora.variants.names()[0] == "lora"
+
+
+def expected_parameters(name, layer):
+    """What the paper trains in a layer of m x n at the rank it got."""
+    m, n = layer.out_features, layer.in_features
+    rank = layer.r["default"]
+    bases = -(-min(m, n) // rank)
+    return {
+        "dora": rank * (m + n) + m,
+        "lora_fa": rank * m,
+        "randlora": bases * (rank + min(m, n)),
+    }.get(name, rank * (m + n))
+
+
+@pytest.mark.parametrize("name", names())
+def test_as_many_parameters_train_as_the_paper_states(name, attach, build):
+    for layer in attachment(attach(name, build())).layers.values():
+        trained = sum(p.numel() for p in adapter_parameters(layer).values() if p.requires_grad)
+        assert trained == expected_parameters(name, layer)
