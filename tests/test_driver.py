@@ -165,6 +165,19 @@ def test_the_users_baseline_is_trained_first_and_compared_with(tmp_path):
     assert result["lora"].baseline == table.trials[0].scores[2]
 
 
+def test_the_users_alpha_does_not_hold_for_a_variant_of_one_scale(tmp_path):
+    baseline = {"learning_rate": 5e-5, "rank": 4, "alpha": 7.0}
+    tune(tmp_path, budget=1, baseline=baseline, variants=["loft", "lora"])
+    table, _ = read_study(tmp_path)
+    assert {trial.variant: trial.config.alpha for trial in table.trials} == {"loft": 4.0, "lora": 7.0}
+
+
+def test_a_rank_that_blocks_do_not_divide_is_refused_before_training(tmp_path):
+    with pytest.raises(autolora.variants.VariantError, match="rank 3 must be divisible"):
+        tune(tmp_path, space={"rank": [2, 3]}, variants=["gralora"])
+    assert not (tmp_path / "trials").exists()
+
+
 def test_a_rank_above_a_layers_size_is_refused_before_training(tmp_path):
     with pytest.raises(autolora.variants.VariantError, match="rank 512"):
         tune(tmp_path, space={"rank": [8, 512]})

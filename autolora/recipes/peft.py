@@ -55,8 +55,9 @@ tags: [lora, autolora]
 | --- | --- | --- | --- |
 | {config.learning_rate:.4g} | {config.batch_size} | {config.rank} | {config.alpha:.6g} |
 
-These are the settings of the training; `adapter_config.json` is how the trained adapter loads, which for variants that
-start from the base's own weights takes twice the rank. The other settings are in `{SETTINGS}`.
+These are the settings of the training; `adapter_config.json` is how the trained adapter loads, whose rank is another
+where the variant's start was subtracted from the base or its ranks differ between layers. The other settings are in
+`{SETTINGS}`.
 
 ```python
 from peft import PeftModel

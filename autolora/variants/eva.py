@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from autolora.space import Traits
 from autolora.variants.attachment import attachment, frozen_layers
 from autolora.variants.base import Allotment, Variant, register
-from autolora.variants.factors import input_factors, precise
+from autolora.variants.factors import extreme_eigenvectors, input_factors, precise
 from autolora.variants.statistics import labelled_input_moments
 from autolora.variants.subtraction import ADAPTER
 
@@ -65,11 +65,8 @@ class Eva(Variant):
 
 def _principal(moment: Tensor, weight: Tensor, components: int) -> tuple[Tensor, ...]:
     """The largest eigenvalues (k,) with their eigenvectors (k, n), and the sum of all."""
-    import torch
-
-    values, vectors = torch.linalg.eigh(precise(moment))
-    largest = values.flip(0)[:components], vectors.flip(1)[:, :components].T
-    return (*(part.float() for part in largest), values.sum().float())
+    values, vectors = extreme_eigenvectors(precise(moment), components, largest=True)
+    return values.float(), vectors.T.float(), moment.diagonal().sum()
 
 
 register(

@@ -29,6 +29,12 @@ STATISTICS_BYTES = 1 << 30
 """Most memory for statistics of layers at once; layers beyond it take another pass over the sample."""
 
 
+DENSE = 2048
+"""Largest matrix whose eigenvectors are all computed where few are needed; of a larger one LOBPCG finds those."""
+ITERATIONS = 10
+"""Of LOBPCG at most, as LoRA-DA's authors take; it needs three times as many rows as eigenvectors."""
+
+
 @dataclass(frozen=True)
 class _Kept:
     version: int  # of what it is computed from, which an in-place update (another checkpoint loaded) advances
@@ -111,6 +117,21 @@ def trailing_svd(matrix: Tensor, components: int) -> tuple[Tensor, Tensor, Tenso
 
     u, values, vh = torch.linalg.svd(matrix, full_matrices=False)
     return u[:, -components:], values[-components:], vh[-components:]
+
+
+def extreme_eigenvectors(matrix: Tensor, components: int, largest: bool) -> tuple[Tensor, Tensor]:
+    """Eigenvalues (k,) and eigenvectors (n, k) of a symmetric matrix from one end of its spectrum, outermost first."""
+    import torch
+
+    size = len(matrix)
+    if size > DENSE and size >= 3 * components:
+        generator = torch.Generator().manual_seed(0)
+        start = torch.randn(size, components, generator=generator, dtype=matrix.dtype).to(matrix.device)
+        return torch.lobpcg(matrix, X=start, niter=ITERATIONS, largest=largest)
+    values, vectors = torch.linalg.eigh(matrix)
+    if largest:
+        values, vectors = values.flip(0), vectors.flip(1)
+    return values[:components], vectors[:, :components]
 
 
 def precise(matrix: Tensor) -> Tensor:

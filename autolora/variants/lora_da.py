@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from autolora.space import Traits
 from autolora.variants.attachment import attachment, frozen_layers
 from autolora.variants.base import Variant, register
-from autolora.variants.factors import curvature_factors, precise
+from autolora.variants.factors import curvature_factors, extreme_eigenvectors, precise
 from autolora.variants.subtraction import ADAPTER, set_factors
 
 if TYPE_CHECKING:
@@ -24,11 +24,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from autolora.variants.statistics import FisherFactors
-
-DENSE = 2048
-"""Most inputs of a layer whose Omega is diagonalised in full; of a larger one LOBPCG finds the smallest eigenvalues."""
-ITERATIONS = 10
-"""Of LOBPCG, as the authors take."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +63,7 @@ class Guidance:
         if not fisher.gradient.any():
             return fisher.gradient.new_zeros(components, n), fisher.gradient.new_zeros(m, components)
         inputs = precise(fisher.inputs)
-        inputs.diagonal().add_(self.damping * inputs.diagonal().mean())
+        inputs = inputs + self.damping * inputs.diagonal().mean() * torch.eye(n).to(inputs)
         outputs = precise(fisher.outputs)
         outputs = outputs + self.damping * outputs.mean()
         inverse = torch.linalg.inv(inputs)
@@ -77,20 +72,8 @@ class Guidance:
         step = step / largest
         variance = self.beta / fisher.targets * (1 / outputs).sum() / largest**2
         omega = variance * inverse - step @ step.T
-        directions = _smallest((omega + omega.T) / 2, components)
+        directions = extreme_eigenvectors((omega + omega.T) / 2, components, largest=False)[1]
         return directions.T.float(), (step.T @ directions).float()
-
-
-def _smallest(matrix: Tensor, components: int) -> Tensor:
-    """Eigenvectors (n, k) of the smallest eigenvalues, the smallest first."""
-    import torch
-
-    size = len(matrix)
-    if size <= DENSE or size < 3 * components:  # which LOBPCG needs
-        return torch.linalg.eigh(matrix)[1][:, :components]
-    generator = torch.Generator().manual_seed(0)
-    start = torch.randn(size, components, generator=generator, dtype=matrix.dtype).to(matrix.device)
-    return torch.lobpcg(matrix, X=start, niter=ITERATIONS, largest=False)[1]
 
 
 register(
