@@ -7,7 +7,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autolora import options, variants
+from autolora import options
 from autolora import spec as specs
 from autolora.errors import AutoloraError
 from autolora.priors import Prior
@@ -36,16 +36,12 @@ def resolved_space(spec: Spec) -> Space:
 
 
 def baseline_of(spec: Spec) -> dict[str, Config]:
-    """The user's baseline for every variant, at s = 1 where a variant has no other; empty where there is none."""
+    """The user's baseline for every variant; empty where there is none."""
     given = spec.baseline
     if given is None:
         return {}
     batch = given.batch_size or spec.space.batch_size[0]
-    unit = {name for name in spec.variants if variants.get(name).traits.unit_scale}
-    return {
-        name: Config(given.learning_rate, batch, given.rank, float(given.rank) if name in unit else given.alpha)
-        for name in spec.variants
-    }
+    return {name: Config(given.learning_rate, batch, given.rank, given.alpha) for name in spec.variants}
 
 
 def check_variants(spec: Spec, space: Space, base: Any) -> None:

@@ -103,7 +103,7 @@ def _measure(bench: Workbench, spec: Spec, space: Space) -> tuple[float, int]:
     measured = []
     for number, name in enumerate(spec.variants):
         alpha = variants.get(name).traits.law_alpha(rank, space.hidden_size)
-        config = Config(PROBE_RATE, batch, rank, alpha, options.start(space, name))
+        config = Config(PROBE_RATE, batch, rank, alpha, options.start(space, name, rank))
         stop = min(1.0, PROBE_STEPS / bench.steps(batch))
         measured.append(_time(bench, Segment(number, name, config, 0, stop, 0), len(spec.rungs)))
     return max(seconds for seconds, _ in measured), max(size for _, size in measured)

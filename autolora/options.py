@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import get_args, get_type_hints
@@ -13,7 +14,13 @@ from autolora.variants import Variant
 
 
 def check(space: Space, names: Sequence[str]) -> None:
-    """Raise ``ValueError`` where the space names an option that the variants of these names cannot be searched over."""
+    """Raise ``ValueError`` where the variants of these names cannot be searched over the space."""
+    for name in names:
+        if variants.get(name).traits.alpha_law == "empirical" and space.alpha != "law":
+            raise ValueError(
+                f"space.alpha: {name} is plain LoRA but for its own law of alpha, so it needs alpha: law, not "
+                f"{space.alpha!r}; or leave it out"
+            )
     for key, choices in space.options.items():
         name, _, option = key.partition(".")
         fault = _fault(space, names, name, option, choices)
@@ -59,17 +66,20 @@ def _hint(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
-def start(space: Space, name: str) -> Options:
-    """Where a search over a variant's options starts: at its own default where that is a choice, else at the first."""
-    own = variants.get(name).options
-    choices = space.options_of(name)
-    return tuple((option, own[option] if own[option] in values else values[0]) for option, values in choices.items())
+def start(space: Space, name: str, rank: int) -> Options:
+    """Where a search over a variant's options starts: at the choice next to the variant's own default at this rank."""
+    variant = variants.get(name)
+    return tuple(
+        (option, min(values, key=lambda value: abs(math.log(value / variant.default(option, rank)))))
+        for option, values in space.options_of(name).items()
+    )
 
 
 def completed(space: Space, name: str, config: Config) -> Config:
     """A user's configuration with the options that the space names: as given there, as pinned, or as by default.
 
-    A default that is None, for the variant to choose by the rank, stays so: the option is left out.
+    A default that is None, for the variant to choose by the rank, stays so: the option is left out. Alpha is r where
+    the variant has no other.
 
     Raises:
         ValueError: it sets an option that the space does not name.
@@ -80,12 +90,13 @@ def completed(space: Space, name: str, config: Config) -> Config:
         raise ValueError(f"the baseline of {name} sets {unknown}, which space.options does not name")
     start = {option: values[0] if len(values) == 1 else own[option] for option, values in choices.items()}
     filled = {option: value for option, value in (start | given).items() if value is not None}
-    return replace(config, options=tuple(filled.items()))
+    alpha = float(config.rank) if variants.get(name).traits.unit_scale else config.alpha
+    return replace(config, alpha=alpha, options=tuple(filled.items()))
 
 
 def traits(space: Space, name: str) -> Traits:
-    """What the laws know of a variant where its options start: the scale of a start, for instance, moves its rates."""
-    return configured(name, start(space, name)).traits
+    """What the laws know of a variant where its options start: a ratio of rates, for instance, moves the best one."""
+    return configured(name, start(space, name, space.middle_rank)).traits
 
 
 def configured(name: str, values: Options) -> Variant:

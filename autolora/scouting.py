@@ -137,7 +137,8 @@ class _Scout:
 
         name = REFERENCE if REFERENCE in self.spec.variants else self.spec.variants[0]
         traits = self.prior.traits(name, self.traits[name])
-        mode = replace(self.prior.mode(self.space, traits), options=options.start(self.space, name))
+        mode = self.prior.mode(self.space, traits)
+        mode = replace(mode, options=options.start(self.space, name, mode.rank))
         most = probe.STEPS * mode.batch_size / self.bench.examples
         if not self._brackets(most):
             self.notes.append(f"prior: the probe is left out, since {self._share(most)} would leave no search")

@@ -180,6 +180,11 @@ class Space(BaseModel):
         assert not isinstance(self.alpha, str)
         return self.alpha if isinstance(self.alpha, Range) else sorted(set(self.alpha))
 
+    @property
+    def middle_rank(self) -> int:
+        """The rank that a search starts at."""
+        return self.rank[(len(self.rank) - 1) // 2]
+
     def options_of(self, variant: str) -> dict[str, list[int | float]]:
         """The choices of one variant's own hyperparameters, by option, sorted; empty where none is named."""
         named = {key.partition("."): choices for key, choices in self.options.items()}

@@ -82,7 +82,14 @@ def test_variants_are_listed_without_torch():
 
 def test_one_variant_is_told_of():
     output = run("variants", "lora_ga").output
-    for fact in ("LoRA-GA", "arXiv 2407.05000", "gamma = 16.0", "2 r <= min(m, n), no dropout", "rank 2r LoRA"):
+    for fact in (
+        "LoRA-GA",
+        "arXiv 2407.05000",
+        "gamma = 16.0",
+        "0.32 of plain LoRA's",
+        "2 r <= min(m, n), no dropout",
+        "rank 2r LoRA",
+    ):
         assert fact in output
     assert "did you mean 'lora_ga'" in run("variants", "lora_gaa").stderr
 

@@ -147,7 +147,7 @@ class Prior:
 
     def mode(self, space: Space, traits: Traits) -> Config:
         """The most plausible configuration: the middle rank, the smallest batch, alpha's first custom, z = 0."""
-        rank = space.rank[(len(space.rank) - 1) // 2]
+        rank = space.middle_rank
         batch = space.batch_size[0]
         alpha = _conventional_alpha(space, traits, rank)
         eta = self.coordinates.learning_rate(traits, 0.0, batch, rank, alpha)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,8 +24,8 @@ class PlainLora:
     def summary(self) -> str:
         worst, error = max(self.approximation.errors.items(), key=lambda item: item[1])
         return (
-            f"relative error of the weights' change: {self.approximation.overall:.2g} over all layers, {error:.2g} in "
-            f"the worst, {worst}. Exact is --to peft."
+            f"rank {self.approximation.rank}; relative error of the weights' change: {self.approximation.overall:.2g} "
+            f"over all layers, {error:.2g} in the worst, {worst}. Exact is --to peft."
         )
 
 
@@ -45,6 +46,9 @@ def write(recipe: Recipe, out: Path, rank: int | None = None) -> PlainLora:
     if variant.export_form != "native":
         raise RecipeError(f"{variant.title}'s adapter is a plain LoRA already, exactly: use --to peft")
     spec = specs.Spec.model_construct(**{**recipe.spec, "model": recipe.model})  # not validated: files may have gone
-    adapted = PeftModel.from_pretrained(load_weights(spec, torch.float32), recipe.adapter)
+    with warnings.catch_warnings():
+        # PEFT misses the other names of a tensor that layers share and that is saved once, as RandLoRA's bases are.
+        warnings.filterwarnings("ignore", message="Found missing adapter keys")
+        adapted = PeftModel.from_pretrained(load_weights(spec, torch.float32), recipe.adapter)
     found = save_approximation(adapted, out, rank or 2 * recipe.config.rank)
     return PlainLora([out / CONFIG, out / WEIGHTS], found)

@@ -160,7 +160,10 @@ def variant_view(name: str) -> RenderableType:
     """What `autolora variants NAME` shows."""
     variant = variants.get(name)
     traits = variant.traits
-    options = ", ".join(f"{option} = {value}" for option, value in variant.options.items())
+    options = ", ".join(
+        f"{option} {'by the rank' if value is None else f'= {value}'}" for option, value in variant.options.items()
+    )
+    relation = "plain LoRA's" if traits.shift == 0 else f"{10**traits.shift:.2g} of plain LoRA's"
     law = f"s = {traits.alpha_law:g}" if isinstance(traits.alpha_law, float) else "the square-root law"
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(style="bold", no_wrap=True)
@@ -173,8 +176,8 @@ def variant_view(name: str) -> RenderableType:
         ("constraints", variant.constraints),
         ("own hyperparameters", options or "none"),
         ("optimiser", variant.optimiser),
-        ("alpha: law", "s = 1, whatever is asked for" if traits.unit_scale else law),
-        ("best learning rate", f"{10**traits.shift:.2g} of plain LoRA's, give or take {traits.shift_sd:g} decades"),
+        ("alpha", "always r" if traits.unit_scale else f"by the law: {law}"),
+        ("best learning rate", f"{relation}, give or take {traits.shift_sd:g} decades"),
         ("goes with s as", f"s^-{traits.exponent:g}"),
         ("exported as", f"{variant.export_form} LoRA" if variant.export_form != "native" else "PEFT's own format"),
         ("step", "not measured" if variant.cost is None else f"{variant.cost:.2f} of plain LoRA's time"),

@@ -125,7 +125,7 @@ class Search:
         traits = {variant: options.traits(space, variant) for variant in variants}
         if prior is not None:
             traits = {variant: prior.traits(variant, own) for variant, own in traits.items()}
-        starts = {variant: options.start(space, variant) for variant in variants}
+        starts = {variant: options.start(space, variant, space.middle_rank) for variant in variants}
         self._sampler = Sampler(space, traits, prior, factor, seed, starts)
         self._study: Study | None = None
         events: Sequence[Event] = ()
@@ -275,7 +275,8 @@ class Search:
         elif action.bracket is not None:
             proposal = self._sampler.propose(table, variant, number, action.bracket)
         elif variant in self._baseline:
-            proposal = self._baseline[variant], "the user's baseline"
+            forced = ", at alpha = rank, as it has no other" if self._sampler.traits[variant].unit_scale else ""
+            proposal = self._baseline[variant], f"the user's baseline{forced}"
         else:
             proposal = self._sampler.default(variant)
         if proposal is None:

@@ -115,7 +115,7 @@ def _advance(
     devices = [bench.base.device] if bench.base.device.type == "cuda" else []
     with (
         torch.random.fork_rng(devices),
-        bench.attached(segment.variant, segment.config, segment.seed) as adapted,
+        bench.attached(segment.variant, segment.config, segment.seed, state and state["adapter"]) as adapted,
     ):
         run = _Run(bench, segment, manifest, adapted, steps, began)
         if state is not None:
@@ -172,9 +172,7 @@ class _Run:
         self._mark, self._before = began, manifest.seconds
 
     def restore(self, state: dict[str, Any]) -> None:
-        from autolora.variants.attachment import load_adapter_state
-
-        load_adapter_state(self.adapted, state["adapter"])
+        """The optimiser and the schedule; the adapter is attached in its state."""
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -142,8 +142,12 @@ class Workbench:
         return options.configured(name, config.options)
 
     @contextmanager
-    def attached(self, variant_name: str, config: Config, seed: int) -> Iterator[PeftModel]:
-        """The base with a fresh adapter of the variant; the base is itself again afterwards."""
+    def attached(
+        self, variant_name: str, config: Config, seed: int, state: Mapping[str, torch.Tensor] | None = None
+    ) -> Iterator[PeftModel]:
+        """The base with a fresh adapter of the variant, or with one in this state; it is itself again afterwards."""
+        from autolora.variants.attachment import allotment, load_adapter_state
+
         variant = self.variant(variant_name, config)
         adapted = variant.attach(
             self.base.model,
@@ -153,8 +157,11 @@ class Workbench:
             horizon=self.steps(config.batch_size),
             seed=int(self.rng(seed, INITIALISATION).integers(2**31)),
             dropout=self.training.dropout,
+            allotted=None if state is None else allotment(state),
         )
         try:
+            if state is not None:
+                load_adapter_state(adapted, state)
             yield adapted
         finally:
             variants.detach(adapted)
@@ -166,14 +173,11 @@ class Workbench:
         Raises:
             CheckpointError: the trial has no checkpoint that is whole.
         """
-        from autolora.variants.attachment import load_adapter_state
-
         found = checkpoint.newest(self.trial_folder(trial))
         if found is None:
             raise checkpoint.CheckpointError(f"no intact checkpoint in {self.trial_folder(trial)}")
         manifest, state = found
-        with self.attached(manifest.variant, Config(**manifest.config), manifest.seed) as adapted:
-            load_adapter_state(adapted, state["adapter"])
+        with self.attached(manifest.variant, Config(**manifest.config), manifest.seed, state["adapter"]) as adapted:
             yield adapted
 
     def evaluate(self, adapted: PeftModel, split: Split) -> float:

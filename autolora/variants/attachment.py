@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from autolora.variants.base import VariantError
+from autolora.variants.base import Allotment, VariantError
 from autolora.variants.subtraction import ADAPTER, Subtracted, put_residual, restore, subtract
 from autolora.variants.targets import linear_layers
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 FACTOR_A = "lora_A"
 """PEFT's name of A, and the purpose of the randomness that it starts from."""
 
+ALLOTTED = "allotted"
 _RECORD = "_autolora_attachment"
 
 
@@ -64,6 +65,7 @@ def inject(
     horizon: int | None,
     seed: int,
     dropout: float,
+    allotted: Mapping[str, Allotment] | None,
 ) -> PeftModel:
     """Attach plain PEFT LoRA and give it the variant's own start; see :meth:`Variant.attach`.
 
@@ -78,7 +80,8 @@ def inject(
     if variant.needs_batches and not batches:
         needs = " and ".join(need for need in variant.needs if need != "horizon")
         raise VariantError(f"{variant.name} starts from {needs}: pass batches, a list of tokenised training batches")
-    allotted = variant.allocate(model, targets, rank, alpha, batches)
+    if allotted is None:
+        allotted = variant.allocate(model, targets, rank, alpha, batches)
     config = variant.lora_config(rank, alpha, dropout, list(allotted))
     config.fan_in_fan_out = all(layer.transposed for layer in targets.values())
     if any(own != (rank, alpha) for own in allotted.values()):
@@ -140,10 +143,28 @@ def start_from(model: PeftModel, starts: Mapping[str, tuple[Tensor, Tensor]]) ->
 def adapter_state(model: PeftModel) -> dict[str, Tensor]:
     """The adapter as a flat dictionary of CPU tensors, for ``torch.save`` and ``torch.load(weights_only=True)``.
 
-    It holds every adapter tensor and, for subtracting variants, the anchors A0 and B0: an initialisation that is run
-    again elsewhere need not give the same factors.
+    It holds every adapter tensor and, for subtracting variants, the anchors A0 and B0; where ranks and alphas differ
+    between layers, these too. An initialisation that is run again elsewhere need not give the same.
     """
-    return {key: tensor.detach().to("cpu", copy=True) for key, tensor in _state_tensors(model).items()}
+    import torch
+
+    state = {key: tensor.detach().to("cpu", copy=True) for key, tensor in _state_tensors(model).items()}
+    if getattr(model.peft_config[ADAPTER], "rank_pattern", None):
+        for name, layer in attachment(model).layers.items():
+            own = [float(layer.r[ADAPTER]), float(layer.lora_alpha[ADAPTER])]
+            state[f"{name}.{ALLOTTED}"] = torch.tensor(own, dtype=torch.float64)
+    return state
+
+
+def allotment(state: Mapping[str, Tensor]) -> dict[str, Allotment] | None:
+    """What :func:`adapter_state` says of each layer's rank and alpha; None where all are alike."""
+    found = {}
+    for key, tensor in state.items():
+        name, _, kind = key.rpartition(".")
+        if kind == ALLOTTED:
+            rank, alpha = tensor.tolist()
+            found[name] = Allotment(int(rank), alpha)
+    return found or None
 
 
 def load_adapter_state(model: PeftModel, state: Mapping[str, Tensor]) -> None:
@@ -155,6 +176,7 @@ def load_adapter_state(model: PeftModel, state: Mapping[str, Tensor]) -> None:
     import torch
 
     own = _state_tensors(model)
+    state = {key: tensor for key, tensor in state.items() if not key.endswith(f".{ALLOTTED}")}
     if own.keys() != state.keys():
         key = min(own.keys() ^ state.keys())
         where = "misses" if key in own else "has, and the model lacks,"

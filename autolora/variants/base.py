@@ -82,6 +82,10 @@ class Variant:
         shared = {field.name for field in fields(Variant)}
         return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in shared}
 
+    def default(self, option: str, rank: int) -> Any:
+        """The value that one of the :attr:`options` has at this rank where it is left to the variant."""
+        return self.options[option]
+
     def configured(self, **options: Any) -> Variant:
         """This variant with some of its :attr:`options` set; raises ``VariantError`` where it has no such option."""
         for name in options:
@@ -150,6 +154,7 @@ class Variant:
         horizon: int | None = None,
         seed: int = 0,
         dropout: float = 0.0,
+        allotted: Mapping[str, Allotment] | None = None,
     ) -> PeftModel:
         """Inject the adapter into every linear layer but the output head.
 
@@ -161,6 +166,8 @@ class Variant:
             horizon: optimiser steps of the full run, where ``needs`` asks for it.
             seed: of the random initialisation.
             dropout: on the adapter's input.
+            allotted: rank and alpha of each layer, where a trained adapter goes on whose variant shares them out
+                (:func:`autolora.variants.attachment.allotment`); None: as the variant has it.
 
         Returns:
             A ``PeftModel`` whose only trainable parameters are the adapter's, in float32.
@@ -170,7 +177,7 @@ class Variant:
         """
         from autolora.variants.attachment import inject
 
-        return inject(self, model, rank, alpha, batches, horizon, seed, dropout)
+        return inject(self, model, rank, alpha, batches, horizon, seed, dropout, allotted)
 
     def parameter_groups(self, model: PeftModel, learning_rate: float) -> list[dict[str, Any]]:
         """Optimiser groups over the trainable parameters."""

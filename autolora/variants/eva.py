@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from autolora.space import Traits
 from autolora.variants.attachment import attachment, frozen_layers
-from autolora.variants.base import Allotment, Variant, register
+from autolora.variants.base import Allotment, Variant, VariantError, register
 from autolora.variants.factors import extreme_eigenvectors, input_factors, precise
 from autolora.variants.statistics import labelled_input_moments
 from autolora.variants.subtraction import ADAPTER
@@ -35,6 +35,11 @@ class Eva(Variant):
     """
 
     rho: float = 2.0
+
+    def check(self, model: nn.Module, layers: Mapping[str, LinearLayer], rank: int, dropout: float) -> None:
+        super().check(model, layers, rank, dropout)
+        if self.rho < 1:
+            raise VariantError(f"{self.name}.rho is {self.rho:g}: with less than 1 layers could not take r directions")
 
     def allocate(
         self, model: PreTrainedModel, layers: Mapping[str, LinearLayer], rank: int, alpha: float, batches: Any

@@ -49,13 +49,8 @@ def save_plain(model: PeftModel, path: Path, factors: Callable[[Any], Factors]) 
         pairs[name], scales[name] = (a, b), layer.scaling[ADAPTER]
     rank = max(len(a) for a, _ in pairs.values())
     common = scales.copy().popitem()[1] if len(set(scales.values())) == 1 else 1.0
-    state = {}
-    for name, (a, b) in pairs.items():
-        missing = rank - len(a)
-        prefix = f"base_model.model.{name}"
-        state[f"{prefix}.lora_A.weight"] = torch.nn.functional.pad(a, (0, 0, 0, missing))
-        state[f"{prefix}.lora_B.weight"] = torch.nn.functional.pad(b, (0, missing)) * (scales[name] / common)
-    _write(path, state, _plain_config(model, rank, common))
+    scaled = {name: (a, b * (scales[name] / common)) for name, (a, b) in pairs.items()}
+    _write(path, _padded(scaled, rank), _plain_config(model, rank, common))
 
 
 def save_native(model: PeftModel, path: Path) -> None:
@@ -75,10 +70,12 @@ class Approximation:
     """How far a plain LoRA of low rank is from the adapter it stands for.
 
     Attributes:
+        rank: of the plain LoRA.
         errors: by layer, the Frobenius norm of what is missing over that of the adapter's change of W.
         overall: the same over all layers together.
     """
 
+    rank: int
     errors: Mapping[str, float]
     overall: float
 
@@ -89,16 +86,15 @@ def save_approximation(model: PeftModel, path: Path, rank: int) -> Approximation
     Args:
         model: as PEFT loads it; its base in float32, or the change is rounded away.
         path: folder, see :func:`_write`.
-        rank: of the plain LoRA; of a layer's own at most.
+        rank: of the plain LoRA; where every layer has less, that.
     """
     import torch
     from peft import LoraConfig
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    from autolora.variants.factors import leading_svd
     from autolora.variants.subtraction import weight_matrix
 
-    state, errors, missing, total = {}, {}, 0.0, 0.0
+    pairs, errors, missing, total = {}, {}, 0.0, 0.0
     transposed = False
     for name, layer in model.get_base_model().named_modules():
         if not isinstance(layer, BaseTunerLayer):
@@ -109,17 +105,14 @@ def save_approximation(model: PeftModel, path: Path, rank: int) -> Approximation
         merged = weight_matrix(module)
         module.weight.data = before
         layer.merged_adapters.clear()
-        change = merged - weight_matrix(module)
-        u, values, vh = leading_svd(change, rank)
-        size = float(change.square().sum())
-        left = max(size - float(values.square().sum()), 0.0)
-        short = max(0, rank - len(values))
-        prefix = f"base_model.model.{name}"
-        state[f"{prefix}.lora_A.weight"] = torch.nn.functional.pad(vh, (0, 0, 0, short))
-        state[f"{prefix}.lora_B.weight"] = torch.nn.functional.pad(u * values, (0, short))
+        u, values, vh = torch.linalg.svd(merged - weight_matrix(module), full_matrices=False)
+        pairs[name] = vh[:rank], u[:, :rank] * values[:rank]
+        left, size = float(values[rank:].square().sum()), float(values.square().sum())
         errors[name] = math.sqrt(left / size) if size > 0 else 0.0
         missing, total = missing + left, total + size
         transposed = getattr(layer, "fan_in_fan_out", False)
+    rank = max(len(a) for a, _ in pairs.values())
+    state = _padded(pairs, rank)
     config = LoraConfig(
         r=rank,
         lora_alpha=rank,
@@ -129,7 +122,19 @@ def save_approximation(model: PeftModel, path: Path, rank: int) -> Approximation
         task_type="CAUSAL_LM",
     )
     _write(path, state, _described(config, model))
-    return Approximation(errors, math.sqrt(missing / total) if total > 0 else 0.0)
+    return Approximation(rank, errors, math.sqrt(missing / total) if total > 0 else 0.0)
+
+
+def _padded(pairs: Mapping[str, Factors], rank: int) -> dict[str, Tensor]:
+    """PEFT's names of A and B of each layer, filled up with zeros to the rank."""
+    from torch.nn.functional import pad
+
+    state = {}
+    for name, (a, b) in pairs.items():
+        prefix, missing = f"base_model.model.{name}", rank - len(a)
+        state[f"{prefix}.lora_A.weight"] = pad(a, (0, 0, 0, missing))
+        state[f"{prefix}.lora_B.weight"] = pad(b, (0, missing))
+    return state
 
 
 def _write(path: Path, state: Mapping[str, Tensor], config: PeftConfig) -> None:

@@ -10,8 +10,17 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from autolora.losses import target_count
 from autolora.variants.attachment import base_parameters
-from autolora.variants.statistics import fisher_factors, input_moments, layer_gradients, memory_groups, shape_of
+from autolora.variants.base import VariantError
+from autolora.variants.statistics import (
+    FisherFactors,
+    fisher_factors,
+    input_moments,
+    layer_gradients,
+    memory_groups,
+    shape_of,
+)
 from autolora.variants.subtraction import weight_matrix
 
 if TYPE_CHECKING:
@@ -66,6 +75,7 @@ def weight_factors(
         key, version = (factorise, name), _version(layer.weight)
         if not _serves(kept.get(key), version, rank):
             weight = weight_matrix(layer)
+            _check_finite(name, weight)
             kept[key] = _factorised(version, rank, weight.shape, partial(factorise, weight))
         found[name] = kept[key].factors
     return found
@@ -155,6 +165,8 @@ def _sample_factors(
     """Collect what is missing, few layers at a time: ``floats`` is what collecting takes of memory, by layer."""
     kept = _cache.setdefault(base, {})
     version = sum(map(_version, base_parameters(base)))
+    if not sum(map(target_count, batches)):
+        raise VariantError("the batches have no target token: all their labels are masked")
     sample = _digest(batches)
     keys = {name: (collect, factorise, sample, name) for name in layers}
     missing = [name for name in layers if not _serves(kept.get(keys[name]), version, rank)]
@@ -162,8 +174,16 @@ def _sample_factors(
         collected = collect(base, {name: layers[name] for name in group}, batches)
         for name in group:
             data, weight = collected.pop(name), weight_matrix(layers[name])
+            _check_finite(name, weight, *(vars(data).values() if isinstance(data, FisherFactors) else (data,)))
             kept[keys[name]] = _factorised(version, rank, weight.shape, partial(factorise, data, weight))
     return {name: kept[key].factors for name, key in keys.items()}
+
+
+def _check_finite(name: str, *values: Any) -> None:
+    import torch
+
+    if not all(value.isfinite().all() for value in values if isinstance(value, torch.Tensor)):
+        raise VariantError(f"layer {name!r}: its weight, or what the sample shows of it, is not finite")
 
 
 def _serves(entry: _Kept | None, version: int, rank: int) -> bool:

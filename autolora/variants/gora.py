@@ -59,8 +59,8 @@ class Gora(Variant):
 
 
 def shared_out(layers: Mapping[str, LinearLayer], importance: Mapping[str, float], rank: int) -> dict[str, int]:
-    """Ranks in proportion to importance per parameter that a rank costs, within the bounds, by highest averages: for as
-    many parameters in all as ``rank`` everywhere takes, or just below."""
+    """Ranks in proportion to importance per parameter that a rank costs, m + n, within the bounds, by highest averages:
+    for as many parameters in all as ``rank`` everywhere takes, or just below."""
     costs = {name: layer.out_features + layer.in_features for name, layer in layers.items()}
     ranks = dict.fromkeys(layers, max(1, round(LEAST * rank)))
     left = sum(costs[name] * (rank - ranks[name]) for name in layers)

@@ -32,18 +32,22 @@ class Gralora(Variant):
     def blocks(self, rank: int) -> int:
         return self.k or (2 if rank <= LARGEST_RANK_OF_TWO else 4)
 
+    def default(self, option: str, rank: int) -> Any:
+        return self.blocks(rank) if option == "k" else super().default(option, rank)
+
     def check(self, model: nn.Module, layers: Mapping[str, LinearLayer], rank: int, dropout: float) -> None:
         super().check(model, layers, rank, dropout)
         k = self.blocks(rank)
         if rank % k:
             raise VariantError(
-                f"{self.name} shares the rank out over k = {k} blocks: rank {rank} must be divisible by it"
+                f"{self.name} shares the rank out over k = {k} blocks: rank {rank} must be divisible by it; change "
+                f"space.rank, or space.options.{self.name}.k"
             )
         for name, layer in layers.items():
             if layer.in_features % k or layer.out_features % k:
                 raise VariantError(
                     f"{self.name} cuts every layer in k = {k} blocks a side, and {name!r} is {layer.out_features} x "
-                    f"{layer.in_features}: set {self.name}.k to a divisor of both"
+                    f"{layer.in_features}: set space.options.{self.name}.k to a divisor of both"
                 )
 
     def lora_config(self, rank: int, alpha: float, dropout: float, target_modules: list[str]) -> Any:

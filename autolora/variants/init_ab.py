@@ -72,8 +72,9 @@ register(
         name="init_ab_plus",
         title="Init[AB+]",
         paper="arXiv 2505.23194",
-        # As Init[AB], whose factors it shares; so say the runs of studies/curves.
-        traits=Traits(shift_sd=0.25),
+        # As Init[AB], whose factors it shares; so say the runs of studies/curves, at s = 1. With alpha by the law its
+        # perturbation, which is not subtracted, would be s times larger and wreck the model.
+        traits=Traits(shift_sd=0.25, alpha_law=1.0),
         moves_at_start=True,
     )
 )

@@ -68,9 +68,9 @@ class Guidance:
         outputs = outputs + self.damping * outputs.mean()
         inverse = torch.linalg.inv(inputs)
         step = -(inverse @ precise(fisher.gradient).T) / outputs
-        largest = torch.linalg.matrix_norm(step, 2)
-        step = step / largest
-        variance = self.beta / fisher.targets * (1 / outputs).sum() / largest**2
+        squared = extreme_eigenvectors(step @ step.T, 1, largest=True)[0]  # sigma^2
+        step = step / squared.sqrt()
+        variance = self.beta / fisher.targets * (1 / outputs).sum() / squared
         omega = variance * inverse - step @ step.T
         directions = extreme_eigenvectors((omega + omega.T) / 2, components, largest=False)[1]
         return directions.T.float(), (step.T @ directions).float()

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from peft import PeftModel
 
 
-SHARE = 1.0 / 1.2
+SHARE = 5 / 6
 """Of a ratio's decades, how far the best rate moves down. While B does the moving (B0 = 0, small rates) its rate is
 what decides: all of it. Were both factors to move alike, their geometric mean would: half. Nearer to the first, with a
 spread wide enough for both: at 16 the shift is -1."""
@@ -49,7 +49,7 @@ register(
         paper="arXiv 2402.12354",
         kind="optimiser",
         optimiser="AdamW, B at ratio times A's rate",
-        traits=Traits(shift=-1.0, shift_sd=0.3),
+        traits=Traits(shift=-SHARE * math.log10(16.0), shift_sd=0.3),
         redundant_with_alpha=("ratio",),
         starts_as_lora=True,
         peft_options={},  # the ratio is the optimiser's

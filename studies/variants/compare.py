@@ -28,15 +28,16 @@ COLUMNS = ("variant", "seed", "test", "learning_rate", "batch_size", "rank", "al
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="run directory of the finished study")
+    parser.add_argument("runs", type=Path, nargs="+", help="run directories of finished studies; a later one wins")
+    parser.add_argument("--only", nargs="+", help="these variants")
     parser.add_argument("--dir", type=Path, default=Path("runs/variants-compare"), help="for checkpoints")
     arguments = parser.parse_args()
-    result = TuneResult.load(arguments.run)
+    result = {name: tuned for run in arguments.runs for name, tuned in TuneResult.load(run).items()}
     bench = Workbench.open(specs.load(HERE / "demo.yaml"), arguments.dir)
     done = _done()
     for place, (name, tuned) in enumerate(result.items()):
         for seed in SEEDS:
-            if (name, seed) in done:
+            if (name, seed) in done or name not in (arguments.only or result):
                 continue
             trial = FIRST_TRIAL + 100 * place + seed - SEEDS.start
             outcome = segment.run(bench, Segment(trial, name, tuned.config, seed, 1.0, 0))

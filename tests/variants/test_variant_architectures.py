@@ -40,7 +40,7 @@ def test_dora_trains_as_peft_s_own(build, train, tokens, difference, monkeypatch
     expected, theirs = run()
     assert losses == pytest.approx(expected, rel=tolerance)
     for name, gradient in gradients.items():
-        assert difference(gradient, theirs[name]) < 10 * tolerance, name
+        assert difference(gradient, theirs[name]) < tolerance, name
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
@@ -104,7 +104,10 @@ class TestGralora:
 
     @pytest.mark.parametrize(
         ("k", "rank", "message"),
-        [(2, 3, "rank 3 must be divisible"), (3, 6, r"k = 3 blocks a side, and 'model.*' is 32 x 32: set gralora.k")],
+        [
+            (2, 3, "rank 3 must be divisible"),
+            (3, 6, r"k = 3 blocks a side, and 'model.*' is 32 x 32: set space.options.gralora.k"),
+        ],
     )
     def test_what_does_not_divide_is_said(self, build, k, rank, message):
         with pytest.raises(VariantError, match=message):

@@ -25,10 +25,12 @@ class GramDora(DoraLinearVariant):
 
     Attributes:
         squares: |w_i|^2, (m,), float32.
+        has_empty_rows: any of them is 0.
     """
 
     def __init__(self, layer: Any) -> None:
         self.squares = weight_matrix(layer.get_base_layer()).square().sum(1)
+        self.has_empty_rows = bool((self.squares == 0).any())
 
     def forward(self, module: Any, active_adapter: str, x: Tensor, result: Tensor, **kwargs: Any) -> Tensor:
         if module.training and not isinstance(module.lora_dropout[active_adapter], torch.nn.Identity):
@@ -37,7 +39,7 @@ class GramDora(DoraLinearVariant):
         scaling, bias = module.scaling[active_adapter], module.get_base_layer().bias
         scale = module.lora_magnitude_vector[active_adapter].weight / self._norms(module, active_adapter)
         plain = result if bias is None else result - bias
-        scaled = _Scaled.apply(plain + scaling * lora_b(lora_a(x)), scale)
+        scaled = _Scaled.apply(plain + scaling * lora_b(lora_a(x)), scale, self.has_empty_rows)
         return scaled if bias is None else scaled + bias
 
     @torch.no_grad()
@@ -51,18 +53,22 @@ class GramDora(DoraLinearVariant):
 
 
 class _Scaled(torch.autograd.Function):
-    """v o c, with v (..., m) and c (m,), which keeps the product and not v."""
+    """v o c, with v (..., m) and c (m,), which keeps the product and not v.
+
+    Where c is 0, as at the start of a row of norm 0, v cannot be read off the product: then v is kept.
+    """
 
     @staticmethod
-    def forward(ctx: Any, v: Tensor, c: Tensor) -> Tensor:
+    def forward(ctx: Any, v: Tensor, c: Tensor, keep_v: bool) -> Tensor:
         y = (v * c).to(v.dtype)
-        # v cannot be read off the product where c is 0, as at the start of a row of norm 0.
-        ctx.kept_v = bool((c == 0).any())
-        ctx.save_for_backward(v if ctx.kept_v else y, c)
+        ctx.kept_v = keep_v
+        ctx.save_for_backward(v if keep_v else y, c)
         return y
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
         kept, c = ctx.saved_tensors
         along_c = (gradient * kept).flatten(0, -2).sum(0, dtype=c.dtype)
-        return (gradient * c).to(gradient.dtype), along_c if ctx.kept_v else along_c / c
+        if not ctx.kept_v:
+            along_c = torch.where(c == 0, 0.0, along_c / c)  # a magnitude that training took to 0, of all numbers
+        return (gradient * c).to(gradient.dtype), along_c, None
