@@ -116,6 +116,12 @@ def test_an_adapter_of_its_own_format_is_cut_to_a_plain_lora_with_the_error_said
     assert overall == pytest.approx((missing.item() / size) ** 0.5, rel=0.05)
 
 
+def test_a_rank_beyond_the_layers_is_cut_to_theirs_and_exact(finished, tmp_path):
+    outcome = run("export", finished[0], "--variant", "dora", "--to", "lora", "--rank", 4000, tmp_path)
+    assert re.search(r"rank 96; .* 0 over all layers, 0 in the worst", outcome.output)
+    assert json.loads((tmp_path / "adapter_config.json").read_text())["r"] == 96
+
+
 def test_a_plain_adapter_is_not_cut(finished, tmp_path):
     outcome = run("export", finished[0], "--variant", "lora", "--to", "lora", tmp_path / "plain")
     assert "plain LoRA already, exactly: use --to peft" in outcome.stderr
