@@ -50,6 +50,7 @@ register(
         name="dora",
         title="DoRA",
         paper="arXiv 2402.09353",
+        cost=1.05,
         kind="architecture",
         starts_as_lora=True,
         export_form="native",

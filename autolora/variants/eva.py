@@ -79,6 +79,7 @@ register(
         name="eva",
         title="EVA",
         paper="arXiv 2410.07170",
+        cost=1.03,
         # No published best rate was found; the runs of studies/curves have it at LoRA's. A's rows have norm one, in the
         # directions where inputs are largest: the law of alpha for a random A does not apply.
         traits=Traits(shift=-0.1, shift_sd=0.25, alpha_law=1.0),

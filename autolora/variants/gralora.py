@@ -95,6 +95,7 @@ register(
         name="gralora",
         title="GraLoRA",
         paper="arXiv 2505.20355",
+        cost=1.00,
         kind="architecture",
         constraints="r <= min(m, n); r, m and n divisible by k",
         export_form="rank kr",

@@ -62,6 +62,7 @@ register(
         name="init_ab",
         title="Init[AB]",
         paper="arXiv 2505.23194",
+        cost=1.00,
         # LR-matters' tables put its best learning rate within 0.1 decades of LoRA's.
         traits=Traits(shift_sd=0.2),
         export_form="rank 2r",
@@ -72,6 +73,7 @@ register(
         name="init_ab_plus",
         title="Init[AB+]",
         paper="arXiv 2505.23194",
+        cost=0.99,
         # As Init[AB], whose factors it shares; so say the runs of studies/curves, at s = 1. With alpha by the law its
         # perturbation, which is not subtracted, would be s times larger and wreck the model.
         traits=Traits(shift_sd=0.25, alpha_law=1.0),

@@ -57,6 +57,7 @@ register(
         name="loft",
         title="LoFT",
         paper="arXiv 2505.21289",
+        cost=1.32,
         kind="optimiser",
         optimiser="AdamW of W, projected on one factor at a time",
         constraints="r <= min(m, n), alpha = r",

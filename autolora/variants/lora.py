@@ -3,5 +3,13 @@
 from autolora.variants.base import Variant, register
 
 register(
-    Variant(name="lora", title="LoRA", paper="arXiv 2106.09685", kind="reference", starts_as_lora=True, peft_options={})
+    Variant(
+        name="lora",
+        title="LoRA",
+        paper="arXiv 2106.09685",
+        kind="reference",
+        cost=1.0,
+        starts_as_lora=True,
+        peft_options={},
+    )
 )

@@ -40,6 +40,7 @@ register(
         name="lora_alpha",
         title="LoRA-alpha (II)",
         paper=PAPER,
+        cost=0.98,
         kind="scaling",
         starts_as_lora=True,
     )
@@ -49,6 +50,7 @@ register(
         name="lora_alpha_empirical",
         title="LoRA-alpha (I)",
         paper=PAPER,
+        cost=1.01,
         kind="scaling",
         traits=Traits(alpha_law="empirical"),
         starts_as_lora=True,

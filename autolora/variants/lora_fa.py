@@ -28,6 +28,7 @@ register(
         name="lora_fa",
         title="LoRA-FA",
         paper="arXiv 2308.03303",
+        cost=0.98,
         kind="architecture",
         optimiser="AdamW on B",
         # B alone moves, so p = 1 exactly, and it wants more than LoRA, whose A helps: at least 0.6 decades in the runs

@@ -47,6 +47,7 @@ register(
         name="lora_plus",
         title="LoRA+",
         paper="arXiv 2402.12354",
+        cost=0.97,
         kind="optimiser",
         optimiser="AdamW, B at ratio times A's rate",
         traits=Traits(shift=-SHARE * math.log10(16.0), shift_sd=0.3),

@@ -38,6 +38,7 @@ register(
         name="olora",
         title="OLoRA",
         paper="arXiv 2406.01775",
+        cost=1.01,
         # Between the 0.4 of LoRA's best learning rate measured on stories260K (-0.4 decades) and the lower ones that
         # LR-matters derives from curvature (down to 1/18). The factors do not carry s.
         traits=Traits(shift=-0.5, shift_sd=0.25, alpha_law=1.0),

@@ -42,6 +42,7 @@ register(
         name="pissa",
         title="PiSSA",
         paper="arXiv 2404.02948",
+        cost=1.03,
         # Both factors carry 1/sqrt(s), so p = 1/2 exactly and alpha is redundant under Adam. The shift: LR-matters'
         # tables put PiSSA's best learning rate 0.4 to 0.5 decades below LoRA's, as do runs on stories260K (x 0.4).
         traits=Traits(exponent=0.5, shift=-0.4, shift_sd=0.2, alpha_redundant=True, alpha_law=1.0),

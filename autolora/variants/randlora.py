@@ -51,6 +51,7 @@ register(
         name="randlora",
         title="RandLoRA",
         paper="arXiv 2502.00987",
+        cost=2.34,
         kind="architecture",
         # LR-matters places it a bit below LoRA by curvature; the runs of studies/curves, at s = 20, 0.1 decades above
         # where LoRA at that s would be.

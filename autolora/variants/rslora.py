@@ -8,6 +8,7 @@ register(
         name="rslora",
         title="rsLoRA",
         paper="arXiv 2312.03732",
+        cost=1.00,
         kind="scaling",
         traits=Traits(rank_stabilised=True),
         starts_as_lora=True,

@@ -307,6 +307,9 @@ def test_registered_facts_are_stated(name):
     assert variant.kind in ("reference", "scaling", "start", "architecture", "optimiser")
     assert variant.export_form in ("rank r", "rank 2r", "rank kr", "native")
     assert set(variant.needs) <= {"gradients", "activations", "horizon"}
+    assert variant.constraints
+    assert variant.optimiser
+    assert variant.cost, "studies/variants/cost.py measures it"
     assert 0 < variant.traits.shift_sd < 1
 
 
