@@ -14,11 +14,13 @@ from scipy import stats
 HERE = Path(__file__).parent
 REFERENCE = "lora"
 LEVEL = 0.05
+START_WIDTH = 1024
 PUBLISHED = {
+    "lora": "4 h 42 min, 30.1 GB",
     "dora": "+75% memory without checkpointing",
     "randlora": "8x the time",
 }
-"""The unified study's overheads (arXiv 2601.22708) on an 8B model; LoRA took 4 h 42 min and 30.1 GB on one H200."""
+"""The unified study's numbers (arXiv 2601.22708), an 8B model on one H200."""
 
 
 def main() -> None:
@@ -34,10 +36,10 @@ def cost_lines() -> list[str]:
     lines = [
         "## What a training step costs, relative to plain LoRA",
         "",
-        "Time of a step and peak memory of tensors, by width; start: seconds of the first and of a later attach at the",
-        "largest width. `python studies/variants/cost.py` made it.",
+        "Time of a step and peak memory of tensors, by width; start: seconds of the first and of a later attach to two",
+        f"layers at width {START_WIDTH}. Repeats of one step differ by up to 4%. Made by `python studies/variants/cost.py`.",
         "",
-        _row("variant", *heads, "start", "later", "published, 8B"),
+        _row("variant", *heads, "start", "later", "published (8B, H200)"),
         _row(*["---"] * (len(heads) + 4)),
     ]
     for name in dict.fromkeys(row["variant"] for row in rows):
@@ -48,7 +50,7 @@ def cost_lines() -> list[str]:
             else ""
             for width in widths
         ]
-        last = by.get((name, widths[-1]), {})
+        last = by.get((name, START_WIDTH), {})
         starts = (last.get("first_start_seconds", ""), last.get("next_start_seconds", ""))
         lines.append(
             _row(name, *(f"{float(t):.2f}" if t else "" for t in times), *memory, *starts, PUBLISHED.get(name, ""))
