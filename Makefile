@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DIR ?= runs/quickstart
 
-.PHONY: quickstart test lint bench-prior clean
+.PHONY: quickstart test lint bench-prior bench-search clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/autolora tune examples/quickstart.yaml --dir $(DIR)
@@ -22,6 +22,11 @@ bench-prior: $(VENV)/.installed-dev
 	$(BIN)/python studies/curvature/predict.py quickstart stories260k
 	$(BIN)/python studies/curvature/replay.py --seeds 40
 	$(BIN)/python studies/curvature/report.py > studies/curvature/results.md
+
+# This search against its peers; resumable. Three of them need: pip install "ray[tune]" smac neural-pipeline-search
+bench-search: $(VENV)/.installed-dev
+	$(BIN)/python studies/search/run.py --jobs 2 --repeats 10
+	$(BIN)/python studies/search/report.py
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,100 @@
+"""Optuna's samplers and pruner, in their released form and with their defaults. One study for each variant.
+
+Choices are given as the index of an ordered list, so that samplers may use their order. A training that diverged is
+told as a finished one with the score of the untrained model: Optuna's samplers do not see failed trials, and its TPE
+ranks pruned ones by how late they were pruned.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+
+import optuna
+from dimensions import config, dimensions
+from ledger import Ledger
+from own_methods import LENGTHS
+
+from autolora.space import Config, Space
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+
+
+def tpe(ledger: Ledger) -> None:
+    """TPE on full runs, defaults: multivariate (Optuna's advice, its default from version 5), 10 random trials first.
+
+    Cannot use: short runs, a prior over where the good region is, other variants, divergence as a bound.
+    """
+    _full_runs(ledger, lambda seed: optuna.samplers.TPESampler(seed=seed, multivariate=True))
+
+
+def gp(ledger: Ledger) -> None:
+    """Gaussian process with expected improvement on full runs, defaults: 10 random trials first, noise fitted.
+
+    Cannot use: short runs (only finished trials count), a prior, other variants, divergence as a bound.
+    """
+    _full_runs(ledger, lambda seed: optuna.samplers.GPSampler(seed=seed))
+
+
+def tpe_hyperband(ledger: Ledger) -> None:
+    """TPE with the Hyperband pruner over the rungs, factor 3: the pairing that Optuna's documentation recommends.
+
+    Cannot use: a prior, other variants, and promotion: a pruned trial never goes on, and one that runs is compared
+    with what was there before it.
+    """
+    problem = ledger.problem
+    rungs = problem.rungs[-LENGTHS:]
+    if len(rungs) == 1:
+        return tpe(ledger)
+    units = [round(rung / rungs[0]) for rung in rungs]
+    for place, variant in enumerate(problem.variants):
+        seed = ledger.seed + place
+        study = optuna.create_study(
+            study_name=f"{problem.name} {variant} {seed}",  # trials are dealt to brackets by a hash of it
+            direction=problem.direction,
+            sampler=optuna.samplers.TPESampler(seed=seed, multivariate=True),
+            pruner=optuna.pruners.HyperbandPruner(min_resource=1, max_resource=units[-1], reduction_factor=3),
+        )
+        while ledger.left(variant) >= 1.0 - 1e-9:
+            _pruned_trial(ledger, variant, study, rungs, units)
+
+
+def _pruned_trial(
+    ledger: Ledger, variant: str, study: optuna.Study, rungs: tuple[float, ...], units: list[int]
+) -> None:
+    """One trial up the rungs until it is finished, pruned or diverged."""
+    trial = study.ask()
+    chosen = suggested(trial, ledger.problem.space, variant)
+    start = 0.0
+    for rung, unit in zip(rungs, units, strict=True):
+        score = ledger.train(variant, chosen, rung, start)
+        start = rung
+        if score is None:
+            study.tell(trial, ledger.problem.worst(variant))
+            return
+        trial.report(score, unit)
+        if rung < rungs[-1] and trial.should_prune():
+            study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+            return
+    study.tell(trial, score)
+
+
+def _full_runs(ledger: Ledger, sampler: Callable[[int], optuna.samplers.BaseSampler]) -> None:
+    problem = ledger.problem
+    for place, variant in enumerate(problem.variants):
+        study = optuna.create_study(direction=problem.direction, sampler=sampler(ledger.seed + place))
+        while ledger.holds(variant, 1.0):
+            trial = study.ask()
+            score = ledger.train(variant, suggested(trial, problem.space, variant))
+            study.tell(trial, problem.worst(variant) if score is None else score)
+
+
+def suggested(trial: optuna.Trial, space: Space, variant: str) -> Config:
+    values: dict[str, float] = {}
+    for dimension in dimensions(space, variant):
+        if dimension.choices:
+            values[dimension.name] = trial.suggest_int(dimension.name, 0, dimension.last)
+        else:
+            values[dimension.name] = trial.suggest_float(dimension.name, dimension.low, dimension.high, log=True)
+    return config(space, variant, values)

@@ -1,0 +1,215 @@
+"""Tables and figures of the benchmark.
+
+    python studies/search/report.py
+
+Reads ``results.csv``, writes ``results.md`` and a figure for every family of problems.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from measures import GRID, TARGET
+from methods import METHODS
+from problem import family
+from rows import Row, read
+from summary import Estimate, bootstrapped, by_repeat, interquartile_mean, mean_ranks
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+HERE = Path(__file__).parent
+SHOWN = (1.0, 2.0, 3.0, 3.5, 4.5, 6.0, 8.0, 12.0)
+REFERENCE = "Optuna TPE"
+FAMILIES = {
+    "curves": "Learning-curve table",
+    "paper": "Paper tables, learning rates of the table",
+    "paper-wide": "Paper tables, five decades of learning rates",
+    "edge": "Learning-rate edge",
+    "hartmann": "MF-Hartmann",
+}
+FLOOR = 1e-4
+"""The figures' log axis ends here."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--table", type=Path, default=HERE / "results.csv")
+    arguments = parser.parse_args()
+    rows = read(arguments.table)
+    (HERE / "results.md").write_text("\n".join(_lines(rows)) + "\n")
+    for name in FAMILIES:
+        own = [row for row in rows if family(row.problem) == name]
+        if own:
+            _figure(HERE / f"{name}.png", FAMILIES[name], own)
+
+
+def _lines(rows: list[Row]) -> Iterator[str]:
+    yield "# Results\n"
+    yield (
+        "Written by `report.py`. Full runs are per variant, partial ones at their share; regret is that of the best "
+        "configuration trained at full length so far, without noise, relative to the best of the problem. Where a "
+        f"variant never came within {TARGET:.0%} it counts as the budget, {GRID[-1]:g}, in the means below: they are "
+        "then too low, most for the methods with the most such. Intervals: 95%, bootstrap over repeats.\n"
+    )
+    for name, title in FAMILIES.items():
+        own = [row for row in rows if family(row.problem) == name]
+        if own:
+            yield from _family(title, own)
+            yield f"![Any-time regret]({name}.png)\n"
+    yield "## By problem\n"
+    yield from _by_problem(rows)
+
+
+def _family(title: str, rows: list[Row]) -> Iterator[str]:
+    problems = sorted({row.problem for row in rows})
+    yield f"## {title}\n"
+    yield f"{', '.join(problems)}.\n"
+    yield from _regrets(rows)
+    yield from _targets(rows)
+
+
+def _methods(rows: Sequence[Row]) -> list[str]:
+    return [name for name in METHODS if any(row.method == name for row in rows)]
+
+
+def _of(rows: Sequence[Row], method: str) -> list[Row]:
+    return [row for row in rows if row.method == method]
+
+
+def _regrets(rows: list[Row]) -> Iterator[str]:
+    yield "Regret in percent after so many full runs: interquartile mean with its interval, and median.\n"
+    yield "| | " + " | ".join(f"{at:g}" for at in SHOWN) + " | searches |"
+    yield "| --- |" + " --- |" * (len(SHOWN) + 1)
+    for method in _methods(rows):
+        own = _of(rows, method)
+        cells = []
+        for at in SHOWN:
+            values = by_repeat(own, _regret_at(at))
+            middle = 100 * np.median([_regret_at(at)(row) for row in own])
+            cells.append(f"{_percent(bootstrapped(values, interquartile_mean))}; {middle:.2g}")
+        count = len({row.key for row in own}), len({row.problem for row in own})
+        yield f"| {method} | " + " | ".join(cells) + f" | {count[0]} of {count[1]} problems |"
+    yield ""
+
+
+def _targets(rows: list[Row]) -> Iterator[str]:
+    yield (
+        f"Full runs until within {TARGET:.0%} of the best: mean, 90th percentile, share that never was; how many times "
+        f"as many {REFERENCE} needs on the same problems; the same mean for within one standard deviation over seeds; "
+        "the mean rank by regret after 3 and after 12 (1 is best, among the methods with all repeats); and the "
+        "interquartile mean of the regret, in percent, of what the scores say is best at the end.\n"
+    )
+    yield "| | mean | 90% | never | ratio | within noise | rank at 3 | rank at 12 | chosen |"
+    yield "| --- |" + " --- |" * 8
+    early, late = mean_ranks(rows, _regret_at(3.0)), mean_ranks(rows, _regret_at(GRID[-1]))
+    for method in _methods(rows):
+        own = _of(rows, method)
+        target = bootstrapped(by_repeat(own, _to_target), _mean)
+        noise = bootstrapped(by_repeat(own, _to_noise), _mean)
+        chosen = bootstrapped(by_repeat(own, lambda row: row.outcome.chosen), interquartile_mean)
+        times = [_to_target(row) for row in own]
+        never = np.mean([math.isinf(row.outcome.to_target) for row in own])
+        shared = {row.problem for row in own}
+        reference = [_to_target(row) for row in _of(rows, REFERENCE) if row.problem in shared]
+        ratio = f"{np.mean(reference) / target.value:.2f}" if reference else "-"
+        yield (
+            f"| {method} | {_plain(target)} | {np.percentile(times, 90):.1f} | {never:.0%} | {ratio} | {_plain(noise)} "
+            f"| {_rank(early, method)} | {_rank(late, method)} | {_percent(chosen)} |"
+        )
+    yield ""
+
+
+def _by_problem(rows: list[Row]) -> Iterator[str]:
+    names = sorted({row.problem for row in rows})
+    yield (
+        f"Mean full runs until within {TARGET:.0%}, and within one standard deviation over seeds; the budget where "
+        "never.\n"
+    )
+    methods = _methods(rows)
+    yield "| | " + " | ".join(methods) + " |"
+    yield "| --- |" + " --- |" * len(methods)
+    for name in names:
+        cells = []
+        for method in methods:
+            own = [row for row in rows if row.problem == name and row.method == method]
+            times = (np.mean([measure(row) for row in own]) for measure in (_to_target, _to_noise))
+            cells.append("; ".join(f"{time:.1f}" for time in times) if own else "-")
+        yield f"| {name} | " + " | ".join(cells) + " |"
+
+
+def _rank(ranks: dict[str, float], method: str) -> str:
+    return f"{ranks[method]:.1f}" if method in ranks else "-"
+
+
+def _regret_at(at: float) -> Callable[[Row], float]:
+    place = GRID.index(at)
+    return lambda row: row.outcome.regrets[place]
+
+
+def _to_target(row: Row) -> float:
+    return min(row.outcome.to_target, GRID[-1])
+
+
+def _to_noise(row: Row) -> float:
+    return min(row.outcome.to_noise, GRID[-1])
+
+
+def _mean(values: np.ndarray) -> np.ndarray:
+    return np.asarray(values.mean(axis=-1))
+
+
+def _plain(found: Estimate) -> str:
+    return f"{found.value:.2f} ({found.low:.2f} to {found.high:.2f})"
+
+
+def _percent(found: Estimate) -> str:
+    return f"{100 * found.value:.2g} ({100 * found.low:.2g} to {100 * found.high:.2g})"
+
+
+def _figure(file: Path, title: str, rows: list[Row]) -> None:
+    """A panel for each problem: interquartile mean of the regret against full runs, and its band."""
+    problems = sorted({row.problem for row in rows})
+    methods = _methods(rows)
+    columns = min(3, len(problems))
+    lines = math.ceil(len(problems) / columns)
+    figure, panels = plt.subplots(lines, columns, figsize=(4.6 * columns, 3.6 * lines + 0.9), squeeze=False)
+    colours = dict(zip(METHODS, plt.get_cmap("tab20").colors[::2] + plt.get_cmap("tab20").colors[1::2], strict=False))
+    for panel, problem in zip(panels.flat, problems, strict=False):
+        for method in methods:
+            own = [row for row in rows if row.problem == problem and row.method == method]
+            if own:
+                _band(panel, own, method, colours[method])
+        panel.axhline(100 * TARGET, color="grey", linewidth=0.6, linestyle=":")
+        panel.set_yscale("log")
+        panel.set_title(problem, fontsize=9)
+        panel.set_xlabel("full runs per variant", fontsize=8)
+        panel.set_ylabel("regret, percent", fontsize=8)
+        panel.tick_params(labelsize=7)
+    for panel in panels.flat[len(problems) :]:
+        panel.set_visible(False)
+    handles, labels = panels.flat[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="lower center", ncols=min(6, len(labels)), fontsize=7, frameon=False)
+    figure.suptitle(f"{title}: interquartile mean regret, 95% bootstrap band", fontsize=10)
+    figure.tight_layout(rect=(0, 0.35 / (3.6 * lines + 0.9), 1, 1))
+    figure.savefig(file, dpi=110)
+    plt.close(figure)
+
+
+def _band(panel: plt.Axes, rows: list[Row], method: str, colour: tuple[float, ...]) -> None:
+    found = [bootstrapped(by_repeat(rows, _regret_at(at)), interquartile_mean) for at in GRID]
+    own = method.startswith("autolora")
+    curve = [100 * max(FLOOR, point.value) for point in found]
+    panel.step(GRID, curve, where="post", color=colour, label=method, linewidth=2.0 if own else 1.0)
+    low = [100 * max(FLOOR, point.low) for point in found]
+    high = [100 * max(FLOOR, point.high) for point in found]
+    panel.fill_between(GRID, low, high, step="post", color=colour, alpha=0.12, linewidth=0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""Runs the benchmark: problems x methods x repeats, a row of results for every variant.
+
+    python studies/search/run.py --jobs 2 --repeats 10
+
+Resumable: what is in ``results.csv`` is not run again; a method whose package is missing is skipped with a line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+import zlib
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from itertools import product
+from pathlib import Path
+
+import problems
+from measures import GRID, outcome
+from methods import METHODS, traced
+from problem import family
+from rows import Key, Row, append, repair
+
+HERE = Path(__file__).parent
+TABLE = HERE / "results.csv"
+BUDGET = GRID[-1]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--jobs", type=int, default=1, help="processes")
+    parser.add_argument("--problems", nargs="+", help="these, by name or family, as in curves or curves/quickstart")
+    parser.add_argument("--only", nargs="+", choices=list(METHODS), default=list(METHODS), help="these methods")
+    parser.add_argument("--paper", type=Path, help=f"learning_rate_matters.csv; by default ${problems.PAPER_VARIABLE}")
+    parser.add_argument("--table", type=Path, default=TABLE, help="where results are kept")
+    arguments = parser.parse_args()
+    paper = problems.paper_path(arguments.paper)
+    if paper is None:
+        print(f"paper tables skipped: no file given by --paper or {problems.PAPER_VARIABLE}")
+    names = chosen(problems.names(paper), arguments.problems)
+    variants = {name: len(problems.get(name, paper).variants) for name in names}
+    done = repair(arguments.table, variants)
+    wanted = product(range(arguments.repeats), names, available(arguments.only))
+    keys = [(name, method, repeat) for repeat, name, method in wanted if (name, method, repeat) not in done]
+    print(f"{len(keys)} searches to run")
+    with ProcessPoolExecutor(arguments.jobs) as pool:
+        futures = [pool.submit(searched, key, paper) for key in keys]
+        for number, future in enumerate(as_completed(futures), start=1):
+            append(arguments.table, future.result())
+            if number % 50 == 0 or number == len(keys):
+                print(f"{number} of {len(keys)}", flush=True)
+
+
+def chosen(names: list[str], wanted: list[str] | None) -> list[str]:
+    """The problems that are named, or whose family is; all where none is."""
+    return [name for name in names if not wanted or name in wanted or family(name) in wanted]
+
+
+def available(wanted: list[str]) -> list[str]:
+    """The methods that can be run here; a line for each that cannot."""
+    for name in wanted:
+        if METHODS[name].missing:
+            print(f"{name} skipped: package {METHODS[name].missing} is not installed")
+    return [name for name in wanted if not METHODS[name].missing]
+
+
+def seed_of(problem: str, repeat: int) -> int:
+    """A different one for every problem and repeat, the same for every method."""
+    return zlib.crc32(f"{problem}/{repeat}".encode())
+
+
+def searched(key: Key, paper: Path | None) -> list[Row]:
+    """One search; a row for each variant."""
+    name, method, repeat = key
+    problem, seed = problems.get(name, paper), seed_of(name, repeat)
+    started = time.perf_counter()
+    trace = traced(method, problem, BUDGET, seed)
+    seconds = time.perf_counter() - started
+    return [
+        Row(name, method, repeat, seed, variant, outcome(problem, variant, trace), seconds)
+        for variant in problem.variants
+    ]
+
+
+if __name__ == "__main__":
+    main()
