@@ -34,6 +34,8 @@ class Dora(Variant):
 
         generator = random_stream(seed, "dora zero rows")
         for layer in attachment(model).layers.values():
+            if not layer.get_base_layer().weight.is_floating_point():
+                continue  # quantised: PEFT, which knows how to undo it, does it all
             lean = layer.lora_variant[ADAPTER] = GramDora(layer)
             magnitude, b = layer.lora_magnitude_vector[ADAPTER].weight, layer.lora_B[ADAPTER].weight
             magnitude.data = lean.squares.sqrt()  # PEFT took them in the base's precision

@@ -6,6 +6,7 @@ import pytest
 import torch
 from peft import PeftModel
 from peft.tuners.lora.variants import DoraLinearVariant
+from torch import nn
 from variant_readings import factors
 
 from autolora.variants import VariantError, get
@@ -41,6 +42,15 @@ def test_dora_trains_as_peft_s_own(build, train, tokens, difference, monkeypatch
     assert losses == pytest.approx(expected, rel=tolerance)
     for name, gradient in gradients.items():
         assert difference(gradient, theirs[name]) < tolerance, name
+
+
+def test_dora_leaves_a_quantised_layer_to_peft(build):
+    base = build()
+    layer = base.get_submodule("model.layers.1.mlp.up_proj")
+    layer.weight = nn.Parameter(torch.ones(layer.weight.shape, dtype=torch.int8), requires_grad=False)
+    layers = attachment(get("dora").attach(base, rank=4, alpha=4)).layers
+    assert not isinstance(layers["model.layers.1.mlp.up_proj"].lora_variant[ADAPTER], GramDora)
+    assert isinstance(layers["model.layers.0.mlp.up_proj"].lora_variant[ADAPTER], GramDora)
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
