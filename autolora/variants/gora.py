@@ -64,14 +64,20 @@ def shared_out(layers: Mapping[str, LinearLayer], importance: Mapping[str, float
     costs = {name: layer.out_features + layer.in_features for name, layer in layers.items()}
     ranks = dict.fromkeys(layers, max(1, round(LEAST * rank)))
     left = sum(costs[name] * (rank - ranks[name]) for name in layers)
-    queue = [(-importance[name] / costs[name] / (ranks[name] + 1), place, name) for place, name in enumerate(layers)]
+
+    def turn(name: str) -> tuple[float, int, int, str]:
+        """Who is due most comes first; of layers that are due the same, as where none has a gradient, the lowest."""
+        return -importance[name] / costs[name] / (ranks[name] + 1), ranks[name], places[name], name
+
+    places = {name: place for place, name in enumerate(layers)}
+    queue = [turn(name) for name in layers]
     heapify(queue)
     while queue:
-        _, place, name = heappop(queue)
+        name = heappop(queue)[-1]
         if ranks[name] < min(round(MOST * rank), layers[name].largest_rank) and costs[name] <= left:
             ranks[name] += 1
             left -= costs[name]
-            heappush(queue, (-importance[name] / costs[name] / (ranks[name] + 1), place, name))
+            heappush(queue, turn(name))
     return ranks
 
 
