@@ -35,7 +35,9 @@ def write(folder: Path, variant: str, target: str, out: Path) -> list[Path]:
         ResultError, NoStudyError: the folder holds no finished study.
     """
     if target not in TARGETS:
-        raise RecipeError(f"unknown target {target!r}: use {', '.join([*TARGETS, 'lora'])}")
+        raise RecipeError(
+            f"unknown target {target!r}: use {', '.join(TARGETS)}; --to lora, or write_lora, writes a plain LoRA"
+        )
     recipe = Recipe.load(Path(folder), variant)
     return TARGETS[target](recipe, Path(out))
 

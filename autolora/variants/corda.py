@@ -7,6 +7,7 @@ triplets adapt to the sample's task (instruction-previewed mode), training the l
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -51,14 +52,18 @@ class CordaKpm(Variant):
 
 
 def _leading(covariance: Tensor, weight: Tensor, components: int) -> tuple[Tensor, ...]:
-    damped, inverse = _invertible(covariance)
-    u, values, vh = leading_svd(weight @ damped, components)
-    return u, values, vh @ inverse
+    return _seen_through(covariance, weight, components, leading_svd)
 
 
 def _trailing(covariance: Tensor, weight: Tensor, components: int) -> tuple[Tensor, ...]:
+    return _seen_through(covariance, weight, components, trailing_svd)
+
+
+def _seen_through(
+    covariance: Tensor, weight: Tensor, components: int, svd: Callable[[Tensor, int], tuple[Tensor, Tensor, Tensor]]
+) -> tuple[Tensor, ...]:
     damped, inverse = _invertible(covariance)
-    u, values, vh = trailing_svd(weight @ damped, components)
+    u, values, vh = svd(weight @ damped, components)
     return u, values, vh @ inverse
 
 

@@ -48,9 +48,10 @@ def save_plain(model: PeftModel, path: Path, factors: Callable[[Any], Factors]) 
             a, b = torch.cat([a, kept.a0]), torch.cat([b, -kept.b0], dim=1)
         pairs[name], scales[name] = (a, b), layer.scaling[ADAPTER]
     rank = max(len(a) for a, _ in pairs.values())
-    common = scales.copy().popitem()[1] if len(set(scales.values())) == 1 else 1.0
+    distinct = set(scales.values())
+    common = distinct.pop() if len(distinct) == 1 else 1.0
     scaled = {name: (a, b * (scales[name] / common)) for name, (a, b) in pairs.items()}
-    _write(path, _padded(scaled, rank), _plain_config(model, rank, common))
+    _write(path, _padded(scaled, rank), _plain_config(model, list(scaled), rank, common))
 
 
 def save_native(model: PeftModel, path: Path) -> None:
@@ -89,13 +90,11 @@ def save_approximation(model: PeftModel, path: Path, rank: int) -> Approximation
         rank: of the plain LoRA; where every layer has less, that.
     """
     import torch
-    from peft import LoraConfig
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     from autolora.variants.subtraction import weight_matrix
 
     pairs, errors, missing, total = {}, {}, 0.0, 0.0
-    transposed = False
     for name, layer in model.get_base_model().named_modules():
         if not isinstance(layer, BaseTunerLayer):
             continue
@@ -110,18 +109,8 @@ def save_approximation(model: PeftModel, path: Path, rank: int) -> Approximation
         left, size = float(values[rank:].square().sum()), float(values.square().sum())
         errors[name] = math.sqrt(left / size) if size > 0 else 0.0
         missing, total = missing + left, total + size
-        transposed = getattr(layer, "fan_in_fan_out", False)
     rank = max(len(a) for a, _ in pairs.values())
-    state = _padded(pairs, rank)
-    config = LoraConfig(
-        r=rank,
-        lora_alpha=rank,
-        target_modules=list(errors),
-        fan_in_fan_out=transposed,
-        bias="none",
-        task_type="CAUSAL_LM",
-    )
-    _write(path, state, _described(config, model))
+    _write(path, _padded(pairs, rank), _plain_config(model, list(pairs), rank, 1.0))
     return Approximation(rank, errors, math.sqrt(missing / total) if total > 0 else 0.0)
 
 
@@ -156,8 +145,8 @@ def _write(path: Path, state: Mapping[str, Tensor], config: PeftConfig) -> None:
         os.replace(staged / CONFIG, path / CONFIG)
 
 
-def _plain_config(model: PeftModel, rank: int, scale: float) -> PeftConfig:
-    """The ``LoraConfig`` of this rank and s, with the other settings of the one trained with."""
+def _plain_config(model: PeftModel, layers: list[str], rank: int, scale: float) -> PeftConfig:
+    """The ``LoraConfig`` of this rank and s on these layers, with the other settings of the one trained with."""
     from peft import LoraConfig
 
     trained = model.peft_config[ADAPTER]
@@ -169,7 +158,7 @@ def _plain_config(model: PeftModel, rank: int, scale: float) -> PeftConfig:
         # As PEFT declares it; other loaders parse it strictly.
         lora_alpha=whole if math.isclose(alpha, whole, rel_tol=1e-9) else alpha,
         lora_dropout=getattr(trained, "lora_dropout", 0.0),
-        target_modules=list(attachment(model).layers),
+        target_modules=layers,
         fan_in_fan_out=trained.fan_in_fan_out,
         use_rslora=rank_stabilised,
         bias="none",

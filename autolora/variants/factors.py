@@ -37,7 +37,6 @@ elements for square layers of 4096. A larger rank is kept as asked for."""
 STATISTICS_BYTES = 1 << 30
 """Most memory for statistics of layers at once; layers beyond it take another pass over the sample."""
 
-
 DENSE = 2048
 """Largest matrix whose eigenvectors are all computed where few are needed; of a larger one LOBPCG finds those."""
 ITERATIONS = 10

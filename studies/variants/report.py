@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from statistics import fmean, stdev
 
-import numpy as np
 from scipy import stats
 
 HERE = Path(__file__).parent
@@ -113,8 +112,8 @@ def holm(values: dict[str, float]) -> dict[str, float]:
 
 
 def _range(scores: dict[str, list[float]]) -> float:
-    means = np.array([fmean(values) for values in scores.values()])
-    return float(100 * (means.max() / means.min() - 1))
+    means = [fmean(values) for values in scores.values()]
+    return 100 * (max(means) / min(means) - 1)
 
 
 def _names(names: Iterable[str]) -> str:
