@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 import yaml
+from transformers import Trainer, TrainingArguments
 
 from autolora import Config, driver
 from autolora import spec as specs
+from autolora.integrations.optuna import LoraSampler
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SMALL = {"variants": ["lora"], "budget": 1, "data.eval_size": 8, "training.examples": 16, "training.device": "cpu"}
@@ -95,3 +97,37 @@ def test_python_api_tunes_and_shows_the_result(tmp_path, monkeypatch, capsys):
     shown = capsys.readouterr().out
     assert "learning rate" in shown
     assert (tmp_path / "run" / "best" / "lora" / "adapter_config.json").is_file()
+
+
+def test_optuna_trainer_tunes_and_shows_the_best(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    run("optuna_trainer.py", "2", monkeypatch=monkeypatch)
+    shown = capsys.readouterr().out.splitlines()[-1]
+    assert float(shown.split()[0]) < 3
+    assert all(name in shown for name in ("'r'", "'lora_alpha'", "'per_device_train_batch_size'", "'learning_rate'"))
+
+
+def test_optuna_trainer_s_rank_and_alpha_reach_the_model_in_hyperparameter_search(tmp_path, monkeypatch):
+    example = functions("optuna_trainer.py")
+    ranks = []
+
+    def model_init(trial=None):
+        model = example["model_init"](trial)
+        if trial is not None:
+            ranks.append((trial.params["r"], model.peft_config["default"].r))
+        return model
+
+    data = list(example["rows"]("train", 16))
+    searching = Trainer(
+        args=TrainingArguments(str(tmp_path), **example["FIXED"]),
+        model_init=model_init,
+        train_dataset=data,
+        eval_dataset=data,
+        data_collator=example["DataCollatorForSeq2Seq"](example["tokenizer"]),
+        callbacks=[example["divergence"]],
+    )
+    sampler = LoraSampler(hidden_size=96, seed=1)
+    best = searching.hyperparameter_search(example["hp_space"], n_trials=3, backend="optuna", sampler=sampler)
+    assert best.hyperparameters.keys() == {"r", "lora_alpha", "per_device_train_batch_size", "learning_rate"}
+    assert len(ranks) == 3
+    assert all(suggested == used for suggested, used in ranks)

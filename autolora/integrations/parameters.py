@@ -1,0 +1,214 @@
+"""Reads a user's Optuna parameters as a Space and a Config, and writes a Config back as values of those parameters."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from autolora import variants
+from autolora.space import AUTO_LEARNING_RATE, Config, Coordinates, Space, Traits
+
+NAMES: Mapping[str, tuple[str, ...]] = {
+    "learning_rate": ("learning_rate", "lr"),
+    "batch_size": ("batch_size", "per_device_train_batch_size", "train_batch_size"),
+    "rank": ("rank", "r", "lora_rank", "lora_r"),
+    "alpha": ("alpha", "lora_alpha"),
+    "variant": ("variant",),
+}
+"""What users call our hyperparameters."""
+
+WHOLE = ("batch_size", "rank")
+
+MOST_STEPS = 64
+"""A range with more steps than this is searched as a continuous one."""
+
+Distributions = Mapping[str, BaseDistribution]
+Values = Mapping[str, Any]
+Alpha = Literal["law", "rank"] | float
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Which parameters of a study are ours, and what holds for those that it does not search.
+
+    Attributes:
+        names: the names that each of ours may have, the first one found counts.
+        variant: registry name.
+        batch_size: examples per optimiser step.
+        rank: r.
+        alpha: "law", "rank" (alpha = r) or a number.
+        batch_multiplier: examples per optimiser step for each unit of the batch size parameter.
+        hidden_size: width of the model, or None where unknown.
+    """
+
+    names: Mapping[str, tuple[str, ...]]
+    variant: str
+    batch_size: int
+    rank: int
+    alpha: Alpha
+    batch_multiplier: int
+    hidden_size: int | None
+
+    def ours(self, name: str) -> str | None:
+        """Which of our hyperparameters the user's name stands for, or None."""
+        return next((own for own, names in self.names.items() if name in names), None)
+
+    def found(self, distributions: Distributions) -> dict[str, str]:
+        """The user's names by ours, of what a LoRA search can use of these distributions."""
+        named = self._named(distributions)
+        return {own: name for own, name in named.items() if usable(own, distributions[name])}
+
+    def given(self, values: Values) -> dict[str, Any]:
+        """A trial's values by our names."""
+        return {own: values[name] for own, name in self._named(values).items()}
+
+    def _named(self, present: Mapping[str, Any]) -> dict[str, str]:
+        named = {own: [name for name in names if name in present] for own, names in self.names.items()}
+        return {own: names[0] for own, names in named.items() if names}
+
+    def searched_variants(self, distributions: Distributions) -> list[str]:
+        """Names of the variants that are searched."""
+        name = self.found(distributions).get("variant")
+        return [self.variant] if name is None else [str(choice) for choice in _categories(distributions[name])]
+
+    def space(self, distributions: Distributions) -> Space:
+        """What these distributions search; a learning rate that is not among them may be anything."""
+        found = self.found(distributions)
+
+        def choices(own: str, otherwise: Any) -> Any:
+            return readable(own, distributions[found[own]]) if own in found else otherwise
+
+        batches = choices("batch_size", None)
+        return Space.model_validate(
+            {
+                "learning_rate": _as_given(choices("learning_rate", AUTO_LEARNING_RATE)),
+                "batch_size": [self.batch_multiplier * size for size in batches] if batches else [self.batch_size],
+                "rank": choices("rank", [self.rank]),
+                "alpha": choices("alpha", self.alpha),
+                "hidden_size": self.hidden_size,
+            }
+        )
+
+    def configuration(self, values: Values) -> tuple[str, Config] | None:
+        """Variant and configuration of a trial, or None where it has no learning rate or cannot be trained so."""
+        own = self.given(values)
+        variant = own.pop("variant", self.variant)
+        if "learning_rate" not in own or not _registered(variant) or not all(_fits(*item) for item in own.items()):
+            return None
+        rank = int(own.get("rank", self.rank))
+        batch = self.batch_multiplier * int(own["batch_size"]) if "batch_size" in own else self.batch_size
+        alpha = float(own["alpha"]) if "alpha" in own else self.alpha_at(variant, rank)
+        return variant, Config(float(own["learning_rate"]), batch, rank, alpha)
+
+    def alpha_at(self, variant: str, rank: int) -> float:
+        """The alpha of a rank where it is not searched."""
+        return self._unsearched_alpha(variants.get(variant).traits, rank)
+
+    def _unsearched_alpha(self, traits: Traits, rank: int) -> float:
+        alphas = Space(alpha=self.alpha, hidden_size=self.hidden_size).alphas(traits, rank)
+        assert isinstance(alphas, list)
+        return alphas[0]
+
+    def settled(
+        self, distributions: Distributions, given: Values, coordinates: Coordinates, traits: Traits, config: Config
+    ) -> Config:
+        """The configuration with what is given already and as its parameters allow it, the learning rate moved along.
+
+        What is proposed may lie beside them: an integer alpha is searched as if it were continuous, and a variant for
+        which alpha is redundant is proposed at alpha = r.
+        """
+        found = self.found(distributions)
+        fixed = {own: number for own, number in self.given(given).items() if _fits(own, number)}
+        rank = int(fixed.get("rank", config.rank))
+        batch = self.batch_multiplier * int(fixed["batch_size"]) if "batch_size" in fixed else config.batch_size
+        law = traits.law_alpha(rank, self.hidden_size) / traits.law_alpha(config.rank, self.hidden_size)
+        alpha = fixed.get("alpha", config.alpha if rank == config.rank else law * config.alpha)
+        if "alpha" not in {*fixed, *found}:
+            alpha = self._unsearched_alpha(traits, rank)
+        elif "alpha" not in fixed:
+            alpha = nearest(distributions[found["alpha"]], alpha)
+        rate = config.learning_rate
+        if (batch, rank, alpha) != (config.batch_size, config.rank, config.alpha):
+            rate = coordinates.learning_rate(traits, coordinates.z(traits, config), batch, rank, alpha)
+        if "learning_rate" in found:
+            rate = nearest(distributions[found["learning_rate"]], rate)
+        return Config(float(fixed.get("learning_rate", rate)), batch, rank, float(alpha))
+
+    def values(self, distributions: Distributions, variant: str, config: Config) -> dict[str, Any]:
+        """A configuration as values of the user's parameters, by the user's names."""
+        own = config.as_dict() | {"variant": variant, "batch_size": config.batch_size / self.batch_multiplier}
+        return {name: nearest(distributions[name], own[key]) for key, name in self.found(distributions).items()}
+
+
+def usable(own: str, distribution: BaseDistribution) -> bool:
+    """Whether a parameter can be searched as one of ours."""
+    if own == "variant":
+        choices = _categories(distribution)
+        return bool(choices) and all(_registered(choice) for choice in choices)
+    return readable(own, distribution) is not None
+
+
+def readable(own: str, distribution: BaseDistribution) -> Any:
+    """Choices of a number as a list, or ``(low, high)`` as a tuple where it is continuous; None: it cannot be ours."""
+    whole = own in ("batch_size", "rank")
+    if isinstance(distribution, CategoricalDistribution):
+        return list(distribution.choices) if all(_fits(own, choice) for choice in distribution.choices) else None
+    assert isinstance(distribution, (FloatDistribution, IntDistribution))
+    if not distribution.low > 0:
+        return None
+    if whole:
+        return _whole_numbers(distribution) if isinstance(distribution, IntDistribution) else None
+    if distribution.single():
+        return [float(distribution.low)]
+    if isinstance(distribution, FloatDistribution) and distribution.step is not None:
+        steps = round((distribution.high - distribution.low) / distribution.step)
+        if steps < MOST_STEPS:
+            return [distribution.low + step * distribution.step for step in range(steps + 1)]
+    return float(distribution.low), float(distribution.high)
+
+
+def nearest(distribution: BaseDistribution, value: Any) -> Any:
+    """The value of the distribution that is closest, as Optuna wants it."""
+    if isinstance(distribution, CategoricalDistribution):
+        if isinstance(value, str):
+            return value
+        return min(_categories(distribution), key=lambda choice: abs(math.log(choice / value)))
+    assert isinstance(distribution, (FloatDistribution, IntDistribution))
+    low, high, step = distribution.low, distribution.high, distribution.step
+    value = min(max(value, low), high)
+    if step is not None:
+        value = min(low + step * round((value - low) / step), high)
+    return int(value) if isinstance(distribution, IntDistribution) else float(value)
+
+
+def _as_given(rates: Any) -> Any:
+    """Choices of the learning rate so that two are not taken for the ends of a range."""
+    return [*rates, rates[-1], rates[-1]] if isinstance(rates, list) else rates
+
+
+def _categories(distribution: BaseDistribution) -> tuple[Any, ...]:
+    return distribution.choices if isinstance(distribution, CategoricalDistribution) else ()
+
+
+def _whole_numbers(distribution: IntDistribution) -> list[int]:
+    """Every one of a plain range; of a logarithmic one its ends and the powers of two between, which lie evenly."""
+    low, high = distribution.low, distribution.high
+    if not distribution.log:
+        return list(range(low, high + 1, distribution.step))
+    powers = (2**exponent for exponent in range(high.bit_length()))
+    return sorted({low, high, *(power for power in powers if low < power < high)})
+
+
+def _fits(own: str, value: Any) -> bool:
+    """Whether a value can be one of ours: a number above 0, a whole one where it counts something."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < math.inf:
+        return False
+    return own not in WHOLE or float(value).is_integer()
+
+
+def _registered(value: Any) -> bool:
+    return isinstance(value, str) and value in variants.names()
