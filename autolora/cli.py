@@ -85,6 +85,10 @@ def status(folder: Path) -> None:
         from autolora.assembly import read_study
         from autolora.report.summary import duration, summarise
         from autolora.report.tables import status_table
+        from autolora.search.judgement import judge
+        from autolora.search.verdict import best as best_of
+        from autolora.search.verdict import complete_trials
+        from autolora.training.checkpoint import example_scores
 
         table, plan = read_study(folder)
         rows = [summarise(table, plan, variant) for variant in plan.variants]
@@ -92,6 +96,10 @@ def status(folder: Path) -> None:
         click.echo(
             f"{len(table.trials)} trials, {duration(sum(row.seconds for row in rows))} of training and evaluation"
         )
+        examples = example_scores(folder, complete_trials(table, plan.variants))
+        verdict = judge(table, best_of(table, plan.variants, examples), examples)
+        if verdict.differences:
+            click.echo(f"so far: {verdict.text}")
 
 
 @cli.command()

@@ -34,6 +34,9 @@ from autolora.report import Reporter, Silent
 from autolora.result import BEST_FOLDER, TunedVariant, TuneResult, installed_versions
 from autolora.scouting import scout
 from autolora.search import WAIT, Job, Search
+from autolora.search.judgement import judge
+from autolora.search.verdict import best as best_of
+from autolora.search.verdict import complete_trials
 from autolora.space import Space
 from autolora.spec import Spec
 from autolora.training import checkpoint
@@ -229,7 +232,9 @@ class _Driver:
     def _conclude(self, search: Search, began: float) -> TuneResult:
         """Score the test split, export the adapters, write best.json."""
         tuned = {}
-        for name, best in search.best().items():
+        examples = checkpoint.example_scores(self.folder, complete_trials(search.table, search.plan.variants))
+        found = best_of(search.table, search.plan.variants, examples)
+        for name, best in found.items():
             self.reporter.concluding(name)
             order = min if search.direction == "minimize" else max
             chosen = best.trials[best.seeds.index(order(best.seeds))]
@@ -241,7 +246,18 @@ class _Driver:
                 self.bench.variant(name, best.config).export(adapted, adapter)
             seconds = sum(trial.seconds for trial in search.table.of(name))
             tuned[name] = TunedVariant(
-                best.config, best.value, best.spread, best.seeds, best.baseline, test, str(adapter), seconds
+                best.config,
+                best.value,
+                best.spread,
+                best.seeds,
+                best.baseline,
+                test,
+                str(adapter),
+                seconds,
+                best.run_seconds,
+                best.noise,
+                best.smallest,
+                best.cheapest,
             )
             (adapter / "autolora.yaml").write_text(yaml.safe_dump(tuned[name].as_dict(), sort_keys=False))
         self.seconds["total"] = time.monotonic() - began
@@ -253,6 +269,7 @@ class _Driver:
             search.direction,
             self.folder,
             dict(self.seconds),
+            judge(search.table, found, examples),
         )
         result.save()
         return result

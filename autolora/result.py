@@ -7,9 +7,11 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from autolora.errors import AutoloraError
+from autolora.search.judgement import Verdict
+from autolora.search.verdict import Alternative
 from autolora.space import Config
 
 BEST_FILE, BEST_FOLDER = "best.json", "best"
@@ -39,6 +41,12 @@ class TunedVariant:
         test: score on the test split, mean over seeds, None without one.
         adapter_dir: folder of the exported adapter, of the seed that scored best.
         seconds: wall time of all trials of the variant.
+        run_seconds: wall time of one full run of the configuration, evaluations included, mean over the variant's full
+            runs of this rank, batch size and options.
+        noise: what "within noise" goes by: "seeds", "examples" (of the evaluation split), or None where it is unknown.
+        smallest: the best configuration of the smallest rank within noise of this one, :class:`Alternative`; it may be
+            this one. None where noise is unknown.
+        cheapest: likewise the one whose full run takes least wall time.
     """
 
     config: Config
@@ -49,6 +57,10 @@ class TunedVariant:
     test: float | None
     adapter_dir: str
     seconds: float
+    run_seconds: float = 0.0
+    noise: Literal["seeds", "examples"] | None = None
+    smallest: Alternative | None = None
+    cheapest: Alternative | None = None
 
     @property
     def learning_rate(self) -> float:
@@ -64,7 +76,22 @@ class TunedVariant:
             "test": self.test,
             "adapter_dir": self.adapter_dir,
             "seconds": self.seconds,
+            "run_seconds": self.run_seconds,
+            "noise": self.noise,
+            "smallest": self.smallest and self.smallest.as_dict(),
+            "cheapest": self.cheapest and self.cheapest.as_dict(),
         }
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any], adapter_dir: str) -> TunedVariant:
+        """The inverse of :meth:`as_dict`; what a result of an earlier version lacks stays unknown."""
+        known = {**raw, "config": Config(**raw["config"]), "seeds": tuple(raw["seeds"]), "adapter_dir": adapter_dir}
+        for name in ("smallest", "cheapest"):
+            other = raw.get(name)
+            known[name] = other and Alternative(
+                **{**other, "config": Config(**other["config"]), "seeds": tuple(other["seeds"])}
+            )
+        return cls(**known)
 
 
 @dataclass(frozen=True)
@@ -78,6 +105,8 @@ class TuneResult(Mapping[str, TunedVariant]):
         metric, direction: what was optimised.
         folder: run directory.
         seconds: wall time of this call: "total", "training" (and evaluation) and "driver" (deciding and recording).
+        verdict: which variants differ from plain LoRA beyond noise; ``.text`` says it in words. None in results of
+            earlier versions.
     """
 
     variants: Mapping[str, TunedVariant]
@@ -87,6 +116,7 @@ class TuneResult(Mapping[str, TunedVariant]):
     direction: str
     folder: Path
     seconds: Mapping[str, float]
+    verdict: Verdict | None = None
 
     def __getitem__(self, variant: str) -> TunedVariant:
         if variant not in self.variants:
@@ -108,6 +138,7 @@ class TuneResult(Mapping[str, TunedVariant]):
             "metric": self.metric,
             "direction": self.direction,
             "seconds": dict(self.seconds),
+            "verdict": self.verdict and self.verdict.as_dict(),
             "versions": dict(self.versions),
         }
         path = self.folder / BEST_FILE
@@ -128,18 +159,21 @@ class TuneResult(Mapping[str, TunedVariant]):
         if not path.is_file():
             raise ResultError(f"{path} is not there: the study has not ended; `autolora status {folder}` shows it")
         raw = json.loads(path.read_text())
-        variants = {
-            name: TunedVariant(
-                **{
-                    **tuned,
-                    "config": Config(**tuned["config"]),
-                    "seeds": tuple(tuned["seeds"]),
-                    "adapter_dir": str(folder / BEST_FOLDER / name),  # the run directory may have been moved
-                }
-            )
+        variants = {  # the run directory may have been moved
+            name: TunedVariant.from_dict(tuned, str(folder / BEST_FOLDER / name))
             for name, tuned in raw["variants"].items()
         }
-        return cls(variants, raw["spent"], raw["versions"], raw["metric"], raw["direction"], folder, raw["seconds"])
+        verdict = raw.get("verdict")
+        return cls(
+            variants,
+            raw["spent"],
+            raw["versions"],
+            raw["metric"],
+            raw["direction"],
+            folder,
+            raw["seconds"],
+            verdict and Verdict.from_dict(verdict),
+        )
 
 
 def installed_versions() -> dict[str, str]:

@@ -113,7 +113,8 @@ class TrainingSpec(_Strict):
 class MetricSpec(_Strict):
     """What is optimised: a built-in name, or ``module:function`` with a stated direction.
 
-    The function is called as ``function(model, tokenizer, rows)`` with the raw evaluation rows and returns a number.
+    The function is called as ``function(model, tokenizer, rows)`` with the raw evaluation rows and returns a number,
+    or a number for each row, of which the score is the mean: variants are then compared row by row.
     """
 
     name: str = "eval_loss"

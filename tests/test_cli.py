@@ -139,6 +139,11 @@ def test_status_shows_where_the_study_stands(finished):
     output = run("status", finished[0]).output
     assert "1.00/1" in output
     assert "2 trials" in output
+    assert "so far: differences to plain LoRA cannot be told from seed noise" in output
+
+
+def test_best_tells_the_verdict(finished):
+    assert "Verdict: differences to plain LoRA cannot be told from seed noise" in run("best", finished[0]).output
 
 
 def test_best_prints_one_variant_as_json(finished):

@@ -6,6 +6,7 @@ import io
 import json
 import math
 import os
+import shutil
 import signal
 
 import optuna
@@ -75,6 +76,71 @@ def test_best_json_says_what_the_result_says(finished):
     assert set(content) >= {"variants", "spent", "versions"}
     assert content["versions"]["torch"]
     assert TuneResult.load(finished.folder)["lora"] == finished["lora"]
+
+
+def test_the_recommendation_is_read_back_as_it_was_written(finished):
+    again = TuneResult.load(finished.folder)
+    assert again.verdict == finished.verdict
+    assert dict(again) == dict(finished)
+    content = json.loads((finished.folder / "best.json").read_text())
+    assert content["verdict"]["text"] == finished.verdict.text
+    assert content["variants"]["lora"]["smallest"]["config"]["rank"] == finished["lora"].smallest.config.rank
+
+
+def test_the_recommended_are_fully_trained_and_within_the_space_of_the_study(finished):
+    table, _ = read_study(finished.folder)
+    for name, tuned in finished.items():
+        trained = {trial.config for trial in table.complete(name)}
+        assert {tuned.smallest.config, tuned.cheapest.config} <= trained
+        assert tuned.smallest.config.rank <= tuned.config.rank
+        assert 0 < tuned.cheapest.seconds <= tuned.run_seconds <= tuned.seconds
+
+
+def test_variants_are_compared_over_seeds_and_examples(finished):
+    verdict = finished.verdict
+    assert (verdict.reference, verdict.noise) == ("lora", "seeds and examples")
+    one = verdict.differences["pissa"]
+    assert one.value == pytest.approx(finished["pissa"].value - finished["lora"].value)
+    assert one.low < one.value < one.high
+    assert one.example_error > 0
+
+
+def test_a_study_whose_checkpoints_tell_nothing_of_examples_is_judged_by_seeds(finished, tmp_path):
+    """As those of earlier versions."""
+    folder = tmp_path / "old"
+    shutil.copytree(finished.folder, folder)
+    for path in folder.glob("trials/*/*/manifest.json"):
+        manifest = json.loads(path.read_text())
+        del manifest["totals"], manifest["weights"]
+        path.write_text(json.dumps(manifest))
+    content = json.loads((folder / "best.json").read_text())
+    del content["verdict"]
+    for tuned in content["variants"].values():
+        for key in ("run_seconds", "noise", "smallest", "cheapest"):
+            del tuned[key]
+    (folder / "best.json").write_text(json.dumps(content))
+    assert TuneResult.load(folder).verdict is None
+    again = driver.tune(spec=specs.load(folder / "spec.yaml"), dir=folder)
+    assert again.verdict.noise == "seeds"
+    assert again["lora"].smallest == finished["lora"].smallest
+
+
+def test_what_is_recommended_is_shown(finished):
+    shown = Console(width=200, file=io.StringIO())
+    shown.print(result_table(finished))
+    text = shown.file.getvalue()
+    assert "As good as the best within noise (one standard error over seeds):" in text
+    assert "smallest rank" in text
+    assert "a full run" in text
+    assert f"Verdict: {finished.verdict.text}"[:100] in text
+
+
+def test_a_single_full_run_says_that_noise_is_unknown_only_where_it_is(tmp_path):
+    result = tune(tmp_path, budget=1)
+    shown = Console(width=200, file=io.StringIO())
+    shown.print(result_table(result))
+    assert "the best itself" in shown.file.getvalue()
+    assert "Verdict" not in shown.file.getvalue()
 
 
 def test_the_adapter_loads_with_plain_peft_and_scores_what_the_study_says(finished):

@@ -44,13 +44,14 @@ def outcome(folder: Path) -> tuple:
     """Everything but times: results, adapters, and the whole trial table."""
     best = json.loads((folder / "best.json").read_text())
     for tuned in best["variants"].values():
-        del tuned["seconds"], tuned["adapter_dir"]
+        del tuned["seconds"], tuned["run_seconds"], tuned["adapter_dir"]
+        del tuned["cheapest"], tuned["smallest"]["seconds"]
     trials, _ = read_study(folder)
     table = [
         (t.number, t.variant, t.config, t.seed, t.purpose, t.scores, t.outcome, t.reason, t.promotions)
         for t in trials.trials
     ]
-    return best["variants"], best["spent"], table
+    return best["variants"], best["spent"], best["verdict"], table
 
 
 @pytest.fixture(scope="module")

@@ -65,7 +65,7 @@ def trainer_loss(bench: Workbench, seed: int, folder) -> float:
         model.eval(), bench.base, bench.data.eval, bench.metric, bench.accelerator.autocast, batch_size=32
     )
     with torch.no_grad():
-        return evaluate.eval_loss(view)
+        return evaluate.eval_loss(view).value
 
 
 def test_transformers_trainer_with_the_exported_settings_ends_within_seed_noise(tmp_path):

@@ -14,6 +14,7 @@ from rich.text import Text
 from autolora import variants
 from autolora.priors.evidence import REFERENCE, log_ratio
 from autolora.priors.prior import nearest_rate
+from autolora.report.recommended import alternatives, differences_table
 from autolora.report.summary import VariantSummary, duration, own_setting, setting, size, stops
 from autolora.result import TuneResult
 from autolora.space import Space
@@ -50,7 +51,7 @@ def status_table(summaries: Iterable[VariantSummary], rungs: tuple[float, ...]) 
 
 
 def result_table(result: TuneResult) -> RenderableType:
-    """The outcome: baseline against tuned, per variant, and where the adapters are."""
+    """The outcome: baseline against tuned, per variant, what else does as well, the verdict, and the adapters."""
     tested = any(tuned.test is not None for tuned in result.values())
     own = any(tuned.config.options for tuned in result.values())
     table = Table(
@@ -77,7 +78,19 @@ def result_table(result: TuneResult) -> RenderableType:
             duration(tuned.seconds),
         )
     places = [f"  {name}: {tuned.adapter_dir}" for name, tuned in result.items()]
-    return Group(table, Text("Adapters, which plain peft loads on the unmodified base:"), Text("\n".join(places)))
+    adapters = "\n".join(["Adapters, which plain peft loads on the unmodified base:", *places])
+    return Group(table, *_recommended(result), Text(adapters))
+
+
+def _recommended(result: TuneResult) -> list[RenderableType]:
+    """What else does as well, and the verdict over variants, each with an empty line after it."""
+    parts = [*alternatives(result), Text()]
+    verdict = result.verdict
+    if verdict is None or len(result) < 2:
+        return parts
+    parts.append(Text(f"Verdict: {verdict.text}"))
+    differences = differences_table(verdict)
+    return [*parts, *([differences] if differences else []), Text()]
 
 
 def _score(value: float | None) -> str:

@@ -8,11 +8,13 @@ import io
 import json
 import os
 import shutil
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from autolora.errors import AutoloraError
+from autolora.scores import Scores
 
 MANIFEST, STATE = "manifest.json", "state.pt"
 KEEP = 2
@@ -34,6 +36,8 @@ class Manifest:
         scores: score at each rung reached, by rung index.
         losses, gradient_norms: one value an optimiser step.
         seconds: wall time of training and evaluation so far.
+        totals, weights: what each evaluation row contributes to the full-length score, see
+            :class:`autolora.scores.Scores`; empty before, and where the metric tells nothing of rows.
     """
 
     trial: int
@@ -46,6 +50,13 @@ class Manifest:
     losses: list[float] = field(default_factory=list)
     gradient_norms: list[float] = field(default_factory=list)
     seconds: float = 0.0
+    totals: list[float] = field(default_factory=list)
+    weights: list[float] = field(default_factory=list)
+
+
+def trial_folder(folder: Path, trial: int) -> Path:
+    """Where a trial of the run directory ``folder`` keeps its checkpoints."""
+    return folder / "trials" / str(trial)
 
 
 def save(folder: Path, manifest: Manifest, state: dict[str, Any]) -> Path:
@@ -105,6 +116,20 @@ def read_manifest(path: Path) -> Manifest | None:
         return Manifest(**raw)
     except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
         return None
+
+
+def example_scores(folder: Path, trials: Iterable[int]) -> dict[int, Scores]:
+    """What each evaluation row contributes to full-length scores, of those trials of a run directory that tell it.
+
+    Trials of earlier versions, and of metrics that give one number for all rows, do not.
+    """
+    found: dict[int, Scores] = {}
+    for trial in trials:
+        manifests = (read_manifest(path) for path in _newest_first(trial_folder(folder, trial)))
+        manifest = next((each for each in manifests if each is not None), None)
+        if manifest is not None and manifest.totals:
+            found[trial] = Scores.of(manifest.totals, manifest.weights)
+    return found
 
 
 def discard(folder: Path) -> None:

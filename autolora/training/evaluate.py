@@ -1,6 +1,7 @@
 """Metrics over a split: token-weighted loss, token accuracy, exact match by greedy generation, or the user's own.
 
-A built-in metric is a function of an :class:`Evaluation`, registered in METRICS.
+A built-in metric is a function of an :class:`Evaluation`, registered in METRICS; it gives :class:`Scores`, the score
+with what each row contributes to it.
 """
 
 from __future__ import annotations
@@ -12,8 +13,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from autolora.errors import AutoloraError
-from autolora.losses import token_losses
+from autolora.losses import IGNORED, token_losses
+from autolora.scores import Scores
 from autolora.spec import MetricSpec
 from autolora.training.data import Split
 from autolora.training.model import Base
@@ -48,37 +52,41 @@ class Evaluation:
     autocast: Callable[[], Any]
     batch_size: int
 
-    def batches(self) -> Iterator[dict[str, torch.Tensor]]:
-        """Batches of rows of similar length, so that little is spent on padding; the metrics are order-free."""
+    def batches(self) -> Iterator[tuple[np.ndarray, dict[str, torch.Tensor]]]:
+        """Batches with the rows in them, of similar length, so that little is spent on padding."""
         order = self.split.lengths.argsort(kind="stable")
         for begin in range(0, len(order), self.batch_size):
-            batch = self.split.batch(order[begin : begin + self.batch_size], self.base.pad_token_id)
-            yield {name: tensor.to(self.base.device) for name, tensor in batch.items()}
+            rows = order[begin : begin + self.batch_size]
+            batch = self.split.batch(rows, self.base.pad_token_id)
+            yield rows, {name: tensor.to(self.base.device) for name, tensor in batch.items()}
+
+    def over_tokens(self, quantity: Callable[..., torch.Tensor]) -> Scores:
+        """The mean over all target tokens of the split.
+
+        Args:
+            quantity: of what :func:`autolora.losses.token_losses` gives, one value a target token.
+        """
+        totals, weights = np.zeros(len(self.split)), np.zeros(len(self.split))
+        for rows, batch in self.batches():
+            with self.autocast():
+                values = quantity(*token_losses(self.model, batch)).cpu().double().numpy()
+            places = (batch["labels"][:, 1:] != IGNORED).nonzero()[:, 0].cpu().numpy()  # row of each target token
+            totals[rows] = np.bincount(places, values, minlength=len(rows))
+            weights[rows] = np.bincount(places, minlength=len(rows))
+        return Scores.of(totals, weights)
 
 
-def eval_loss(evaluation: Evaluation) -> float:
+def eval_loss(evaluation: Evaluation) -> Scores:
     """Cross-entropy averaged over all target tokens of the split. May be non-finite: the caller calls it diverged."""
-    total = count = 0.0
-    for batch in evaluation.batches():
-        with evaluation.autocast():
-            losses, _, _ = token_losses(evaluation.model, batch)
-        total += float(losses.double().sum())
-        count += len(losses)
-    return total / count
+    return evaluation.over_tokens(lambda losses, predicted, targets: losses)
 
 
-def token_accuracy(evaluation: Evaluation) -> float:
+def token_accuracy(evaluation: Evaluation) -> Scores:
     """Share of target tokens that the model puts first, given the true tokens before them."""
-    right = count = 0
-    for batch in evaluation.batches():
-        with evaluation.autocast():
-            _, predicted, targets = token_losses(evaluation.model, batch)
-        right += int((predicted == targets).sum())
-        count += len(targets)
-    return right / count
+    return evaluation.over_tokens(lambda losses, predicted, targets: predicted == targets)
 
 
-def exact_match(evaluation: Evaluation) -> float:
+def exact_match(evaluation: Evaluation) -> Scores:
     """Share of rows whose greedily generated last turn equals the reference, white space at the ends aside."""
     import torch
 
@@ -86,7 +94,7 @@ def exact_match(evaluation: Evaluation) -> float:
     prompts = [split.prompt_tokens(row).tolist() for row in range(len(split))]
     if min(map(len, prompts)) < 2:
         raise MetricError("exact_match needs prompts to generate from; these rows are plain text: use eval_loss")
-    right = 0
+    right: list[bool] = []
     for begin in range(0, len(prompts), evaluation.batch_size):
         chunk = prompts[begin : begin + evaluation.batch_size]
         width = max(map(len, chunk))
@@ -105,18 +113,18 @@ def exact_match(evaluation: Evaluation) -> float:
             )
         answers = tokenizer.batch_decode(generated[:, width:], skip_special_tokens=True)
         references = [row["completion"] for row in split.rows[begin : begin + evaluation.batch_size]]
-        right += sum(a.strip() == b.strip() for a, b in zip(answers, references, strict=True))
-    return right / len(prompts)
+        right += [a.strip() == b.strip() for a, b in zip(answers, references, strict=True)]
+    return Scores.of(right)
 
 
-METRICS: dict[str, Callable[[Evaluation], float]] = {
+METRICS: dict[str, Callable[[Evaluation], Scores]] = {
     "eval_loss": eval_loss,
     "token_accuracy": token_accuracy,
     "exact_match": exact_match,
 }
 
 
-def load_metric(spec: MetricSpec) -> Callable[[Evaluation], float]:
+def load_metric(spec: MetricSpec) -> Callable[[Evaluation], Scores]:
     """The metric function; the user's own is imported, with the working directory on the path.
 
     Raises:
@@ -136,11 +144,25 @@ def load_metric(spec: MetricSpec) -> Callable[[Evaluation], float]:
     except AttributeError:
         raise MetricError(f"metric {spec.name!r}: the module {module_name!r} has no {function_name!r}") from None
 
-    def custom(evaluation: Evaluation) -> float:
-        value = function(evaluation.model, evaluation.base.tokenizer, evaluation.split.rows)
-        value = value.item() if hasattr(value, "item") else value
-        if not isinstance(value, (int, float)):
-            raise MetricError(f"metric {spec.name!r} returned {value!r}; it must return a number")
-        return float(value)  # one that is not finite is the trial's own failure, and ends it as diverged
+    def custom(evaluation: Evaluation) -> Scores:
+        return _own(spec.name, function(evaluation.model, evaluation.base.tokenizer, evaluation.split.rows), evaluation)
 
     return custom
+
+
+def _own(name: str, value: Any, evaluation: Evaluation) -> Scores:
+    """What the user's metric returned: a number, or a number for each row, of which the score is the mean.
+
+    One that is not finite is the trial's own failure, and ends it as diverged.
+    """
+    value = value.tolist() if hasattr(value, "tolist") else value  # NumPy's and torch's, scalars too
+    if isinstance(value, (int, float)):
+        return Scores(float(value))
+    if not isinstance(value, (list, tuple)) or not all(isinstance(each, (int, float)) for each in value):
+        raise MetricError(f"metric {name!r} returned {value!r}; it must return a number, or one for each row")
+    if len(value) != len(evaluation.split):
+        raise MetricError(
+            f"metric {name!r} returned {len(value)} numbers for {len(evaluation.split)} rows; "
+            "it must return one number, or one for each row"
+        )
+    return Scores.of(value)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from autolora.scores import Scores
 from autolora.space import Config
 from autolora.training import checkpoint
 from autolora.training.checkpoint import Manifest
@@ -125,14 +126,16 @@ def _advance(
         except Interrupted:
             run.commit()
             raise
-        value = math.nan if reason else bench.evaluate(adapted, bench.data.eval)
-        if reason is None and not math.isfinite(value):
-            reason = f"the evaluation metric became {value}"
+        scores = Scores(math.nan) if reason else bench.scores(adapted, bench.data.eval)
+        if reason is None and not math.isfinite(scores.value):
+            reason = f"the evaluation metric became {scores.value}"
         if reason is not None:
             return Outcome(segment.trial, "diverged", None, manifest.step / steps, reason, run.seconds())
-        manifest.scores[segment.rung] = value
+        manifest.scores[segment.rung] = scores.value
+        if segment.stop == 1.0:  # shorter trials are ranked within their bracket, never compared in pairs
+            manifest.totals, manifest.weights = scores.totals.tolist(), scores.weights.tolist()
         run.commit()
-        return Outcome(segment.trial, "scored", value, segment.stop, "", manifest.seconds)
+        return Outcome(segment.trial, "scored", scores.value, segment.stop, "", manifest.seconds)
 
 
 def _fresh(segment: Segment) -> Manifest:

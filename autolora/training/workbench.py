@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from autolora import options, variants
+from autolora.scores import Scores
 from autolora.space import Config
 from autolora.spec import MetricSpec, Spec, TrainingSpec
 from autolora.training import checkpoint, evaluate, model
@@ -65,7 +66,7 @@ class Workbench:
         return cls(base, data, spec.training, spec.metric, spec.seed, folder)
 
     def __post_init__(self) -> None:
-        self.score = evaluate.load_metric(self.metric)  # a metric that is not there is an error before training
+        self._measure = evaluate.load_metric(self.metric)  # a metric that is not there is an error before training
         self._permutations: dict[tuple[int, int], np.ndarray] = {}
 
     @cached_property
@@ -101,7 +102,7 @@ class Workbench:
         return max(1, math.ceil(self.examples / batch_size))
 
     def trial_folder(self, trial: int) -> Path:
-        return self.folder / "trials" / str(trial)
+        return checkpoint.trial_folder(self.folder, trial)
 
     def rng(self, seed: int, *purpose: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, seed, *purpose])
@@ -181,7 +182,11 @@ class Workbench:
             yield adapted
 
     def evaluate(self, adapted: PeftModel, split: Split) -> float:
-        """The metric of the study on a split; the batch halves when memory runs out."""
+        """The metric of the study on a split."""
+        return self.scores(adapted, split).value
+
+    def scores(self, adapted: PeftModel, split: Split) -> Scores:
+        """The metric with what each row contributes to it; the batch halves when memory runs out."""
         import torch
         from accelerate.utils import find_executable_batch_size
 
@@ -189,9 +194,9 @@ class Workbench:
         adapted.eval()
 
         @find_executable_batch_size(starting_batch_size=evaluate.EVAL_BATCH)
-        def run(batch_size: int) -> float:
+        def run(batch_size: int) -> Scores:
             view = evaluate.Evaluation(adapted, self.base, split, self.metric, self.autocast, batch_size)
-            return self.score(view)
+            return self._measure(view)
 
         try:
             with torch.no_grad():

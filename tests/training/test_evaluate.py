@@ -8,6 +8,7 @@ import sys
 import pytest
 import torch
 
+from autolora.scores import Scores
 from autolora.space import Config
 from autolora.spec import MetricSpec
 from autolora.training import segment
@@ -35,6 +36,16 @@ def test_eval_loss_is_the_mean_over_all_target_tokens_not_over_batches(make_benc
     logits, labels = torch.cat([row for row, _ in rows]), torch.cat([row for _, row in rows])
     losses = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
     assert score(bench) == pytest.approx(float(losses.mean()), rel=1e-5)
+
+
+def test_eval_loss_tells_what_each_row_contributes_in_the_order_of_the_rows(make_bench):
+    bench = make_bench()
+    with bench.attached("lora", Config(1e-3, 8, 4, 4.0), 0) as adapted:
+        scores = bench.scores(adapted, bench.data.eval)
+    rows = list(rows_one_by_one(bench))
+    expected = [torch.nn.functional.cross_entropy(*row, reduction="sum").item() for row in rows]
+    assert scores.totals == pytest.approx(expected, rel=1e-5)
+    assert scores.weights.tolist() == [len(labels) for _, labels in rows]
 
 
 def test_token_accuracy_counts_completion_tokens_only(make_bench):
@@ -70,6 +81,8 @@ def own_metrics(tmp_path, monkeypatch):
     (tmp_path / "own_metrics.py").write_text(
         "def rows(model, tokenizer, rows):\n    return len(rows)\n"
         "def nan(model, tokenizer, rows):\n    return float('nan')\n"
+        "def each(model, tokenizer, rows):\n    import numpy\n    return numpy.arange(len(rows))\n"
+        "def some(model, tokenizer, rows):\n    return [1.0, 0.0]\n"
         "def nothing(model, tokenizer, rows):\n    pass\n"
     )
     monkeypatch.chdir(tmp_path)
@@ -81,6 +94,22 @@ def own_metrics(tmp_path, monkeypatch):
 def test_the_users_metric_sees_the_rows(make_bench):
     bench = make_bench(metric={"name": "own_metrics:rows", "direction": "maximize"})
     assert score(bench) == 24
+
+
+@pytest.mark.usefixtures("own_metrics")
+def test_the_users_metric_may_give_a_number_for_each_row(make_bench):
+    bench = make_bench(metric={"name": "own_metrics:each", "direction": "maximize"})
+    with bench.attached("lora", Config(1e-3, 8, 4, 4.0), 0) as adapted:
+        scores = bench.scores(adapted, bench.data.eval)
+    assert scores.value == 11.5
+    assert scores.contributions().tolist() == list(range(24))
+
+
+@pytest.mark.usefixtures("own_metrics")
+def test_the_users_metric_may_not_leave_rows_out(make_bench):
+    bench = make_bench(metric={"name": "own_metrics:some", "direction": "maximize"})
+    with pytest.raises(MetricError, match="2 numbers for 24 rows"):
+        score(bench)
 
 
 @pytest.mark.usefixtures("own_metrics")
@@ -107,7 +136,7 @@ def test_a_metric_that_is_not_there_is_named(name, message):
 
 def test_a_loss_that_is_not_finite_is_divergence_not_a_score(make_bench, monkeypatch):
     bench = make_bench()
-    monkeypatch.setattr(type(bench), "evaluate", lambda *_: math.nan)
+    monkeypatch.setattr(type(bench), "scores", lambda *_: Scores(math.nan))
     outcome = segment.run(bench, Segment(0, "lora", Config(1e-3, 8, 4, 4.0), 0, 1 / 9, 0))
     assert outcome.kind == "diverged"
     assert "evaluation metric became nan" in outcome.reason

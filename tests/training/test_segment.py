@@ -86,8 +86,18 @@ def test_a_damaged_newest_checkpoint_costs_one_interval_and_nothing_else(make_be
 def test_a_score_that_was_committed_is_not_computed_again(make_bench, monkeypatch):
     bench = make_bench()
     value = segment.run(bench, piece(RUNGS[0], 0)).value
-    monkeypatch.setattr(type(bench), "evaluate", lambda *_: pytest.fail("evaluated twice"))
+    monkeypatch.setattr(type(bench), "scores", lambda *_: pytest.fail("evaluated twice"))
     assert segment.run(bench, piece(RUNGS[0], 0)).value == value
+
+
+def test_the_rows_scores_are_kept_at_full_length_alone_and_travel_with_the_checkpoint(make_bench, tmp_path):
+    bench = make_bench()
+    for rung, stop in enumerate(RUNGS):
+        assert checkpoint.example_scores(tmp_path, [0]) == {}
+        value = segment.run(bench, piece(stop, rung)).value
+    [scores] = checkpoint.example_scores(tmp_path, [0, 1]).values()
+    assert scores.value == value
+    assert len(scores.contributions()) == 24
 
 
 def test_a_checkpoint_of_another_configuration_is_not_continued(make_bench):
