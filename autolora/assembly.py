@@ -11,8 +11,8 @@ from autolora import options
 from autolora import spec as specs
 from autolora.errors import AutoloraError
 from autolora.priors import Prior
-from autolora.search import Search, brackets
-from autolora.search.policy import Plan
+from autolora.search import Search
+from autolora.search.policy import Plan, seeds_kept
 from autolora.search.trials import TrialTable
 from autolora.space import Config, Options, Space
 from autolora.spec import Spec
@@ -122,7 +122,7 @@ def read_study(folder: Path) -> tuple[TrialTable, Plan]:
     budget = float(spec["budget"])
     prior = study.prior
     table = TrialTable(rungs, study.direction, study.events(), prior.share(len(names)) if prior else 0.0)
-    return table, Plan(names, rungs, budget, brackets.seeds_kept(spec["confirm"], budget))
+    return table, Plan(names, rungs, budget, seeds_kept(spec["confirm"], budget))
 
 
 def read_terms(folder: Path) -> Mapping[str, Any]:

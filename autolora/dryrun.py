@@ -1,4 +1,4 @@
-"""What a study would do, without doing it: data, brackets, first configurations, and an estimate of what it costs.
+"""What a study would do, without doing it: data, spending, first configurations, and an estimate of what it costs.
 
 Time and memory are measured over a few real optimiser steps of the largest configuration, not modelled.
 """
@@ -19,7 +19,7 @@ from autolora import options, variants
 from autolora.assembly import begun_study, check_variants, open_search, resolved_space
 from autolora.errors import AutoloraError
 from autolora.scouting import scout
-from autolora.search import brackets
+from autolora.search.policy import PAUSED
 from autolora.search.trials import Sampled
 from autolora.space import Config, Space
 from autolora.spec import Spec
@@ -72,7 +72,7 @@ def dry_run(spec: Spec, folder: Path, preview: int = 6) -> DryRun:
         prior = begun.prior if begun else scouted.prior if scouted else None
         search = open_search(spec, space, bench.examples, prior, storage=None)
         seconds_per_run, checkpoint_bytes = _measure(bench, spec, space)
-        live = max(brackets.sizes(spec.rungs, first=False))
+        waiting = (PAUSED + 1) * len(spec.variants)  # and one being trained
         finished = 3 * len(spec.variants)
         return DryRun(
             [*(f"data: {line}" for line in bench.data.report.lines()), *(scouted.notes if scouted else ())],
@@ -81,7 +81,7 @@ def dry_run(spec: Spec, folder: Path, preview: int = 6) -> DryRun:
             seconds_per_run,
             seconds_per_run * (spec.budget - search.table.upfront) * len(spec.variants),
             _peak_memory(bench),
-            round(ROOM * checkpoint_bytes * (checkpoint.KEEP * live * len(spec.variants) + finished)),
+            round(ROOM * checkpoint_bytes * (checkpoint.KEEP * waiting + finished)),
         )
 
 
@@ -89,9 +89,8 @@ def _spending(spec: Spec, confirm: int, upfront: float) -> str:
     left = spec.budget - 1 - confirm - upfront
     parts = [f"prior {upfront:.3f}"] if upfront else []
     parts.append("baseline 1")
-    for size in brackets.planned(left, spec.rungs):
-        widths = "-".join(map(str, brackets.widths(size, spec.rungs)))
-        parts.append(f"bracket {widths} {brackets.cost(size, spec.rungs):.2f}")
+    if left >= 1:
+        parts.append(f"search {left:.4g}")
     if confirm:
         parts.append(f"{confirm} further seeds of the finalists {confirm}")
     return " + ".join(parts) + f" of {spec.budget:g} full runs"

@@ -19,7 +19,7 @@ from autolora.priors import Curvature, Prior, curvature, evidence, probe
 from autolora.priors.evidence import REFERENCE
 from autolora.priors.sharpness import affordable_blocks
 from autolora.result import TuneResult
-from autolora.search import brackets
+from autolora.search.policy import seeds_kept
 from autolora.space import Space
 from autolora.spec import PriorSpec, Spec
 from autolora.training.stepping import out_of_memory
@@ -57,8 +57,7 @@ class Scouted:
 def scout(spec: Spec, space: Space, bench: Workbench) -> Scouted:
     """Gather the evidence that a specification asks for.
 
-    What it costs is charged to the budget. Curvature is left out where that would shrink a bracket of the search, the
-    range test where no bracket would be left.
+    What it costs is charged to the budget, and left out where no full run of the search would be left.
 
     Raises:
         NoStudyError: ``prior.study`` is no run directory, or holds no tuned variant.
@@ -119,8 +118,8 @@ class _Scout:
             return {}
         examples = sum(len(batch["input_ids"]) for batch in curvature_sample(self.bench))
         cost = CHARGE * examples / self.bench.examples
-        if self._brackets(cost) != self._brackets(0.0):
-            self.notes.append(f"prior: curvature is left out, since {self._share(cost)} would shrink the search")
+        if not self._leaves_a_search(cost):
+            self.notes.append(f"prior: curvature is left out, since {self._share(cost)} would leave no search")
             return {}
         began = time.monotonic()
         with self._memory_for("curvature"):
@@ -140,7 +139,7 @@ class _Scout:
         mode = self.prior.mode(self.space, traits)
         mode = replace(mode, options=options.start(self.space, name, mode.rank))
         most = probe.STEPS * mode.batch_size / self.bench.examples
-        if not self._brackets(most):
+        if not self._leaves_a_search(most):
             self.notes.append(f"prior: the probe is left out, since {self._share(most)} would leave no search")
             return None
         began = time.monotonic()
@@ -171,17 +170,11 @@ class _Scout:
                 raise
             self.notes.append(f"prior: {what} is left out, as it does not fit into memory")
 
-    def _brackets(self, cost: float) -> list[int] | None:
-        """Sizes of the brackets that the budget holds beside the baseline, the seeds kept, and a further cost.
-
-        None where it does not even hold the baseline, the seeds and that cost.
-        """
+    def _leaves_a_search(self, cost: float) -> bool:
+        """Whether the budget holds a full run beside the baseline, the seeds kept, and a further cost."""
         spec = self.spec
-        seeds = brackets.seeds_kept(spec.confirm, spec.budget)
         upfront = (self.prior.cost + cost) / len(spec.variants)
-        if 1.0 + seeds + upfront > spec.budget:
-            return None
-        return brackets.planned(spec.budget - 1.0 - seeds - upfront, spec.rungs)
+        return spec.budget - 1.0 - seeds_kept(spec.confirm, spec.budget) - upfront >= 1.0
 
     def _share(self, cost: float) -> str:
         return f"{cost / len(self.spec.variants):.3f} of a full run for each variant"

@@ -21,7 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from autolora.errors import AutoloraError
 from autolora.priors.prior import Prior
 from autolora.result import installed_versions
-from autolora.search.trials import Bracket, Event, Finished, Lost, Promoted, Sampled, Scored
+from autolora.search.trials import Event, Finished, Lost, Promoted, Sampled, Scored
 from autolora.space import Config, Range, Space
 from autolora.spec import Direction, differences
 
@@ -149,8 +149,6 @@ class Study:
     @_write.register
     def _(self, event: Sampled) -> None:
         attributes = {"seed": event.seed, "purpose": event.purpose, "origin": event.origin}
-        if event.bracket is not None:
-            attributes |= {"bracket": event.bracket.index, "bracket_size": event.bracket.size}
         # One write, so that a crash leaves a whole trial or none.
         template = FrozenTrial(
             number=-1,
@@ -270,16 +268,14 @@ def _config(params: Mapping[str, Any]) -> Config:
 
 def _events_of(trial: FrozenTrial, steps: Sequence[int]) -> Iterator[Event]:
     attributes = trial.user_attrs
-    bracket = Bracket(attributes["bracket"], attributes["bracket_size"]) if "bracket" in attributes else None
     yield Sampled(
         number=trial.number,
         variant=trial.params["variant"],
         config=_config(trial.params),
         seed=attributes["seed"],
         purpose=attributes["purpose"],
-        target=len(steps) - 1 if bracket is None else 0,
+        target=0 if attributes["purpose"] == "search" else len(steps) - 1,
         origin=attributes["origin"],
-        bracket=bracket,
     )
     for step, value in sorted(trial.intermediate_values.items()):
         yield Scored(trial.number, steps.index(step), value, attributes.get("seconds", 0.0))

@@ -155,7 +155,7 @@ def test_best_prints_one_variant_as_json(finished):
 def test_a_dry_run_plans_and_trains_nothing(spec_file, tmp_path):
     outcome = run("tune", spec_file(budget=8), "--dir", tmp_path / "run", "--dry-run")
     assert outcome.exit_code == 0, outcome.output
-    for words in ("baseline 1 + bracket 9-3-1 2.33 + bracket 9-3-1 2.33", "prior's mode", "of memory", "of disk"):
+    for words in ("baseline 1 + search 5 + 2 further seeds", "prior's mode", "of memory", "of disk"):
         assert words in outcome.output
     assert not (tmp_path / "run").exists()
 

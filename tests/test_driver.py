@@ -282,7 +282,8 @@ def test_the_same_seed_gives_the_same_study(tmp_path):
 def test_diverged_trials_are_recorded_with_their_reason_and_never_win(tmp_path):
     space = {"learning_rate": [1e-3, 300.0], "batch_size": 4, "rank": 2}
     training = {**SMALL_SPEC["training"], "examples": 160}
-    tune(tmp_path, budget=3, space=space, prior=None, rungs=[0.5, 1.0], training=training)
+    baseline = {"learning_rate": 100.0, "batch_size": 4, "rank": 2, "alpha": 2}
+    tune(tmp_path, space=space, prior=None, rungs=[0.5, 1.0], training=training, baseline=baseline)
     table, _ = read_study(tmp_path)
     diverged = [trial for trial in table.trials if trial.outcome == "diverged"]
     assert diverged
@@ -358,7 +359,7 @@ def opened(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(LoraGA, "initialise", spy)
         space = {**SMALL_SPEC["space"], "options": {"lora_ga.gamma": [4, 64]}}
-        result = tune(folder, variants=["lora_ga"], space=space, budget=3, prior="laws")
+        result = tune(folder, variants=["lora_ga"], space=space, budget=5, prior="laws")
     return result, started
 
 

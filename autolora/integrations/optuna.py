@@ -8,6 +8,7 @@ where the objective suggests ``learning_rate`` and any of a batch size, a rank, 
 
 from __future__ import annotations
 
+import hashlib
 import math
 import warnings
 import zlib
@@ -27,7 +28,7 @@ from autolora.integrations.parameters import NAMES, Alpha, Distributions, Parame
 from autolora.integrations.watching import ReportWatch
 from autolora.priors.prior import Prior, uniform_sample
 from autolora.search.sampler import Sampler
-from autolora.search.trials import Bracket, Event, Finished, Outcome, Sampled, Scored, TrialTable
+from autolora.search.trials import Event, Finished, Outcome, Sampled, Scored, TrialTable
 from autolora.space import Config, Space
 from autolora.training.divergence import FAST_EXAMPLES
 
@@ -35,9 +36,6 @@ DIVERGED = "diverged"
 """Key of the constraint that marks a trial as diverged, here as in autolora's own studies."""
 
 RUNGS = (1 / 9, 1 / 3, 1.0)
-FACTOR = 3
-GROUP = 9
-"""Trials whose draws together cover the density, as those of a bracket do."""
 
 NEARLY = 0.95
 """Share of a rung's length at which a report counts as one at that rung."""
@@ -181,6 +179,7 @@ class LoraSampler(BaseSampler):
         self._search_space = dict(search_space or {})
         self._seed = seed
         self._independent_sampler = independent_sampler
+        self._fresh: dict[bytes, Config | None] = {}
 
     def alpha(self, rank: int, variant: str | None = None) -> float:
         """The alpha to train with at a rank, where the study does not search it.
@@ -270,18 +269,30 @@ class LoraSampler(BaseSampler):
         if variant not in names:
             variant = _next_variant(table, names, number)
         space = self._parameters.space(distributions)
-        traits = {name: variants.get(name).traits for name in names}
+        known = dict.fromkeys([*names, *(other.variant for other in table.trials)])
+        traits = {name: variants.get(name).traits for name in known}
         if self._prior is not None:
             traits = {name: self._prior.traits(name, own) for name, own in traits.items()}
         if table.of(variant):
-            sampler = Sampler(space, traits, self._prior, FACTOR, self._seed)
-            proposal = sampler.propose(table, variant, number, _next_bracket(table, variant))
+            fresh = self._most_promising(Sampler(space, traits, self._prior, table.rungs, self._seed), table, variant)
             rng = np.random.default_rng([self._seed, number, REPEATS])
-            config = proposal[0] if proposal else uniform_sample(rng, space, traits[variant])
+            config = fresh or uniform_sample(rng, space, traits[variant])
         else:
             config = self._first.mode(space, traits[variant])
         coordinates = self._first.coordinates
         return variant, self._parameters.settled(distributions, given, coordinates, traits[variant], config)
+
+    def _most_promising(self, sampler: Sampler, table: TrialTable, variant: str) -> Config | None:
+        """The sampler's proposal; None in a finite space that is used up.
+
+        Remembered, as a trial that runs is proposed for again with every later one.
+        """
+        known = sampler.space, list(sampler.traits), table.sign, table.trials, variant
+        key = hashlib.sha256(repr(known).encode()).digest()
+        if key not in self._fresh:
+            fresh = sampler.outlook(table, variant, sampler.surrogate(table)).fresh
+            self._fresh[key] = fresh.config if fresh else None
+        return self._fresh[key]
 
     def _table(self, study: Study, trial: FrozenTrial, distributions: Distributions) -> TrialTable:
         """The study's other trials, in order.
@@ -312,9 +323,7 @@ class LoraSampler(BaseSampler):
     ) -> Iterator[Event]:
         """What is known of a trial, under its number in the table."""
         number, last = len(table.trials), len(table.rungs) - 1
-        drawn = FIXED not in trial.system_attrs and config.rank in space.rank and config.batch_size in space.batch_size
-        bracket = _next_bracket(table, variant) if drawn and table.of(variant) else None
-        yield Sampled(number, variant, config, 0, "search", last, "", bracket)
+        yield Sampled(number, variant, config, 0, "search", last, "")
         for rung, score in self._scores(trial).items():
             yield Scored(number, rung, score)
         outcome = self._outcome(trial, verdict)
@@ -359,12 +368,6 @@ def _next_variant(table: TrialTable, names: Sequence[str], number: int) -> str:
     """The one with the fewest trials; in turn, by the trial's number, where several have as few."""
     turns = [names[(number + turn) % len(names)] for turn in range(len(names))]
     return min(turns, key=lambda name: len(table.of(name)))
-
-
-def _next_bracket(table: TrialTable, variant: str) -> Bracket:
-    """Groups of trials whose draws together cover the density."""
-    drawn = sum(len(trials) for trials in table.brackets(variant).values())
-    return Bracket(drawn // GROUP, GROUP)
 
 
 @lru_cache(maxsize=4096)

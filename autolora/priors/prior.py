@@ -13,12 +13,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from statistics import NormalDist, fmean
-from typing import Any, NamedTuple
+from typing import Any, TypeVar
 
 import numpy as np
 
 from autolora.priors import laws
 from autolora.space import Config, Coordinates, Range, Space, Traits
+
+Choice = TypeVar("Choice", int, float)
 
 UNIFORM_SHARE = 0.1
 ALPHA_MODE_SD = 1.0
@@ -29,14 +31,6 @@ FAR = 4.0
 
 LARGE_BATCH = 128
 """Beyond 128 to 256, larger batches lower the ceiling even when the learning rate is tuned (LR-matters)."""
-
-
-class Quantiles(NamedTuple):
-    """Where a draw lies within the density of each dimension, in (0, 1)."""
-
-    rate: float
-    rank: float
-    batch_size: float
 
 
 CENTRE = "centre"
@@ -142,7 +136,7 @@ class Prior:
 
         The searched range does not cut it.
         """
-        belief = self._log_rate(traits, config, 0.0)
+        belief = self._log_rate(traits, config)
         return 10 ** belief.inv_cdf(0.5 - share / 2), 10 ** belief.inv_cdf(0.5 + share / 2)
 
     def mode(self, space: Space, traits: Traits) -> Config:
@@ -155,46 +149,21 @@ class Prior:
 
     def sample(self, rng: np.random.Generator, space: Space, traits: Traits) -> Config:
         """Draw a configuration from the density of :meth:`log_pdf`."""
-        return self.draw(rng, space, traits)[0]
-
-    def draw(
-        self,
-        rng: np.random.Generator,
-        space: Space,
-        traits: Traits,
-        quantiles: Quantiles | None = None,
-        offset: float = 0.0,
-        rank_weights: np.ndarray | None = None,
-        batch_weights: np.ndarray | None = None,
-    ) -> tuple[Config, str]:
-        """Draw a configuration, and say which part of the mixture it is from: "prior" or "uniform".
-
-        Args:
-            rng: source of randomness.
-            space: what is searched.
-            traits: of the variant.
-            quantiles: positions of learning rate, rank and batch size within the density, for stratified draws;
-                None: random.
-            offset: decades by which what was learned moves the centre.
-            rank_weights, batch_weights: probabilities of the choices, where more is known than the prior's own.
-        """
-        quantiles = quantiles or random_quantiles(rng)
         if rng.uniform() < UNIFORM_SHARE:
-            return uniform_sample(rng, space, traits, quantiles), "uniform"
-        rank = pick(space.rank, even(space.rank) if rank_weights is None else rank_weights, quantiles.rank)
-        known = prior_batch_weights(space) if batch_weights is None else batch_weights
-        batch = pick(space.batch_size, known, quantiles.batch_size)
+            return uniform_sample(rng, space, traits)
+        rank = _any(rng, space.rank)
+        batch = int(rng.choice(space.batch_size, p=prior_batch_weights(space)))
         alpha = self._sample_alpha(rng, space, traits, rank)
-        belief = self._log_rate(traits, Config(1.0, batch, rank, alpha), offset)
+        belief = self._log_rate(traits, Config(1.0, batch, rank, alpha))
         rates = space.learning_rates
         if isinstance(rates, list):
             eta = float(rng.choice(rates, p=_weights(belief, rates)))
         else:
             truncated = _Truncated.to(belief, math.log10(rates.low), math.log10(rates.high))
-            eta = rates.clip(10 ** truncated.inv_cdf(quantiles.rate))
-        return Config(eta, batch, rank, alpha), "prior"
+            eta = rates.clip(10 ** truncated.inv_cdf(float(rng.uniform())))
+        return Config(eta, batch, rank, alpha)
 
-    def log_pdf(self, space: Space, traits: Traits, config: Config, offset: float = 0.0) -> float:
+    def log_pdf(self, space: Space, traits: Traits, config: Config) -> float:
         """Log density of a configuration of the space, the uniform share included.
 
         Over (log10 learning rate, log2 alpha) where they are ranges; a probability over what are choices.
@@ -202,16 +171,16 @@ class Prior:
         informed = 0.0
         if config.batch_size in space.batch_size and config.rank in space.rank:
             choices = float(prior_batch_weights(space)[space.batch_size.index(config.batch_size)]) / len(space.rank)
-            rate = self._rate_density(space, traits, config, offset)
+            rate = self._rate_density(space, traits, config)
             informed = choices * rate * self._alpha_density(space, traits, config)
         return math.log((1 - UNIFORM_SHARE) * informed + UNIFORM_SHARE * uniform_density(space, traits, config))
 
-    def _log_rate(self, traits: Traits, config: Config, offset: float) -> NormalDist:
-        origin = self.coordinates.learning_rate(traits, offset, config.batch_size, config.rank, config.alpha)
+    def _log_rate(self, traits: Traits, config: Config) -> NormalDist:
+        origin = self.coordinates.learning_rate(traits, 0.0, config.batch_size, config.rank, config.alpha)
         return NormalDist(math.log10(origin), self.spread(traits, config))
 
-    def _rate_density(self, space: Space, traits: Traits, config: Config, offset: float) -> float:
-        belief = self._log_rate(traits, config, offset)
+    def _rate_density(self, space: Space, traits: Traits, config: Config) -> float:
+        belief = self._log_rate(traits, config)
         rates = space.learning_rates
         if isinstance(rates, list):
             return float(_weights(belief, rates)[rates.index(nearest_rate(space, config.learning_rate))])
@@ -276,18 +245,17 @@ def _weights(belief: NormalDist, rates: list[float]) -> np.ndarray:
     return weights / weights.sum()
 
 
-def uniform_sample(
-    rng: np.random.Generator, space: Space, traits: Traits, quantiles: Quantiles | None = None
-) -> Config:
+def uniform_sample(rng: np.random.Generator, space: Space, traits: Traits) -> Config:
     """A configuration uniform over the choices, log-uniform over the ranges."""
-    quantiles = quantiles or random_quantiles(rng)
-    rank = pick(space.rank, even(space.rank), quantiles.rank)
-    batch = pick(space.batch_size, even(space.batch_size), quantiles.batch_size)
-    alphas = space.alphas(traits, rank)
-    alpha = _log_uniform(alphas, rng.uniform()) if isinstance(alphas, Range) else float(rng.choice(alphas))
-    rates = space.learning_rates
-    eta = _log_uniform(rates, quantiles.rate) if isinstance(rates, Range) else float(rng.choice(rates))
+    rank, batch = _any(rng, space.rank), _any(rng, space.batch_size)
+    alphas, rates = space.alphas(traits, rank), space.learning_rates
+    alpha = _log_uniform(alphas, rng.uniform()) if isinstance(alphas, Range) else _any(rng, alphas)
+    eta = _log_uniform(rates, rng.uniform()) if isinstance(rates, Range) else _any(rng, rates)
     return Config(eta, batch, rank, alpha)
+
+
+def _any(rng: np.random.Generator, choices: Sequence[Choice]) -> Choice:
+    return choices[int(rng.integers(len(choices)))]
 
 
 def uniform_density(space: Space, traits: Traits, config: Config) -> float:
@@ -302,19 +270,6 @@ def prior_batch_weights(space: Space) -> np.ndarray:
     """Prior weight of each batch size: even up to 128, halved with each doubling beyond."""
     weights = np.array([min(1.0, LARGE_BATCH / batch) for batch in space.batch_size])
     return weights / weights.sum()
-
-
-def random_quantiles(rng: np.random.Generator) -> Quantiles:
-    return Quantiles(*(float(u) for u in rng.uniform(size=3)))
-
-
-def even(choices: Sequence[int]) -> np.ndarray:
-    return np.full(len(choices), 1 / len(choices))
-
-
-def pick(choices: Sequence[int], weights: np.ndarray, quantile: float) -> int:
-    """The choice at a quantile of the distribution with these weights."""
-    return choices[min(int(np.searchsorted(np.cumsum(weights), quantile, side="right")), len(choices) - 1)]
 
 
 def nearest_rate(space: Space, eta: float) -> float:

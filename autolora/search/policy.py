@@ -1,24 +1,30 @@
 """What to do next, as a pure function of the trial table: sample, promote, finish, wait or stop.
 
 Nothing is remembered between calls. That is what makes resuming, retrying and simulating the same thing as running.
+A budget goes where it promises most: to the paused trial or the new configuration with the largest expected improvement
+per full run that it still costs. A trial ends early once its chance to become the best is small.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
-from autolora.search import brackets
-from autolora.search.brackets import TOLERANCE
-from autolora.search.trials import Bracket, Outcome, Purpose, Trial, TrialTable
+from autolora.search.sampler import Outlook, Promise
+from autolora.search.trials import Outcome, Purpose, Trial, TrialTable
 from autolora.space import Config
 
+TOLERANCE = 1e-9
 FINALISTS = 2
-REPLACEMENTS = 2
-"""A bracket samples at most this many times its size, diverged trials being replaced while its cost allows."""
+FUTILE = 0.05
+"""Chance to improve on the variant's best full run below which a trial is not trained on."""
+PAUSED = 6
+"""Trials of a variant that may wait with a checkpoint, so that what is on disk is bounded: the most promising."""
 
 HOPELESS = 20
-"""Searched trials of a variant that fail in a row before no further bracket is opened: failing at once is free."""
+"""Searched trials of a variant that fail in a row before no further one is sampled: failing at once is free."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,6 @@ class Sample:
     variant: str
     purpose: Purpose
     target: int
-    bracket: Bracket | None = None
     config: Config | None = None
     seed: int = 0
     reason: str = ""
@@ -91,169 +96,127 @@ class Done:
 
 
 Action = Sample | Promote | Resume | Finish | Wait | Done
+Look = Callable[[str], Outlook]
+"""What a variant has before it, as the table is now."""
+Glance = Callable[[str], Mapping[int, Promise]]
+"""Of that, what its paused trials promise, by number: quickly told."""
 
 
 def decide(
-    table: TrialTable, plan: Plan, in_flight: frozenset[int] | set[int] = frozenset(), exhausted: set[str] | None = None
+    table: TrialTable, plan: Plan, look: Look, glance: Glance, in_flight: frozenset[int] | set[int] = frozenset()
 ) -> Action:
     """The next action.
 
     Args:
         table: everything that has happened.
         plan: the terms.
+        look: asked only about variants whose turn it is, as it costs a model.
+        glance: asked about all with paused trials.
         in_flight: trials that a worker has now.
-        exhausted: variants whose (finite) space holds no untried configuration.
     """
-    exhausted = exhausted or set()
-    for finish in closings(table, plan, exhausted):
+    for finish in completed(table, plan):
         return finish
     for trial in table.trials:
         if trial.pending and trial.number not in in_flight:
             return Resume(trial.number)
+    for finish in futile(table, plan, glance):
+        return finish
     # The variant that has used the smallest share of its budget goes first, so that all learn from one another.
     # Rounded, since sums of the same shares in another order differ in their last digits: ties go by the order given.
-    used = {variant: round(committed(table, plan, variant, variant in exhausted), 9) for variant in plan.variants}
-    for variant in sorted(plan.variants, key=used.__getitem__):
-        action = _next_of(table, plan, variant, variant in exhausted)
+    for variant in sorted(plan.variants, key=lambda name: round(table.spent(name), 9)):
+        action = _next_of(table, plan, variant, look)
         if action is not None:
             return action
     return Wait() if in_flight else Done()
 
 
-def committed(table: TrialTable, plan: Plan, variant: str, exhausted: bool) -> float:
-    """Full-run equivalents spent, handed out, or promised to the open brackets of a variant."""
-    total = table.spent(variant)
-    for bracket, trials in _open_brackets(table, plan, variant, exhausted):
-        spent = sum(table.charge(trial) for trial in trials)
-        total += max(0.0, brackets.cost(bracket.size, plan.rungs) - spent)
-    return total
+def completed(table: TrialTable, plan: Plan) -> Iterator[Finish]:
+    """Trials that have been scored at full length."""
+    for trial in table.trials:
+        if trial.live and plan.last in trial.scores:
+            yield Finish(trial.number, "complete", "trained to full length")
 
 
-def _open_brackets(
-    table: TrialTable, plan: Plan, variant: str, exhausted: bool
-) -> Iterator[tuple[Bracket, list[Trial]]]:
-    """Brackets with a live trial, or where all have diverged so far and replacements are due."""
-    for bracket, trials in table.brackets(variant).items():
-        if any(trial.live for trial in trials) or (not exhausted and _has_free_slot(table, plan, bracket, trials)):
-            yield bracket, trials
+def futile(table: TrialTable, plan: Plan, glance: Glance) -> Iterator[Finish]:
+    """Paused trials that are unlikely to become the best of their variant, or one too many to keep.
 
-
-def closings(table: TrialTable, plan: Plan, exhausted: set[str]) -> Iterator[Finish]:
-    """Trials that are over: scored at full length, or decided against by their bracket."""
+    Only the first is sure: what the others promise is to be looked at again once it has ended.
+    """
     for variant in plan.variants:
-        for trial in table.of(variant):
-            if trial.live and plan.last in trial.scores:
-                yield Finish(trial.number, "complete", "trained to full length")
-        for bracket, trials in _open_brackets(table, plan, variant, variant in exhausted):
-            decided = _decided_rung(table, plan, bracket, trials, variant in exhausted)
-            if decided is None:
-                continue
-            rung, ordered, places = decided
-            for place, trial in enumerate(ordered[places:], start=places + 1):
-                if trial.live:
-                    cut = f"the cut was {ordered[places - 1].scores[rung]:.4g}"
-                    yield Finish(trial.number, "pruned", f"{_standing(trial, rung, place, ordered, plan)}; {cut}")
+        complete = bool(table.complete(variant))
+        paused = sum(_paused(trial, plan) for trial in table.of(variant))
+        if not paused or not (complete or paused > PAUSED):
+            continue
+        by_gain = sorted(glance(variant).items(), key=lambda item: -item[1].gain)
+        for place, (number, promise) in enumerate(by_gain, start=1):
+            standing = _standing(table, table.trials[number], promise)
+            if complete and promise.chance < FUTILE:
+                yield Finish(number, "pruned", standing)
+            elif place > PAUSED:
+                yield Finish(number, "pruned", f"{standing}; {PAUSED} others promise more")
 
 
-def _next_of(table: TrialTable, plan: Plan, variant: str, exhausted: bool) -> Action | None:
+def _next_of(table: TrialTable, plan: Plan, variant: str, look: Look) -> Action | None:
     trials = table.of(variant)
     if not any(trial.purpose == "baseline" for trial in trials):
         return Sample(variant, "baseline", plan.last)
-    for bracket, members in _open_brackets(table, plan, variant, exhausted):
-        action = _bracket_action(table, plan, variant, bracket, members, exhausted)
-        if action is not None:
-            return action
-    if not exhausted:
-        new = _new_bracket(table, plan, variant)
-        if new is not None:
-            return Sample(variant, "search", 0, new)
-    if not any(trial.live for trial in trials if trial.purpose != "confirm"):
-        return _confirmation(table, plan, variant, exhausted)
-    return None
+    action = _search(table, plan, variant, look)
+    if action is None and not any(trial.pending for trial in trials if trial.purpose != "confirm"):
+        return _confirmation(table, plan, variant)
+    return action
 
 
-def _bracket_action(
-    table: TrialTable, plan: Plan, variant: str, bracket: Bracket, trials: list[Trial], exhausted: bool
-) -> Action | None:
-    if not exhausted and _has_free_slot(table, plan, bracket, trials):
-        return Sample(variant, "search", 0, bracket) if _affordable(table, plan, variant, plan.rungs[0]) else None
-    decided = _decided_rung(table, plan, bracket, trials, exhausted)
-    if decided is None:
+def _search(table: TrialTable, plan: Plan, variant: str, look: Look) -> Action | None:
+    """Train on or start anew, whichever promises more for what it costs to the end."""
+    trials = table.of(variant)
+    room = plan.budget - _kept(table, plan, variant) - table.spent(variant) + TOLERANCE
+    costs = {trial.number: 1.0 - plan.rungs[trial.reached] for trial in trials if _paused(trial, plan)}
+    affordable = [number for number, cost in costs.items() if cost <= room]
+    starts = room >= 1.0 and not _given_up(trials)
+    if not affordable and not starts:
         return None
-    rung, ordered, places = decided
-    for place, trial in enumerate(ordered[:places], start=1):
-        if trial.live and trial.target == rung:
-            if not _affordable(table, plan, variant, plan.rungs[rung + 1] - plan.rungs[rung]):
-                return None
-            return Promote(trial.number, rung + 1, _standing(trial, rung, place, ordered, plan))
-    return None
+    outlook = look(variant)
+    fresh = outlook.fresh if starts else None
+    rates = {number: outlook.paused[number].gain / costs[number] for number in affordable}
+    best = max(affordable, key=rates.__getitem__, default=None)
+    if best is not None and (fresh is None or rates[best] >= fresh.promise.gain):
+        trial = table.trials[best]
+        return Promote(best, trial.reached + 1, _standing(table, trial, outlook.paused[best]))
+    return None if fresh is None else Sample(variant, "search", 0, fresh.config, reason=fresh.origin)
 
 
-def _affordable(table: TrialTable, plan: Plan, variant: str, cost: float) -> bool:
-    """Whether the cap allows it, as it always does unless the bracket was opened under a larger budget."""
-    return table.spent(variant) + cost <= plan.budget + TOLERANCE
+def _paused(trial: Trial, plan: Plan) -> bool:
+    return trial.live and not trial.pending and trial.reached < plan.last
 
 
-def _standing(trial: Trial, rung: int, place: int, ordered: list[Trial], plan: Plan) -> str:
-    return f"place {place} of {len(ordered)} at {plan.rungs[rung]:.3g} of a run ({trial.scores[rung]:.4g})"
+def _standing(table: TrialTable, trial: Trial, promise: Promise) -> str:
+    """The chance of a paused trial, in words."""
+    score = f"{trial.scores[trial.reached]:.4g} at {table.rungs[trial.reached]:.3g} of a run"
+    complete = table.ranked(table.complete(trial.variant), len(table.rungs) - 1)
+    best = f" on trial {complete[0].number}" if complete else ""
+    return f"{promise.chance:.0%} to improve{best}, from {score}"
 
 
-def _has_free_slot(table: TrialTable, plan: Plan, bracket: Bracket, trials: list[Trial]) -> bool:
-    """Whether the bracket takes another configuration at its first rung.
-
-    Diverged trials stop early and leave budget over; it buys replacements, so that the bracket ranks as many scores
-    as it was meant to.
-    """
-    if len(trials) >= REPLACEMENTS * bracket.size or any(trial.target > 0 for trial in trials):
-        return False
-    if sum(trial.healthy for trial in trials) >= bracket.size:
-        return False
-    spent = sum(table.charge(trial) for trial in trials)
-    above = brackets.promotion_cost(bracket.size, plan.rungs)
-    return spent + plan.rungs[0] + above <= brackets.cost(bracket.size, plan.rungs) + TOLERANCE
+def _given_up(trials: list[Trial]) -> bool:
+    recent = [trial for trial in trials if trial.purpose == "search"][-HOPELESS:]
+    return len(recent) == HOPELESS and not any(trial.healthy for trial in recent)
 
 
-def _decided_rung(
-    table: TrialTable, plan: Plan, bracket: Bracket, trials: list[Trial], exhausted: bool
-) -> tuple[int, list[Trial], int] | None:
-    """The lowest rung with trials waiting for a decision, once all its scores are in.
-
-    Returns:
-        The rung, its trials from the best to the worst, and how many of them go on.
-    """
-    waiting = [trial for trial in trials if trial.live and not trial.pending and trial.reached < plan.last]
-    if not waiting:
-        return None
-    rung = min(trial.reached for trial in waiting)
-    if any(trial.pending and trial.target <= rung for trial in trials):
-        return None
-    if rung == 0 and not exhausted and _has_free_slot(table, plan, bracket, trials):
-        return None
-    ordered = table.ranked((trial for trial in trials if rung in trial.scores), rung)
-    return rung, ordered, brackets.widths(bracket.size, plan.rungs)[rung + 1]
-
-
-def _new_bracket(table: TrialTable, plan: Plan, variant: str) -> Bracket | None:
-    recent = [trial for trial in table.of(variant) if trial.purpose == "search"][-HOPELESS:]
-    if len(recent) == HOPELESS and not any(trial.healthy for trial in recent):
-        return None
+def _kept(table: TrialTable, plan: Plan, variant: str) -> int:
+    """Full runs that are kept for further seeds."""
     confirmed = sum(trial.purpose == "confirm" for trial in table.of(variant))
-    # Under a budget that has grown, the winner of another bracket needs a seed to be judged beside the confirmed.
-    kept = max(plan.confirm - confirmed, 1 if plan.confirm and confirmed else 0)
-    available = plan.budget - kept - committed(table, plan, variant, exhausted=False)
-    opened = len(table.brackets(variant))
-    size = brackets.fitting(available, plan.rungs, first=not opened)
-    return None if size is None else Bracket(opened, size)
+    # Under a budget that has grown, a new winner needs a seed to be judged beside the confirmed.
+    return max(plan.confirm - confirmed, 1 if plan.confirm and confirmed else 0)
 
 
-def _confirmation(table: TrialTable, plan: Plan, variant: str, exhausted: bool) -> Sample | None:
-    """Another seed for the finalist that has fewest; one seed beyond the plan where brackets left a full run over."""
+def _confirmation(table: TrialTable, plan: Plan, variant: str) -> Sample | None:
+    """Another seed for the finalist that has fewest; one seed beyond the plan where the search left a full run over."""
     trials = table.of(variant)
     leading = finalists(table, variant, FINALISTS)
     used = sum(trial.purpose == "confirm" and trial.config in leading for trial in trials)
     if plan.confirm == 0 or used > plan.confirm:
         return None
-    if committed(table, plan, variant, exhausted) + 1.0 > plan.budget + TOLERANCE:
+    if table.spent(variant) + 1.0 > plan.budget + TOLERANCE:
         return None
     contenders = leading if plan.confirm > 1 or used else leading[:1]
     if not contenders:
@@ -276,3 +239,8 @@ def finalists(table: TrialTable, variant: str, count: int) -> list[Config]:
     unstable = {trial.config for trial in table.of(variant) if not trial.healthy}
     first = [t for t in table.complete(variant) if t.purpose != "confirm" and t.config not in unstable]
     return [trial.config for trial in table.ranked(first, last)[:count]]
+
+
+def seeds_kept(confirm: int | Literal["auto"], budget: float) -> int:
+    """Full runs kept for further seeds of the finalists, as asked for; by default min(4, floor(budget / 4))."""
+    return min(4, math.floor(budget / 4)) if confirm == "auto" else confirm

@@ -4,16 +4,31 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final, Literal
 
 from autolora import options
 from autolora.errors import AutoloraError
 from autolora.priors.prior import Prior
-from autolora.search import brackets, verdict
-from autolora.search.policy import Done, Finish, Plan, Promote, Resume, Sample, Wait, closings, decide
-from autolora.search.sampler import Sampler
+from autolora.search import verdict
+from autolora.search.judgement import Verdict, judge
+from autolora.search.policy import (
+    Done,
+    Finish,
+    Plan,
+    Promote,
+    Resume,
+    Sample,
+    Wait,
+    completed,
+    decide,
+    futile,
+    seeds_kept,
+)
+from autolora.search.sampler import Outlook, Promise, Sampler
+from autolora.search.surrogate import Surrogate
 from autolora.search.trials import Event, Finished, Lost, Promoted, Sampled, Scored, TrialTable
 from autolora.search.verdict import Best
 from autolora.space import Config, Space
@@ -57,7 +72,7 @@ class Job:
 
 
 class Search:
-    """Tunes LoRA variants by successive halving, given scores of partial trainings.
+    """Tunes LoRA variants by a model of all their scores, given those of partial and full trainings.
 
     Args:
         variants: registered names.
@@ -115,18 +130,17 @@ class Search:
             )
         if not set(baseline or {}) <= set(variants):
             raise ValueError(f"baseline names {sorted(set(baseline or {}) - set(variants))}, which are not tuned here")
-        seeds = brackets.seeds_kept(confirm, budget)
+        seeds = seeds_kept(confirm, budget)
         self.space = space
         self.plan = Plan(tuple(variants), rungs, budget, seeds)
         self.direction = direction
         self.prior = prior
         self._baseline = {variant: options.completed(space, variant, own) for variant, own in (baseline or {}).items()}
-        factor = max(2, round(rungs[1] / rungs[0])) if len(rungs) > 1 else 3
         traits = {variant: options.traits(space, variant) for variant in variants}
         if prior is not None:
             traits = {variant: prior.traits(variant, own) for variant, own in traits.items()}
         starts = {variant: options.start(space, variant, space.middle_rank) for variant in variants}
-        self._sampler = Sampler(space, traits, prior, factor, seed, starts)
+        self._sampler = Sampler(space, traits, prior, rungs, seed, starts)
         self._study: Study | None = None
         events: Sequence[Event] = ()
         if storage is not None:
@@ -146,8 +160,9 @@ class Search:
             events = self._study.events(repair=True)
         self.table = TrialTable(rungs, direction, events, upfront)
         self._in_flight: set[int] = set()
-        self._exhausted: set[str] = set()
-        self._settle()
+        self._surrogate: Surrogate | None = None
+        self._outlooks: dict[str, Outlook] = {}
+        self._glances: dict[str, Mapping[int, Promise]] = {}
 
     @property
     def spent(self) -> dict[str, float]:
@@ -162,7 +177,7 @@ class Search:
     def ask(self) -> Job | _Wait | None:
         """The next job; :data:`WAIT` where one in flight must be told first; None at the end of the budget."""
         while True:
-            action = decide(self.table, self.plan, self._in_flight, self._exhausted)
+            action = decide(self.table, self.plan, self._look, self._glance, self._in_flight)
             match action:
                 case Done():
                     return None
@@ -177,9 +192,6 @@ class Search:
                     self._record(Finished(number, outcome, reason))
                 case Sample():
                     sampled = self._sampled(self.table, action)
-                    if sampled is None:
-                        self._exhausted.add(action.variant)
-                        continue
                     self._record(sampled)
                     return self._hand_out(sampled.number)
 
@@ -238,25 +250,27 @@ class Search:
         """Per variant with a full-length score: the best configuration by its mean over seeds."""
         return verdict.best(self.table, self.plan.variants)
 
+    def verdict(self) -> Verdict:
+        """Which differences between the tuned variants exceed noise, in numbers and in words."""
+        return judge(self.table, self.best())
+
     def discarded(self) -> list[int]:
         """Numbers of the trials that will never be trained on: their checkpoints may go."""
         return [trial.number for trial in self.table.trials if trial.outcome in ("pruned", "diverged", "infeasible")]
 
     def preview(self, count: int) -> list[Sampled]:
-        """The first configurations that would be sampled, without recording anything."""
+        """The first configurations that would be sampled before any score is known, without recording anything."""
         table = TrialTable(self.plan.rungs, self.direction, upfront=self.table.upfront)
         sampled: list[Sampled] = []
-        exhausted: set[str] = set()
         while len(sampled) < count:
-            action = decide(table, self.plan, set(range(len(sampled))), exhausted)
+            surrogate = self._sampler.surrogate(table)
+            look = partial(self._sampler.outlook, table, surrogate=surrogate)
+            glance = partial(self._sampler.promises, table, surrogate=surrogate)
+            action = decide(table, self.plan, look, glance, set(range(len(sampled))))
             if not isinstance(action, Sample):
                 break
-            event = self._sampled(table, action)
-            if event is None:
-                exhausted.add(action.variant)
-            else:
-                table.apply(event)
-                sampled.append(event)
+            sampled.append(self._sampled(table, action))
+            table.apply(sampled[-1])
         return sampled
 
     def _hand_out(self, number: int) -> Job:
@@ -266,34 +280,58 @@ class Search:
         stop = self.plan.rungs[trial.target]
         return Job(number, trial.variant, trial.config, trial.seed, start, stop, trial.target)
 
-    def _sampled(self, table: TrialTable, action: Sample) -> Sampled | None:
-        """The trial that the action asks for, or None where a finite space is used up."""
-        number, variant = len(table.trials), action.variant
-        proposal: tuple[Config, str] | None
+    def _sampled(self, table: TrialTable, action: Sample) -> Sampled:
+        """The trial that the action asks for."""
+        variant = action.variant
         if action.config is not None:
-            proposal = action.config, action.reason
-        elif action.bracket is not None:
-            proposal = self._sampler.propose(table, variant, number, action.bracket)
+            config, origin = action.config, action.reason
         elif variant in self._baseline:
             forced = ", at alpha = rank, as it has no other" if self._sampler.traits[variant].unit_scale else ""
-            proposal = self._baseline[variant], f"the user's baseline{forced}"
+            config, origin = self._baseline[variant], f"the user's baseline{forced}"
         else:
-            proposal = self._sampler.default(variant)
-        if proposal is None:
-            return None
-        config, origin = proposal
-        return Sampled(number, variant, config, action.seed, action.purpose, action.target, origin, action.bracket)
+            config, origin = self._sampler.default(variant)
+        return Sampled(len(table.trials), variant, config, action.seed, action.purpose, action.target, origin)
+
+    def _look(self, variant: str) -> Outlook:
+        """What the variant has before it; kept until something happens."""
+        if variant not in self._outlooks:
+            self._outlooks[variant] = self._sampler.outlook(self.table, variant, self._model)
+        return self._outlooks[variant]
+
+    def _glance(self, variant: str) -> Mapping[int, Promise]:
+        """Of that, what concerns its trials; kept likewise."""
+        if variant not in self._glances:
+            self._glances[variant] = self._sampler.promises(self.table, variant, self._model)
+        return self._glances[variant]
+
+    @property
+    def _model(self) -> Surrogate:
+        """Of all scores; kept until there is another."""
+        if self._surrogate is None:
+            self._surrogate = self._sampler.surrogate(self.table)
+        return self._surrogate
 
     def _settle(self) -> None:
-        """Close the trials that are decided, so that their checkpoints can go at once."""
-        while finish := next(closings(self.table, self.plan, self._exhausted), None):
+        """Close the trials that are decided, so that their checkpoints can go at once.
+
+        One after the other, each given the last, as :func:`decide` goes on where a process ended amid them.
+        """
+        while finish := next(self._decided(), None):
             self._record(Finished(finish.number, finish.outcome, finish.reason))
+
+    def _decided(self) -> Iterator[Finish]:
+        yield from completed(self.table, self.plan)
+        yield from futile(self.table, self.plan, self._glance)
 
     def _record(self, event: Event) -> None:
         """Study first, table second: what the table knows is on disk."""
         if self._study is not None:
             self._study.write(event)
         self.table.apply(event)
+        self._outlooks.clear()
+        self._glances.clear()
+        if isinstance(event, Scored) or (isinstance(event, Finished) and event.outcome == "diverged"):
+            self._surrogate = None
 
 
 def _check_terms(

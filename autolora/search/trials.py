@@ -5,7 +5,7 @@ The study stores the same events in Optuna (:mod:`autolora.study`); a table rebu
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import singledispatchmethod
 from typing import Literal
@@ -14,19 +14,6 @@ from autolora.space import Config
 
 Purpose = Literal["baseline", "search", "confirm"]
 Outcome = Literal["complete", "pruned", "diverged", "infeasible"]
-
-
-@dataclass(frozen=True)
-class Bracket:
-    """A successive-halving bracket of one variant.
-
-    Attributes:
-        index: 0, 1, ... within the variant.
-        size: number of configurations that it scores at the first rung.
-    """
-
-    index: int
-    size: int
 
 
 @dataclass(frozen=True)
@@ -40,7 +27,6 @@ class Sampled:
     purpose: Purpose
     target: int
     origin: str
-    bracket: Bracket | None = None
 
 
 @dataclass(frozen=True)
@@ -94,7 +80,6 @@ class Trial:
     purpose: Purpose
     target: int
     origin: str
-    bracket: Bracket | None
     scores: dict[int, float] = field(default_factory=dict)
     promotions: list[str] = field(default_factory=list)
     outcome: Outcome | None = None
@@ -141,7 +126,6 @@ class TrialTable:
         self.sign = 1.0 if direction == "minimize" else -1.0
         self.trials: list[Trial] = []
         self._by_variant: dict[str, list[Trial]] = {}
-        self._by_bracket: dict[str, dict[Bracket, list[Trial]]] = {}
         for event in events:
             self.apply(event)
 
@@ -160,12 +144,9 @@ class TrialTable:
             purpose=event.purpose,
             target=event.target,
             origin=event.origin,
-            bracket=event.bracket,
         )
         self.trials.append(trial)
         self._by_variant.setdefault(event.variant, []).append(trial)
-        if event.bracket is not None:
-            self._by_bracket.setdefault(event.variant, {}).setdefault(event.bracket, []).append(trial)
 
     @apply.register
     def _(self, event: Promoted) -> None:
@@ -204,10 +185,6 @@ class TrialTable:
     def spent(self, variant: str) -> float:
         """Full-run equivalents charged to a variant, work handed out and its share of the prior's cost included."""
         return self.upfront + sum(self.charge(trial) for trial in self.of(variant))
-
-    def brackets(self, variant: str) -> Mapping[Bracket, list[Trial]]:
-        """The brackets of a variant with their trials, in the order they were opened."""
-        return self._by_bracket.get(variant, {})
 
     def complete(self, variant: str) -> list[Trial]:
         """Trials scored at full length."""

@@ -132,7 +132,7 @@ def _advance(
         if reason is not None:
             return Outcome(segment.trial, "diverged", None, manifest.step / steps, reason, run.seconds())
         manifest.scores[segment.rung] = scores.value
-        if segment.stop == 1.0:  # shorter trials are ranked within their bracket, never compared in pairs
+        if segment.stop == 1.0:  # shorter runs are never compared row by row
             manifest.totals, manifest.weights = scores.totals.tolist(), scores.weights.tolist()
         run.commit()
         return Outcome(segment.trial, "scored", scores.value, segment.stop, "", manifest.seconds)

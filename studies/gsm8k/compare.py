@@ -30,15 +30,11 @@ def grid_best(path: Path) -> dict[str, tuple[float, float, int]]:
 
 
 def found_after(folder: Path, variant: str, result: TuneResult) -> float:
-    """Full runs spent on the variant, baseline included, when the tuned configuration was first scored in full."""
+    """Full runs of the variant's trials up to the tuned one, baseline included, as far as each was ever trained."""
     table, _ = read_study(folder)
     trials = table.of(variant)
     winner = next(trial for trial in trials if trial.config == result[variant].config)
-    last = winner.bracket.index if winner.bracket else -1
-    before = (
-        trial for trial in trials if trial.purpose == "baseline" or (trial.bracket and trial.bracket.index <= last)
-    )
-    return sum(table.fraction(trial) for trial in before)
+    return sum(table.fraction(trial) for trial in trials if trial.number <= winner.number)
 
 
 def main() -> None:

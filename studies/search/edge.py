@@ -35,7 +35,7 @@ SPACE = Space(
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Edge:
     """One such surface.
 

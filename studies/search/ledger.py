@@ -27,6 +27,7 @@ class Step:
         variant, config: what was trained.
         fraction: of a full run, to which it has been trained in total.
         score: None where it diverged.
+        seed: of the training, among those of the repeat.
     """
 
     spent: float
@@ -34,6 +35,7 @@ class Step:
     config: Config
     fraction: float
     score: float | None
+    seed: int = 0
 
 
 class Ledger:
@@ -58,6 +60,10 @@ class Ledger:
     def holds(self, variant: str, cost: float) -> bool:
         return cost <= self.left(variant) + TOLERANCE
 
+    def charge(self, variant: str, cost: float) -> None:
+        """Take full runs off a variant's budget for what is no training of it, as what a prior cost."""
+        self._spent[variant] += cost
+
     def train(self, variant: str, config: Config, stop: float = 1.0, start: float = 0.0, seed: int = 0) -> float | None:
         """Train from one fraction of a full run to another and score it; None where it diverged, charged to there.
 
@@ -69,5 +75,5 @@ class Ledger:
         score = self.problem.evaluate(variant, config, stop, SEEDS * self.seed + seed)
         reached = stop if score is not None else max(start, min(stop, self.problem.diverges_at(variant, config)))
         self._spent[variant] += reached - start
-        self.trace.append(Step(self._spent[variant], variant, config, stop, score))
+        self.trace.append(Step(self._spent[variant], variant, config, stop, score, seed))
         return score

@@ -6,9 +6,13 @@ import importlib
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from ledger import Ledger, Step
-from problem import Problem
+from problem import Problem, family
+
+Group = Literal["peers", "priors", "ablations"]
+GROUPS: tuple[Group, ...] = get_args(Group)
 
 
 @dataclass(frozen=True)
@@ -18,16 +22,25 @@ class Method:
     Attributes:
         module, function: of this folder; the function trains through a Ledger until its budget holds no more.
         needs: the package that must be installed, or None.
+        group: "peers": this project's search and what a user would pick instead; "priors": the search given others;
+            "ablations": with a part left out.
+        families: of problems that it can be run on; none: all.
     """
 
     module: str
     function: str
     needs: str | None = None
+    group: Group = "peers"
+    families: tuple[str, ...] = ()
 
     @property
     def missing(self) -> str | None:
         """The package that this method lacks here."""
         return self.needs if self.needs and importlib.util.find_spec(self.needs) is None else None
+
+    def takes(self, problem: str) -> bool:
+        """Whether it can be run on the problem of this name."""
+        return not self.families or family(problem) in self.families
 
     @property
     def run(self) -> Callable[[Ledger], None]:
@@ -35,9 +48,11 @@ class Method:
         return found
 
 
+OWN, UNINFORMED = "autolora", "autolora, no prior"
+
 METHODS = {
-    "autolora": Method("own_methods", "with_laws"),
-    "autolora, no prior": Method("own_methods", "without_prior"),
+    OWN: Method("own_methods", "with_laws"),
+    UNINFORMED: Method("own_methods", "without_prior"),
     "grid": Method("plain_methods", "grid"),
     "random": Method("plain_methods", "random_search"),
     "one rung, then top k": Method("plain_methods", "one_rung"),
@@ -47,7 +62,26 @@ METHODS = {
     "Ray ASHA": Method("ray_asha", "asha", "ray"),
     "SMAC multi-fidelity": Method("smac_methods", "multi_fidelity", "smac"),
     "NePS PriorBand": Method("neps_methods", "priorband", "neps"),
+    "autolora, prior good": Method("prior_methods", "good", group="priors"),
+    "autolora, prior medium": Method("prior_methods", "medium", group="priors"),
+    "autolora, prior 10x too high": Method("prior_methods", "too_high", group="priors"),
+    "autolora, prior 10x too low": Method("prior_methods", "too_low", group="priors"),
+    "autolora, prior worst of many": Method("prior_methods", "worst", group="priors"),
+    "no transfer": Method("ablation_methods", "no_transfer", group="ablations"),
+    "no laws": Method("ablation_methods", "no_laws", group="ablations"),
+    "no short runs": Method("ablation_methods", "no_short_runs", group="ablations"),
+    "no early stop": Method("ablation_methods", "no_early_stop", group="ablations"),
+    "promotion by rank": Method("ablation_methods", "promotion_by_rank", group="ablations"),
+    "confirm": Method("ablation_methods", "confirm", group="ablations"),
+    "curvature": Method("prior_methods", "curvature", group="ablations", families=("curves",)),
 }
+
+RECORDED = ("brackets, no model", "brackets, no model, no prior")
+"""In the file of results and not run again: the search of commit cdfff02, with and without the laws' prior."""
+
+
+def in_group(group: Group) -> list[str]:
+    return [name for name, method in METHODS.items() if method.group == group]
 
 
 def traced(name: str, problem: Problem, budget: float, seed: int) -> list[Step]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import numpy as np
 from dimensions import uniform
 from ledger import Ledger
+from problem import Problem
 
+from autolora.priors import Prior
 from autolora.search import Job, Search
+from autolora.space import Config
 
 LENGTHS = 3
 """Rungs that are used, the highest: 1/9, 1/3 and 1 of those of a table that also has 1/27. So for every method."""
@@ -16,30 +20,32 @@ LENGTHS = 3
 
 def with_laws(ledger: Ledger) -> None:
     """The released search with its prior from the scaling laws, all variants in one study, nothing kept to confirm."""
-    _search(ledger, "laws")
+    searched(ledger, "laws")
 
 
 def without_prior(ledger: Ledger) -> None:
     """The same, sampling uniformly; its first trial is a uniform draw, as there is no mode to begin with."""
-    _search(ledger, None)
+    searched(ledger, None, baseline=uniform_starts(ledger))
 
 
-def _search(ledger: Ledger, prior: Literal["laws"] | None) -> None:
+def searched(
+    ledger: Ledger, prior: Literal["laws"] | Prior | None, variants: Sequence[str] | None = None, **changes: Any
+) -> None:
+    """One search to the end of its budget; ``variants``: these alone, ``changes``: other arguments of Search."""
     problem = ledger.problem
-    rng = np.random.default_rng([ledger.seed, 99])
-    first = {variant: uniform(problem.space, variant, rng) for variant in problem.variants} if prior is None else None
-    search = Search(
-        variants=problem.variants,
-        space=problem.space,
-        budget=ledger.budget,
-        rungs=problem.rungs[-LENGTHS:],
-        direction=problem.direction,
-        seed=ledger.seed,
-        prior=prior,
-        confirm=0,
-        baseline=first,
-        examples=problem.examples,
-    )
+    variants = variants or problem.variants
+    terms: dict[str, Any] = {
+        "space": problem.space,
+        "budget": ledger.budget,
+        "rungs": problem.rungs[-LENGTHS:],
+        "direction": problem.direction,
+        "seed": ledger.seed,
+        "confirm": 0,
+        "examples": problem.examples,
+    }
+    search = Search(variants, prior=prior, **{**terms, **changes})
+    for variant in variants:
+        ledger.charge(variant, prior.share(len(variants)) if isinstance(prior, Prior) else 0.0)
     while (job := search.ask()) is not None:
         assert isinstance(job, Job)
         score = ledger.train(job.variant, job.config, job.stop, job.start, job.seed)
@@ -48,3 +54,14 @@ def _search(ledger: Ledger, prior: Literal["laws"] | None) -> None:
             search.tell(job, diverged=True, at=at)
         else:
             search.tell(job, score)
+
+
+def laws(problem: Problem) -> Prior:
+    """The prior of the scaling laws, as the search has it by default."""
+    return Prior.from_laws(problem.space.hidden_size, problem.examples)
+
+
+def uniform_starts(ledger: Ledger) -> dict[str, Config]:
+    """A first configuration for each variant where there is no prior."""
+    rng = np.random.default_rng([ledger.seed, 99])
+    return {variant: uniform(ledger.problem.space, variant, rng) for variant in ledger.problem.variants}

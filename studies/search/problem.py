@@ -24,6 +24,7 @@ class Problem(Protocol):
         examples: of a full run, or None; known to the laws.
     """
 
+    def __hash__(self) -> int: ...
     @property
     def name(self) -> str: ...
     @property

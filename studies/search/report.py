@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import matplotlib
 import numpy as np
+from comparisons import ablations, confirmation, given_priors
 from measures import GRID, TARGET
-from methods import METHODS
+from methods import OWN, UNINFORMED, in_group
 from problem import family
 from rows import Row, read
-from summary import Estimate, bootstrapped, by_repeat, interquartile_mean, mean_ranks
+from summary import bootstrapped, by_repeat, interquartile_mean, mean, mean_ranks, regret_at, to_noise, to_target
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -33,6 +34,7 @@ FAMILIES = {
     "edge": "Learning-rate edge",
     "hartmann": "MF-Hartmann",
 }
+PEERS = in_group("peers")
 FLOOR = 1e-4
 """The figures' log axis ends here."""
 
@@ -44,7 +46,7 @@ def main() -> None:
     rows = read(arguments.table)
     (HERE / "results.md").write_text("\n".join(_lines(rows)) + "\n")
     for name in FAMILIES:
-        own = [row for row in rows if family(row.problem) == name]
+        own = [row for row in rows if family(row.problem) == name and row.method in PEERS]
         if own:
             _figure(HERE / f"{name}.png", FAMILIES[name], own)
 
@@ -57,13 +59,18 @@ def _lines(rows: list[Row]) -> Iterator[str]:
         f"variant never came within {TARGET:.0%} it counts as the budget, {GRID[-1]:g}, in the means below: they are "
         "then too low, most for the methods with the most such. Intervals: 95%, bootstrap over repeats.\n"
     )
+    peers = [row for row in rows if row.method in PEERS]
     for name, title in FAMILIES.items():
-        own = [row for row in rows if family(row.problem) == name]
+        own = [row for row in peers if family(row.problem) == name]
         if own:
             yield from _family(title, own)
             yield f"![Any-time regret]({name}.png)\n"
     yield "## By problem\n"
-    yield from _by_problem(rows)
+    yield from _by_problem(peers)
+    yield ""
+    yield from ablations(rows)
+    yield from confirmation(rows)
+    yield from given_priors(rows)
 
 
 def _family(title: str, rows: list[Row]) -> Iterator[str]:
@@ -75,7 +82,7 @@ def _family(title: str, rows: list[Row]) -> Iterator[str]:
 
 
 def _methods(rows: Sequence[Row]) -> list[str]:
-    return [name for name in METHODS if any(row.method == name for row in rows)]
+    return [name for name in PEERS if any(row.method == name for row in rows)]
 
 
 def _of(rows: Sequence[Row], method: str) -> list[Row]:
@@ -90,9 +97,9 @@ def _regrets(rows: list[Row]) -> Iterator[str]:
         own = _of(rows, method)
         cells = []
         for at in SHOWN:
-            values = by_repeat(own, _regret_at(at))
-            middle = 100 * np.median([_regret_at(at)(row) for row in own])
-            cells.append(f"{_percent(bootstrapped(values, interquartile_mean))}; {middle:.2g}")
+            values = by_repeat(own, regret_at(at))
+            middle = 100 * np.median([regret_at(at)(row) for row in own])
+            cells.append(f"{bootstrapped(values, interquartile_mean).percent()}; {middle:.2g}")
         count = len({row.key for row in own}), len({row.problem for row in own})
         yield f"| {method} | " + " | ".join(cells) + f" | {count[0]} of {count[1]} problems |"
     yield ""
@@ -107,20 +114,20 @@ def _targets(rows: list[Row]) -> Iterator[str]:
     )
     yield "| | mean | 90% | never | ratio | within noise | rank at 3 | rank at 12 | chosen |"
     yield "| --- |" + " --- |" * 8
-    early, late = mean_ranks(rows, _regret_at(3.0)), mean_ranks(rows, _regret_at(GRID[-1]))
+    early, late = mean_ranks(rows, regret_at(3.0)), mean_ranks(rows, regret_at(GRID[-1]))
     for method in _methods(rows):
         own = _of(rows, method)
-        target = bootstrapped(by_repeat(own, _to_target), _mean)
-        noise = bootstrapped(by_repeat(own, _to_noise), _mean)
+        target = bootstrapped(by_repeat(own, to_target), mean)
+        noise = bootstrapped(by_repeat(own, to_noise), mean)
         chosen = bootstrapped(by_repeat(own, lambda row: row.outcome.chosen), interquartile_mean)
-        times = [_to_target(row) for row in own]
+        times = [to_target(row) for row in own]
         never = np.mean([math.isinf(row.outcome.to_target) for row in own])
         shared = {row.problem for row in own}
-        reference = [_to_target(row) for row in _of(rows, REFERENCE) if row.problem in shared]
+        reference = [to_target(row) for row in _of(rows, REFERENCE) if row.problem in shared]
         ratio = f"{np.mean(reference) / target.value:.2f}" if reference else "-"
         yield (
-            f"| {method} | {_plain(target)} | {np.percentile(times, 90):.1f} | {never:.0%} | {ratio} | {_plain(noise)} "
-            f"| {_rank(early, method)} | {_rank(late, method)} | {_percent(chosen)} |"
+            f"| {method} | {target.plain()} | {np.percentile(times, 90):.1f} | {never:.0%} | {ratio} | {noise.plain()} "
+            f"| {_rank(early, method)} | {_rank(late, method)} | {chosen.percent()} |"
         )
     yield ""
 
@@ -138,38 +145,13 @@ def _by_problem(rows: list[Row]) -> Iterator[str]:
         cells = []
         for method in methods:
             own = [row for row in rows if row.problem == name and row.method == method]
-            times = (np.mean([measure(row) for row in own]) for measure in (_to_target, _to_noise))
+            times = (np.mean([measure(row) for row in own]) for measure in (to_target, to_noise))
             cells.append("; ".join(f"{time:.1f}" for time in times) if own else "-")
         yield f"| {name} | " + " | ".join(cells) + " |"
 
 
 def _rank(ranks: dict[str, float], method: str) -> str:
     return f"{ranks[method]:.1f}" if method in ranks else "-"
-
-
-def _regret_at(at: float) -> Callable[[Row], float]:
-    place = GRID.index(at)
-    return lambda row: row.outcome.regrets[place]
-
-
-def _to_target(row: Row) -> float:
-    return min(row.outcome.to_target, GRID[-1])
-
-
-def _to_noise(row: Row) -> float:
-    return min(row.outcome.to_noise, GRID[-1])
-
-
-def _mean(values: np.ndarray) -> np.ndarray:
-    return np.asarray(values.mean(axis=-1))
-
-
-def _plain(found: Estimate) -> str:
-    return f"{found.value:.2f} ({found.low:.2f} to {found.high:.2f})"
-
-
-def _percent(found: Estimate) -> str:
-    return f"{100 * found.value:.2g} ({100 * found.low:.2g} to {100 * found.high:.2g})"
 
 
 def _figure(file: Path, title: str, rows: list[Row]) -> None:
@@ -179,7 +161,7 @@ def _figure(file: Path, title: str, rows: list[Row]) -> None:
     columns = min(3, len(problems))
     lines = math.ceil(len(problems) / columns)
     figure, panels = plt.subplots(lines, columns, figsize=(4.6 * columns, 3.6 * lines + 0.9), squeeze=False)
-    colours = dict(zip(METHODS, plt.get_cmap("tab20").colors[::2] + plt.get_cmap("tab20").colors[1::2], strict=False))
+    colours = dict(zip(PEERS, plt.get_cmap("tab20").colors[::2] + plt.get_cmap("tab20").colors[1::2], strict=False))
     for panel, problem in zip(panels.flat, problems, strict=False):
         for method in methods:
             own = [row for row in rows if row.problem == problem and row.method == method]
@@ -202,8 +184,8 @@ def _figure(file: Path, title: str, rows: list[Row]) -> None:
 
 
 def _band(panel: plt.Axes, rows: list[Row], method: str, colour: tuple[float, ...]) -> None:
-    found = [bootstrapped(by_repeat(rows, _regret_at(at)), interquartile_mean) for at in GRID]
-    own = method.startswith("autolora")
+    found = [bootstrapped(by_repeat(rows, regret_at(at)), interquartile_mean) for at in GRID]
+    own = method in (OWN, UNINFORMED)
     curve = [100 * max(FLOOR, point.value) for point in found]
     panel.step(GRID, curve, where="post", color=colour, label=method, linewidth=2.0 if own else 1.0)
     low = [100 * max(FLOOR, point.low) for point in found]

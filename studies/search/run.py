@@ -1,6 +1,7 @@
 """Runs the benchmark: problems x methods x repeats, a row of results for every variant.
 
     python studies/search/run.py --jobs 2 --repeats 10
+    python studies/search/run.py --jobs 2 --repeats 10 --group priors ablations
 
 Resumable: what is in ``results.csv`` is not run again; a method whose package is missing is skipped with a line.
 """
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import problems
 from measures import GRID, outcome
-from methods import METHODS, traced
+from methods import GROUPS, METHODS, in_group, traced
 from problem import family
 from rows import Key, Row, append, repair
 
@@ -30,7 +31,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--problems", nargs="+", help="these, by name or family, as in curves or curves/quickstart")
-    parser.add_argument("--only", nargs="+", choices=list(METHODS), default=list(METHODS), help="these methods")
+    parser.add_argument("--group", nargs="+", choices=GROUPS, default=["peers"], help="groups of methods")
+    parser.add_argument("--only", nargs="+", choices=list(METHODS), help="these methods, whatever their group")
     parser.add_argument("--paper", type=Path, help=f"learning_rate_matters.csv; by default ${problems.PAPER_VARIABLE}")
     parser.add_argument("--table", type=Path, default=TABLE, help="where results are kept")
     arguments = parser.parse_args()
@@ -40,20 +42,26 @@ def main() -> None:
     names = chosen(problems.names(paper), arguments.problems)
     variants = {name: len(problems.get(name, paper).variants) for name in names}
     done = repair(arguments.table, variants)
-    wanted = product(range(arguments.repeats), names, available(arguments.only))
-    keys = [(name, method, repeat) for repeat, name, method in wanted if (name, method, repeat) not in done]
-    print(f"{len(keys)} searches to run")
+    methods = available(arguments.only or [name for group in arguments.group for name in in_group(group)])
+    wanted = [key for key in keys(names, methods, arguments.repeats) if key not in done]
+    print(f"{len(wanted)} searches to run")
     with ProcessPoolExecutor(arguments.jobs) as pool:
-        futures = [pool.submit(searched, key, paper) for key in keys]
+        futures = [pool.submit(searched, key, paper) for key in wanted]
         for number, future in enumerate(as_completed(futures), start=1):
             append(arguments.table, future.result())
-            if number % 50 == 0 or number == len(keys):
-                print(f"{number} of {len(keys)}", flush=True)
+            if number % 50 == 0 or number == len(wanted):
+                print(f"{number} of {len(wanted)}", flush=True)
 
 
 def chosen(names: list[str], wanted: list[str] | None) -> list[str]:
     """The problems that are named, or whose family is; all where none is."""
     return [name for name in names if not wanted or name in wanted or family(name) in wanted]
+
+
+def keys(problems: list[str], methods: list[str], repeats: int) -> list[Key]:
+    """Every method on every problem that it can be run on, repeat by repeat."""
+    cases = product(range(repeats), problems, methods)
+    return [(problem, method, repeat) for repeat, problem, method in cases if METHODS[method].takes(problem)]
 
 
 def available(wanted: list[str]) -> list[str]:

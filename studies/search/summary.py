@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from measures import GRID
 from rows import Row
 
 DRAWS = 2000
@@ -19,6 +20,33 @@ class Estimate(NamedTuple):
     value: float
     low: float
     high: float
+
+    def plain(self) -> str:
+        return f"{self.value:.2f} ({self.low:.2f} to {self.high:.2f})"
+
+    def percent(self) -> str:
+        return f"{100 * self.value:.2g} ({100 * self.low:.2g} to {100 * self.high:.2g})"
+
+
+def regret_at(at: float) -> Callable[[Row], float]:
+    """The regret after so many full runs."""
+    place = GRID.index(at)
+    return lambda row: row.outcome.regrets[place]
+
+
+def to_target(row: Row) -> float:
+    """Full runs until close to the best; the budget where never."""
+    return min(row.outcome.to_target, GRID[-1])
+
+
+def to_noise(row: Row) -> float:
+    """Full runs until within noise of the best; the budget where never."""
+    return min(row.outcome.to_noise, GRID[-1])
+
+
+def mean(values: np.ndarray) -> np.ndarray:
+    """Along the last axis."""
+    return np.asarray(values.mean(axis=-1))
 
 
 def interquartile_mean(values: np.ndarray) -> np.ndarray:

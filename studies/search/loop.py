@@ -1,0 +1,123 @@
+"""The library's sampler and trial table on a ledger, with the search's policy or another one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+from ledger import Ledger
+
+from autolora.search.policy import Finish, Plan, Promote, Sample, decide
+from autolora.search.sampler import Outlook, Promise, Sampler
+from autolora.search.surrogate import Surrogate
+from autolora.search.trials import Event, Finished, Outcome, Promoted, Purpose, Sampled, Scored, Trial, TrialTable
+from autolora.space import Config
+
+Rule = Callable[["Loop", str], Iterator[None]]
+"""Tunes one variant and yields after each training, so that the variants take turns."""
+
+
+class Loop:
+    """One training at a time; what is next is the caller's.
+
+    Args:
+        ledger: trains.
+        sampler: proposes and judges.
+        firsts: first configurations; of variants without one it is the sampler's default.
+    """
+
+    def __init__(self, ledger: Ledger, sampler: Sampler, firsts: Mapping[str, Config] | None = None) -> None:
+        self.ledger, self.sampler = ledger, sampler
+        self.table = TrialTable(sampler.rungs, ledger.problem.direction)
+        self.last = len(sampler.rungs) - 1
+        self._firsts = firsts or {}
+        self._surrogate: Surrogate | None = None
+        self._outlooks: dict[str, Outlook] = {}
+        self._promises: dict[str, Mapping[int, Promise]] = {}
+
+    def left(self, variant: str) -> float:
+        return self.ledger.left(variant)
+
+    def outlook(self, variant: str) -> Outlook:
+        """What the variant has before it; kept until something happens."""
+        if variant not in self._outlooks:
+            self._outlooks[variant] = self.sampler.outlook(self.table, variant, self._model)
+        return self._outlooks[variant]
+
+    def promises(self, variant: str) -> Mapping[int, Promise]:
+        """Of that, what its paused trials promise; kept likewise."""
+        if variant not in self._promises:
+            self._promises[variant] = self.sampler.promises(self.table, variant, self._model)
+        return self._promises[variant]
+
+    def begin(self, variant: str) -> Trial:
+        """The variant's first trial, at full length."""
+        config = self._firsts.get(variant) or self.sampler.default(variant)[0]
+        return self.start(variant, config, self.last, "baseline")
+
+    def start(self, variant: str, config: Config, target: int = 0, purpose: Purpose = "search") -> Trial:
+        """Train a new trial to a rung."""
+        number = len(self.table.trials)
+        self._apply(Sampled(number, variant, config, 0, purpose, target, ""))
+        return self._trained(number)
+
+    def promote(self, trial: Trial) -> Trial:
+        """Train it on to its next rung."""
+        self._apply(Promoted(trial.number, trial.reached + 1, ""))
+        return self._trained(trial.number)
+
+    def finish(self, number: int, outcome: Outcome, at: float | None = None) -> None:
+        self._apply(Finished(number, outcome, "", at))
+
+    @property
+    def _model(self) -> Surrogate:
+        """Of all scores; kept until there is another."""
+        if self._surrogate is None:
+            self._surrogate = self.sampler.surrogate(self.table)
+        return self._surrogate
+
+    def _trained(self, number: int) -> Trial:
+        """The trial, trained to its target; finished where that is the end or it diverged."""
+        trial, rungs = self.table.trials[number], self.table.rungs
+        start, stop = (rungs[trial.reached] if trial.scores else 0.0), rungs[trial.target]
+        score = self.ledger.train(trial.variant, trial.config, stop, start)
+        if score is None:
+            at = min(stop, self.ledger.problem.diverges_at(trial.variant, trial.config))
+            self.finish(number, "diverged", max(start, at))
+        else:
+            self._apply(Scored(number, trial.target, score))
+            if trial.target == self.last:
+                self.finish(number, "complete")
+        return trial
+
+    def _apply(self, event: Event) -> None:
+        self.table.apply(event)
+        self._outlooks.clear()
+        self._promises.clear()
+        if isinstance(event, Scored) or (isinstance(event, Finished) and event.outcome == "diverged"):
+            self._surrogate = None
+
+
+def by_policy(loop: Loop) -> None:
+    """As Search does, to the end of the budget."""
+    plan = Plan(loop.ledger.problem.variants, loop.table.rungs, loop.ledger.budget, confirm=0)
+    while True:
+        match decide(loop.table, plan, loop.outlook, loop.promises):
+            case Finish(number, outcome):
+                loop.finish(number, outcome)
+            case Promote(number):
+                loop.promote(loop.table.trials[number])
+            case Sample(variant, "baseline"):
+                loop.begin(variant)
+            case Sample(variant, "search", target, config) if config is not None:
+                loop.start(variant, config, target)
+            case _:
+                return
+
+
+def by_rule(loop: Loop, rule: Rule) -> None:
+    """Each variant by a rule of its own; the one that has most left goes first."""
+    running = {variant: rule(loop, variant) for variant in loop.ledger.problem.variants}
+    while running:
+        variant = max(running, key=lambda name: round(loop.left(name), 9))
+        if next(running[variant], StopIteration) is StopIteration:
+            del running[variant]
