@@ -72,7 +72,7 @@ def dry_run(spec: Spec, folder: Path, preview: int = 6) -> DryRun:
         prior = begun.prior if begun else scouted.prior if scouted else None
         search = open_search(spec, space, bench.examples, prior, storage=None)
         seconds_per_run, checkpoint_bytes = _measure(bench, spec, space)
-        waiting = (PAUSED + 1) * len(spec.variants)  # and one being trained
+        kept = (PAUSED + 1) * len(spec.variants)  # and one being trained
         finished = 3 * len(spec.variants)
         return DryRun(
             [*(f"data: {line}" for line in bench.data.report.lines()), *(scouted.notes if scouted else ())],
@@ -81,7 +81,7 @@ def dry_run(spec: Spec, folder: Path, preview: int = 6) -> DryRun:
             seconds_per_run,
             seconds_per_run * (spec.budget - search.table.upfront) * len(spec.variants),
             _peak_memory(bench),
-            round(ROOM * checkpoint_bytes * (checkpoint.KEEP * waiting + finished)),
+            round(ROOM * checkpoint_bytes * (checkpoint.KEEP * kept + finished)),
         )
 
 

@@ -64,7 +64,7 @@ def scout(spec: Spec, space: Space, bench: Workbench) -> Scouted:
         ResultError: it holds no result yet.
     """
     if spec.prior is None:
-        return Scouted(None, {}, None, ("prior: none; learning rates are sampled uniformly on a log scale",))
+        return Scouted(None, {}, None, ("prior: none; the search begins anywhere in the range",))
     return _Scout(spec, spec.prior, space, bench).run()
 
 

@@ -210,7 +210,7 @@ class Spec(_Strict):
         rungs: fractions of a full run at which a trial is scored, ending in 1.
         confirm: "auto" keeps min(4, floor(budget / 4)) full runs for further seeds of the finalists; 0: none.
         baseline: what the user runs today; None: the prior's mode is trained first instead.
-        prior: a :class:`PriorSpec`; "laws" for the scaling laws alone, None for a uniform prior.
+        prior: a :class:`PriorSpec`; "laws" for the scaling laws alone, None for no belief but the searched range.
         seed: all randomness derives from it.
         storage: an Optuna storage URL; None: SQLite in the run directory.
         revision, trust_remote_code: as in ``from_pretrained``.

@@ -43,6 +43,9 @@ NEARLY = 0.95
 FIXED = "fixed_params"
 """Where Optuna keeps the values that a trial was enqueued with."""
 
+REMEMBERED = 64
+"""Proposals for other running trials that are kept."""
+
 REPEATS = 3
 """Purpose of randomness: draws once a finite space is used up."""
 
@@ -86,14 +89,14 @@ class DivergencePruner(BasePruner):
 class LoraSampler(BaseSampler):
     """Samples learning rate, batch size, rank and alpha of LoRA fine-tuning as autolora's own search does.
 
-    The first trial of a variant is the mode of the prior. Further ones are drawn from the prior, whose centre moves
-    with what the trials of all variants have shown, around the best so far, and a tenth uniformly; none is drawn where
-    the variant is known to diverge. Parameters are recognised by name; those that are not of LoRA are left to another
-    sampler, and so is a study of several objectives.
+    The first trial of a variant is the mode of the prior. Further ones are those of which a full run promises most by
+    a model of all trials, of every variant and length; none is drawn where the variant is known to diverge.
+    Parameters are recognised by name; those that are not of LoRA are left to another sampler, and so is a study of
+    several objectives.
 
-    The sampler holds no state: a proposal is a function of the study's trials, the trial's number and the seed, so that
-    a study that is continued, in any process, goes on as if it had never stopped. Trials that run are taken into
-    account, and parallel workers may share a seed.
+    The sampler holds nothing but a cache: a proposal is a function of the study's trials, the trial's number and the
+    seed, so that a study that is continued, in any process, goes on as if it had never stopped. Trials that run are
+    taken into account, and parallel workers may share a seed.
 
     A trial counts as diverged if its value or a reported one is NaN or infinite, if its reported losses blew up by the
     rule of :class:`DivergencePruner` (the study's own, or one with defaults) and it did not complete, or if it has a
@@ -104,7 +107,7 @@ class LoraSampler(BaseSampler):
             whose choices are registered names is; the variants then get equal shares of the trials.
         hidden_size: width of the model, known to the laws.
         examples: training examples of a full run, known to the laws.
-        prior: "laws", a :class:`autolora.Prior`, or None for uniform sampling.
+        prior: "laws", a :class:`autolora.Prior`, or None for no belief but the searched range.
         names: the user's parameter names by ours ("learning_rate", "batch_size", "rank", "alpha", "variant"), where
             they are not among ``autolora.integrations.parameters.NAMES``.
         batch_size: examples per optimiser step, where that is not searched.
@@ -290,6 +293,8 @@ class LoraSampler(BaseSampler):
         known = sampler.space, list(sampler.traits), table.sign, table.trials, variant
         key = hashlib.sha256(repr(known).encode()).digest()
         if key not in self._fresh:
+            if len(self._fresh) >= REMEMBERED:
+                self._fresh.clear()
             fresh = sampler.outlook(table, variant, sampler.surrogate(table)).fresh
             self._fresh[key] = fresh.config if fresh else None
         return self._fresh[key]

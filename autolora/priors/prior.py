@@ -151,7 +151,7 @@ class Prior:
         """Draw a configuration from the density of :meth:`log_pdf`."""
         if rng.uniform() < UNIFORM_SHARE:
             return uniform_sample(rng, space, traits)
-        rank = _any(rng, space.rank)
+        rank = any_of(rng, space.rank)
         batch = int(rng.choice(space.batch_size, p=prior_batch_weights(space)))
         alpha = self._sample_alpha(rng, space, traits, rank)
         belief = self._log_rate(traits, Config(1.0, batch, rank, alpha))
@@ -247,14 +247,14 @@ def _weights(belief: NormalDist, rates: list[float]) -> np.ndarray:
 
 def uniform_sample(rng: np.random.Generator, space: Space, traits: Traits) -> Config:
     """A configuration uniform over the choices, log-uniform over the ranges."""
-    rank, batch = _any(rng, space.rank), _any(rng, space.batch_size)
+    rank, batch = any_of(rng, space.rank), any_of(rng, space.batch_size)
     alphas, rates = space.alphas(traits, rank), space.learning_rates
-    alpha = _log_uniform(alphas, rng.uniform()) if isinstance(alphas, Range) else _any(rng, alphas)
-    eta = _log_uniform(rates, rng.uniform()) if isinstance(rates, Range) else _any(rng, rates)
+    alpha = _log_uniform(alphas, rng.uniform()) if isinstance(alphas, Range) else any_of(rng, alphas)
+    eta = _log_uniform(rates, rng.uniform()) if isinstance(rates, Range) else any_of(rng, rates)
     return Config(eta, batch, rank, alpha)
 
 
-def _any(rng: np.random.Generator, choices: Sequence[Choice]) -> Choice:
+def any_of(rng: np.random.Generator, choices: Sequence[Choice]) -> Choice:
     return choices[int(rng.integers(len(choices)))]
 
 

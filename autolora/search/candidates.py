@@ -5,16 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TypeVar
 
 import numpy as np
 
-from autolora.priors.prior import Prior, nearest_rate, uniform_sample
+from autolora.priors.prior import Choice, Prior, any_of, nearest_rate, uniform_sample
 from autolora.search.surrogate import Surrogate
 from autolora.search.trials import Trial, TrialTable
 from autolora.space import Config, Coordinates, Options, Range, Space, Traits
-
-Choice = TypeVar("Choice", int, float)
 
 OPTIMA, NEIGHBOURS, ANYWHERE, LISTED = 100, 48, 25, 100
 """How many of each kind; LISTED of a finite space, a random part of it."""
@@ -112,7 +109,7 @@ def _at(space: Space, traits: Traits, coordinates: Coordinates, setting: Config,
 def _near(rng: np.random.Generator, choices: Sequence[Choice], current: Choice) -> Choice:
     """The current choice or one of the two to either side; any where it is none of them, as a baseline's may be."""
     if current not in choices:
-        return choices[int(rng.integers(len(choices)))]
+        return any_of(rng, choices)
     moved = 0 if rng.uniform() < KEEP_CHOICE else int(rng.integers(-2, 3))
     return choices[min(max(choices.index(current) + moved, 0), len(choices) - 1)]
 
@@ -125,5 +122,5 @@ def _with_options(
     drawn = []
     for name, values in choices.items():
         keep = before.get(name) in values and rng.uniform() < KEEP_CHOICE
-        drawn.append((name, before[name] if keep else values[int(rng.integers(len(values)))]))
+        drawn.append((name, before[name] if keep else any_of(rng, values)))
     return replace(config, options=tuple(drawn))

@@ -19,6 +19,8 @@ RATE_LENGTH, CHOICE_LENGTH, ALPHA_LENGTH, OPTION_LENGTH = 0.5, 0.6, 3.0, 0.7
 share of all its choices for a variant's own option."""
 
 RANK_EXPONENT_SD, BATCH_EXPONENT_SD = 0.15, 0.15
+LEAST_SD = 1e-3
+"""Decades; a belief that is sure, as of plain LoRA's own shift, is taken to be as good as sure."""
 SHORT_RUN_SD = 0.25
 """Decades by which the best rate of a run cut to a tenth may lie off; either sign, as real runs show both."""
 
@@ -102,7 +104,7 @@ class _Static:
 
 
 class Features:
-    """Translates configurations, each once, and says what is believed of the parameters of every column.
+    """Translates configurations, those of trials once, and says what is believed of every column's parameter.
 
     Args:
         space, traits: what is searched.
@@ -129,7 +131,7 @@ class Features:
         self._known: dict[tuple[str, Config], _Static] = {}
         own = [traits[name].shift_sd for name in self.names]
         sds = [offset_sd, laws.EXPONENT_SD, RANK_EXPONENT_SD, BATCH_EXPONENT_SD, SHORT_RUN_SD, *own]
-        self.shift_beliefs = np.array([(0.0, sd) for sd in sds])
+        self.shift_beliefs = np.array([(0.0, max(sd, LEAST_SD)) for sd in sds])
         choices = self._ranks.count + self._batches.count
         self.level_beliefs = np.array(
             [RUNG_LEVEL] * len(rungs)
@@ -141,8 +143,15 @@ class Features:
         )
 
     def points(self, variants: Iterable[str], configs: Iterable[Config], rungs: Sequence[int] | np.ndarray) -> Points:
-        """Points of these variants, configurations and rungs, one of each."""
-        known = [self._static(variant, config) for variant, config in zip(variants, configs, strict=True)]
+        """Points of these variants, configurations and rungs, one of each, of trials: they are remembered."""
+        return self._points([self._remembered(*pair) for pair in zip(variants, configs, strict=True)], rungs)
+
+    def full(self, variant: str, configs: Sequence[Config]) -> Points:
+        """Points of full runs of one variant, of configurations that may never be looked at again."""
+        known = [self._known.get((variant, config)) or self._translated(variant, config) for config in configs]
+        return self._points(known, [len(self.rungs) - 1] * len(configs))
+
+    def _points(self, known: Sequence[_Static], rungs: Sequence[int] | np.ndarray) -> Points:
         rung = np.array(rungs, dtype=int)
         variant = np.array([static.variant for static in known], dtype=int)
         depth = np.log10(np.array(self.rungs))[rung]
@@ -161,11 +170,7 @@ class Features:
             rung=rung,
         )
 
-    def full(self, variant: str, configs: Sequence[Config]) -> Points:
-        """Points of full runs of one variant."""
-        return self.points([variant] * len(configs), configs, [len(self.rungs) - 1] * len(configs))
-
-    def _static(self, variant: str, config: Config) -> _Static:
+    def _remembered(self, variant: str, config: Config) -> _Static:
         key = variant, config
         if key not in self._known:
             self._known[key] = self._translated(variant, config)

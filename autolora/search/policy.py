@@ -143,8 +143,8 @@ def futile(table: TrialTable, plan: Plan, glance: Glance) -> Iterator[Finish]:
     Only the first is sure: what the others promise is to be looked at again once it has ended.
     """
     for variant in plan.variants:
-        complete = bool(table.complete(variant))
-        paused = sum(_paused(trial, plan) for trial in table.of(variant))
+        complete = bool(table.searched(variant))
+        paused = len(table.paused(variant))
         if not paused or not (complete or paused > PAUSED):
             continue
         by_gain = sorted(glance(variant).items(), key=lambda item: -item[1].gain)
@@ -170,7 +170,7 @@ def _search(table: TrialTable, plan: Plan, variant: str, look: Look) -> Action |
     """Train on or start anew, whichever promises more for what it costs to the end."""
     trials = table.of(variant)
     room = plan.budget - _kept(table, plan, variant) - table.spent(variant) + TOLERANCE
-    costs = {trial.number: 1.0 - plan.rungs[trial.reached] for trial in trials if _paused(trial, plan)}
+    costs = {trial.number: 1.0 - plan.rungs[trial.reached] for trial in table.paused(variant)}
     affordable = [number for number, cost in costs.items() if cost <= room]
     starts = room >= 1.0 and not _given_up(trials)
     if not affordable and not starts:
@@ -185,14 +185,10 @@ def _search(table: TrialTable, plan: Plan, variant: str, look: Look) -> Action |
     return None if fresh is None else Sample(variant, "search", 0, fresh.config, reason=fresh.origin)
 
 
-def _paused(trial: Trial, plan: Plan) -> bool:
-    return trial.live and not trial.pending and trial.reached < plan.last
-
-
 def _standing(table: TrialTable, trial: Trial, promise: Promise) -> str:
     """The chance of a paused trial, in words."""
     score = f"{trial.scores[trial.reached]:.4g} at {table.rungs[trial.reached]:.3g} of a run"
-    complete = table.ranked(table.complete(trial.variant), len(table.rungs) - 1)
+    complete = table.ranked(table.searched(trial.variant), len(table.rungs) - 1)
     best = f" on trial {complete[0].number}" if complete else ""
     return f"{promise.chance:.0%} to improve{best}, from {score}"
 
@@ -237,7 +233,7 @@ def finalists(table: TrialTable, variant: str, count: int) -> list[Config]:
     """The best configurations by their first seed at full length, those that diverged on any seed left out."""
     last = len(table.rungs) - 1
     unstable = {trial.config for trial in table.of(variant) if not trial.healthy}
-    first = [t for t in table.complete(variant) if t.purpose != "confirm" and t.config not in unstable]
+    first = [trial for trial in table.searched(variant) if trial.config not in unstable]
     return [trial.config for trial in table.ranked(first, last)[:count]]
 
 

@@ -22,9 +22,11 @@ from autolora.search.trials import Trial, TrialTable
 from autolora.space import Config, Coordinates, Options, Range, Space, Traits
 
 UNKNOWN_GAIN = 1.0
-"""Units of the response that a variant without a full run is taken to be worse than its median draw."""
+"""Units of the response that a variant without a full run is taken to be worse than the median draw of its trials."""
 RANGE_SDS = 3.0
 """Standard deviations that the searched range of learning rates counts as where there is no prior."""
+TOLD = 0.05
+"""Decades that the centre must have moved to be told of; less may be chance."""
 DOUBTED = 0.5
 """Trust in the prior's centre below which a proposal says that it was dropped."""
 
@@ -71,7 +73,7 @@ class Sampler:
     Attributes:
         space: what is searched.
         traits: of each variant.
-        prior: None for a uniform one.
+        prior: None for no belief but the searched range.
         rungs: fractions of a full run at which trials are scored.
         seed: of the study.
         starts: by variant, the options of its default configuration, where the space names any.
@@ -165,7 +167,7 @@ class Sampler:
         if self.prior is None:
             return words
         moved = surrogate.offset()
-        words += f", centre moved by {moved:+.2f} decades" if abs(moved) > 0.005 else ""
+        words += f", centre moved by {moved:+.2f} decades" if abs(moved) > TOLD else ""
         return words + (", the prior's centre is doubted" if surrogate.trust < DOUBTED else "")
 
 
@@ -179,10 +181,10 @@ class _Standing:
 
     @classmethod
     def of(cls, table: TrialTable, variant: str) -> _Standing:
-        trials, last = table.of(variant), len(table.rungs) - 1
+        trials = table.of(variant)
         return cls(
-            [trial for trial in trials if trial.live and not trial.pending and trial.reached < last],
-            [trial for trial in table.complete(variant) if trial.purpose != "confirm"],
+            table.paused(variant),
+            table.searched(variant),
             [trial for trial in trials if trial.pending and trial.purpose != "confirm"],
         )
 
@@ -201,7 +203,8 @@ class _Standing:
         """
         ends = len(self.paused), len(self.paused) + len(self.complete)
         _, complete, running = np.split(known, ends, axis=1)
-        best = complete.min(axis=1) if self.complete else np.full(len(values), np.median(values) + UNKNOWN_GAIN)
+        usual = np.median(known if known.shape[1] else values)
+        best = complete.min(axis=1) if self.complete else np.full(len(values), usual + UNKNOWN_GAIN)
         return best, np.minimum(best, running.min(axis=1)) if self.running else best
 
     def promises(
@@ -217,7 +220,7 @@ def _promise(weights: np.ndarray, best: np.ndarray, left: np.ndarray, values: np
 
 def _uninformed(space: Space, traits: Mapping[str, Traits]) -> tuple[Coordinates, float]:
     """Coordinates whose z is 0 in the middle of the searched learning rates, on average, and the sd of the offset."""
-    rates, laws = space.learning_rates, Coordinates(0.0, space.hidden_size)
+    rates, origin = space.learning_rates, Coordinates(0.0, space.hidden_size)
     low, high = (rates.low, rates.high) if isinstance(rates, Range) else (min(rates), max(rates))
     middle = math.sqrt(low * high)
     centres = []
@@ -225,6 +228,6 @@ def _uninformed(space: Space, traits: Mapping[str, Traits]) -> tuple[Coordinates
         for rank in space.rank:
             alphas = space.alphas(own, rank)
             alpha = math.sqrt(alphas.low * alphas.high) if isinstance(alphas, Range) else float(np.median(alphas))
-            centres += [laws.z(own, Config(middle, batch, rank, alpha)) for batch in space.batch_size]
+            centres += [origin.z(own, Config(middle, batch, rank, alpha)) for batch in space.batch_size]
     width = math.log10(high / low)
     return Coordinates(float(np.mean(centres)), space.hidden_size), max(width, 0.1) / RANGE_SDS

@@ -81,7 +81,7 @@ class Search:
         rungs: fractions of a full run at which a trial is scored, ascending to 1.
         direction: "minimize" or "maximize" the score.
         seed: all randomness derives from it and the trial's number.
-        prior: "laws", a :class:`autolora.priors.Prior`, or None for uniform sampling.
+        prior: "laws", a :class:`autolora.priors.Prior`, or None for no belief but the searched range.
         confirm: full runs kept for further seeds of the finalists; "auto": min(4, floor(budget / 4)); 0: none.
         storage: any Optuna storage URL, where a search of the same name and terms continues; None: in memory.
         baseline: configurations trained first, by variant; elsewhere it is the prior's mode. Options that the space
@@ -208,6 +208,8 @@ class Search:
         seconds: float = 0.0,
     ) -> None:
         """Report what became of a job: exactly one of a value, ``diverged``, ``infeasible`` or ``lost``.
+
+        Trials that this decides are closed, for which a model is fitted.
 
         Args:
             job: from :meth:`ask`.

@@ -25,6 +25,8 @@ SPREAD = 0.1
 DIVERGED = 20.0
 """A divergence is at least as bad as an excess of so many units, give or take DIVERGED_SD of the response."""
 DIVERGED_SD = 0.5
+WORST = 1e6
+"""Units of excess beyond which a score is not worse."""
 
 MEMBERS, STARTS = (12, 64), (6, 12)
 """Fewest and most; few where many scores leave little open."""
@@ -66,7 +68,8 @@ class Surrogate:
 
     Args:
         features: of the search.
-        table: everything that has happened; diverged trials are one-sided information, infeasible ones none.
+        table: everything that has happened; a divergence is one-sided information, an infeasible trial tells the
+            scores it had.
         seed: for the draws.
         fades: whether the prior's centre is dropped where the data contradict it; not where there is no prior.
 
@@ -108,6 +111,9 @@ class Surrogate:
             objective, len(seen), self.parameters[:, 0], wide, float(self._response.sd[0])
         )
 
+        # By how much each member has moved: where they began differs from the prior's mean by chance.
+        self._moved = float(self.weights @ (self.parameters - centre)[:, 0]) if len(seen) else 0.0
+
         residuals = values - self._response.values(self.parameters, self._points)
         if len(values):
             covariance = self._covariance(self._points, self._points) + np.diag(self.noise[self._points.rung] ** 2)
@@ -133,8 +139,8 @@ class Surrogate:
         return self._response.best_z(self.parameters, self._features.full(variant, configs))
 
     def offset(self) -> float:
-        """Decades by which the data have moved the prior's centre."""
-        return float(self.weights @ self.parameters[:, 0])
+        """Decades by which the data have moved the prior's centre: 0 without any."""
+        return self._moved
 
     def _covariance(self, a: Points, b: Points) -> np.ndarray:
         """(n, m): half of the misfit is common to all variants, half to all lengths."""
@@ -198,13 +204,14 @@ def _not_reached(table: TrialTable, trial: Trial) -> int:
 def _responses(scores: np.ndarray, rungs: np.ndarray) -> np.ndarray:
     """asinh of the excess over the best of each rung, in units."""
     responses = np.zeros(len(scores))
+    scores = scores / max(1.0, float(np.abs(scores).max(initial=0.0)))  # any finite score may be told
     for rung in np.unique(rungs):
         here = rungs == rung
         best = scores[here].min()
         excess = scores[here] - best
         # Where most scores are 0, as accuracies may be, the largest excess is all there is to go by.
         unit = max(UNIT * abs(best), SPREAD * float(np.median(excess))) or SPREAD * excess.max() or 1.0
-        responses[here] = np.arcsinh(excess / unit)
+        responses[here] = np.arcsinh(np.minimum(excess / unit, WORST))
     return responses
 
 

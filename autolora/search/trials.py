@@ -191,6 +191,15 @@ class TrialTable:
         last = len(self.rungs) - 1
         return [trial for trial in self.of(variant) if trial.healthy and last in trial.scores]
 
+    def searched(self, variant: str) -> list[Trial]:
+        """Of those, each configuration's first: further seeds were chosen for being of a finalist."""
+        return [trial for trial in self.complete(variant) if trial.purpose != "confirm"]
+
+    def paused(self, variant: str) -> list[Trial]:
+        """Trials that wait at a rung below the last."""
+        last = len(self.rungs) - 1
+        return [trial for trial in self.of(variant) if trial.live and not trial.pending and trial.reached < last]
+
     def ranked(self, trials: Iterable[Trial], rung: int) -> list[Trial]:
         """Trials by their score at a rung, the best first; ties go to the earlier trial."""
         return sorted(trials, key=lambda trial: (self.sign * trial.scores[rung], trial.number))

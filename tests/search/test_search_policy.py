@@ -1,4 +1,4 @@
-"""What the mechanism does with the trials: baselines first, brackets, divergence, confirmation."""
+"""What the mechanism does with the trials: baselines first, promotion, divergence, confirmation."""
 
 from __future__ import annotations
 

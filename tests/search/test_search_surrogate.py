@@ -6,9 +6,11 @@ import math
 
 import numpy as np
 import pytest
-from history import PRIOR, RUNGS, TRAITS, History, at
-from simulation import SPACE
+from history import PRIOR, RUNGS, TRAITS, History, at, sampler
+from simulation import SPACE, loss, play
 
+from autolora.priors import Prior
+from autolora.search import Search
 from autolora.search.features import Features
 from autolora.search.surrogate import SPREAD, UNIT, Surrogate, _observed
 
@@ -175,3 +177,26 @@ def test_many_scores_are_thinned_out():
     for z in np.linspace(-1, 1, 160):
         history.add("lora", at(z), 2 + z * z, 1.5 + z * z)
     assert len(surrogate(history)._points) == 300
+
+
+@pytest.mark.parametrize("prior", [Prior(-3.0, 0.0, 64), Prior(-3.0, 0.3, 64, shifts={"lora": (0.0, 0.0)})])
+def test_a_prior_may_be_sure(prior):
+    search = Search(variants=["lora"], space=SPACE, budget=3, confirm=0, prior=prior)
+    assert play(search, score=loss)
+
+
+@pytest.mark.parametrize("huge", [1.7e308, -1.7e308])
+def test_any_finite_score_may_be_told(huge):
+    search = Search(variants=["lora"], space=SPACE, budget=3, confirm=0)
+    search.tell(search.ask(), huge)
+    assert play(search, score=loss)
+
+
+def test_before_any_score_the_centre_has_not_moved():
+    assert sampler().surrogate(History().table).offset() == 0.0
+
+
+def test_candidates_are_not_remembered():
+    made, history = sampler(), History().add("lora", at(0.0), 2.0, 2.0, 2.0)
+    made.outlook(history.table, "lora", made.surrogate(history.table))
+    assert len(made._features._known) == 1
