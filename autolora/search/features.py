@@ -24,8 +24,9 @@ LEAST_SD = 1e-3
 SHORT_RUN_SD = 0.25
 """Decades by which the best rate of a run cut to a tenth may lie off; either sign, as real runs show both."""
 
-RUNG_LEVEL = (-1.0, 2.0)
-"""Mean and sd of the best possible score at a rung, from the best seen, in units of the response."""
+RUNG_LEVEL = (-1.0, 4.0)
+"""Mean and sd of the best possible score at a rung, from the best seen, in units of the response: a first trial may be
+far from it."""
 CHOICE_LEVEL_SD, SHORT_CHOICE_LEVEL_SD = 3.0, 1.0
 """What rank and batch size may be worth, and how much more or less in short runs."""
 ALPHA_LEVEL_SD, OPTION_LEVEL_SD, VARIANT_LEVEL_SD = 0.5, 2.0, 0.5

@@ -1,7 +1,8 @@
 """What a score looks like over the learning rate: a plateau, a slow decline to its left, a cliff to its right.
 
 Scores are seen as ``asinh(excess)``, the excess over the best of a rung in units of a few percent: linear near the
-best, logarithmic beyond, so that noise which grows on the cliff is even, and a divergence is not infinitely far.
+best, logarithmic beyond, so that noise which grows on the cliff is even, and a divergence is not infinitely far. What
+would be better than the best seen stays linear, or a bad baseline would make all that is to gain look alike.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ right. It is e^0.5 times as high in a run cut to a tenth."""
 
 
 class Response:
-    """``asinh(levels . b + height (sqrt(1 + (d / width)^2) - 1))`` with ``d = z - shifts . g``.
+    """``seen(levels . b + height (sqrt(1 + (d / width)^2) - 1))`` with ``d = z - shifts . g``.
 
     Height and width differ left and right of ``d = 0``; the height is multiplied by ``exp(c depth)``. Parameters are
     (g, b, shape), each with a normal belief.
@@ -46,13 +47,13 @@ class Response:
     def values(self, parameters: np.ndarray, points: Points) -> np.ndarray:
         """(K, n) responses."""
         level, _, excess, *_ = self._parts(parameters, points)
-        return np.arcsinh(level + excess)
+        return _seen(level + excess)
 
     def linearised(self, parameters: np.ndarray, points: Points) -> tuple[np.ndarray, np.ndarray]:
         """(K, n) responses and their (K, n, P) derivatives by the parameters."""
         level, left, excess, height, width, t = self._parts(parameters, points)
         raw = level + excess
-        slope = 1 / np.sqrt(1 + raw * raw)
+        slope = np.where(raw < 0, 1.0, 1 / np.sqrt(1 + raw * raw))
         root = np.sqrt(1 + t * t)
         by_distance = slope * height * t / (root * width)
         by_height, by_width = slope * excess, -slope * height * t * t / root
@@ -62,7 +63,7 @@ class Response:
             [-by_distance[:, :, None] * points.shifts, slope[:, :, None] * points.levels, np.stack(shape, axis=2)],
             axis=2,
         )
-        return np.arcsinh(raw), jacobian
+        return _seen(raw), jacobian
 
     def _parts(self, parameters: np.ndarray, points: Points) -> tuple[np.ndarray, ...]:
         shape = parameters[:, self._shifts + self._levels :]
@@ -73,3 +74,8 @@ class Response:
         width = np.exp(np.where(left, shape[:, [1]], shape[:, [3]]))
         t = distance / width
         return level, left, height * (np.sqrt(1 + t * t) - 1), height, width, t
+
+
+def _seen(excess: np.ndarray) -> np.ndarray:
+    """asinh; below the best seen as it is, so that what is to gain is not compressed."""
+    return np.where(excess < 0, excess, np.arcsinh(excess))

@@ -7,7 +7,7 @@ import pytest
 from history import at
 from test_search_features import features
 
-from autolora.search.response import Response
+from autolora.search.response import Response, _seen
 
 
 def test_derivatives_are_those_of_finite_differences():
@@ -34,9 +34,13 @@ def excess(distances: list[float], rung: int = 2) -> np.ndarray:
     made = features()
     response = Response(made)
     points = made.points(["lora"] * len(distances), [at(z) for z in distances], [rung] * len(distances))
-    raw = np.sinh(response.values(response.mean[None], points)[0])
     bottom = made.points(["lora"], [at(0.0)], [rung])
-    return raw - np.sinh(response.values(response.mean[None], bottom)[0])
+    seen, lowest = response.values(response.mean[None], points)[0], response.values(response.mean[None], bottom)[0]
+    return _raw(seen) - _raw(lowest)
+
+
+def _raw(seen: np.ndarray) -> np.ndarray:
+    return np.where(seen < 0, seen, np.sinh(seen))
 
 
 def test_the_best_is_a_plateau_of_half_a_decade():
@@ -61,3 +65,9 @@ def test_shifts_move_the_best():
     points = made.full("lora", [at(z) for z in np.linspace(-1, 1.5, 26)])
     assert response.best_z(parameters, points) == pytest.approx(np.full((1, 26), 0.6))
     assert points.z[response.values(parameters, points)[0].argmin()] == pytest.approx(0.6, abs=0.051)
+
+
+def test_below_the_best_seen_the_response_is_linear():
+    raw = np.array([-20.0, -3.0, 0.0])
+    assert _seen(raw) == pytest.approx(raw)
+    assert _seen(np.array([3.0])) == pytest.approx(np.arcsinh(3.0))
