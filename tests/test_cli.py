@@ -187,7 +187,7 @@ def test_pictures_without_matplotlib_say_what_to_install(spec_file, tmp_path, mo
 
 
 def test_prior_without_one_says_so(spec_file):
-    assert "sampled uniformly" in run("prior", spec_file(prior=None)).output
+    assert "anywhere in the range" in run("prior", spec_file(prior=None)).output
 
 
 BAD_INPUT = {

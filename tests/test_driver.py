@@ -169,13 +169,13 @@ def test_the_adapter_loads_with_plain_peft_and_scores_what_the_study_says(finish
 def test_checkpoints_of_trials_that_were_decided_against_are_gone(finished):
     table, _ = read_study(finished.folder)
     kept = {int(path.name) for path in (finished.folder / "trials").iterdir()}
-    assert kept == {trial.number for trial in table.trials if trial.outcome == "complete"}
+    assert kept == {trial.number for trial in table.trials if trial.outcome in ("complete", None)}
 
 
 def test_the_study_opens_in_plain_optuna(finished):
     study = optuna.load_study(study_name="autolora", storage=f"sqlite:///{finished.folder / 'study.db'}")
     frame = study.trials_dataframe()
-    assert set(frame["state"]) <= {"COMPLETE", "PRUNED"}
+    assert set(frame["state"]) <= {"COMPLETE", "PRUNED", "RUNNING"}  # paused trials go on under a larger budget
     assert {"params_learning_rate", "params_variant", "user_attrs_origin"} <= set(frame.columns)
     assert study.best_value == min(min(tuned.seeds) for tuned in finished.values())
 
