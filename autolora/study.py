@@ -274,7 +274,7 @@ def _events_of(trial: FrozenTrial, steps: Sequence[int]) -> Iterator[Event]:
         config=_config(trial.params),
         seed=attributes["seed"],
         purpose=attributes["purpose"],
-        target=0 if attributes["purpose"] == "search" else len(steps) - 1,
+        target=len(steps) - 1 if attributes["purpose"] == "confirm" else 0,
         origin=attributes["origin"],
     )
     for step, value in sorted(trial.intermediate_values.items()):

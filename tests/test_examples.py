@@ -74,7 +74,7 @@ def test_own_metric_compares_the_numbers_alone():
 def test_own_trainer_finds_a_learning_rate_that_learns(monkeypatch, capsys):
     run("own_trainer.py", "4", monkeypatch=monkeypatch)
     shown = capsys.readouterr().out
-    assert "trial 0 0.00-1.00" in shown
+    assert "trial 0 0.33-1.00" in shown
     assert "after" in shown.splitlines()[-1]
 
 

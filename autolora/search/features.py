@@ -24,9 +24,9 @@ LEAST_SD = 1e-3
 SHORT_RUN_SD = 0.25
 """Decades by which the best rate of a run cut to a tenth may lie off; either sign, as real runs show both."""
 
-RUNG_LEVEL = (-1.0, 4.0)
-"""Mean and sd of the best possible score at a rung, from the best seen, in units of the response: a first trial may be
-far from it."""
+LEVEL, RUNG_LEVEL_SD = (-1.0, 25.0), 10.0
+"""Mean and sd of the best possible score, from the best seen, in units of the response; and how much that differs
+between rungs. As good as unknown: a first trial may be anywhere, and alone does not tell where the best is."""
 CHOICE_LEVEL_SD, SHORT_CHOICE_LEVEL_SD = 3.0, 1.0
 """What rank and batch size may be worth, and how much more or less in short runs."""
 ALPHA_LEVEL_SD, OPTION_LEVEL_SD, VARIANT_LEVEL_SD = 0.5, 2.0, 0.5
@@ -135,7 +135,8 @@ class Features:
         self.shift_beliefs = np.array([(0.0, max(sd, LEAST_SD)) for sd in sds])
         choices = self._ranks.count + self._batches.count
         self.level_beliefs = np.array(
-            [RUNG_LEVEL] * len(rungs)
+            [LEVEL]
+            + [(0.0, RUNG_LEVEL_SD)] * len(rungs)
             + [(0.0, ALPHA_LEVEL_SD)]
             + [(0.0, OPTION_LEVEL_SD)] * len(self._options)
             + [(0.0, CHOICE_LEVEL_SD)] * choices
@@ -159,12 +160,13 @@ class Features:
         shifts = _stacked([static.shifts for static in known], 4)
         choices = _stacked([static.choices for static in known], self._ranks.count + self._batches.count)
         lines = _stacked([static.lines for static in known], 1 + len(self._options))
+        everywhere = np.ones((len(known), 1))
         at, who = np.eye(len(self.rungs))[rung], np.eye(len(self.names))[variant]
         short = (at[:, :-1, None] * choices[:, None, :]).reshape(len(known), (len(self.rungs) - 1) * choices.shape[1])
         return Points(
             z=np.array([static.z for static in known]),
             shifts=np.concatenate([shifts, depth[:, None], who], axis=1),
-            levels=np.concatenate([at, lines, choices, short, who], axis=1),
+            levels=np.concatenate([everywhere, at, lines, choices, short, who], axis=1),
             depth=depth,
             settings=_stacked([static.settings for static in known], 4 + self._own),
             variant=variant,

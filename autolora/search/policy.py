@@ -158,8 +158,11 @@ def futile(table: TrialTable, plan: Plan, glance: Glance) -> Iterator[Finish]:
 
 def _next_of(table: TrialTable, plan: Plan, variant: str, look: Look) -> Action | None:
     trials = table.of(variant)
-    if not any(trial.purpose == "baseline" for trial in trials):
-        return Sample(variant, "baseline", plan.last)
+    baseline = next((trial for trial in trials if trial.purpose == "baseline"), None)
+    if baseline is None:
+        return Sample(variant, "baseline", 0)
+    if baseline.live and not baseline.pending:
+        return Promote(baseline.number, baseline.reached + 1, "the baseline is trained to the end")
     action = _search(table, plan, variant, look)
     if action is None and not any(trial.pending for trial in trials if trial.purpose != "confirm"):
         return _confirmation(table, plan, variant)

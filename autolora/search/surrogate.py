@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -179,7 +180,7 @@ def _observed(features: Features, table: TrialTable) -> Observations:
     """Scores as responses, and divergences as bounds."""
     scored = [(trial, rung) for trial in table.trials for rung in trial.scores]
     scores = np.array([table.sign * trial.scores[rung] for trial, rung in scored])
-    values = _responses(scores, np.array([rung for _, rung in scored], dtype=int))
+    values = _responses(scores, np.array([rung for _, rung in scored], dtype=int), _bounding(table))
     kept = _most_telling(values, [rung for _, rung in scored])
     diverged = [trial for trial in table.trials if trial.outcome == "diverged"]
     bounds = [(trial, _not_reached(table, trial)) for trial in diverged]
@@ -201,17 +202,33 @@ def _not_reached(table: TrialTable, trial: Trial) -> int:
     return next(beyond, len(table.rungs) - 1)
 
 
-def _responses(scores: np.ndarray, rungs: np.ndarray) -> np.ndarray:
-    """asinh of the excess over the best of each rung, in units."""
+def _bounding(table: TrialTable) -> list[list[int]]:
+    """For each rung those whose scores a run to it can be expected to reach: its own, and the shorter ones from which
+    training on has helped most trials.
+    """
+
+    def helped(before: int, rung: int) -> bool:
+        on = [trial.scores for trial in table.trials if before in trial.scores and rung in trial.scores]
+        return bool(on) and float(np.median([table.sign * (scores[rung] - scores[before]) for scores in on])) < 0
+
+    return [[*(r for r in range(rung) if helped(r, rung)), rung] for rung in range(len(table.rungs))]
+
+
+def _responses(scores: np.ndarray, rungs: np.ndarray, bounding: Sequence[Sequence[int]]) -> np.ndarray:
+    """asinh of the excess over the best that is known to be within reach of each rung, in units.
+
+    That a short run of one trial is better than the full run of another, as of a baseline far off, tells how much there
+    is to gain.
+    """
     responses = np.zeros(len(scores))
     scores = scores / max(1.0, float(np.abs(scores).max(initial=0.0)))  # any finite score may be told
     for rung in np.unique(rungs):
         here = rungs == rung
-        best = scores[here].min()
+        best = scores[np.isin(rungs, bounding[rung])].min()
         excess = scores[here] - best
         # Where most scores are 0, as accuracies may be, the largest excess is all there is to go by.
         unit = max(UNIT * abs(best), SPREAD * float(np.median(excess))) or SPREAD * excess.max() or 1.0
-        responses[here] = np.arcsinh(np.minimum(excess / unit, WORST))
+        responses[here] = np.arcsinh(np.minimum(excess, WORST * unit) / unit)
     return responses
 
 

@@ -179,7 +179,12 @@ class TrialTable:
         return max(reached, trial.stopped_at or 0.0)
 
     def charge(self, trial: Trial) -> float:
-        """What the trial costs its variant: the share trained, and for a pending one the share it was sent to."""
+        """What the trial costs its variant: the share trained, and for a pending one the share it was sent to.
+
+        A baseline is promised a full run from the start.
+        """
+        if trial.purpose == "baseline" and trial.live:
+            return 1.0
         return self.rungs[trial.target] if trial.pending else self.fraction(trial)
 
     def spent(self, variant: str) -> float:
@@ -196,9 +201,13 @@ class TrialTable:
         return [trial for trial in self.complete(variant) if trial.purpose != "confirm"]
 
     def paused(self, variant: str) -> list[Trial]:
-        """Trials that wait at a rung below the last."""
+        """Trials that wait at a rung below the last to be chosen; a baseline is trained to the end unasked."""
         last = len(self.rungs) - 1
-        return [trial for trial in self.of(variant) if trial.live and not trial.pending and trial.reached < last]
+        return [
+            trial
+            for trial in self.of(variant)
+            if trial.live and not trial.pending and trial.reached < last and trial.purpose != "baseline"
+        ]
 
     def ranked(self, trials: Iterable[Trial], rung: int) -> list[Trial]:
         """Trials by their score at a rung, the best first; ties go to the earlier trial."""

@@ -49,10 +49,10 @@ class Loop:
             self._promises[variant] = self.sampler.promises(self.table, variant, self._model)
         return self._promises[variant]
 
-    def begin(self, variant: str) -> Trial:
-        """The variant's first trial, at full length."""
+    def begin(self, variant: str, target: int | None = None) -> Trial:
+        """The variant's first trial, to a rung; None: at full length."""
         config = self._firsts.get(variant) or self.sampler.default(variant)[0]
-        return self.start(variant, config, self.last, "baseline")
+        return self.start(variant, config, self.last if target is None else target, "baseline")
 
     def start(self, variant: str, config: Config, target: int = 0, purpose: Purpose = "search") -> Trial:
         """Train a new trial to a rung."""
@@ -106,8 +106,8 @@ def by_policy(loop: Loop) -> None:
                 loop.finish(number, outcome)
             case Promote(number):
                 loop.promote(loop.table.trials[number])
-            case Sample(variant, "baseline"):
-                loop.begin(variant)
+            case Sample(variant, "baseline", target):
+                loop.begin(variant, target)
             case Sample(variant, "search", target, config) if config is not None:
                 loop.start(variant, config, target)
             case _:

@@ -67,8 +67,8 @@ def test_every_variant_s_baseline_comes_first():
     past = Past(())
     for name in ("lora", "pissa"):
         action = decided(past, names=("lora", "pissa"), in_flight=range(len(past.table.trials)))
-        assert (action.variant, action.purpose, action.target) == (name, "baseline", 2)
-        past.add(name, config(0), purpose="baseline", target=2)
+        assert (action.variant, action.purpose, action.target) == (name, "baseline", 0)
+        past.add(name, config(0), purpose="baseline")
 
 
 def test_the_larger_gain_is_chosen():

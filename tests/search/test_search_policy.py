@@ -12,14 +12,19 @@ from autolora.search import WAIT, Search
 from autolora.space import Config
 
 
-def test_the_baseline_of_every_variant_comes_first_and_at_full_length():
+def test_the_baseline_of_every_variant_comes_first():
     search = Search(variants=["lora", "pissa", "dora"], space=SPACE, budget=4)
-    first = [search.ask() for _ in range(3)]
-    assert [(job.variant, job.start, job.stop) for job in first] == [
-        ("lora", 0.0, 1.0),
-        ("pissa", 0.0, 1.0),
-        ("dora", 0.0, 1.0),
-    ]
+    assert [search.ask().variant for _ in range(3)] == ["lora", "pissa", "dora"]
+    assert {trial.purpose for trial in search.table.trials} == {"baseline"}
+
+
+def test_a_baseline_is_trained_to_the_end_before_anything_else_however_bad():
+    search = Search(variants=["lora"], space=SPACE, budget=4)
+    for start, stop in zip((0.0, 1 / 9, 1 / 3), search.plan.rungs, strict=True):
+        job = search.ask()
+        assert (job.trial, job.start, job.stop) == (0, start, stop)
+        search.tell(job, 1e6)
+    assert search.ask().trial == 1
 
 
 def test_the_baseline_is_the_prior_s_mode():

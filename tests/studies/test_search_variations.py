@@ -124,7 +124,7 @@ def test_curvature_moves_the_measured_variants_and_is_charged() -> None:
     assert list(prior.shifts) == ["pissa"]
     ledger = Ledger(problem, 2.0, 0)
     prior_methods.curvature(ledger)
-    assert ledger.trace[0].spent == pytest.approx(1 + prior_methods.CURVATURE_COST / 2)
+    assert ledger.trace[0].spent == pytest.approx(1 / 9 + prior_methods.CURVATURE_COST / 2)
     assert all(ledger.left(name) >= -1e-6 for name in problem.variants)
 
 
