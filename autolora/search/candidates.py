@@ -96,7 +96,9 @@ def _neighbours(
 
 def _best_trials(table: TrialTable, variant: str) -> list[Trial]:
     """The longest runs first, of those the best."""
-    scored = [trial for trial in table.of(variant) if trial.healthy and trial.scores]
+    scored = table.complete(variant)
+    if len(scored) < NEIGHBOURED:
+        scored = [trial for trial in table.of(variant) if trial.healthy and trial.scores]
     return sorted(scored, key=lambda trial: (-trial.reached, table.sign * trial.scores[trial.reached]))[:NEIGHBOURED]
 
 

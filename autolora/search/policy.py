@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal
 
 from autolora.search.sampler import Outlook, Promise
@@ -116,8 +117,8 @@ def decide(
     """
     for finish in completed(table, plan):
         return finish
-    for trial in table.trials:
-        if trial.pending and trial.number not in in_flight:
+    for trial in table.pending():
+        if trial.number not in in_flight:
             return Resume(trial.number)
     for finish in futile(table, plan, glance):
         return finish
@@ -132,9 +133,8 @@ def decide(
 
 def completed(table: TrialTable, plan: Plan) -> Iterator[Finish]:
     """Trials that have been scored at full length."""
-    for trial in table.trials:
-        if trial.live and plan.last in trial.scores:
-            yield Finish(trial.number, "complete", "trained to full length")
+    for trial in table.trained():
+        yield Finish(trial.number, "complete", "trained to full length")
 
 
 def futile(table: TrialTable, plan: Plan, glance: Glance) -> Iterator[Finish]:
@@ -143,17 +143,17 @@ def futile(table: TrialTable, plan: Plan, glance: Glance) -> Iterator[Finish]:
     Only the first is sure: what the others promise is to be looked at again once it has ended.
     """
     for variant in plan.variants:
-        complete = bool(table.searched(variant))
+        complete = bool(table.leaders(variant))
         paused = len(table.paused(variant))
         if not paused or not (complete or paused > PAUSED):
             continue
         by_gain = sorted(glance(variant).items(), key=lambda item: -item[1].gain)
         for place, (number, promise) in enumerate(by_gain, start=1):
-            standing = _standing(table, table.trials[number], promise)
+            trial = table.trials[number]
             if complete and promise.chance < FUTILE:
-                yield Finish(number, "pruned", standing)
+                yield Finish(number, "pruned", _standing(table, trial, promise))
             elif place > PAUSED:
-                yield Finish(number, "pruned", f"{standing}; {PAUSED} others promise more")
+                yield Finish(number, "pruned", f"{_standing(table, trial, promise)}; {PAUSED} others promise more")
 
 
 def _next_of(table: TrialTable, plan: Plan, variant: str, look: Look) -> Action | None:
@@ -164,7 +164,7 @@ def _next_of(table: TrialTable, plan: Plan, variant: str, look: Look) -> Action 
     if baseline.live and not baseline.pending:
         return Promote(baseline.number, baseline.reached + 1, "the baseline is trained to the end")
     action = _search(table, plan, variant, look)
-    if action is None and not any(trial.pending for trial in trials if trial.purpose != "confirm"):
+    if action is None and all(trial.purpose == "confirm" for trial in table.pending(variant)):
         return _confirmation(table, plan, variant)
     return action
 
@@ -191,31 +191,31 @@ def _search(table: TrialTable, plan: Plan, variant: str, look: Look) -> Action |
 def _standing(table: TrialTable, trial: Trial, promise: Promise) -> str:
     """The chance of a paused trial, in words."""
     score = f"{trial.scores[trial.reached]:.4g} at {table.rungs[trial.reached]:.3g} of a run"
-    complete = table.ranked(table.searched(trial.variant), len(table.rungs) - 1)
-    best = f" on trial {complete[0].number}" if complete else ""
+    leaders = table.leaders(trial.variant)
+    best = f" on trial {leaders[0].number}" if leaders else ""
     return f"{promise.chance:.0%} to improve{best}, from {score}"
 
 
 def _given_up(trials: list[Trial]) -> bool:
-    recent = [trial for trial in trials if trial.purpose == "search"][-HOPELESS:]
+    recent = list(islice((trial for trial in reversed(trials) if trial.purpose == "search"), HOPELESS))
     return len(recent) == HOPELESS and not any(trial.healthy for trial in recent)
 
 
 def _kept(table: TrialTable, plan: Plan, variant: str) -> int:
     """Full runs that are kept for further seeds."""
-    confirmed = sum(trial.purpose == "confirm" for trial in table.of(variant))
+    confirmed = len(table.confirming(variant))
     # Under a budget that has grown, a new winner needs a seed to be judged beside the confirmed.
     return max(plan.confirm - confirmed, 1 if plan.confirm and confirmed else 0)
 
 
 def _confirmation(table: TrialTable, plan: Plan, variant: str) -> Sample | None:
     """Another seed for the finalist that has fewest; one seed beyond the plan where the search left a full run over."""
+    if plan.confirm == 0 or table.spent(variant) + 1.0 > plan.budget + TOLERANCE:
+        return None
     trials = table.of(variant)
     leading = finalists(table, variant, FINALISTS)
-    used = sum(trial.purpose == "confirm" and trial.config in leading for trial in trials)
-    if plan.confirm == 0 or used > plan.confirm:
-        return None
-    if table.spent(variant) + 1.0 > plan.budget + TOLERANCE:
+    used = sum(trial.config in leading for trial in table.confirming(variant))
+    if used > plan.confirm:
         return None
     contenders = leading if plan.confirm > 1 or used else leading[:1]
     if not contenders:
@@ -234,10 +234,9 @@ def _confirmation(table: TrialTable, plan: Plan, variant: str) -> Sample | None:
 
 def finalists(table: TrialTable, variant: str, count: int) -> list[Config]:
     """The best configurations by their first seed at full length, those that diverged on any seed left out."""
-    last = len(table.rungs) - 1
     unstable = {trial.config for trial in table.of(variant) if not trial.healthy}
-    first = [trial for trial in table.searched(variant) if trial.config not in unstable]
-    return [trial.config for trial in table.ranked(first, last)[:count]]
+    stable = (trial.config for trial in table.leaders(variant) if trial.config not in unstable)
+    return list(islice(stable, count))
 
 
 def seeds_kept(confirm: int | Literal["auto"], budget: float) -> int:

@@ -17,7 +17,7 @@ import numpy as np
 from autolora.priors.prior import Prior
 from autolora.search.candidates import candidates
 from autolora.search.features import Features
-from autolora.search.surrogate import Surrogate
+from autolora.search.surrogate import Draws, Surrogate
 from autolora.search.trials import Trial, TrialTable
 from autolora.space import Config, Coordinates, Options, Range, Space, Traits
 
@@ -25,6 +25,12 @@ UNKNOWN_GAIN = 1.0
 """Units of the response that a variant without a full run is taken to be worse than the median draw of its trials."""
 RANGE_SDS = 3.0
 """Standard deviations that the searched range of learning rates counts as where there is no prior."""
+LEADERS = 100
+"""Full runs of a variant that one more is measured by: the best by their scores."""
+RELIED = 6
+"""Trials being trained, of one variant, that are relied on to be trained to the end."""
+PROPOSALS = 32
+"""That one set of draws serves for, each counting on those before it."""
 TOLD = 0.05
 """Decades that the centre must have moved to be told of; less may be chance."""
 DOUBTED = 0.5
@@ -98,57 +104,67 @@ class Sampler:
         return Surrogate(self._features, table, self.seed, fades=self.prior is not None)
 
     def outlook(self, table: TrialTable, variant: str, surrogate: Surrogate) -> Outlook:
-        """The most promising new configuration, and what the paused trials promise.
-
-        A new one is chosen for what it adds to those that are paused or being trained: so the trials of several
-        workers spread.
-        """
-        rng = self._rng(table)
-        standing = _Standing.of(table, variant)
-        new = self._candidates(rng, table, variant, surrogate)
-        draws = surrogate.draws(variant, [*new, *standing.configs], rng)
-        fresh, known = np.split(draws.values, [len(new)], axis=1)
-        best, left = standing.to_beat(draws.values, known)
-        promises = standing.promises(draws.weights, best, left, known)
-        if not new:
-            return Outlook(None, promises)
-        floor = np.minimum(left, known[:, : len(standing.paused)].min(axis=1)) if standing.paused else left
-        chosen = int(np.argmax(draws.weights @ np.maximum(0.0, floor[:, None] - fresh)))
-        promise = _promise(draws.weights, best, left, fresh[:, chosen])
-        return Outlook(Proposal(new[chosen], self._origin(surrogate, promise), promise), promises)
+        """The most promising new configuration, and what the paused trials promise."""
+        return self.view(table, variant, surrogate).outlook(table)
 
     def promises(self, table: TrialTable, variant: str, surrogate: Surrogate) -> Mapping[int, Promise]:
         """What the paused trials promise, by number: the part of :meth:`outlook` that is quickly told."""
-        standing = _Standing.of(table, variant)
-        if not standing.paused:
-            return {}
-        draws = surrogate.draws(variant, standing.configs, self._rng(table))
-        best, left = standing.to_beat(draws.values, draws.values)
-        return standing.promises(draws.weights, best, left, draws.values)
+        return self.view(table, variant, surrogate, proposing=False).promises(table)
+
+    def view(self, table: TrialTable, variant: str, surrogate: Surrogate, proposing: bool = True) -> View:
+        """Joint draws for a variant's trials and, to propose one, for new configurations."""
+        rng = self._rng(table)
+        new = self._candidates(rng, table, variant, surrogate) if proposing else []
+        known = _Standing.of(table, variant).trials
+        draws = surrogate.draws(variant, [*new, *(trial.config for trial in known)], rng)
+        places = {trial.number: place for place, trial in enumerate(known, start=len(new))}
+        return View(self, variant, surrogate, draws, new, places, len(table.of(variant)))
+
+    def origin(self, surrogate: Surrogate, promise: Promise) -> str:
+        """Of a proposal, in words; the offset only where there is a prior that it moves."""
+        words = f"model: {promise.chance:.0%} to improve"
+        if self.prior is None:
+            return words
+        moved = surrogate.offset()
+        words += f", centre moved by {moved:+.2f} decades" if abs(moved) > TOLD else ""
+        return words + (", the prior's centre is doubted" if surrogate.trust < DOUBTED else "")
 
     def _rng(self, table: TrialTable) -> np.random.Generator:
-        return np.random.default_rng([self.seed, len(table.trials), sum(len(trial.scores) for trial in table.trials)])
+        return np.random.default_rng([self.seed, len(table.trials), table.scored])
 
     def _candidates(
         self, rng: np.random.Generator, table: TrialTable, variant: str, surrogate: Surrogate
     ) -> list[Config]:
         """Those that are neither tried nor known to diverge; where all are known to, the lowest learning rate."""
         traits = self.traits[variant]
-        tried = {trial.config for trial in table.of(variant)}
+        tried = table.tried(variant)
         drawn = candidates(rng, self.space, variant, traits, self.prior, surrogate, self.coordinates, table)
         untried = [config for config in drawn if config not in tried]
         if not untried:
             rest = self.space.enumerate(traits, variant)
             untried = [config for config in rest or () if config not in tried]
-        ceiling = self._diverged_from(table.of(variant), traits)
+        ceiling = self._diverged_from(table, variant)
         safe = [config for config in untried if self.coordinates.z(traits, config) < ceiling]
         return safe or sorted(untried, key=lambda config: self.coordinates.z(traits, config))[:1]
 
-    def _diverged_from(self, trials: Sequence[Trial], traits: Traits) -> float:
+    def _diverged_from(self, table: TrialTable, variant: str) -> float:
         """z at and above which the variant is known to diverge: no draw goes there unless a healthy trial did."""
-        healthy = [self.coordinates.z(traits, trial.config) for trial in trials if trial.healthy and trial.scores]
-        diverged = [self.coordinates.z(traits, trial.config) for trial in trials if trial.outcome == "diverged"]
-        return min((z for z in diverged if z > max(healthy, default=-math.inf)), default=math.inf)
+        trials = table.of(variant)
+        healthy = (self._remembered_z(variant, trial.config) for trial in trials if trial.healthy and trial.scores)
+        diverged = [self._remembered_z(variant, trial.config) for trial in trials if trial.outcome == "diverged"]
+        highest = max(healthy, default=-math.inf)
+        return min((z for z in diverged if z > highest), default=math.inf)
+
+    def _remembered_z(self, variant: str, config: Config) -> float:
+        """Of a trial's configuration, as it is asked for again and again."""
+        known = self._known_z[variant]
+        if config not in known:
+            known[config] = self.coordinates.z(self.traits[variant], config)
+        return known[config]
+
+    @cached_property
+    def _known_z(self) -> dict[str, dict[Config, float]]:
+        return {variant: {} for variant in self.traits}
 
     @property
     def coordinates(self) -> Coordinates:
@@ -161,19 +177,81 @@ class Sampler:
         coordinates, sd = _uninformed(self.space, self.traits)
         return Features(self.space, self.traits, coordinates, self.rungs, sd)
 
-    def _origin(self, surrogate: Surrogate, promise: Promise) -> str:
-        """In words; the offset only where there is a prior that it moves."""
-        words = f"model: {promise.chance:.0%} to improve"
-        if self.prior is None:
-            return words
-        moved = surrogate.offset()
-        words += f", centre moved by {moved:+.2f} decades" if abs(moved) > TOLD else ""
-        return words + (", the prior's centre is doubted" if surrogate.trust < DOUBTED else "")
+
+@dataclass
+class View:
+    """Joint draws of full runs of one variant, and what they say at any moment.
+
+    They are of configurations, so that they say as much when a trial among them has been started, scored or ended
+    since: what is known better by then is another model's to say.
+
+    Attributes:
+        sampler: that made it, given ``surrogate``.
+        new: configurations without a trial when it was made: the first columns of ``draws``.
+        places: the columns of trials, by number.
+        seen: trials that the variant had.
+    """
+
+    sampler: Sampler
+    variant: str
+    surrogate: Surrogate
+    draws: Draws
+    new: list[Config]
+    places: dict[int, int]
+    seen: int
+
+    def holds(self, table: TrialTable) -> bool:
+        """Whether the draws are of every trial that counts, and there are enough left to propose."""
+        started = self._started(table)
+        self.places |= started
+        known = all(trial.number in self.places for trial in _Standing.of(table, self.variant).trials)
+        return known and not (started and len(started) >= min(PROPOSALS, len(self.new)))
+
+    def outlook(self, table: TrialTable) -> Outlook:
+        """The most promising new configuration, and what the paused trials promise.
+
+        A new one is chosen for what it adds to those that are paused or being trained: so the trials of several
+        workers spread.
+        """
+        values, weights = self.draws.values, self.draws.weights
+        standing = _Standing.of(table, self.variant)
+        known = self._of(standing.trials)
+        best, left = standing.to_beat(values, known)
+        promises = standing.promises(weights, best, left, known)
+        started = list(self._started(table).values())
+        if len(started) == len(self.new):
+            return Outlook(None, promises)
+        floor = known.min(axis=1, initial=np.inf)
+        gains = weights @ np.maximum(0.0, np.minimum(left, floor)[:, None] - values[:, : len(self.new)])
+        gains[started] = -np.inf
+        chosen = int(np.argmax(gains))
+        promise = _promise(weights, best, left, values[:, chosen])
+        return Outlook(Proposal(self.new[chosen], self.sampler.origin(self.surrogate, promise), promise), promises)
+
+    def promises(self, table: TrialTable) -> Mapping[int, Promise]:
+        """What the paused trials promise, by number."""
+        standing = _Standing.of(table, self.variant)
+        known = self._of(standing.trials)
+        best, left = standing.to_beat(self.draws.values, known)
+        return standing.promises(self.draws.weights, best, left, known)
+
+    def _of(self, trials: Sequence[Trial]) -> np.ndarray:
+        """(D, n) draws for trials."""
+        return self.draws.values.take([self.places[trial.number] for trial in trials], axis=1)
+
+    def _started(self, table: TrialTable) -> dict[int, int]:
+        """Columns of the new configurations that have become trials, by number."""
+        later = table.of(self.variant)[self.seen :]
+        return {trial.number: self._columns[trial.config] for trial in later if trial.config in self._columns}
+
+    @cached_property
+    def _columns(self) -> dict[Config, int]:
+        return {config: column for column, config in enumerate(self.new)}
 
 
 @dataclass(frozen=True)
 class _Standing:
-    """Trials of a variant that wait to be trained on, that are trained to the end, and that are being trained."""
+    """Trials of a variant that wait to be trained on, the best that are trained to the end, and those being trained."""
 
     paused: list[Trial]
     complete: list[Trial]
@@ -181,31 +259,32 @@ class _Standing:
 
     @classmethod
     def of(cls, table: TrialTable, variant: str) -> _Standing:
-        trials = table.of(variant)
-        return cls(
-            table.paused(variant),
-            table.searched(variant),
-            [trial for trial in trials if trial.pending and trial.purpose != "confirm"],
-        )
+        complete = sorted(table.leaders(variant)[:LEADERS], key=lambda trial: trial.number)
+        running = [trial for trial in table.pending(variant) if trial.purpose != "confirm"]
+        return cls(table.paused(variant), complete, running)
 
     @property
-    def configs(self) -> list[Config]:
-        return [trial.config for trial in [*self.paused, *self.complete, *self.running]]
+    def trials(self) -> list[Trial]:
+        return [*self.paused, *self.complete, *self.running]
 
     def to_beat(self, values: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(D,) the best full run, and the best that full runs and those being trained leave to improve on.
 
-        Without a full run, one of nearly anything is welcome.
+        Without a full run, one of nearly anything is welcome. Of many that are being trained only those furthest on are
+        likely to be trained to the end: counting on all, nothing would seem worth training on.
 
         Args:
             values: all draws.
-            known: of them, those of :attr:`configs`.
+            known: those of :attr:`trials`.
         """
         ends = len(self.paused), len(self.paused) + len(self.complete)
         _, complete, running = np.split(known, ends, axis=1)
-        usual = np.median(known if known.shape[1] else values)
-        best = complete.min(axis=1) if self.complete else np.full(len(values), usual + UNKNOWN_GAIN)
-        return best, np.minimum(best, running.min(axis=1)) if self.running else best
+        if self.complete:
+            best = complete.min(axis=1)
+        else:
+            best = np.full(len(values), np.median(known if known.shape[1] else values) + UNKNOWN_GAIN)
+        furthest = sorted(range(len(self.running)), key=lambda place: -self.running[place].target)[:RELIED]
+        return best, np.minimum(best, running[:, furthest].min(axis=1, initial=np.inf))
 
     def promises(
         self, weights: np.ndarray, best: np.ndarray, left: np.ndarray, known: np.ndarray

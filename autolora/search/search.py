@@ -6,13 +6,13 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Final, Literal
 
 from autolora import options
 from autolora.errors import AutoloraError
 from autolora.priors.prior import Prior
 from autolora.search import verdict
+from autolora.search.forecast import Forecast
 from autolora.search.judgement import Verdict, judge
 from autolora.search.policy import (
     Done,
@@ -27,8 +27,7 @@ from autolora.search.policy import (
     futile,
     seeds_kept,
 )
-from autolora.search.sampler import Outlook, Promise, Sampler
-from autolora.search.surrogate import Surrogate
+from autolora.search.sampler import Sampler
 from autolora.search.trials import Event, Finished, Lost, Promoted, Sampled, Scored, TrialTable
 from autolora.search.verdict import Best
 from autolora.space import Config, Space
@@ -95,6 +94,7 @@ class Search:
     Raises:
         ValueError: an unknown variant or option, terms out of range, a budget that does not hold what the prior cost,
             or a storage that holds a search on other terms.
+        StudyInUseError: another process writes to the storage.
     """
 
     def __init__(
@@ -160,9 +160,7 @@ class Search:
             events = self._study.events(repair=True)
         self.table = TrialTable(rungs, direction, events, upfront)
         self._in_flight: set[int] = set()
-        self._surrogate: Surrogate | None = None
-        self._outlooks: dict[str, Outlook] = {}
-        self._glances: dict[str, Mapping[int, Promise]] = {}
+        self._forecast = Forecast(self._sampler, self.table)
 
     @property
     def spent(self) -> dict[str, float]:
@@ -177,7 +175,7 @@ class Search:
     def ask(self) -> Job | _Wait | None:
         """The next job; :data:`WAIT` where one in flight must be told first; None at the end of the budget."""
         while True:
-            action = decide(self.table, self.plan, self._look, self._glance, self._in_flight)
+            action = decide(self.table, self.plan, self._forecast.look, self._forecast.glance, self._in_flight)
             match action:
                 case Done():
                     return None
@@ -258,21 +256,25 @@ class Search:
 
     def discarded(self) -> list[int]:
         """Numbers of the trials that will never be trained on: their checkpoints may go."""
-        return [trial.number for trial in self.table.trials if trial.outcome in ("pruned", "diverged", "infeasible")]
+        return [trial.number for trial in self.table.discarded()]
+
+    def close(self) -> None:
+        """Let another process go on with the storage; otherwise that comes with the end of this process or object."""
+        if self._study is not None:
+            self._study.close()
 
     def preview(self, count: int) -> list[Sampled]:
         """The first configurations that would be sampled before any score is known, without recording anything."""
         table = TrialTable(self.plan.rungs, self.direction, upfront=self.table.upfront)
+        forecast = Forecast(self._sampler, table)
         sampled: list[Sampled] = []
         while len(sampled) < count:
-            surrogate = self._sampler.surrogate(table)
-            look = partial(self._sampler.outlook, table, surrogate=surrogate)
-            glance = partial(self._sampler.promises, table, surrogate=surrogate)
-            action = decide(table, self.plan, look, glance, set(range(len(sampled))))
+            action = decide(table, self.plan, forecast.look, forecast.glance, set(range(len(sampled))))
             if not isinstance(action, Sample):
                 break
             sampled.append(self._sampled(table, action))
             table.apply(sampled[-1])
+            forecast.note(sampled[-1])
         return sampled
 
     def _hand_out(self, number: int) -> Job:
@@ -294,25 +296,6 @@ class Search:
             config, origin = self._sampler.default(variant)
         return Sampled(len(table.trials), variant, config, action.seed, action.purpose, action.target, origin)
 
-    def _look(self, variant: str) -> Outlook:
-        """What the variant has before it; kept until something happens."""
-        if variant not in self._outlooks:
-            self._outlooks[variant] = self._sampler.outlook(self.table, variant, self._model)
-        return self._outlooks[variant]
-
-    def _glance(self, variant: str) -> Mapping[int, Promise]:
-        """Of that, what concerns its trials; kept likewise."""
-        if variant not in self._glances:
-            self._glances[variant] = self._sampler.promises(self.table, variant, self._model)
-        return self._glances[variant]
-
-    @property
-    def _model(self) -> Surrogate:
-        """Of all scores; kept until there is another."""
-        if self._surrogate is None:
-            self._surrogate = self._sampler.surrogate(self.table)
-        return self._surrogate
-
     def _settle(self) -> None:
         """Close the trials that are decided, so that their checkpoints can go at once.
 
@@ -323,17 +306,14 @@ class Search:
 
     def _decided(self) -> Iterator[Finish]:
         yield from completed(self.table, self.plan)
-        yield from futile(self.table, self.plan, self._glance)
+        yield from futile(self.table, self.plan, self._forecast.glance)
 
     def _record(self, event: Event) -> None:
         """Study first, table second: what the table knows is on disk."""
         if self._study is not None:
             self._study.write(event)
         self.table.apply(event)
-        self._outlooks.clear()
-        self._glances.clear()
-        if isinstance(event, Scored) or (isinstance(event, Finished) and event.outcome == "diverged"):
-            self._surrogate = None
+        self._forecast.note(event)
 
 
 def _check_terms(

@@ -5,10 +5,14 @@ The study stores the same events in Optuna (:mod:`autolora.study`); a table rebu
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from bisect import bisect_left, insort
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
+from fractions import Fraction
 from functools import singledispatchmethod
-from typing import Literal
+from operator import attrgetter
+from typing import Any, Literal
 
 from autolora.space import Config
 
@@ -108,14 +112,24 @@ class Trial:
         return self.outcome not in ("diverged", "infeasible")
 
 
+_NUMBER = attrgetter("number")
+
+
 class TrialTable:
     """All trials of a study, in order of their numbers.
+
+    What a decision asks for is filed as events come in, so that it costs as much after ten thousand trials as after
+    ten. Trials change by events alone.
 
     Args:
         rungs: fractions of a full run, ascending, the last one 1.
         direction: "minimize" or "maximize".
         events: the past.
         upfront: full-run equivalents charged to each variant for what was spent before the first trial.
+
+    Attributes:
+        trials: all of them.
+        scored: number of scores.
     """
 
     def __init__(
@@ -125,16 +139,27 @@ class TrialTable:
         self.upfront = upfront
         self.sign = 1.0 if direction == "minimize" else -1.0
         self.trials: list[Trial] = []
+        self.scored = 0
         self._by_variant: dict[str, list[Trial]] = {}
+        self._tried: defaultdict[str, set[Config]] = defaultdict(set)
+        self._filed: defaultdict[tuple[str, str | None], list[Trial]] = defaultdict(list)
+        # Exact, so that neither the order of events nor their number shows in a sum.
+        self._charged: dict[str, Fraction] = {}
         for event in events:
             self.apply(event)
 
-    @singledispatchmethod
     def apply(self, event: Event) -> None:
         """Fold one event into the table."""
+        if not isinstance(event, Sampled):
+            self._unfile(self.trials[event.number])
+        self._fold(event)
+        self._file(self.trials[event.number])
+
+    @singledispatchmethod
+    def _fold(self, event: Event) -> None:
         raise TypeError(f"not an event: {event!r}")
 
-    @apply.register
+    @_fold.register
     def _(self, event: Sampled) -> None:
         trial = Trial(
             number=event.number,
@@ -147,31 +172,79 @@ class TrialTable:
         )
         self.trials.append(trial)
         self._by_variant.setdefault(event.variant, []).append(trial)
+        self._tried[event.variant].add(event.config)
 
-    @apply.register
+    @_fold.register
     def _(self, event: Promoted) -> None:
         trial = self.trials[event.number]
         trial.target = event.target
         trial.promotions.append(event.reason)
 
-    @apply.register
+    @_fold.register
     def _(self, event: Scored) -> None:
         trial = self.trials[event.number]
         trial.scores[event.rung] = event.value
         trial.seconds = max(trial.seconds, event.seconds)
 
-    @apply.register
+    @_fold.register
     def _(self, event: Finished) -> None:
         trial = self.trials[event.number]
         trial.outcome, trial.reason, trial.stopped_at = event.outcome, event.reason, event.at
         trial.seconds = max(trial.seconds, event.seconds)
 
-    @apply.register
+    @_fold.register
     def _(self, event: Lost) -> None:
         self.trials[event.number].lost += 1
 
+    def _file(self, trial: Trial) -> None:
+        for kind, variant in self._files(trial):
+            insort(self._filed[kind, variant], trial, key=self._order(kind))
+        self._charge(trial.variant, Fraction(self.charge(trial)))
+        self.scored += len(trial.scores)
+
+    def _unfile(self, trial: Trial) -> None:
+        """The inverse of :meth:`_file`, before the trial changes."""
+        for kind, variant in self._files(trial):
+            filed, order = self._filed[kind, variant], self._order(kind)
+            del filed[bisect_left(filed, order(trial), key=order)]
+        self._charge(trial.variant, -Fraction(self.charge(trial)))
+        self.scored -= len(trial.scores)
+
+    def _files(self, trial: Trial) -> Iterator[tuple[str, str | None]]:
+        """Kinds of trials that this one is of now, among those of its variant or of all (None)."""
+        full = len(self.rungs) - 1 in trial.scores
+        if trial.purpose == "confirm":
+            yield "confirm", trial.variant
+        if trial.healthy and full:
+            yield "complete", trial.variant
+            if trial.purpose != "confirm":
+                yield "searched", trial.variant
+        if trial.pending:
+            yield "pending", None
+            yield "pending", trial.variant
+        elif trial.live and full:
+            yield "trained", None
+        elif trial.live and trial.purpose != "baseline":
+            yield "paused", trial.variant
+        elif not trial.live and trial.outcome != "complete":
+            yield "discarded", None
+
+    def _order(self, kind: str) -> Callable[[Trial], Any]:
+        return self._place if kind == "searched" else _NUMBER
+
+    def _place(self, trial: Trial) -> tuple[float, int]:
+        """By the score at full length, the best first; ties go to the earlier trial."""
+        return self.sign * trial.scores[len(self.rungs) - 1], trial.number
+
+    def _charge(self, variant: str, share: Fraction) -> None:
+        self._charged[variant] = self._charged.get(variant, Fraction(self.upfront)) + share
+
     def of(self, variant: str) -> list[Trial]:
         return self._by_variant.get(variant, [])
+
+    def tried(self, variant: str) -> Set[Config]:
+        """Configurations that a variant has had a trial of."""
+        return self._tried[variant]
 
     def fraction(self, trial: Trial) -> float:
         """Share of a full run that the trial has been trained for, as far as it is known."""
@@ -189,25 +262,39 @@ class TrialTable:
 
     def spent(self, variant: str) -> float:
         """Full-run equivalents charged to a variant, work handed out and its share of the prior's cost included."""
-        return self.upfront + sum(self.charge(trial) for trial in self.of(variant))
+        return float(self._charged.get(variant, self.upfront))
 
     def complete(self, variant: str) -> list[Trial]:
         """Trials scored at full length."""
-        last = len(self.rungs) - 1
-        return [trial for trial in self.of(variant) if trial.healthy and last in trial.scores]
+        return list(self._filed["complete", variant])
 
     def searched(self, variant: str) -> list[Trial]:
         """Of those, each configuration's first: further seeds were chosen for being of a finalist."""
-        return [trial for trial in self.complete(variant) if trial.purpose != "confirm"]
+        return sorted(self.leaders(variant), key=_NUMBER)
+
+    def leaders(self, variant: str) -> Sequence[Trial]:
+        """The searched ones by their score at full length, the best first."""
+        return self._filed["searched", variant]
 
     def paused(self, variant: str) -> list[Trial]:
         """Trials that wait at a rung below the last to be chosen; a baseline is trained to the end unasked."""
-        last = len(self.rungs) - 1
-        return [
-            trial
-            for trial in self.of(variant)
-            if trial.live and not trial.pending and trial.reached < last and trial.purpose != "baseline"
-        ]
+        return list(self._filed["paused", variant])
+
+    def pending(self, variant: str | None = None) -> list[Trial]:
+        """Trials that were handed out and are not back, of one variant or of all."""
+        return list(self._filed["pending", variant])
+
+    def confirming(self, variant: str) -> list[Trial]:
+        """Further seeds of finalists."""
+        return list(self._filed["confirm", variant])
+
+    def trained(self) -> list[Trial]:
+        """Trials that are scored at full length and still open."""
+        return list(self._filed["trained", None])
+
+    def discarded(self) -> list[Trial]:
+        """Trials that ended early and will never be trained on."""
+        return list(self._filed["discarded", None])
 
     def ranked(self, trials: Iterable[Trial], rung: int) -> list[Trial]:
         """Trials by their score at a rung, the best first; ties go to the earlier trial."""

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from autolora.scores import Scores
 from autolora.search.comparison import Runs, SeedNoise, paired_error
+from autolora.search.policy import FINALISTS, finalists
 from autolora.search.trials import Trial, TrialTable
 from autolora.space import Config
 
@@ -202,3 +203,16 @@ def _within_noise(group: _Group, chosen: _Group, noise: SeedNoise | None, sign: 
 def _alternative(group: _Group, chosen: _Group) -> Alternative:
     seeds = tuple(run.value for run in group.runs)
     return Alternative(group.config, group.value, group.value - chosen.value, seeds, group.seconds)
+
+
+def spare(table: TrialTable, variants: Iterable[str], keep: int) -> list[int]:
+    """Numbers of the completed trials whose weights may go: of each variant all but its best ``keep``, and every seed
+    of its finalists.
+    """
+    found = []
+    for variant in variants:
+        kept = {trial.config for trial in table.leaders(variant)[:keep]}
+        kept.update(finalists(table, variant, FINALISTS))
+        done = (trial for trial in table.complete(variant) if not trial.live)
+        found += [trial.number for trial in done if trial.config not in kept]
+    return found

@@ -19,6 +19,7 @@ from autolora.search.policy import (
     seeds_kept,
 )
 from autolora.search.sampler import Outlook, Promise, Proposal
+from autolora.search.trials import Scored
 from autolora.space import Config
 
 RUNGS = (1 / 9, 1 / 3, 1.0)
@@ -36,7 +37,7 @@ class Past(History):
         super().__init__(RUNGS)
         for variant in baselines:
             self.add(variant, config(0), purpose="baseline", target=2, outcome="complete")
-            self.table.trials[-1].scores[2] = 1.0
+            self.table.apply(Scored(len(self.table.trials) - 1, 2, 1.0))
 
     def paused(self, count: int = 1, rungs: int = 1, variant: str = "lora") -> Past:
         for _ in range(count):
