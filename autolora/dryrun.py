@@ -5,6 +5,7 @@ Time and memory are measured over a few real optimiser steps of the largest conf
 
 from __future__ import annotations
 
+import math
 import resource
 import sys
 import tempfile
@@ -19,7 +20,7 @@ from autolora import options, variants
 from autolora.assembly import begun_study, check_variants, open_search, resolved_space
 from autolora.errors import AutoloraError
 from autolora.scouting import scout
-from autolora.search.policy import PAUSED
+from autolora.search.policy import FINALISTS, PAUSED
 from autolora.search.trials import Sampled
 from autolora.space import Config, Space
 from autolora.spec import Spec
@@ -65,6 +66,7 @@ def dry_run(spec: Spec, folder: Path, preview: int = 6) -> DryRun:
     """Load model and data, train a few steps in a temporary folder, and say what a study in ``folder`` would do."""
     with tempfile.TemporaryDirectory() as scratch:
         bench = Workbench.open(spec, Path(scratch))
+        bench.checkpoints = bench.folder  # the probes' are not for the study's workers to find
         space = resolved_space(spec)
         check_variants(spec, space, bench.base.model)
         begun = begun_study(spec, folder)
@@ -73,7 +75,8 @@ def dry_run(spec: Spec, folder: Path, preview: int = 6) -> DryRun:
         search = open_search(spec, space, bench.examples, prior, storage=None)
         seconds_per_run, checkpoint_bytes = _measure(bench, spec, space)
         kept = (PAUSED + 1) * len(spec.variants)  # and one being trained
-        finished = 3 * len(spec.variants)
+        complete = min(math.floor(spec.budget), spec.keep + FINALISTS + search.plan.confirm)
+        finished = (complete + 1) * len(spec.variants)  # and the exported adapter
         return DryRun(
             [*(f"data: {line}" for line in bench.data.report.lines()), *(scouted.notes if scouted else ())],
             _spending(spec, search.plan.confirm, search.table.upfront),
@@ -118,7 +121,7 @@ def _time(bench: Workbench, probe: Segment, evaluations: int) -> tuple[float, in
         )
     evaluation = time.monotonic() - marks[-1]
     step = median(b - a for a, b in pairwise(marks)) if len(marks) > 1 else outcome.seconds
-    files = bench.trial_folder(probe.trial).rglob("*")
+    files = Path(bench.trial_folder(probe.trial)).rglob("*")
     size = sum(path.stat().st_size for path in files if path.is_file())
     return step * bench.steps(probe.config.batch_size) + evaluation * evaluations, size
 

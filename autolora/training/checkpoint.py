@@ -1,28 +1,36 @@
-"""Checkpoints of a trial: written beside, synced, renamed; found again by looking for the newest one that is whole."""
+"""Checkpoints of a trial: committed whole, found again by looking for the newest one, wherever they are kept.
+
+A checkpoint is a folder ``trials/<n>/step-<step>-<scores>-<token>`` of a place, see :mod:`autolora.training.places`:
+
+- ``adapter.safetensors``: the adapter;
+- ``optimizer.pt``: optimiser and schedule, by ``torch.save``, read with ``weights_only=True``; finished runs have none;
+- ``manifest.json``, written last: a :class:`Manifest`, with the SHA-256 of the files above.
+
+Step and number of scores order them, for a rung may be scored after a run was stopped right there. The token keeps
+apart what two workers write at once, should one that was believed dead go on with the same segment.
+"""
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import io
 import json
-import os
-import shutil
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+import socket
+import uuid
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from autolora.errors import AutoloraError
 from autolora.scores import Scores
+from autolora.training.places import CheckpointError, Location, Place, join, place
 
-MANIFEST, STATE = "manifest.json", "state.pt"
+__all__ = ["CheckpointError"]
+
+ADAPTER, OPTIMIZER, MANIFEST = "adapter.safetensors", "optimizer.pt", "manifest.json"
+MARKER = ".shared"
 KEEP = 2
 """The newest checkpoint, and the one before it for when the newest turns out to be damaged."""
-
-
-class CheckpointError(AutoloraError, OSError):
-    """A checkpoint cannot be written; the ones before it are intact."""
 
 
 @dataclass
@@ -38,6 +46,7 @@ class Manifest:
         seconds: wall time of training and evaluation so far.
         totals, weights: what each evaluation row contributes to the full-length score, see
             :class:`autolora.scores.Scores`; empty before, and where the metric tells nothing of rows.
+        files: SHA-256 of the files beside the manifest, by name; empty once they have been shed.
     """
 
     trial: int
@@ -52,122 +61,194 @@ class Manifest:
     seconds: float = 0.0
     totals: list[float] = field(default_factory=list)
     weights: list[float] = field(default_factory=list)
+    files: dict[str, str] = field(default_factory=dict)
 
 
-def trial_folder(folder: Path, trial: int) -> Path:
-    """Where a trial of the run directory ``folder`` keeps its checkpoints."""
-    return folder / "trials" / str(trial)
+def root_of(checkpoints: Location | None, folder: Path) -> Location:
+    """Where the trials of a study keep their checkpoints.
+
+    Args:
+        checkpoints: as in :class:`autolora.spec.Spec`; a relative path begins at the working directory.
+        folder: run directory; what None stands for.
+    """
+    if checkpoints is None:
+        return folder
+    if isinstance(checkpoints, str) and "://" in checkpoints:
+        return checkpoints
+    return Path(checkpoints).expanduser().absolute()
 
 
-def save(folder: Path, manifest: Manifest, state: dict[str, Any]) -> Path:
-    """Commit a checkpoint to ``folder/step-<n>`` and drop those older than the one before it.
+def trial_folder(root: Location, trial: int) -> Location:
+    """Where a trial keeps its checkpoints, beneath the root of the study."""
+    return join(root, "trials", str(trial))
+
+
+def save(folder: Location, manifest: Manifest, state: dict[str, Any]) -> None:
+    """Commit a checkpoint and drop those that it makes superfluous: all older ones but the one before it.
+
+    A finished run keeps its last checkpoint alone: an adapter trained halfway must never stand in for it.
 
     Args:
         folder: of the trial.
-        manifest: see :class:`Manifest`.
-        state: tensors and plain values, as ``torch.save`` takes them.
+        manifest: its ``files`` are filled in.
+        state: under "adapter" a flat dictionary of CPU tensors; whatever else it holds goes into ``optimizer.pt``, as
+            ``torch.save`` takes it. A finished run has nothing else.
 
     Raises:
-        CheckpointError: the disk is full or not writable. What was there before stays.
+        CheckpointError: the disk is full, or the place cannot be written to. What was there before stays.
     """
     import torch
+    from safetensors.torch import save as serialised
 
-    name = f"step-{manifest.step:09d}"
-    beside = folder / f".{name}.tmp"
-    try:
-        shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir(parents=True)
-        # Serialised in memory first: torch's writer hides why a write failed, and the digest is then of what was meant.
+    files = {ADAPTER: serialised({name: tensor.contiguous() for name, tensor in state["adapter"].items()})}
+    training = {name: value for name, value in state.items() if name != "adapter"}
+    if training:
         content = io.BytesIO()
-        torch.save(state, content)
-        digest = hashlib.sha256(content.getbuffer()).hexdigest()
-        _write(beside / STATE, content.getbuffer())
-        _write(beside / MANIFEST, json.dumps({**asdict(manifest), "sha256": digest}).encode())
-        final = folder / name
-        shutil.rmtree(final, ignore_errors=True)
-        beside.rename(final)
-        _sync_folder(folder)
-    except OSError as error:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise _explained(error, folder) from error
-    for old in _newest_first(folder)[KEEP:]:
-        shutil.rmtree(old)
-    return final
+        torch.save(training, content)
+        files[OPTIMIZER] = content.getvalue()
+    digests = {name: _digest(content) for name, content in files.items()}
+    files[MANIFEST] = _encoded(replace(manifest, files=digests))
+    at = place(folder)
+    at.commit(f"step-{manifest.step:09d}-{len(manifest.scores):02d}-{uuid.uuid4().hex[:8]}", files)
+    _prune(at, KEEP if training else 1)
 
 
-def newest(folder: Path) -> tuple[Manifest, dict[str, Any]] | None:
-    """The newest whole checkpoint of a trial with its state, or None. Damaged ones are passed over."""
-    import torch
+def newest(folder: Location) -> tuple[Manifest, dict[str, Any]] | None:
+    """The newest whole checkpoint of a trial with its state as :func:`save` took it, or None.
 
-    for path in _newest_first(folder):
-        manifest = read_manifest(path)
-        if manifest is not None:
-            return manifest, torch.load(path / STATE, map_location="cpu", weights_only=True)
+    Those that were cut short or altered are passed over. A trial whose weights have been shed has none.
+
+    Raises:
+        CheckpointError: the place cannot be read.
+    """
+    at = place(folder)
+    for name, manifest in _manifests(at):
+        if not manifest.files:
+            return None
+        state = _state(at, name, manifest)
+        if state is not None:
+            return manifest, state
     return None
 
 
-def read_manifest(path: Path) -> Manifest | None:
-    """The manifest of one checkpoint, or None where the checkpoint was cut short or altered."""
+def read_manifest(folder: Location) -> Manifest | None:
+    """What the newest checkpoint of a trial says, whether or not its weights are still there and whole."""
+    return next((manifest for _, manifest in _manifests(place(folder))), None)
+
+
+def example_scores(root: Location, trials: Iterable[int]) -> dict[int, Scores]:
+    """What each evaluation row contributes to full-length scores, of those trials of a study that tell it.
+
+    Trials of earlier versions, and of metrics that give one number for all rows, do not.
+
+    Args:
+        root: of the study's checkpoints, see :func:`root_of`.
+        trials: numbers.
+    """
+    manifests = ((trial, read_manifest(trial_folder(root, trial))) for trial in trials)
+    return {trial: Scores.of(each.totals, each.weights) for trial, each in manifests if each and each.totals}
+
+
+def shed(folder: Location) -> None:
+    """Drop the weights of a completed trial; what the verdict reads of it stays. May be called again at any time."""
+    at = place(folder)
+    for name, manifest in _manifests(at):
+        # The manifest first: it then holds whatever happens, and nothing older is taken for the trial's end.
+        if manifest.files:
+            at.write(f"{name}/{MANIFEST}", _encoded(replace(manifest, files={})))
+        for other in at.names():  # half-written ones too: whoever still trains a completed trial was given up
+            if other != name:
+                at.remove(other)
+        for file in (ADAPTER, OPTIMIZER):
+            at.remove(f"{name}/{file}")
+        return
+
+
+def discard(folder: Location) -> None:
+    """Remove all checkpoints of a trial; nothing happens where there are none."""
+    place(folder).remove("")
+
+
+def mark(root: Location) -> str:
+    """Leave a mark at the root of a study's checkpoints, for workers to look for.
+
+    Returns:
+        A token for :func:`check_mark`.
+
+    Raises:
+        CheckpointError: nothing can be written there.
+    """
+    token = uuid.uuid4().hex
+    place(root).write(MARKER, token.encode())
+    return token
+
+
+def check_mark(root: Location, token: str) -> None:
+    """On a worker: raise ``CheckpointError`` unless the root is the place where the driver got this token."""
+    if place(root).read(MARKER) != token.encode():
+        raise CheckpointError(
+            f"the checkpoints folder {root} of the driver is not what this node ({socket.gethostname()}) sees: "
+            "give a path that all nodes share, or a URL such as s3://bucket/folder, as `checkpoints`"
+        )
+
+
+def _manifests(at: Place) -> Iterator[tuple[str, Manifest]]:
+    """The readable manifests of a trial with the names of their folders, the newest first."""
+    seen = None
+    # Looked for again where the names have changed: another worker may replace checkpoints while they are read.
+    while (names := _newest_first(at)) != seen:
+        for name in names:
+            manifest = _manifest(at, name)
+            if manifest is not None:
+                yield name, manifest
+        seen = names
+
+
+def _newest_first(at: Place) -> list[str]:
+    return sorted((name for name in at.names() if name.startswith("step-")), reverse=True)
+
+
+def _manifest(at: Place, name: str) -> Manifest | None:
+    content = at.read(f"{name}/{MANIFEST}")
+    if content is None:
+        return None
     try:
-        raw = json.loads((path / MANIFEST).read_text())
-        if raw.pop("sha256") != _digest(path / STATE):
-            return None
+        raw = json.loads(content)
         raw["scores"] = {int(rung): value for rung, value in raw["scores"].items()}
         return Manifest(**raw)
-    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
         return None
 
 
-def example_scores(folder: Path, trials: Iterable[int]) -> dict[int, Scores]:
-    """What each evaluation row contributes to full-length scores, of those trials of a run directory that tell it.
+def _state(at: Place, name: str, manifest: Manifest) -> dict[str, Any] | None:
+    """What is beside a manifest, or None where it is not what the manifest says."""
+    import torch
+    from safetensors.torch import load
 
-    Trials of earlier versions, and of metrics that give one number for all rows, do not.
-    """
-    found: dict[int, Scores] = {}
-    for trial in trials:
-        manifests = (read_manifest(path) for path in _newest_first(trial_folder(folder, trial)))
-        manifest = next((each for each in manifests if each is not None), None)
-        if manifest is not None and manifest.totals:
-            found[trial] = Scores.of(manifest.totals, manifest.weights)
-    return found
-
-
-def discard(folder: Path) -> None:
-    """Remove all checkpoints of a trial; nothing happens where there are none."""
-    shutil.rmtree(folder, ignore_errors=True)
+    files: dict[str, bytes] = {}
+    for file, digest in manifest.files.items():
+        content = at.read(f"{name}/{file}")
+        if content is None or _digest(content) != digest:
+            return None
+        files[file] = content
+    state: dict[str, Any] = {"adapter": load(files[ADAPTER])}
+    if OPTIMIZER in files:
+        state |= torch.load(io.BytesIO(files[OPTIMIZER]), map_location="cpu", weights_only=True)
+    return state
 
 
-def _newest_first(folder: Path) -> list[Path]:
-    return sorted(folder.glob("step-*"), reverse=True)
+def _prune(at: Place, keep: int) -> None:
+    """Remove all that is older than the newest ``keep`` checkpoints that count, half-written ones included."""
+    for name in _newest_first(at):
+        if keep == 0:
+            at.remove(name)
+        elif _manifest(at, name) is not None:
+            keep -= 1
 
 
-def _write(path: Path, content: bytes | memoryview) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+def _encoded(manifest: Manifest) -> bytes:
+    return json.dumps(asdict(manifest)).encode()
 
 
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _explained(error: OSError, folder: Path) -> CheckpointError:
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    cause = "no space left on the disk" if full else str(error)
-    return CheckpointError(
-        f"cannot write a checkpoint to {folder}: {cause}. Earlier checkpoints are intact; "
-        "free some space and run the same command again to continue"
-    )
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

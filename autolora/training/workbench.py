@@ -19,6 +19,7 @@ from autolora.space import Config
 from autolora.spec import MetricSpec, Spec, TrainingSpec
 from autolora.training import checkpoint, evaluate, model
 from autolora.training.data import PreparedData, Split, prepare
+from autolora.training.places import CheckpointError, Location, place
 
 if TYPE_CHECKING:
     import torch
@@ -46,7 +47,8 @@ class Workbench:
         training: settings of a full run.
         metric: what is scored.
         seed: of the study.
-        folder: run directory; trial ``n`` keeps its checkpoints in ``trials/n``.
+        folder: run directory.
+        checkpoints: path or URL beneath which trial ``n`` keeps its checkpoints in ``trials/n``; by default ``folder``.
         micro_batch_limit: most examples that were found to fit in one forward pass, once memory has run out.
     """
 
@@ -56,16 +58,24 @@ class Workbench:
     metric: MetricSpec
     seed: int
     folder: Path
+    checkpoints: Location = None  # type: ignore[assignment]  # never None once it is made
     micro_batch_limit: int | None = field(default=None)
 
     @classmethod
     def open(cls, spec: Spec, folder: Path) -> Workbench:
-        """Load the model and the data of a specification."""
+        """Load the model and the data of a specification.
+
+        Raises:
+            CheckpointError: nothing serves the URL of its checkpoints.
+        """
+        checkpoints = checkpoint.root_of(spec.checkpoints, folder)
+        place(checkpoints)  # one that nothing serves is an error before anything is loaded
         base = model.load(spec)
         data = prepare_data(spec, base.tokenizer, folder)
-        return cls(base, data, spec.training, spec.metric, spec.seed, folder)
+        return cls(base, data, spec.training, spec.metric, spec.seed, folder, checkpoints)
 
     def __post_init__(self) -> None:
+        self.checkpoints = self.checkpoints or self.folder
         self._measure = evaluate.load_metric(self.metric)  # a metric that is not there is an error before training
         self._permutations: dict[tuple[int, int], np.ndarray] = {}
 
@@ -101,8 +111,8 @@ class Workbench:
         """Optimiser steps of a full run: its horizon."""
         return max(1, math.ceil(self.examples / batch_size))
 
-    def trial_folder(self, trial: int) -> Path:
-        return checkpoint.trial_folder(self.folder, trial)
+    def trial_folder(self, trial: int) -> Location:
+        return checkpoint.trial_folder(self.checkpoints, trial)
 
     def rng(self, seed: int, *purpose: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, seed, *purpose])
@@ -172,11 +182,18 @@ class Workbench:
         """The base with the adapter of a trial's newest checkpoint.
 
         Raises:
-            CheckpointError: the trial has no checkpoint that is whole.
+            CheckpointError: the trial has no checkpoint that is whole, or its weights have been shed.
         """
-        found = checkpoint.newest(self.trial_folder(trial))
+        folder = self.trial_folder(trial)
+        found = checkpoint.newest(folder)
         if found is None:
-            raise checkpoint.CheckpointError(f"no intact checkpoint in {self.trial_folder(trial)}")
+            known = checkpoint.read_manifest(folder)
+            if known is not None and not known.files:
+                raise CheckpointError(
+                    f"the weights of trial {trial} were removed from {folder}, since others of its variant are better: "
+                    "`keep` says of how many completed trials they stay"
+                )
+            raise CheckpointError(f"no intact checkpoint in {folder}")
         manifest, state = found
         with self.attached(manifest.variant, Config(**manifest.config), manifest.seed, state["adapter"]) as adapted:
             yield adapted

@@ -63,6 +63,45 @@ def test_a_run_stopped_at_every_step_equals_the_uncut_one_bit_for_bit(make_bench
     assert_same_end(final_state(uncut), final_state(cut))
 
 
+class Killed(BaseException):
+    """Nothing is committed on the way out."""
+
+
+@pytest.mark.parametrize("kind", ["file", "memory"])
+def test_a_run_killed_again_and_again_equals_the_uncut_one_wherever_its_checkpoints_are(make_bench, tmp_path, kind):
+    uncut, cut = make_bench(tmp_path / "uncut"), make_bench(tmp_path / "cut", **{"training.checkpoint_seconds": 0})
+    cut.checkpoints = {"file": (tmp_path / "shared").as_uri(), "memory": f"memory://{tmp_path.name}"}[kind]
+    segment.run(uncut, piece(1.0, 2))
+    kills = 0
+    while (left := cut.steps(CONFIG.batch_size) - 2 * kills) >= 3:
+        steps = iter(range(left))
+
+        def kill(_, steps=steps):
+            if next(steps) == 2:  # its third: two are committed
+                raise Killed
+
+        with pytest.raises(Killed):
+            segment.run(cut, piece(1.0, 2), kill)
+        kills += 1
+        assert checkpoint.read_manifest(cut.trial_folder(0)).step == 2 * kills
+    segment.run(cut, piece(1.0, 2))
+    assert kills >= 3
+    assert not (tmp_path / "cut" / "trials").exists()
+    assert_same_end(final_state(uncut), final_state(cut))
+
+
+def test_an_adapter_that_was_shed_is_not_attached_and_the_error_names_keep(make_bench):
+    bench = make_bench()
+    segment.run(bench, piece(1.0, 2))
+    checkpoint.shed(bench.trial_folder(0))
+    with (
+        pytest.raises(checkpoint.CheckpointError, match=r"weights of trial 0 were removed from .*`keep`"),
+        bench.trained(0),
+    ):
+        pass
+    assert len(checkpoint.example_scores(bench.checkpoints, [0])[0].contributions()) == 24
+
+
 def test_dropout_is_the_same_after_a_cut(make_bench, tmp_path):
     options = {"training.dropout": 0.2}
     uncut, cut = make_bench(tmp_path / "uncut", **options), make_bench(tmp_path / "cut", **options)
@@ -78,7 +117,7 @@ def test_a_damaged_newest_checkpoint_costs_one_interval_and_nothing_else(make_be
     segment.run(cut, piece(RUNGS[0], 0))
     segment.run(cut, piece(RUNGS[1], 1))
     newest = max(cut.trial_folder(0).glob("step-*"))
-    (newest / "state.pt").write_bytes(b"")
+    (newest / "adapter.safetensors").write_bytes(b"")
     segment.run(cut, piece(1.0, 2))
     assert_same_end(final_state(uncut), final_state(cut))
 

@@ -1,0 +1,236 @@
+"""Where checkpoints are kept: a folder of this machine or a shared file system, or an object store behind a URL.
+
+A place holds folders of files, one folder a checkpoint. No reader may take half a folder for a whole one, and two
+writers may be at work at once. Locally a folder is written beside and renamed. An object store knows no renaming:
+there the last file of a folder makes it count. Either way every folder has a name that no other writer gives.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import posixpath
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from autolora.errors import AutoloraError
+
+Location = str | Path
+"""A path, or a URL that fsspec knows: s3://bucket/folder, gs://bucket/folder, file:///folder, memory://folder."""
+
+ABANDONED = 3600.0
+"""Seconds after which a folder that is still being written is taken for what a killed process left behind."""
+
+
+class CheckpointError(AutoloraError, OSError):
+    """A checkpoint cannot be written or read; those that were whole before still are."""
+
+
+class Place(Protocol):
+    """Names are relative to the place. Reading and writing raise :class:`CheckpointError` where they are refused."""
+
+    def names(self) -> list[str]:
+        """What lies directly in it, in no order; empty where the place does not exist."""
+
+    def read(self, name: str) -> bytes | None:
+        """The content of a file; None where there is none."""
+
+    def write(self, name: str, content: bytes) -> None:
+        """Create or replace a file, so that readers find all of it, or what was there before."""
+
+    def commit(self, name: str, files: Mapping[str, bytes]) -> None:
+        """Create a folder that does not exist yet; who finds its last file finds all of them."""
+
+    def remove(self, name: str) -> None:
+        """Remove a file or a folder, or with "" the place itself; nothing happens where there is none.
+
+        Of what another process is removing or writing at that moment, something may stay.
+        """
+
+
+def place(location: Location) -> Place:
+    """The place at a path or URL, which need not exist yet.
+
+    Raises:
+        CheckpointError: fsspec does not know the URL's protocol, or the package that serves it is missing.
+    """
+    if isinstance(location, Path) or "://" not in location:
+        return LocalFolder(Path(location))
+    import fsspec  # comes with datasets
+    from fsspec.implementations.local import LocalFileSystem
+
+    with _explained(f"reach {location}", Exception):
+        files, path = fsspec.core.url_to_fs(location)
+    return LocalFolder(Path(path)) if isinstance(files, LocalFileSystem) else ObjectStore(location, files, path)
+
+
+def join(location: Location, *names: str) -> Location:
+    """A location beneath another one."""
+    return location.joinpath(*names) if isinstance(location, Path) else posixpath.join(location, *names)
+
+
+@dataclass(frozen=True)
+class LocalFolder:
+    """A folder of a file system, shared with other machines or not."""
+
+    path: Path
+
+    def names(self) -> list[str]:
+        with _explained(f"read {self.path}", OSError):
+            with suppress(FileNotFoundError):
+                return os.listdir(self.path)
+            return []
+
+    def read(self, name: str) -> bytes | None:
+        with _explained(f"read {self.path / name}", OSError):
+            with suppress(FileNotFoundError):
+                return (self.path / name).read_bytes()
+            return None
+
+    def write(self, name: str, content: bytes) -> None:
+        final = self.path / name
+        beside = final.with_name(f".{final.name}.{uuid.uuid4().hex}.tmp")
+        with self._writing(beside):
+            final.parent.mkdir(parents=True, exist_ok=True)
+            _write(beside, content)
+            beside.replace(final)
+            _sync_folder(final.parent)
+
+    def commit(self, name: str, files: Mapping[str, bytes]) -> None:
+        beside = self.path / f".{name}.tmp"
+        with self._writing(beside):
+            beside.mkdir(parents=True)
+            for file, content in files.items():
+                _write(beside / file, content)
+            _sync_folder(beside)
+            now = beside.stat().st_mtime
+            beside.rename(self.path / name)
+            _sync_folder(self.path)
+        self._sweep(now)
+
+    def remove(self, name: str) -> None:
+        _remove(self.path / name)
+
+    @contextmanager
+    def _writing(self, beside: Path) -> Iterator[None]:
+        with _explained(f"write a checkpoint to {self.path}", OSError):
+            try:
+                yield
+            except BaseException:
+                _remove(beside)
+                raise
+
+    def _sweep(self, now: float) -> None:
+        """Remove what killed processes left half-written, by the clock of the file system: ``now`` is a time there."""
+        for path in self.path.glob(".*.tmp"):
+            with suppress(FileNotFoundError):  # finished or removed since it was listed
+                if now - path.stat().st_mtime > ABANDONED:
+                    _remove(path)
+
+
+@dataclass(frozen=True)
+class ObjectStore:
+    """What fsspec reaches at a URL; it makes no folders, which object stores do not have.
+
+    Attributes:
+        url: as the user wrote it, for messages.
+        files: an ``fsspec.AbstractFileSystem``.
+        path: within ``files``.
+    """
+
+    url: str
+    files: Any
+    path: str
+
+    def names(self) -> list[str]:
+        with _explained(f"list {self.url}", Exception):
+            self.files.invalidate_cache()  # other machines write here too
+            with suppress(FileNotFoundError):
+                return [posixpath.basename(path.rstrip("/")) for path in self.files.ls(self.path, detail=False)]
+            return []
+
+    def read(self, name: str) -> bytes | None:
+        with _explained(f"read {join(self.url, name)}", Exception):
+            with suppress(FileNotFoundError):
+                return self.files.cat_file(self._at(name))
+            return None
+
+    def write(self, name: str, content: bytes) -> None:
+        with _explained(f"write a checkpoint to {self.url}", Exception):
+            self.files.pipe_file(self._at(name), content)
+
+    def commit(self, name: str, files: Mapping[str, bytes]) -> None:
+        for file, content in files.items():
+            self.write(f"{name}/{file}", content)
+
+    def remove(self, name: str) -> None:
+        with _explained(f"remove {join(self.url, name)}", Exception):
+            self.files.invalidate_cache()
+            with suppress(FileNotFoundError):
+                self.files.rm(self._at(name), recursive=True)
+
+    def _at(self, name: str) -> str:
+        return posixpath.join(self.path, name).rstrip("/")
+
+
+def _write(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _remove(path: Path) -> None:
+    """A folder or a file. Errors are ignored because another process may be removing the same."""
+    shutil.rmtree(path, ignore_errors=True)
+    with suppress(OSError):
+        path.unlink()
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _explained(doing: str, kind: type[Exception]) -> Iterator[None]:
+    """Errors of this kind as :class:`CheckpointError`. Drivers of object stores raise errors of their own kinds."""
+    try:
+        yield
+    except kind as error:
+        raise CheckpointError(
+            f"cannot {doing}: {_cause(error)}; {_remedy(error)}. "
+            "Earlier checkpoints are intact: the same command run again continues"
+        ) from error
+
+
+def _is_full(error: Exception) -> bool:
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def _cause(error: Exception) -> str:
+    if _is_full(error):
+        return "no space left on the disk"
+    return str(error).rstrip(".") or type(error).__name__
+
+
+def _remedy(error: Exception) -> str:
+    match error:
+        case ImportError():
+            return "install that package wherever trials are trained"
+        case ValueError():
+            return "give a folder, or a URL that fsspec knows such as s3://bucket/folder, as `checkpoints`"
+        case PermissionError():
+            return "let this user read and write there"
+        case _ if _is_full(error):
+            return "free some space"
+        case _:
+            return "see that it can be reached, and that the credentials it wants are set"
