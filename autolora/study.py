@@ -7,6 +7,7 @@ Optuna has no field for is in user attributes, so the study reads well in optuna
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -16,14 +17,14 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.exc import SQLAlchemyError
 
-from autolora.errors import AutoloraError
+from autolora.ownership import Ownership
 from autolora.priors.prior import Prior
 from autolora.result import installed_versions
 from autolora.search.trials import Event, Finished, Lost, Promoted, Sampled, Scored
 from autolora.space import Config, Range, Space
 from autolora.spec import Direction, differences
+from autolora.storage import StudyError, connect, failures, patiently, shown
 
 TERMS = "autolora:terms"
 PROMOTED = "promoted to rung "
@@ -31,60 +32,58 @@ STEPS_WITHOUT_EXAMPLES = 1000
 """Steps of a full run where its number of examples is not known."""
 
 
-class StudyError(AutoloraError, ValueError):
-    """The storage holds another search, or cannot be used."""
-
-
 class Study:
     """The record of a search in an Optuna storage. The driver is its only writer.
 
     Args:
         study: an Optuna study that carries the terms of a search.
+        storage: its URL as the user wrote it.
+        ownership: the right to write it; None: to look at.
 
     Attributes:
         terms: variants, space, rungs, examples, seed and prior, as the search was started with.
     """
 
-    def __init__(self, study: optuna.Study) -> None:
+    def __init__(self, study: optuna.Study, storage: str = "", ownership: Ownership | None = None) -> None:
         self.optuna_study = study
+        self._url = storage
+        self._ownership = ownership
         self.terms: dict[str, Any] = study.user_attrs[TERMS]
         self._storage = study._storage
         self._space = Space(**self.terms["space"])
         self._steps = _steps(self.terms["rungs"], self.terms["examples"] or STEPS_WITHOUT_EXAMPLES)
         self._ids: list[int] = []
+        self._lost: Counter[int] = Counter()
 
     @classmethod
     def open(cls, storage: str, name: str, direction: Direction, terms: Mapping[str, Any]) -> Study:
-        """Create the study, or continue the one of that name.
+        """Create the study, or continue the one of that name, as its one writer; see :class:`Ownership`.
 
         Raises:
-            StudyError: it was made on other terms, each named with both values.
+            StudyInUseError: another process writes it.
+            StudyError: it was made on other terms, each named with both values, or the storage cannot be used.
         """
-        with _experimental_allowed(), _storage_errors():
-            study = optuna.create_study(storage=storage, study_name=name, direction=direction, load_if_exists=True)
-        known = study.user_attrs.get(TERMS)
-        if known is None:
-            if study.get_trials(deepcopy=False):
-                raise StudyError(f"the study {name!r} in {storage} was not made by autolora: choose another name")
-            study.set_user_attr("versions", installed_versions())
-            study.set_user_attr(TERMS, dict(terms))
-        else:
-            recorded = {**known, "direction": study.direction.name.lower()}
-            changed = differences(recorded, {**terms, "direction": direction})
-            if changed:
-                raise StudyError(f"the study {name!r} in {storage} was made on other terms: " + "; ".join(changed))
-        return cls(study)
+        with _experimental_allowed(), failures(storage):
+            study = optuna.create_study(
+                storage=connect(storage), study_name=name, direction=direction, load_if_exists=True
+            )
+            _begun_on(study, storage, direction, terms)  # what is refused takes nothing over
+            ownership = Ownership(storage, name)
+            if not _begun_on(study, storage, direction, terms):
+                study.set_user_attr("versions", installed_versions())
+                study.set_user_attr(TERMS, dict(terms))
+        return cls(study, storage, ownership)
 
     @classmethod
     def read(cls, storage: str, name: str) -> Study:
         """The study of that name, to look at.
 
         Raises:
-            StudyError: there is none that autolora made.
+            StudyError: there is none that autolora made, or the storage cannot be used.
         """
         study = cls.find(storage, name)
         if study is None:
-            raise StudyError(f"no study {name!r} in {storage}")
+            raise StudyError(f"no study {name!r} in {shown(storage)}")
         return study
 
     @classmethod
@@ -92,18 +91,20 @@ class Study:
         """The study of that name, or None where it has not begun.
 
         Raises:
-            StudyError: it was not made by autolora.
+            StudyError: it was not made by autolora, or the storage cannot be used.
         """
-        try:
-            with _storage_errors():
-                study = optuna.load_study(storage=storage, study_name=name)
-        except KeyError:
-            return None
-        if TERMS not in study.user_attrs:
-            if study.get_trials(deepcopy=False):
-                raise StudyError(f"the study {name!r} in {storage} was not made by autolora: choose another name")
-            return None  # a crash came between creating it and its terms
-        return cls(study)
+        with failures(storage):
+            try:
+                study = optuna.load_study(storage=connect(storage), study_name=name)
+            except KeyError:
+                return None
+            # A crash may have come between creating it and its terms.
+            return cls(study, storage) if _begun(study, storage) else None
+
+    def close(self) -> None:
+        """Let another process write; otherwise that comes with the end of this one, or of this object."""
+        if self._ownership is not None:
+            self._ownership.release()
 
     @property
     def prior(self) -> Prior | None:
@@ -120,9 +121,14 @@ class Study:
 
         Args:
             repair: complete the end of a trial that a crash left half written. For the one writer only.
+
+        Raises:
+            StudyError: the storage cannot be read.
         """
-        trials = sorted(self.optuna_study.get_trials(deepcopy=False), key=lambda trial: trial.number)
+        with failures(self._url):
+            trials = sorted(self.optuna_study.get_trials(deepcopy=False), key=lambda trial: trial.number)
         self._ids = [trial._trial_id for trial in trials]
+        self._lost = Counter({trial.number: trial.user_attrs.get("lost", 0) for trial in trials})
         events: list[Event] = []
         for trial in trials:
             events.extend(_events_of(trial, self._steps))
@@ -136,11 +142,40 @@ class Study:
     def write(self, event: Event) -> None:
         """Record one event. What a crash leaves half written, :meth:`events` completes.
 
+        A connection that is lost is waited for, and the event recorded once all the same.
+
         Raises:
-            StudyError: the storage does not take it, for instance because the disk is full.
+            StudyInUseError: another process writes the study, or another search of this one.
+            StudyError: the storage does not take it, for instance because the disk is full, or the study was opened to
+                be looked at.
         """
-        with _storage_errors():
-            self._write(event)
+        owned = self._ownership
+        if owned is None:
+            raise StudyError("this study was opened to be looked at: Study.open() is the way in for its one writer")
+
+        def attempt(again: bool) -> None:
+            owned.ensure()
+            if not (again and self._took_effect(event)):
+                self._write(event)
+
+        with failures(self._url):
+            patiently(attempt, self._url)
+
+    def _took_effect(self, event: Event) -> bool:
+        """Whether the event was recorded although the answer was lost. Not asked of what may be written twice."""
+        if isinstance(event, Finished):
+            return self._storage.get_trial(self._ids[event.number]).state.is_finished()
+        if not isinstance(event, Sampled):
+            return False
+        try:
+            trial_id = self._storage.get_trial_id_from_study_id_trial_number(self.optuna_study._study_id, event.number)
+        except KeyError:
+            return False
+        found, wanted = self._storage.get_trial(trial_id), self._template(event)
+        if (found.params, found.user_attrs) != (wanted.params, wanted.user_attrs):
+            raise StudyError(f"the study holds another trial {event.number}: another process writes to it")
+        self._ids.append(trial_id)
+        return True
 
     @singledispatchmethod
     def _write(self, event: Event) -> None:
@@ -148,21 +183,8 @@ class Study:
 
     @_write.register
     def _(self, event: Sampled) -> None:
-        attributes = {"seed": event.seed, "purpose": event.purpose, "origin": event.origin}
         # One write, so that a crash leaves a whole trial or none.
-        template = FrozenTrial(
-            number=-1,
-            trial_id=-1,
-            state=TrialState.RUNNING,
-            value=None,
-            datetime_start=datetime.now(),
-            datetime_complete=None,
-            params=_params(event),
-            distributions=self._distributions(event.variant, event.config),
-            user_attrs=attributes,
-            system_attrs={},
-            intermediate_values={},
-        )
+        template = self._template(event)
         trial_id = self._storage.create_new_trial(self.optuna_study._study_id, template_trial=template)
         number = self._storage.get_trial_number_from_id(trial_id)
         if number != event.number:
@@ -196,9 +218,25 @@ class Study:
 
     @_write.register
     def _(self, event: Lost) -> None:
-        trial_id = self._ids[event.number]
-        lost = self._storage.get_trial(trial_id).user_attrs.get("lost", 0)
-        self._storage.set_trial_user_attr(trial_id, "lost", lost + 1)
+        lost = self._lost[event.number] + 1
+        self._storage.set_trial_user_attr(self._ids[event.number], "lost", lost)
+        self._lost[event.number] = lost  # only now: writing it again counts it once
+
+    def _template(self, event: Sampled) -> FrozenTrial:
+        """The trial as it begins."""
+        return FrozenTrial(
+            number=-1,
+            trial_id=-1,
+            state=TrialState.RUNNING,
+            value=None,
+            datetime_start=datetime.now(),
+            datetime_complete=None,
+            params=_params(event),
+            distributions=self._distributions(event.variant, event.config),
+            user_attrs={"seed": event.seed, "purpose": event.purpose, "origin": event.origin},
+            system_attrs={},
+            intermediate_values={},
+        )
 
     def _distributions(self, variant: str, config: Config) -> dict[str, BaseDistribution]:
         """Ranges of the space, widened where a baseline lies outside. Numbers, since Optuna's categories are fixed."""
@@ -230,17 +268,36 @@ def _experimental_allowed() -> Iterator[None]:
         yield
 
 
-@contextmanager
-def _storage_errors() -> Iterator[None]:
-    """A storage that fails, for instance on a full disk, is said in one line."""
-    try:
-        yield
-    except (optuna.exceptions.StorageInternalError, SQLAlchemyError) as error:
-        cause = getattr(error, "orig", None) or getattr(error.__cause__, "orig", None) or error
+def _begun(study: optuna.Study, storage: str) -> bool:
+    """Whether a search has begun in the study.
+
+    Raises:
+        StudyError: somebody else has.
+    """
+    if TERMS in study.user_attrs:
+        return True
+    if study.get_trials(deepcopy=False):
         raise StudyError(
-            f"the study's storage does not work: {cause}. What is recorded is kept; mend the storage (free some "
-            "space? is its URL right, as in sqlite:///study.db?) and run the same command again to continue"
-        ) from error
+            f"the study {study.study_name!r} in {shown(storage)} was not made by autolora: choose another name"
+        )
+    return False
+
+
+def _begun_on(study: optuna.Study, storage: str, direction: Direction, terms: Mapping[str, Any]) -> bool:
+    """Whether a search has begun in the study, on these terms.
+
+    Raises:
+        StudyError: on others, or somebody else has.
+    """
+    if not _begun(study, storage):
+        return False
+    recorded = {**study.user_attrs[TERMS], "direction": study.direction.name.lower()}
+    changed = differences(recorded, {**terms, "direction": direction})
+    if changed:
+        raise StudyError(
+            f"the study {study.study_name!r} in {shown(storage)} was made on other terms: " + "; ".join(changed)
+        )
+    return True
 
 
 def _steps(rungs: Sequence[float], full_run: int) -> list[int]:

@@ -17,6 +17,7 @@ from autolora.search import Search
 from autolora.search.trials import Finished, Lost, Promoted, Purpose, Sampled, Scored, TrialTable
 from autolora.space import Config, Space
 from autolora.study import Study, StudyError
+from tests.storage.postgres import new_storage, postgres  # noqa: F401
 
 RUNGS = (1 / 9, 1 / 3, 1.0)
 CONFIG = Config(learning_rate=1e-3, batch_size=16, rank=8, alpha=8.0)
@@ -28,7 +29,8 @@ def _fast_sqlite() -> Iterator[None]:
     """Without waiting for the disk."""
 
     def no_sync(connection, record):
-        connection.execute("PRAGMA synchronous=OFF")
+        if isinstance(connection, sqlite3.Connection):
+            connection.execute("PRAGMA synchronous=OFF")
 
     event.listen(Engine, "connect", no_sync)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -36,9 +38,9 @@ def _fast_sqlite() -> Iterator[None]:
     event.remove(Engine, "connect", no_sync)
 
 
-@pytest.fixture
-def storage(tmp_path) -> str:
-    return f"sqlite:///{tmp_path / 'study.db'}"
+@pytest.fixture(params=["sqlite", "postgres"])
+def storage(request, tmp_path) -> str:
+    return new_storage(request, tmp_path)
 
 
 @pytest.fixture
@@ -85,10 +87,10 @@ def play(storage: str | None, until: int | None = None, **terms) -> Search:
     return search
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> tuple[Search, optuna.Study]:
+@pytest.fixture(scope="module", params=["sqlite", "postgres"])
+def finished(request, tmp_path_factory) -> tuple[Search, optuna.Study]:
     """A search at its end, and its study as plain Optuna loads it."""
-    storage = f"sqlite:///{tmp_path_factory.mktemp('finished') / 'study.db'}"
+    storage = new_storage(request, tmp_path_factory.mktemp("finished"))
     return play(storage), optuna.load_study(storage=storage, study_name="autolora")
 
 
@@ -245,10 +247,16 @@ def test_an_alpha_outside_its_range_is_recorded_as_it_is(storage):
     assert [past.config.alpha for past in study.events()] == [8.0, 300.0]
 
 
-def test_another_writer_is_noticed(study, storage):
-    open_study(storage).write(sampled())
+def test_another_writer_is_noticed_by_the_number_of_its_trial(study):
+    """Where there is no lock."""
+    study._storage.create_new_trial(study.optuna_study._study_id)
     with pytest.raises(StudyError, match="another process writes to it"):
         study.write(sampled())
+
+
+def test_a_study_that_was_opened_to_be_looked_at_is_not_written(study, storage):
+    with pytest.raises(StudyError, match="opened to be looked at"):
+        Study.read(storage, "autolora").write(sampled())
 
 
 def test_a_study_of_somebody_else_is_not_taken_over(storage):
@@ -264,7 +272,7 @@ def test_reading_a_study_of_somebody_else_is_refused(storage):
 
 
 def test_reading_a_study_that_is_not_there_is_refused(storage):
-    with pytest.raises(StudyError, match="no study 'autolora' in sqlite"):
+    with pytest.raises(StudyError, match=r"no study 'autolora' in (sqlite|postgres)"):
         Study.read(storage, "autolora")
 
 
@@ -274,7 +282,8 @@ def test_a_storage_that_cannot_be_opened_is_one_line(tmp_path):
     assert "\n" not in str(error.value)
 
 
-def test_a_storage_that_fails_is_one_line(study, tmp_path):
+def test_a_storage_that_fails_is_one_line(tmp_path):
+    study = open_study(f"sqlite:///{tmp_path / 'study.db'}")
     with sqlite3.connect(tmp_path / "study.db") as connection:
         connection.execute("CREATE TRIGGER full BEFORE INSERT ON trials BEGIN SELECT RAISE(FAIL, 'disk full'); END")
     with pytest.raises(StudyError, match="does not work: disk full") as error:
