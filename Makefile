@@ -4,13 +4,17 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DIR ?= runs/quickstart
 
-.PHONY: quickstart test lint bench-prior bench-search clean
+.PHONY: quickstart test test-faults lint bench-prior bench-search clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/autolora tune examples/quickstart.yaml --dir $(DIR)
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not faults"
+
+# Every fault on a real local cluster, those of make test included; one after the other, as each kills what it can.
+test-faults: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest tests/execution tests/storage tests/test_kill.py
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -10,13 +10,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from autolora.execution import ExecutorName
     from autolora.spec import Spec
 
 EXIT_USER, EXIT_INTERRUPTED = 2, 130
@@ -46,7 +47,7 @@ def cli() -> None:
 @click.option("--variants", help="Comma-separated; `autolora variants` lists them.")
 @click.option("--budget", type=float, help="Full-run equivalents per variant, everything included.")
 @click.option("--dir", "folder", type=click.Path(path_type=Path, file_okay=False), help="Run directory.")
-@click.option("--executor", type=click.Choice(["inline"]), default="inline", show_default=True)
+@click.option("--executor", type=click.Choice(["inline", "ray"]), default="inline", show_default=True)
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any spec key: training.examples=800.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and what it will cost; tune nothing.")
 def tune(
@@ -56,7 +57,7 @@ def tune(
     variants: str | None,
     budget: float | None,
     folder: Path | None,
-    executor: Literal["inline"],
+    executor: ExecutorName,
     settings: tuple[str, ...],
     dry_run: bool,
 ) -> None:
@@ -82,13 +83,14 @@ def tune(
 def status(folder: Path) -> None:
     """Show where a study stands, running or not."""
     with _plain_errors():
-        from autolora.assembly import read_study
+        from autolora.assembly import SPEC_FILE, read_study
         from autolora.report.summary import duration, summarise
         from autolora.report.tables import status_table
         from autolora.search.judgement import judge
         from autolora.search.verdict import best as best_of
         from autolora.search.verdict import complete_trials
-        from autolora.training.checkpoint import example_scores
+        from autolora.spec import read_recorded
+        from autolora.training.checkpoint import example_scores, root_of
 
         table, plan = read_study(folder)
         rows = [summarise(table, plan, variant) for variant in plan.variants]
@@ -96,7 +98,8 @@ def status(folder: Path) -> None:
         click.echo(
             f"{len(table.trials)} trials, {duration(sum(row.seconds for row in rows))} of training and evaluation"
         )
-        examples = example_scores(folder, complete_trials(table, plan.variants))
+        checkpoints = root_of(read_recorded(folder / SPEC_FILE).get("checkpoints"), folder)
+        examples = example_scores(checkpoints, complete_trials(table, plan.variants))
         verdict = judge(table, best_of(table, plan.variants, examples), examples)
         if verdict.differences:
             click.echo(f"so far: {verdict.text}")
@@ -201,7 +204,7 @@ def variants(name: str | None) -> None:
         _console().print(variants_table() if name is None else variant_view(name))
 
 
-def _tune(spec: Spec, folder: Path, executor: Literal["inline"]) -> None:
+def _tune(spec: Spec, folder: Path, executor: ExecutorName) -> None:
     from autolora import driver
     from autolora.errors import AutoloraError
     from autolora.report.console import reporter

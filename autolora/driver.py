@@ -7,12 +7,13 @@ import os
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 
@@ -27,8 +28,7 @@ from autolora.assembly import (
     storage_url,
 )
 from autolora.errors import AutoloraError
-from autolora.execution import Executor, LostWorker
-from autolora.execution.inline import InlineExecutor
+from autolora.execution import EXECUTORS, Executor, ExecutorName, LostWorker
 from autolora.priors import Prior
 from autolora.report import Reporter, Silent
 from autolora.result import BEST_FOLDER, TunedVariant, TuneResult, installed_versions
@@ -36,7 +36,7 @@ from autolora.scouting import scout
 from autolora.search import WAIT, Job, Search
 from autolora.search.judgement import judge
 from autolora.search.verdict import best as best_of
-from autolora.search.verdict import complete_trials
+from autolora.search.verdict import complete_trials, spare
 from autolora.space import Space
 from autolora.spec import Spec
 from autolora.training import checkpoint
@@ -44,6 +44,13 @@ from autolora.training.segment import Interrupted, Outcome, Progress, Segment
 from autolora.training.workbench import Workbench
 
 LOCK_FILE = ".lock"
+LOST_IN_A_ROW = 10
+"""Workers that a trial may lose without reaching a rung before it counts as infeasible; and that all trials together
+may lose, for each that can be in flight, before the cluster counts as broken."""
+
+
+class WorkersError(AutoloraError, RuntimeError):
+    """Workers are lost again and again."""
 
 
 class RunDirectoryError(AutoloraError, RuntimeError):
@@ -56,7 +63,7 @@ def tune(
     *,
     spec: str | Path | Mapping[str, Any] | Spec | None = None,
     dir: str | Path = "runs/autolora",
-    executor: Literal["inline"] | Executor = "inline",
+    executor: ExecutorName | Executor = "inline",
     reporter: Reporter | None = None,
     **settings: Any,
 ) -> TuneResult:
@@ -67,7 +74,7 @@ def tune(
         data: path, hub id, ``datasets.Dataset``, or a mapping with the keys of :class:`autolora.spec.DataSpec`.
         spec: a YAML file, a mapping or a Spec instead of, or underneath, the other arguments.
         dir: run directory; one that holds an unfinished study of the same specification is continued.
-        executor: "inline", or an :class:`autolora.execution.Executor`.
+        executor: "inline" for this process, "ray" for a Ray cluster, or an :class:`autolora.execution.Executor`.
         reporter: what is shown while it runs; None: nothing.
         settings: any other key of :class:`autolora.spec.Spec`, such as ``variants``, ``budget``, ``space``.
 
@@ -77,6 +84,7 @@ def tune(
     Raises:
         SpecError: the specification is wrong.
         RunDirectoryError: another process works in ``dir``, or it holds a study of another specification.
+        StudyInUseError: another process writes the study in ``storage``.
         KeyboardInterrupt: Ctrl-C; everything done so far is kept, and the same call continues.
     """
     named = {key: value for key, value in {"model": model, "data": data}.items() if value is not None}
@@ -139,9 +147,15 @@ class _Driver:
 
     spec: Spec
     folder: Path
-    executor_choice: Literal["inline"] | Executor
+    executor_choice: ExecutorName | Executor
     reporter: Reporter
     seconds: dict[str, float] = field(default_factory=lambda: {"total": 0.0, "training": 0.0, "driver": 0.0})
+    losses: Counter[int] = field(default_factory=Counter)
+    """Workers that each trial has lost since it last reached a rung."""
+    removed: set[int] = field(default_factory=set)
+    """Trials whose checkpoints or weights have been removed."""
+    lost_since: int = 0
+    """Workers lost since any trial came back."""
 
     def run(self) -> TuneResult:
         began = time.monotonic()
@@ -153,16 +167,18 @@ class _Driver:
         search = open_search(
             self.spec, space, self.bench.examples, self._prior(space), storage, self.bench.fingerprints()
         )
-        self.reporter.resumed(search)
-        executor = InlineExecutor(self.bench) if self.executor_choice == "inline" else self.executor_choice
-        with _interruptible() as asked_to_stop:
-            try:
-                self._search(search, executor, asked_to_stop)
-            except Interrupted:
-                raise KeyboardInterrupt from None
-            finally:
-                executor.close()
-        result = self._conclude(search, began)
+        with closing(search):
+            self.reporter.resumed(search)
+            choice = self.executor_choice
+            executor = EXECUTORS[choice](self.spec, self.bench) if isinstance(choice, str) else choice
+            with _interruptible() as asked_to_stop:
+                try:
+                    self._search(search, executor, asked_to_stop)
+                except Interrupted:
+                    raise KeyboardInterrupt from None
+                finally:
+                    executor.close()
+            result = self._conclude(search, began)
         self.reporter.finished(result)
         return result
 
@@ -177,7 +193,6 @@ class _Driver:
 
     def _search(self, search: Search, executor: Executor, asked_to_stop: Callable[[], bool]) -> None:
         jobs: dict[int, Job] = {}
-        dropped: set[int] = set()
 
         def on_step(progress: Progress) -> None:
             self.reporter.progress(progress)
@@ -205,16 +220,30 @@ class _Driver:
             mark = time.monotonic()
             for outcome in outcomes:
                 self._tell(search, jobs, outcome)
-            for trial in set(search.discarded()) - dropped:
-                checkpoint.discard(self.bench.trial_folder(trial))
-                dropped.add(trial)
+            if self.lost_since > LOST_IN_A_ROW * executor.capacity:
+                raise WorkersError(
+                    f"{self.lost_since} workers were lost and none came back with a result: see the logs of the "
+                    "cluster; what was done is kept, the same command goes on"
+                )
+            self._tidy(search)
             self.seconds["driver"] += time.monotonic() - mark
+
+    def _tidy(self, search: Search) -> None:
+        """Remove once what no longer serves: checkpoints of discarded trials, weights of completed ones past `keep`."""
+        for trial in set(search.discarded()) - self.removed:
+            checkpoint.discard(self.bench.trial_folder(trial))
+            self.removed.add(trial)
+        for trial in set(spare(search.table, search.plan.variants, self.spec.keep)) - self.removed:
+            checkpoint.shed(self.bench.trial_folder(trial))
+            self.removed.add(trial)
 
     def _tell(self, search: Search, jobs: dict[int, Job], outcome: Outcome | LostWorker) -> None:
         if isinstance(outcome, LostWorker):
             for trial in outcome.trials:
-                search.tell(jobs.pop(trial), lost=True)
+                self._tell_lost(search, jobs.pop(trial), outcome)
             return
+        self.lost_since = 0
+        self.losses.pop(outcome.trial, None)
         job = jobs.pop(outcome.trial)
         if outcome.kind == "scored":
             search.tell(job, outcome.value, seconds=outcome.seconds)
@@ -229,10 +258,24 @@ class _Driver:
             )
         self.reporter.told(search, job, outcome)
 
+    def _tell_lost(self, search: Search, job: Job, lost: LostWorker) -> None:
+        self.lost_since += 1
+        self.losses[job.trial] += 1
+        if self.losses[job.trial] < LOST_IN_A_ROW:
+            search.tell(job, lost=True)
+        else:
+            reason = (
+                f"{LOST_IN_A_ROW} workers died with it, one after the other: it may need more memory than they have"
+            )
+            search.tell(job, infeasible=True, at=job.start, reason=reason)
+        self.reporter.told(search, job, lost)
+
     def _conclude(self, search: Search, began: float) -> TuneResult:
         """Score the test split, export the adapters, write best.json."""
         tuned = {}
-        examples = checkpoint.example_scores(self.folder, complete_trials(search.table, search.plan.variants))
+        examples = checkpoint.example_scores(
+            self.bench.checkpoints, complete_trials(search.table, search.plan.variants)
+        )
         found = best_of(search.table, search.plan.variants, examples)
         for name, best in found.items():
             self.reporter.concluding(name)

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from autolora import options, quickstart, variants
+from autolora import options, quickstart, storage, variants
 from autolora.errors import AutoloraError
 from autolora.space import Space
 
@@ -141,6 +141,23 @@ class MetricSpec(_Strict):
         return self.direction or BUILTIN_METRICS[self.name]  # type: ignore[return-value]
 
 
+class ResourcesSpec(_Strict):
+    """What one worker of a cluster gets; a worker trains one trial at a time. Without meaning inline.
+
+    Args:
+        cpu: CPU cores.
+        gpu: GPUs; below 1, several workers share one. None: 1 where the cluster has any, else 0.
+        workers: most workers at once; None: as many as fit into the cluster.
+        stall_minutes: a worker that takes no optimiser step and ends no evaluation for so long is killed, and its trial
+            goes on elsewhere from its newest checkpoint.
+    """
+
+    cpu: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    gpu: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    workers: int | None = Field(default=None, ge=1)
+    stall_minutes: float = Field(default=30.0, gt=0, allow_inf_nan=False)
+
+
 class BaselineSpec(_Strict):
     """What the user runs today: trained first at full length and compared with."""
 
@@ -212,7 +229,11 @@ class Spec(_Strict):
         baseline: what the user runs today; None: the prior's mode is trained first instead.
         prior: a :class:`PriorSpec`; "laws" for the scaling laws alone, None for no belief but the searched range.
         seed: all randomness derives from it.
-        storage: an Optuna storage URL; None: SQLite in the run directory.
+        storage: an Optuna storage URL; write its password as ${VARIABLE}, or leave it to PGPASSWORD or ~/.pgpass. None:
+            SQLite in the run directory.
+        checkpoints: folder or fsspec URL, such as s3://bucket/study, that all workers reach; None: the run directory.
+        keep: completed trials of a variant whose adapters stay, the best; the finalists' always do.
+        resources: a :class:`ResourcesSpec`.
         revision, trust_remote_code: as in ``from_pretrained``.
     """
 
@@ -231,6 +252,9 @@ class Spec(_Strict):
     prior: Annotated[PriorSpec | None, BeforeValidator(_prior)] = PriorSpec()
     seed: int = Field(default=0, ge=0)
     storage: str | None = None
+    checkpoints: str | None = None
+    keep: int = Field(default=4, ge=0)
+    resources: ResourcesSpec = ResourcesSpec()
     revision: str | None = None
     trust_remote_code: bool = False
 
@@ -310,6 +334,8 @@ def validate(raw: Mapping[str, Any]) -> Spec:
 def dump(spec: Spec) -> dict[str, Any]:
     """The specification as plain YAML-able data with every key present, objects replaced by their fingerprints."""
     raw = spec.model_dump(mode="python")
+    if spec.storage is not None:
+        raw["storage"] = storage.shown(spec.storage)  # a password is not recorded; it is looked for when it is used
     return json.loads(json.dumps(raw, default=_fingerprint))
 
 
@@ -323,7 +349,10 @@ def read_recorded(path: Path) -> dict[str, Any]:
 
 
 # The keys that may change between two starts on one run directory: they do not alter what a trial computes.
-MUTABLE = ("budget", "training.device", "training.checkpoint_seconds", "training.micro_batch")
+MUTABLE = (
+    *("budget", "keep", "training.device", "training.checkpoint_seconds", "training.micro_batch"),
+    *(f"resources.{name}" for name in ResourcesSpec.model_fields),
+)
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

@@ -39,14 +39,15 @@ def test_an_example_is_short_and_opens_with_its_command(path):
     assert text.startswith(("#", '"""'))
 
 
-@pytest.mark.parametrize("name", ["own_dataset.yaml", "quickstart.yaml"])
+@pytest.mark.parametrize("name", ["own_dataset.yaml", "quickstart.yaml", "ray_cluster.yaml"])
 def test_a_specification_is_valid_as_it_is(name):
     assert specs.load(EXAMPLES / name).model == "builtin:quickstart"
 
 
 def test_own_dataset_names_every_section_of_a_specification():
     given = yaml.safe_load((EXAMPLES / "own_dataset.yaml").read_text())
-    internal = {"rungs", "confirm", "prior", "storage", "revision", "trust_remote_code"}
+    cluster = {"storage", "checkpoints", "keep", "resources"}
+    internal = {"rungs", "confirm", "prior", "revision", "trust_remote_code"} | cluster
     assert given.keys() == specs.Spec.model_fields.keys() - internal
 
 

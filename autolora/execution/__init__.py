@@ -7,31 +7,40 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
+from autolora.errors import AutoloraError
 from autolora.training.segment import Outcome, Progress, Segment
+
+if TYPE_CHECKING:
+    from autolora.spec import Spec
+    from autolora.training.workbench import Workbench
+
+ExecutorName = Literal["inline", "ray"]
 
 Pack = tuple[Segment, ...]
 
 
 @dataclass(frozen=True)
 class LostWorker:
-    """A worker died with these trials; nothing is wrong with them."""
+    """A worker died with these trials; nothing is wrong with them. ``reason``: in words, where it is known."""
 
     trials: tuple[int, ...]
+    reason: str = ""
 
 
 class Executor(Protocol):
     """Runs packs. Implementations pass the contract tests in ``tests/execution``."""
 
-    capacity: int
-    """Packs that can be in flight at once."""
+    @property
+    def capacity(self) -> int:
+        """Packs that can be in flight at once, now."""
 
     def submit(self, pack: Pack) -> None:
         """Take a pack; returns at once. At most ``capacity`` are in flight."""
 
     def wait(self, on_step: Callable[[Progress], None]) -> Iterable[Outcome | LostWorker]:
-        """Block until at least one submitted segment has ended, and return what has.
+        """Block until submitted segments have ended, and return them; or none after a while, for the caller to look up.
 
         Args:
             on_step: told about optimiser steps as they are heard of; it may raise
@@ -43,3 +52,28 @@ class Executor(Protocol):
 
     def close(self) -> None:
         """Stop the workers; checkpoints stay."""
+
+
+class MissingExecutorError(AutoloraError, ImportError):
+    """What an executor needs is not installed."""
+
+
+def _inline(spec: Spec, bench: Workbench) -> Executor:
+    from autolora.execution.inline import InlineExecutor
+
+    return InlineExecutor(bench)
+
+
+def _ray(spec: Spec, bench: Workbench) -> Executor:
+    try:
+        import ray.tune  # noqa: F401
+    except ImportError as error:
+        raise MissingExecutorError(f'executor "ray" needs Ray Tune: pip install "autolora[ray]" ({error})') from None
+    from autolora.execution.ray_tune import RayTuneExecutor
+    from autolora.training import checkpoint
+
+    return RayTuneExecutor(spec, bench.folder, checkpoint.mark(bench.checkpoints))
+
+
+EXECUTORS: dict[ExecutorName, Callable[[Spec, Workbench], Executor]] = {"inline": _inline, "ray": _ray}
+"""Makes the executor of a name for a specification; imports what it needs."""

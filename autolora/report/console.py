@@ -61,18 +61,18 @@ class PlainReporter:
         """Nothing: lines are for results."""
 
     def told(self, search: Search, job: Job, outcome: Outcome | LostWorker) -> None:
-        line = self.news(search, job)
+        line = self.news(search, job, outcome)
         if line:
             self.say(line)
 
-    def news(self, search: Search, job: Job) -> str | None:
+    def news(self, search: Search, job: Job, outcome: Outcome | LostWorker) -> str | None:
         """What is worth a line, or None."""
         trial = search.table.trials[job.trial]
         head = f"[{job.variant} {search.spent[job.variant]:.2f}/{search.plan.budget:g}] trial {job.trial}"
         if not trial.healthy:
             return f"{head} {trial.outcome}: {setting(job.config)}: {trial.reason}"
         if trial.reached < job.rung:
-            return f"{head}: its worker was lost; it will be handed out again"
+            return f"{head}: its worker was lost, and it will be handed out again: {outcome.reason}"
         best = trial.purpose != "confirm" and incumbent(search.table, job.variant) is trial
         if not best and job.rung < search.plan.last:
             return None

@@ -24,10 +24,10 @@ class ExecutorContract:
     def executor(self, bench) -> Executor:
         raise NotImplementedError
 
-    def outcomes(self, executor: Executor, count: int) -> list[Outcome]:
+    def outcomes(self, executor: Executor, count: int, on_step=lambda _: None) -> list[Outcome]:
         found: list[Outcome] = []
         while len(found) < count:
-            found.extend(outcome for outcome in executor.wait(lambda _: None) if isinstance(outcome, Outcome))
+            found.extend(outcome for outcome in executor.wait(on_step) if isinstance(outcome, Outcome))
         return found
 
     def test_a_pack_comes_back_scored(self, executor):
@@ -53,7 +53,7 @@ class ExecutorContract:
 
         executor.submit((piece(0, stop=1.0, rung=2),))
         with pytest.raises(Interrupted):
-            executor.wait(stop)
+            self.outcomes(executor, 1, stop)
         executor.close()
         assert checkpoint.newest(bench.trial_folder(0)) is not None
 

@@ -1,0 +1,96 @@
+"""What runs on a worker of a Ray cluster: segment after segment on a base that is loaded once."""
+
+from __future__ import annotations
+
+import os
+import queue
+import socket
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ray import cloudpickle, tune
+
+from autolora.execution import Pack
+from autolora.spec import Spec
+from autolora.training import checkpoint, segment
+from autolora.training.segment import Interrupted, Outcome, Progress
+from autolora.training.workbench import Workbench
+
+PACK = "pack"
+"""Key of a Tune trial's config."""
+PROGRESS, OUTCOMES, ERROR, WORKER = "progress", "outcomes", "error", "worker"
+"""Keys of what a worker reports: the newest optimiser step, or None before the first; at the end the outcomes of the
+pack or the user's error; and which process it is, with how often it has loaded a base."""
+COMMIT_SECONDS = 120.0
+"""Longest wait for the optimiser step that runs when a worker is asked to stop, and the checkpoint after it."""
+
+
+class SegmentWorker(tune.Trainable):
+    """A Tune trial is a pack; ``reuse_actors`` gives the worker the next one without loading anything again.
+
+    The training has a thread of its own, so that the worker can tell between optimiser steps that it lives, and be
+    asked to commit a checkpoint and stop.
+    """
+
+    def setup(self, config: Mapping[str, Any], spec: Spec, folder: str, mark: str, cwd: str, heartbeat: float) -> None:
+        self._spec, self._folder, self._mark, self._heartbeat = spec, Path(folder), mark, heartbeat
+        if os.path.isdir(cwd):
+            os.chdir(cwd)  # for the relative paths of the specification
+        self._bench: Workbench | None = None
+        self._loads = 0
+        self._begin(config[PACK])
+
+    def reset_config(self, new_config: Mapping[str, Any]) -> bool:
+        self._begin(new_config[PACK])
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Report the newest step after a heartbeat, or the end at once."""
+        try:
+            ended = self._ended.get(timeout=self._heartbeat)
+        except queue.Empty:
+            return {PROGRESS: self._newest}
+        return {PROGRESS: self._newest, WORKER: (socket.gethostname(), os.getpid(), self._loads), "done": True, **ended}
+
+    def cleanup(self) -> None:
+        """A segment that is being trained commits a checkpoint where it is."""
+        self._stopping.set()
+        self._thread.join(COMMIT_SECONDS)
+
+    def _begin(self, pack: Pack) -> None:
+        self._newest: Progress | None = None
+        self._ended: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._train, args=(pack,), daemon=True)
+        self._thread.start()
+
+    def _train(self, pack: Pack) -> None:
+        try:
+            self._ended.put({OUTCOMES: self._outcomes(pack)})
+        except Interrupted:
+            self._ended.put({OUTCOMES: ()})
+        except Exception as error:  # goes to the driver, which raises it
+            self._ended.put({ERROR: _portable(error)})
+
+    def _outcomes(self, pack: Pack) -> tuple[Outcome, ...]:
+        if self._bench is None:
+            self._bench = Workbench.open(self._spec, self._folder)
+            checkpoint.check_mark(self._bench.checkpoints, self._mark)
+            self._loads += 1
+        return tuple(segment.run(self._bench, each, self._on_step) for each in pack)
+
+    def _on_step(self, progress: Progress) -> None:
+        self._newest = progress
+        if self._stopping.is_set():
+            raise Interrupted
+
+
+def _portable(error: Exception) -> Exception:
+    """The error, or its words where it cannot be sent."""
+    try:
+        cloudpickle.loads(cloudpickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error

@@ -1,0 +1,95 @@
+"""Studies on a cluster that are disturbed while they run, and what is compared of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+import autolora
+from autolora import spec as specs
+from autolora.assembly import read_study
+from autolora.report import Silent
+from autolora.result import TuneResult
+from tests.conftest import SMALL_SPEC
+
+TERMS = {
+    **SMALL_SPEC,
+    "variants": ["lora", "pissa"],
+    "budget": 3,
+    "confirm": 0,
+    "prior": "laws",
+    "training": {**SMALL_SPEC["training"], "examples": 240, "checkpoint_seconds": 0},
+}
+"""Long enough to be disturbed in the middle of a segment, which has a checkpoint after every optimiser step."""
+
+
+def tune(folder: Path, executor="ray", reporter=None, **overrides) -> TuneResult:
+    return autolora.tune(spec=specs.load({**TERMS, **overrides}), dir=folder, executor=executor, reporter=reporter)
+
+
+def outcome(folder: Path) -> tuple:
+    """Everything but times: results, and the whole trial table."""
+    best = json.loads((folder / "best.json").read_text())
+    for tuned in best["variants"].values():
+        del tuned["seconds"], tuned["run_seconds"], tuned["adapter_dir"]
+        del tuned["cheapest"], tuned["smallest"]["seconds"]
+    trials, _ = read_study(folder)
+    table = [
+        (t.number, t.variant, t.config, t.seed, t.purpose, t.scores, t.outcome, t.reason, t.promotions)
+        for t in trials.trials
+    ]
+    return best["variants"], best["spent"], table
+
+
+def workers() -> list[psutil.Process]:
+    """Processes that train, of whatever cluster this process or its children have started."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        title = " ".join(process.info["cmdline"] or [])
+        if title.startswith(("ray::ResourceTrainable", "ray::SegmentWorker")):
+            found.append(process)
+    return found
+
+
+class Disturber(Silent):
+    """Does something to the cluster in the middle of a segment, and keeps what was heard of every trial's steps.
+
+    Args:
+        disturb: called once for each of these moments; again at the next where it says False.
+        at: optimiser steps heard of in all, at which it is called.
+    """
+
+    def __init__(self, disturb: Callable[[], bool | None], at: tuple[int, ...] = (5,)) -> None:
+        self._disturb, self._moments = disturb, list(at)
+        self.steps: list[tuple[int, int]] = []
+
+    def progress(self, progress) -> None:
+        self.steps.append((progress.trial, progress.step))
+        if self._moments and len(self.steps) >= self._moments[0] and self._disturb() is not False:
+            self._moments.pop(0)
+
+    @property
+    def done(self) -> bool:
+        return not self._moments
+
+    def repeated(self) -> int:
+        """Most optimiser steps that a trial was heard to take again."""
+        newest: dict[int, int] = {}
+        most = 0
+        for trial, step in self.steps:
+            most = max(most, newest.get(trial, 0) - step)
+            newest[trial] = max(step, newest.get(trial, 0))
+        return most
+
+
+def kill_a_worker(how: signal.Signals = signal.SIGKILL) -> bool:
+    """Amid a segment; False where none runs."""
+    victims = [process for process in workers() if process.cmdline()[0].endswith(".train")]
+    if victims:
+        os.kill(victims[0].pid, how)
+    return bool(victims)

@@ -1,0 +1,98 @@
+"""Ray Tune as an executor: the contract, what workers load, and what a wrong cluster is answered with."""
+
+from __future__ import annotations
+
+import pytest
+from cluster_runs import outcome, tune, workers
+from test_executor_contract import ExecutorContract, piece
+
+from autolora.execution import Executor
+from autolora.spec import SpecError
+from autolora.training import checkpoint
+from autolora.training.segment import Outcome
+from tests.conftest import small_spec
+
+pytest.importorskip("ray")
+
+from autolora.execution.ray_tune import ClusterError, RayTuneExecutor
+
+
+def on_cluster(bench, **overrides) -> RayTuneExecutor:
+    return RayTuneExecutor(small_spec(**overrides), bench.folder, checkpoint.mark(bench.checkpoints))
+
+
+@pytest.mark.usefixtures("cluster")
+class TestRayTuneExecutor(ExecutorContract):
+    @pytest.fixture
+    def executor(self, bench) -> Executor:
+        executor = on_cluster(bench)
+        yield executor
+        executor.close()
+
+    def test_a_worker_loads_the_base_once_for_all_its_segments(self, executor):
+        for trial in range(50):
+            executor.submit((piece(trial),))
+            self.outcomes(executor, 1)
+        assert list(executor.loads.values()) == [1]
+
+    def test_nobody_trains_after_it_is_closed(self, executor):
+        executor.submit((piece(0),))
+        self.outcomes(executor, 1)
+        executor.close()
+        assert not workers()
+
+
+def test_a_study_on_one_worker_is_the_study_inline(cluster, tmp_path):
+    tune(tmp_path / "ray")
+    tune(tmp_path / "inline", executor="inline")
+    assert outcome(tmp_path / "ray") == outcome(tmp_path / "inline")
+
+
+def test_an_error_in_the_user_s_metric_is_raised_and_what_was_done_goes_on(cluster, tmp_path, monkeypatch):
+    (tmp_path / "my_metric.py").write_text("def score(model, tokenizer, rows):\n    raise ZeroDivisionError('mine')\n")
+    monkeypatch.chdir(tmp_path)
+    metric = {"name": "my_metric:score", "direction": "minimize"}
+    with pytest.raises(ZeroDivisionError, match="mine"):
+        tune(tmp_path / "run", budget=1, metric=metric)
+    assert not workers()
+
+
+def test_workers_that_fit_nowhere_are_refused_with_what_to_do(cluster, make_bench):
+    with pytest.raises(ClusterError, match=r"no node .*GPU.* resources.workers"):
+        on_cluster(make_bench(), **{"resources.gpu": 1})
+
+
+def test_capacity_is_what_fits_into_the_cluster(cluster, second_node, make_bench):
+    executor = on_cluster(make_bench(), **{"resources.cpu": 0.5})
+    assert executor.capacity == 4
+    executor.close()
+
+
+def test_capacity_is_the_workers_asked_for(cluster, make_bench):
+    executor = on_cluster(make_bench(), **{"resources.workers": 7})
+    assert executor.capacity == 7
+    executor.close()
+
+
+def test_resources_are_checked_in_the_specification():
+    with pytest.raises(SpecError, match=r"resources.cpu"):
+        small_spec(**{"resources.cpu": 0})
+
+
+def test_a_folder_that_workers_do_not_share_is_an_error(cluster, make_bench):
+    bench = make_bench()
+    executor = RayTuneExecutor(small_spec(), bench.folder, "the mark of another folder")
+    executor.submit((piece(0),))
+    with pytest.raises(checkpoint.CheckpointError, match="nodes share"):
+        TestRayTuneExecutor().outcomes(executor, 1)
+    executor.close()
+
+
+def test_packs_of_several_workers_come_back_in_any_order(cluster, second_node, make_bench):
+    executor = on_cluster(make_bench())
+    for trial in range(6):
+        executor.submit((piece(trial),))
+    found: list[Outcome] = TestRayTuneExecutor().outcomes(executor, 6)
+    executor.close()
+    assert {each.trial for each in found} == set(range(6))
+    assert len(executor.loads) == 2
