@@ -211,7 +211,9 @@ class RayTuneExecutor:
     def _fit(self) -> None:
         """The Tune run, from its first pack to :meth:`close`."""
         try:
-            logging.getLogger("ray.tune").setLevel(logging.ERROR)  # it warns of each pack that has no metrics
+            logging.getLogger("ray.tune").setLevel(
+                logging.CRITICAL
+            )  # it tells of each pack that was lost, or has no metrics
             with _environment(SETTINGS):
                 self._tuner.fit()
         except BaseException as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -54,6 +55,13 @@ def workers() -> list[psutil.Process]:
         if title.startswith(("ray::ResourceTrainable", "ray::SegmentWorker")):
             found.append(process)
     return found
+
+
+def nobody_trains_within(seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while workers() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return not workers()
 
 
 class Disturber(Silent):

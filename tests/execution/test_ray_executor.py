@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from cluster_runs import outcome, tune, workers
+from cluster_runs import nobody_trains_within, outcome, tune
 from test_executor_contract import ExecutorContract, piece
 
 from autolora.execution import Executor
@@ -39,7 +39,7 @@ class TestRayTuneExecutor(ExecutorContract):
         executor.submit((piece(0),))
         self.outcomes(executor, 1)
         executor.close()
-        assert not workers()
+        assert nobody_trains_within(30)
 
 
 def test_a_study_on_one_worker_is_the_study_inline(cluster, tmp_path):
@@ -54,7 +54,7 @@ def test_an_error_in_the_user_s_metric_is_raised_and_what_was_done_goes_on(clust
     metric = {"name": "my_metric:score", "direction": "minimize"}
     with pytest.raises(ZeroDivisionError, match="mine"):
         tune(tmp_path / "run", budget=1, metric=metric)
-    assert not workers()
+    assert nobody_trains_within(30)
 
 
 def test_workers_that_fit_nowhere_are_refused_with_what_to_do(cluster, make_bench):
