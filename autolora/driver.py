@@ -9,7 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -45,8 +45,8 @@ from autolora.training.workbench import Workbench
 
 LOCK_FILE = ".lock"
 LOST_IN_A_ROW = 10
-"""Workers that a trial may lose without reaching a rung before it counts as infeasible; and that all trials together
-may lose, for each that can be in flight, before the cluster counts as broken."""
+"""Workers that a trial may lose without getting further before it counts as infeasible; or the cluster as broken, where
+nothing has come back from it."""
 
 
 class WorkersError(AutoloraError, RuntimeError):
@@ -151,11 +151,13 @@ class _Driver:
     reporter: Reporter
     seconds: dict[str, float] = field(default_factory=lambda: {"total": 0.0, "training": 0.0, "driver": 0.0})
     losses: Counter[int] = field(default_factory=Counter)
-    """Workers that each trial has lost since it last reached a rung."""
+    """Workers that each trial has lost without getting further."""
+    furthest: dict[int, int] = field(default_factory=dict)
+    """Optimiser steps that each trial was seen to have taken."""
+    returned: int = 0
+    """Segments that have come back."""
     removed: set[int] = field(default_factory=set)
     """Trials whose checkpoints or weights have been removed."""
-    lost_since: int = 0
-    """Workers lost since any trial came back."""
 
     def run(self) -> TuneResult:
         began = time.monotonic()
@@ -171,7 +173,8 @@ class _Driver:
             self.reporter.resumed(search)
             choice = self.executor_choice
             executor = EXECUTORS[choice](self.spec, self.bench) if isinstance(choice, str) else choice
-            with _interruptible() as asked_to_stop:
+            aside = nullcontext() if choice == "inline" else self.bench.set_aside()
+            with _interruptible() as asked_to_stop, aside:
                 try:
                     self._search(search, executor, asked_to_stop)
                 except Interrupted:
@@ -195,6 +198,9 @@ class _Driver:
         jobs: dict[int, Job] = {}
 
         def on_step(progress: Progress) -> None:
+            if progress.step > self.furthest.get(progress.trial, 0):
+                self.furthest[progress.trial] = progress.step
+                self.losses.pop(progress.trial, None)
             self.reporter.progress(progress)
             if asked_to_stop():
                 raise Interrupted
@@ -220,11 +226,6 @@ class _Driver:
             mark = time.monotonic()
             for outcome in outcomes:
                 self._tell(search, jobs, outcome)
-            if self.lost_since > LOST_IN_A_ROW * executor.capacity:
-                raise WorkersError(
-                    f"{self.lost_since} workers were lost and none came back with a result: see the logs of the "
-                    "cluster; what was done is kept, the same command goes on"
-                )
             self._tidy(search)
             self.seconds["driver"] += time.monotonic() - mark
 
@@ -233,7 +234,7 @@ class _Driver:
         for trial in set(search.discarded()) - self.removed:
             checkpoint.discard(self.bench.trial_folder(trial))
             self.removed.add(trial)
-        for trial in set(spare(search.table, search.plan.variants, self.spec.keep)) - self.removed:
+        for trial in set(spare(search.table, search.plan, self.spec.keep)) - self.removed:
             checkpoint.shed(self.bench.trial_folder(trial))
             self.removed.add(trial)
 
@@ -242,7 +243,7 @@ class _Driver:
             for trial in outcome.trials:
                 self._tell_lost(search, jobs.pop(trial), outcome)
             return
-        self.lost_since = 0
+        self.returned += 1
         self.losses.pop(outcome.trial, None)
         job = jobs.pop(outcome.trial)
         if outcome.kind == "scored":
@@ -259,19 +260,24 @@ class _Driver:
         self.reporter.told(search, job, outcome)
 
     def _tell_lost(self, search: Search, job: Job, lost: LostWorker) -> None:
-        self.lost_since += 1
         self.losses[job.trial] += 1
         if self.losses[job.trial] < LOST_IN_A_ROW:
             search.tell(job, lost=True)
-        else:
-            reason = (
-                f"{LOST_IN_A_ROW} workers died with it, one after the other: it may need more memory than they have"
+        elif not self.returned:
+            raise WorkersError(
+                f"no segment comes back: {LOST_IN_A_ROW} workers were lost with trial {job.trial} alone, the last "
+                f"since {lost.reason or 'it died'}. What was done is kept; once the cluster is mended the same command "
+                "goes on"
             )
+        else:
+            reason = f"{LOST_IN_A_ROW} workers were lost with it before it got further, the last since {lost.reason}"
             search.tell(job, infeasible=True, at=job.start, reason=reason)
         self.reporter.told(search, job, lost)
 
     def _conclude(self, search: Search, began: float) -> TuneResult:
         """Score the test split, export the adapters, write best.json."""
+        self.removed.clear()  # once more, for what workers wrote that had been given up
+        self._tidy(search)
         tuned = {}
         examples = checkpoint.example_scores(
             self.bench.checkpoints, complete_trials(search.table, search.plan.variants)

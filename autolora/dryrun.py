@@ -74,7 +74,7 @@ def dry_run(spec: Spec, folder: Path, preview: int = 6) -> DryRun:
         prior = begun.prior if begun else scouted.prior if scouted else None
         search = open_search(spec, space, bench.examples, prior, storage=None)
         seconds_per_run, checkpoint_bytes = _measure(bench, spec, space)
-        kept = (PAUSED + 1) * len(spec.variants)  # and one being trained
+        kept = PAUSED * len(spec.variants) + max(len(spec.variants), spec.resources.workers or 1)  # being trained
         complete = min(math.floor(spec.budget), spec.keep + FINALISTS + search.plan.confirm)
         finished = (complete + 1) * len(spec.variants)  # and the exported adapter
         return DryRun(

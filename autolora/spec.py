@@ -146,16 +146,23 @@ class ResourcesSpec(_Strict):
 
     Args:
         cpu: CPU cores.
-        gpu: GPUs; below 1, several workers share one. None: 1 where the cluster has any, else 0.
+        gpu: GPUs; below 1, several workers share one. None: 1 where the cluster has any when it is looked at, else 0.
         workers: most workers at once; None: as many as fit into the cluster.
-        stall_minutes: a worker that takes no optimiser step and ends no evaluation for so long is killed, and its trial
-            goes on elsewhere from its newest checkpoint.
+        stall_minutes: a worker that takes no optimiser step for so long, while it loads the base or evaluates too, is
+            killed, and its trial goes on elsewhere from its newest checkpoint.
     """
 
     cpu: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     gpu: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     workers: int | None = Field(default=None, ge=1)
     stall_minutes: float = Field(default=30.0, gt=0, allow_inf_nan=False)
+
+    @field_validator("gpu")
+    @classmethod
+    def _whole_above_one(cls, value: float | None) -> float | None:
+        if value is not None and value > 1 and value != int(value):
+            raise ValueError(f"{value:g} is not allowed; a share of a GPU is below 1, more of them a whole number")
+        return value
 
 
 class BaselineSpec(_Strict):
@@ -281,6 +288,11 @@ class Spec(_Strict):
             if looks_local and not path.expanduser().is_dir():
                 raise ValueError(f"no such model directory: {path}{_nearby(path)}")
         return value
+
+    @field_validator("checkpoints")
+    @classmethod
+    def _wherever_it_is_started(cls, value: str | None) -> str | None:
+        return value if value is None or "://" in value else str(Path(value).expanduser().absolute())
 
     @field_validator("rungs")
     @classmethod

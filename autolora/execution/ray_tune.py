@@ -33,14 +33,17 @@ from autolora.execution.ray_worker import COMMIT_SECONDS, ERROR, OUTCOMES, PACK,
 from autolora.spec import ResourcesSpec, Spec
 from autolora.training.segment import Outcome, Progress
 
+LOGGER = logging.getLogger(__name__)
 LOOK_UP_SECONDS = 0.5
 """How often the driver looks up while nothing ends."""
 HAND_OVER_SECONDS = 30.0
 """Longest that Tune waits for the driver to decide; past it Tune asks again."""
 CAPACITY_SECONDS = 5.0
 """How long a count of what fits into the cluster is good."""
-HEARTBEAT_SECONDS, HEARTBEATS_A_SECOND = 1.0, 20.0
-"""How often a worker reports that it lives; and reports of all workers together, at most."""
+HEARTBEAT_SECONDS, LONGEST_HEARTBEAT_SECONDS, HEARTBEATS_A_SECOND = 1.0, 10.0, 20.0
+"""How often a worker reports that it lives, less often where there are many; and reports of all together, about."""
+NOBODY_SECONDS = 60.0
+"""After which the user hears that packs wait and no worker has started."""
 MOST_WORKERS = 1024
 """At once, where the specification names no number: only what Tune allows, the cluster's room is less."""
 
@@ -104,23 +107,30 @@ class RayTuneExecutor:
         self._heard: deque[Progress] = deque()
         self._error: BaseException | None = None
         self._driver_is_due = True
-        self._closing = False
+        self._somebody = time.monotonic()
+        self._closing = self._over = False
         self._changed = threading.Condition()
         self._scratch = Path(tempfile.mkdtemp(prefix="autolora-tune-"))
+        self._thread: threading.Thread | None = None
         try:
-            workers = self.capacity
-        except ClusterError:
+            self._tuner = self._made(spec, folder, mark)
+        except BaseException:
             self.close()
             raise
+        self._thread = threading.Thread(target=self._fit, name="ray-tune", daemon=True)
+        self._thread.start()
+
+    def _made(self, spec: Spec, folder: Path, mark: str) -> tune.Tuner:
+        workers = self.capacity
         trainable = tune.with_parameters(
             SegmentWorker,
-            spec=spec,
+            spec=spec.model_copy(update={"storage": None}),  # workers do not write the study, nor see its password
             folder=str(folder.absolute()),
             mark=mark,
             cwd=os.getcwd(),
-            heartbeat=max(HEARTBEAT_SECONDS, workers / HEARTBEATS_A_SECOND),
+            heartbeat=min(max(HEARTBEAT_SECONDS, workers / HEARTBEATS_A_SECOND), LONGEST_HEARTBEAT_SECONDS),
         )
-        self._tuner = tune.Tuner(
+        return tune.Tuner(
             tune.with_resources(trainable, self._resources),
             tune_config=tune.TuneConfig(
                 search_alg=_Hopper(self),
@@ -140,8 +150,6 @@ class RayTuneExecutor:
                 stop=_Closed(self),
             ),
         )
-        self._thread = threading.Thread(target=self._fit, name="ray-tune", daemon=True)
-        self._thread.start()
 
     @property
     def capacity(self) -> int:
@@ -174,25 +182,31 @@ class RayTuneExecutor:
                 self._driver_is_due = False
                 self._changed.notify_all()
                 self._changed.wait_for(lambda: self._ended or self._heard or self._error, LOOK_UP_SECONDS)
-            heard = list(self._heard)
+            self._kill_stalled()
+            self._tell_of_nobody()
+            # At one moment, so that nobody hears of steps of a trial that has been returned.
+            heard, ended = list(self._heard), list(self._ended)
             self._heard.clear()
+            self._ended.clear()
         for progress in heard:
             on_step(progress)
         if self._error is not None:
             raise self._error
-        with self._changed:
-            self._kill_stalled()
-            ended = list(self._ended)
-            self._ended.clear()
         return ended
 
     def close(self) -> None:
         with self._changed:
             self._closing = True
             self._packs.clear()
+            for running in self._running.values():
+                if running.trial.temporary_state.ray_actor is not None:
+                    running.trial.temporary_state.ray_actor.interrupt.remote()
             self._changed.notify_all()
+            # Tune gives an actor ten seconds to end, a checkpoint may take longer: they end by themselves first.
+            self._changed.wait_for(lambda: not self._running, COMMIT_SECONDS)
+            self._over = True
         try:
-            if hasattr(self, "_thread"):
+            if self._thread is not None:
                 self._thread.join()
         finally:
             if self._started_ray:
@@ -208,19 +222,29 @@ class RayTuneExecutor:
                 ray.kill(actor)
                 running.since = now
 
+    def _tell_of_nobody(self) -> None:
+        now = time.monotonic()
+        if self._running or not (self._packs or self._submitted):
+            self._somebody = now
+        elif now - self._somebody > NOBODY_SECONDS:
+            nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+            LOGGER.warning("no worker has started yet: each is to have %s, the nodes have %s", self._resources, nodes)
+            self._somebody = now + 9 * NOBODY_SECONDS  # seldom
+
     def _fit(self) -> None:
         """The Tune run, from its first pack to :meth:`close`."""
         try:
-            logging.getLogger("ray.tune").setLevel(
-                logging.CRITICAL
-            )  # it tells of each pack that was lost, or has no metrics
-            with _environment(SETTINGS):
+            with _environment(SETTINGS), _quiet(logging.getLogger("ray.tune")):
                 self._tuner.fit()
         except BaseException as error:
             self._fail(ClusterError(f"Ray Tune ended with {type(error).__name__}: {error}"))
         else:
             if not self._closing:
                 self._fail(ClusterError("Ray Tune ended before the search did"))
+        finally:
+            with self._changed:
+                self._running.clear()
+                self._changed.notify_all()
 
     def _fail(self, error: BaseException) -> None:
         with self._changed:
@@ -234,7 +258,10 @@ class RayTuneExecutor:
         successor is known at once keeps its base.
         """
         with self._changed:
+            before = time.monotonic()
             self._changed.wait_for(lambda: self._packs or not self._driver_is_due or self._closing, HAND_OVER_SECONDS)
+            for running in self._running.values():  # nobody was listened to meanwhile
+                running.since += time.monotonic() - before
             if not self._packs:
                 return None
             pack = self._submitted[trial_id] = self._packs.popleft()
@@ -242,7 +269,13 @@ class RayTuneExecutor:
 
     @property
     def closing(self) -> bool:
+        """Nothing more is handed out."""
         return self._closing
+
+    @property
+    def over(self) -> bool:
+        """What still runs is to be stopped."""
+        return self._over
 
     def started(self, trial: Any) -> None:
         with self._changed:
@@ -262,6 +295,7 @@ class RayTuneExecutor:
         if not report.get("done"):
             return
         if ERROR in report:
+            self._leave(trial_id)
             return self._fail(report[ERROR])
         self.heard(trial_id, report)
         with self._changed:
@@ -271,18 +305,21 @@ class RayTuneExecutor:
 
     def failed(self, trial_id: str, error: BaseException | None) -> None:
         """A pack ended since its actor died, or by an error in our own code on it."""
-        if isinstance(error, RayTaskError) and not isinstance(error.cause, RayError):
+        broken = isinstance(error, RayTaskError) and not isinstance(error.cause, RayError)
+        if error is not None and (broken or getattr(error, "actor_init_failed", False)):
+            self._leave(trial_id)
             return self._fail(error)
         with self._changed:
             trials = tuple(segment.trial for segment in self._submitted[trial_id])
             self._leave(trial_id, LostWorker(trials, str(error).strip().splitlines()[0] if error else ""))
 
     def _leave(self, trial_id: str, *outcomes: Outcome | LostWorker) -> None:
-        self._submitted.pop(trial_id)
-        self._running.pop(trial_id, None)
-        self._ended.extend(outcomes)
-        self._driver_is_due = True
-        self._changed.notify_all()
+        with self._changed:
+            self._submitted.pop(trial_id)
+            self._running.pop(trial_id, None)
+            self._ended.extend(outcomes)
+            self._driver_is_due = True
+            self._changed.notify_all()
 
 
 class _Part:
@@ -332,13 +369,13 @@ class _Watch(_Part, tune.Callback):
 
 
 class _Closed(_Part, tune.Stopper):
-    """Stops what runs once the executor is closed; each worker commits a checkpoint."""
+    """Stops what still runs once the executor has been closed."""
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
 
     def stop_all(self) -> bool:
-        return self._executor.closing
+        return self._executor.over
 
 
 def _connect() -> None:
@@ -355,7 +392,25 @@ def _resources(asked: ResourcesSpec) -> dict[str, float]:
 
 def _fit_into(node: Mapping[str, float], resources: Mapping[str, float]) -> int:
     """Workers that fit into a node."""
-    return math.floor(min(node.get(name, 0.0) / amount for name, amount in resources.items()) + 1e-9)
+    fitting = math.inf
+    for name, amount in resources.items():
+        there = node.get(name, 0.0)
+        if name == "GPU" and amount < 1:  # a share is of one card
+            fitting = min(fitting, there * math.floor(1 / amount + 1e-9))
+        else:
+            fitting = min(fitting, there / amount)
+    return math.floor(fitting + 1e-9)
+
+
+@contextmanager
+def _quiet(logger: logging.Logger) -> Iterator[None]:
+    """Tune's, which tells of each pack that was lost or has no metrics."""
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 @contextmanager

@@ -54,9 +54,12 @@ class SegmentWorker(tune.Trainable):
             return {PROGRESS: self._newest}
         return {PROGRESS: self._newest, WORKER: (socket.gethostname(), os.getpid(), self._loads), "done": True, **ended}
 
-    def cleanup(self) -> None:
-        """A segment that is being trained commits a checkpoint where it is."""
+    def interrupt(self) -> None:
+        """A segment that is being trained commits a checkpoint where it is, and ends."""
         self._stopping.set()
+
+    def cleanup(self) -> None:
+        self.interrupt()
         self._thread.join(COMMIT_SECONDS)
 
     def _begin(self, pack: Pack) -> None:

@@ -114,6 +114,8 @@ class LiveReporter(PlainReporter):
         self._draw()
 
     def progress(self, progress: Progress) -> None:
+        if progress.trial not in self._running:  # an executor may tell of steps late
+            return
         job, _ = self._running[progress.trial]
         self._running[progress.trial] = (job, progress)
         if time.monotonic() - self._drawn >= REFRESH_SECONDS:

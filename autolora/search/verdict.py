@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from autolora.scores import Scores
 from autolora.search.comparison import Runs, SeedNoise, paired_error
-from autolora.search.policy import FINALISTS, finalists
+from autolora.search.policy import FINALISTS, Plan, finalists
 from autolora.search.trials import Trial, TrialTable
 from autolora.space import Config
 
@@ -205,14 +205,16 @@ def _alternative(group: _Group, chosen: _Group) -> Alternative:
     return Alternative(group.config, group.value, group.value - chosen.value, seeds, group.seconds)
 
 
-def spare(table: TrialTable, variants: Iterable[str], keep: int) -> list[int]:
-    """Numbers of the completed trials whose weights may go: of each variant all but its best ``keep``, and every seed
-    of its finalists.
+def spare(table: TrialTable, plan: Plan, keep: int) -> list[int]:
+    """Numbers of the completed trials whose weights may go: those that can no longer be, or become, what is best.
+
+    Kept of each variant are configurations with several seeds, and the best ``keep`` of the others, or as many as can
+    become finalists where further seeds of better ones diverge.
     """
     found = []
-    for variant in variants:
-        kept = {trial.config for trial in table.leaders(variant)[:keep]}
-        kept.update(finalists(table, variant, FINALISTS))
+    for variant in plan.variants:
+        kept = {trial.config for trial in table.confirming(variant)}
+        kept.update(finalists(table, variant, max(keep, FINALISTS + plan.confirm)))
         done = (trial for trial in table.complete(variant) if not trial.live)
         found += [trial.number for trial in done if trial.config not in kept]
     return found

@@ -92,6 +92,22 @@ class Workbench:
 
         return torch.autocast(self.base.device.type, torch.bfloat16, enabled=self.base.dtype == torch.bfloat16)
 
+    @contextmanager
+    def set_aside(self) -> Iterator[None]:
+        """The base on the CPU for a while, so that a worker on the same machine has all of its device."""
+        import torch
+
+        if self.base.device.type == "cpu":
+            yield
+            return
+        self.base.model.to("cpu")
+        if self.base.device.type == "cuda":
+            torch.cuda.empty_cache()
+        try:
+            yield
+        finally:
+            self.base.model.to(self.base.device)
+
     def fingerprints(self) -> dict[str, str]:
         """Model, data and metric, as far as scores depend on them; the same on every device and in every dtype."""
         import torch

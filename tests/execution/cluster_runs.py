@@ -21,10 +21,10 @@ from tests.conftest import SMALL_SPEC
 TERMS = {
     **SMALL_SPEC,
     "variants": ["lora", "pissa"],
-    "budget": 3,
+    "budget": 2.5,
     "confirm": 0,
     "prior": "laws",
-    "training": {**SMALL_SPEC["training"], "examples": 240, "checkpoint_seconds": 0},
+    "training": {**SMALL_SPEC["training"], "examples": 160, "checkpoint_seconds": 0},
 }
 """Long enough to be disturbed in the middle of a segment, which has a checkpoint after every optimiser step."""
 

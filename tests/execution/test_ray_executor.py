@@ -29,6 +29,7 @@ class TestRayTuneExecutor(ExecutorContract):
         yield executor
         executor.close()
 
+    @pytest.mark.faults
     def test_a_worker_loads_the_base_once_for_all_its_segments(self, executor):
         for trial in range(50):
             executor.submit((piece(trial),))

@@ -68,7 +68,8 @@ def play(search: Search) -> None:
 
 
 def open_search(storage: str | None, variants=("lora", "pissa"), **terms) -> Search:
-    return Search(variants=list(variants), space=SPACE, budget=4.3, confirm=1, seed=4, storage=storage, **terms)
+    terms = {"budget": 4.3, "confirm": 1, **terms}
+    return Search(variants=list(variants), space=SPACE, seed=4, storage=storage, **terms)
 
 
 def undisturbed(**terms) -> Search:
@@ -128,12 +129,13 @@ def test_a_crash_at_any_write_changes_nothing(tmp_path):
         copies.append(tmp_path / f"{count}.db")
         shutil.copy(tmp_path / "study.db", copies[-1])
 
-    search = open_search(f"sqlite:///{tmp_path / 'study.db'}", variants=["lora"])
+    terms = {"variants": ["lora"], "budget": 3}
+    search = open_search(f"sqlite:///{tmp_path / 'study.db'}", **terms)
     with at_every_write(keep):
         play(search)
     assert len(copies) > 15
     for copy in copies:
-        again = open_search(f"sqlite:///{copy}", variants=["lora"])
+        again = open_search(f"sqlite:///{copy}", **terms)
         play(again)
         assert same(again, search), copy.name
 

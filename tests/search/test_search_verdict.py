@@ -9,8 +9,9 @@ import pytest
 
 from autolora.scores import Scores
 from autolora.search.judgement import Verdict, judge
+from autolora.search.policy import Plan
 from autolora.search.trials import Finished, Sampled, Scored, TrialTable
-from autolora.search.verdict import best
+from autolora.search.verdict import best, spare
 from autolora.space import Config
 
 ROWS = 60
@@ -42,6 +43,9 @@ class Past:
 
     def best(self, variant: str = "lora"):
         return best(self.table, [variant], self.examples)[variant]
+
+    def spare(self, keep: int, confirm: int = 0) -> list[int]:
+        return spare(self.table, Plan(("lora",), (1.0,), 8.0, confirm), keep)
 
     def judge(self) -> Verdict:
         variants = list(dict.fromkeys(trial.variant for trial in self.table.trials))
@@ -208,3 +212,16 @@ def test_the_reference_is_plain_lora_or_the_best_of_the_simple_or_the_best(score
 def test_a_verdict_is_read_back_as_it_was_written():
     verdict = pair(-0.5).judge()
     assert Verdict.from_dict(json.loads(json.dumps(verdict.as_dict()))) == verdict
+
+
+def test_weights_stay_of_what_is_best_by_its_mean_though_newer_first_seeds_are_better():
+    past = Past().seeds(1.0, 1.0, rank=16).run(0.95, rank=1).run(0.96, rank=2).run(0.97, rank=4).run(0.98, rank=8)
+    past.run(1.1, rank=1, seed=1)
+    assert past.best().config.rank == 16
+    assert past.spare(keep=2) == [4, 5]
+
+
+def test_weights_stay_of_what_becomes_best_where_better_ones_turn_out_unstable():
+    past = Past().run(0.9, rank=1).run(0.91, rank=2).run(0.92, rank=4).run(0.93, rank=8).run(0.94, rank=16)
+    assert past.spare(keep=0, confirm=2) == [4]
+    assert past.spare(keep=5) == []

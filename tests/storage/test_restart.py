@@ -83,6 +83,7 @@ def test_a_search_outlives_two_crashes_of_its_server(postgres, url, caplog):
     assert all("is lost" in line and "me:***@" in line for line in said)
 
 
+@pytest.mark.faults
 def test_sixty_trials_written_one_after_the_other_outlive_three_crashes(postgres, url):
     study = open_search(url)._study
     events = [
