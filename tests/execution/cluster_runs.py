@@ -18,13 +18,14 @@ from autolora.report import Silent
 from autolora.result import TuneResult
 from tests.conftest import SMALL_SPEC
 
+TRAINS = ("ray::ResourceTrainable", "ray::SegmentWorker")
 TERMS = {
     **SMALL_SPEC,
     "variants": ["lora", "pissa"],
     "budget": 2.5,
     "confirm": 0,
     "prior": "laws",
-    "training": {**SMALL_SPEC["training"], "examples": 160, "checkpoint_seconds": 0},
+    "training": {**SMALL_SPEC["training"], "examples": 320, "checkpoint_seconds": 0},
 }
 """Long enough to be disturbed in the middle of a segment, which has a checkpoint after every optimiser step."""
 
@@ -48,13 +49,15 @@ def outcome(folder: Path) -> tuple:
 
 
 def workers() -> list[psutil.Process]:
-    """Processes that train, of whatever cluster this process or its children have started."""
-    found = []
-    for process in psutil.process_iter(["cmdline"]):
-        title = " ".join(process.info["cmdline"] or [])
-        if title.startswith(("ray::ResourceTrainable", "ray::SegmentWorker")):
-            found.append(process)
-    return found
+    """Processes that train, of the cluster that this process has started: other tests may have one beside it."""
+    return [process for process in psutil.Process().children(recursive=True) if _title(process).startswith(TRAINS)]
+
+
+def _title(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return ""
 
 
 def nobody_trains_within(seconds: float) -> bool:
@@ -97,7 +100,7 @@ class Disturber(Silent):
 
 def kill_a_worker(how: signal.Signals = signal.SIGKILL) -> bool:
     """Amid a segment; False where none runs."""
-    victims = [process for process in workers() if process.cmdline()[0].endswith(".train")]
+    victims = [process for process in workers() if _title(process).endswith(".train")]
     if victims:
         os.kill(victims[0].pid, how)
     return bool(victims)

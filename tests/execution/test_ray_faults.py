@@ -70,6 +70,7 @@ def test_a_node_that_is_removed_takes_nothing_with_it(cluster, second_node, tmp_
     check_complete(tmp_path)
 
 
+@pytest.mark.faults
 def test_a_second_driver_is_refused(tmp_path):
     refused = []
 
