@@ -51,7 +51,7 @@ def test_a_worker_killed_amid_segments_costs_a_checkpoint_interval_at_most(undis
     assert outcome(tmp_path) == undisturbed
     assert disturber.repeated() <= 1
     table, _ = read_study(tmp_path)
-    assert sum(trial.lost for trial in table.trials) == 2
+    assert 1 <= sum(trial.lost for trial in table.trials) <= 2
 
 
 @pytest.mark.faults
