@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import random
 from pathlib import Path
@@ -11,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from autolora.assembly import read_study
 from tests.conftest import SMALL_SPEC
+from tests.outcome import outcome
 
 CHECKPOINT_SECONDS = {"at every step": 0, "at rungs only": 600}
 MOST_KILLS = 60
@@ -38,20 +37,6 @@ def start(folder: Path, checkpoint_seconds: float) -> multiprocessing.Process:
     process = context.Process(target=_tune, args=(str(folder), checkpoint_seconds))
     process.start()
     return process
-
-
-def outcome(folder: Path) -> tuple:
-    """Everything but times: results, adapters, and the whole trial table."""
-    best = json.loads((folder / "best.json").read_text())
-    for tuned in best["variants"].values():
-        del tuned["seconds"], tuned["run_seconds"], tuned["adapter_dir"]
-        del tuned["cheapest"], tuned["smallest"]["seconds"]
-    trials, _ = read_study(folder)
-    table = [
-        (t.number, t.variant, t.config, t.seed, t.purpose, t.scores, t.outcome, t.reason, t.promotions)
-        for t in trials.trials
-    ]
-    return best["variants"], best["spent"], best["verdict"], table
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import time
@@ -13,7 +12,6 @@ import psutil
 
 import autolora
 from autolora import spec as specs
-from autolora.assembly import read_study
 from autolora.report import Silent
 from autolora.result import TuneResult
 from tests.conftest import SMALL_SPEC
@@ -32,20 +30,6 @@ TERMS = {
 
 def tune(folder: Path, executor="ray", reporter=None, **overrides) -> TuneResult:
     return autolora.tune(spec=specs.load({**TERMS, **overrides}), dir=folder, executor=executor, reporter=reporter)
-
-
-def outcome(folder: Path) -> tuple:
-    """Everything but times: results, and the whole trial table."""
-    best = json.loads((folder / "best.json").read_text())
-    for tuned in best["variants"].values():
-        del tuned["seconds"], tuned["run_seconds"], tuned["adapter_dir"]
-        del tuned["cheapest"], tuned["smallest"]["seconds"]
-    trials, _ = read_study(folder)
-    table = [
-        (t.number, t.variant, t.config, t.seed, t.purpose, t.scores, t.outcome, t.reason, t.promotions)
-        for t in trials.trials
-    ]
-    return best["variants"], best["spent"], table
 
 
 def workers() -> list[psutil.Process]:

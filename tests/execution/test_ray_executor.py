@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from cluster_runs import nobody_trains_within, outcome, tune
+from cluster_runs import nobody_trains_within, tune
 from test_executor_contract import ExecutorContract, piece
 
 from autolora.execution import Executor
@@ -11,6 +11,7 @@ from autolora.spec import SpecError
 from autolora.training import checkpoint
 from autolora.training.segment import Outcome
 from tests.conftest import small_spec
+from tests.outcome import outcome
 
 pytest.importorskip("ray")
 

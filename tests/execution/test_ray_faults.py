@@ -13,10 +13,11 @@ import time
 from pathlib import Path
 
 import pytest
-from cluster_runs import Disturber, kill_a_worker, nobody_trains_within, outcome, tune
+from cluster_runs import Disturber, kill_a_worker, nobody_trains_within, tune
 
 from autolora.assembly import read_study
 from autolora.driver import RunDirectoryError
+from tests.outcome import outcome
 from tests.storage.postgres import PASSWORD
 
 pytest.importorskip("ray")

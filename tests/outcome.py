@@ -1,0 +1,22 @@
+"""What two studies are compared by that should be the same."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from autolora.assembly import read_study
+
+
+def outcome(folder: Path) -> tuple:
+    """Everything but times: results, and the whole trial table."""
+    best = json.loads((folder / "best.json").read_text())
+    for tuned in best["variants"].values():
+        del tuned["seconds"], tuned["run_seconds"], tuned["adapter_dir"]
+        del tuned["cheapest"], tuned["smallest"]["seconds"]
+    trials, _ = read_study(folder)
+    table = [
+        (t.number, t.variant, t.config, t.seed, t.purpose, t.scores, t.outcome, t.reason, t.promotions)
+        for t in trials.trials
+    ]
+    return best["variants"], best["spent"], best["verdict"], table
