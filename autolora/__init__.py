@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from autolora.search import WAIT, Search
     from autolora.space import Config, Space
     from autolora.spec import Spec, SpecError
+    from autolora.variants.loading import load_adapter
 
 __version__ = "0.1.0"
 
@@ -29,6 +30,7 @@ _HOME = {
     "SpecError": "autolora.spec",
     "TuneResult": "autolora.result",
     "Prior": "autolora.priors",
+    "load_adapter": "autolora.variants.loading",
 }
 _MODULES = ("variants", "priors")
 
@@ -41,6 +43,7 @@ __all__ = [
     "Spec",
     "SpecError",
     "TuneResult",
+    "load_adapter",
     "priors",
     "tune",
     "variants",

@@ -9,9 +9,15 @@ os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 os.environ["OMP_NUM_THREADS"] = "1"  # inherited by the processes that tests start: bit-equality needs equal counts
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
+import gc
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
 
 from autolora import spec as specs
 
@@ -36,6 +42,26 @@ def _cache_of_their_own(tmp_path_factory):
     os.environ["AUTOLORA_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _libraries_are_no_garbage() -> None:
+    """What is there before a module's tests is not searched again by every evaluation, which collects garbage."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_waiting_for_the_disk() -> Iterator[None]:
+    """In this process: tests kill processes, never the machine, and what SQLite has handed over survives that."""
+
+    def no_sync(connection, record) -> None:
+        if isinstance(connection, sqlite3.Connection):
+            connection.execute("PRAGMA synchronous=OFF")
+
+    event.listen(Engine, "connect", no_sync)
+    yield
+    event.remove(Engine, "connect", no_sync)
+
+
 @pytest.fixture(scope="session")
 def base():
     """The shipped model, loaded once for all tests."""
@@ -44,14 +70,26 @@ def base():
     return model.load(small_spec())
 
 
-@pytest.fixture
-def make_bench(base, tmp_path):
-    """A workbench on the shared base; keyword arguments override the specification."""
+@pytest.fixture(scope="session")
+def open_bench(base, tmp_path_factory):
+    """``open_bench(folder, **overrides)``: a workbench on the shared base; tokens are kept from test to test."""
     from autolora.training.workbench import Workbench, prepare_data
 
-    def make(folder=tmp_path, **overrides: Any) -> Workbench:
+    tokens = tmp_path_factory.mktemp("tokens")
+
+    def make(folder: Path, **overrides: Any) -> Workbench:
         spec = small_spec(**overrides)
-        data = prepare_data(spec, base.tokenizer, tmp_path)
+        data = prepare_data(spec, base.tokenizer, tokens)
         return Workbench(base, data, spec.training, spec.metric, spec.seed, folder)
+
+    return make
+
+
+@pytest.fixture
+def make_bench(open_bench, tmp_path):
+    """A workbench in the test's folder, or another; keyword arguments override the specification."""
+
+    def make(folder: Path = tmp_path, **overrides: Any):
+        return open_bench(folder, **overrides)
 
     return make

@@ -50,6 +50,6 @@ def write_lora(folder: Path, variant: str, out: Path, rank: int | None = None) -
         rank: of the plain LoRA; None: twice the trained one.
 
     Raises:
-        RecipeError: the variant has no result, or its adapter is a plain LoRA already.
+        RecipeError: the variant has no result, its adapter is a plain LoRA already, or none is near it.
     """
     return lora.write(Recipe.load(Path(folder), variant), Path(out), rank)

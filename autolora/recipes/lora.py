@@ -33,17 +33,22 @@ def write(recipe: Recipe, out: Path, rank: int | None = None) -> PlainLora:
     """Write the best plain LoRA of ``rank``, by default twice the trained one.
 
     Raises:
-        RecipeError: the variant's adapter is a plain LoRA already.
+        RecipeError: the variant's adapter is a plain LoRA already, or no matrix added to the weights.
     """
     import torch
     from peft import PeftModel
 
     from autolora import spec as specs
     from autolora.training.model import load_weights
-    from autolora.variants.export import CONFIG, WEIGHTS, save_approximation
+    from autolora.variants.export import CONFIG, NATIVE, OWN, WEIGHTS, save_approximation
 
     variant = recipe.variant
-    if variant.export_form != "native":
+    if variant.export_form == OWN:
+        raise RecipeError(
+            f"{variant.title}'s adapter is no matrix added to the weights, so no plain LoRA is near it: use --to peft, "
+            "and autolora.load_adapter to load it"
+        )
+    if variant.export_form != NATIVE:
         raise RecipeError(f"{variant.title}'s adapter is a plain LoRA already, exactly: use --to peft")
     spec = specs.Spec.model_construct(**{**recipe.spec, "model": recipe.model})  # not validated: files may have gone
     with warnings.catch_warnings():

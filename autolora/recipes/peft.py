@@ -1,4 +1,4 @@
-"""The trained adapter itself, which plain PEFT loads on the unmodified base."""
+"""The trained adapter itself, which plain PEFT, or ``autolora.load_adapter``, loads on the unmodified base."""
 
 from __future__ import annotations
 
@@ -8,18 +8,24 @@ from pathlib import Path
 import yaml
 
 from autolora.recipes.recipe import Recipe, RecipeError
+from autolora.variants.export import CONFIG, OWN, WEIGHTS, config_file
 
-FILES = ("adapter_config.json", "adapter_model.safetensors")
 SETTINGS, README = "autolora.yaml", "README.md"
+LOADING = f"""These are the settings of the training; `{CONFIG}` is how the trained adapter loads, whose rank is
+another where the variant's start was subtracted from the base or its ranks differ between layers. The other settings
+are in `{SETTINGS}`."""
+OWN_LOADING = f"""These are the settings of the training; the others are in `{SETTINGS}`. No matrix added to the weights
+does what this adapter does, so it loads with autolora, not with plain PEFT."""
 
 
 def write(recipe: Recipe, out: Path) -> list[Path]:
     """Copy the adapter and write its settings beside it."""
-    missing = [name for name in FILES if not (recipe.adapter / name).is_file()]
+    files = (config_file(recipe.variant.export_form), WEIGHTS)
+    missing = [name for name in files if not (recipe.adapter / name).is_file()]
     if missing:
         raise RecipeError(f"{recipe.adapter} holds no {' and no '.join(missing)}: run `autolora tune` to its end again")
     out.mkdir(parents=True, exist_ok=True)
-    written = [Path(shutil.copyfile(recipe.adapter / name, out / name)) for name in FILES]
+    written = [Path(shutil.copyfile(recipe.adapter / name, out / name)) for name in files]
     settings = out / SETTINGS
     settings.write_text(yaml.safe_dump(_settings(recipe), sort_keys=False))
     readme = out / README
@@ -43,10 +49,10 @@ def _settings(recipe: Recipe) -> dict[str, object]:
 
 
 def _readme(recipe: Recipe) -> str:
-    config = recipe.config
+    config, own = recipe.config, recipe.variant.export_form == OWN
     return f"""---
 base_model: {recipe.model}
-library_name: peft
+library_name: {"autolora" if own else "peft"}
 tags: [lora, autolora]
 ---
 # {recipe.summary}
@@ -55,14 +61,13 @@ tags: [lora, autolora]
 | --- | --- | --- | --- |
 | {config.learning_rate:.4g} | {config.batch_size} | {config.rank} | {config.alpha:.6g} |
 
-These are the settings of the training; `adapter_config.json` is how the trained adapter loads, whose rank is another
-where the variant's start was subtracted from the base or its ranks differ between layers. The other settings are in
-`{SETTINGS}`.
+{OWN_LOADING if own else LOADING}
 
 ```python
-from peft import PeftModel
+from {"autolora import load_adapter" if own else "peft import PeftModel"}
 from transformers import AutoModelForCausalLM
 
-model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained({recipe.model!r}), "path/of/this/folder")
+base = AutoModelForCausalLM.from_pretrained({recipe.model!r})
+model = {"load_adapter" if own else "PeftModel.from_pretrained"}(base, "path/of/this/folder")
 ```
 """

@@ -18,12 +18,14 @@ from autolora.report.recommended import alternatives, differences_table
 from autolora.report.summary import VariantSummary, duration, own_setting, setting, size, stops
 from autolora.result import TuneResult
 from autolora.space import Space
+from autolora.variants.export import NATIVE, OWN
 
 if TYPE_CHECKING:
     from autolora.dryrun import DryRun
     from autolora.scouting import Scouted
     from autolora.spec import Spec
 
+EXPORTED = {NATIVE: "PEFT's own format", OWN: "a format of its own, which autolora.load_adapter reads"}
 INTERVAL = 0.9
 """Share of the prior's informed part within the interval shown."""
 
@@ -77,9 +79,18 @@ def result_table(result: TuneResult) -> RenderableType:
             f"{result.spent[name]:.2f}",
             duration(tuned.seconds),
         )
-    places = [f"  {name}: {tuned.adapter_dir}" for name, tuned in result.items()]
-    adapters = "\n".join(["Adapters, which plain peft loads on the unmodified base:", *places])
-    return Group(table, *_recommended(result), Text(adapters))
+    return Group(table, *_recommended(result), Text("\n".join(_adapters(result))))
+
+
+def _adapters(result: TuneResult) -> list[str]:
+    """Where they are, and what loads them."""
+    plain: list[str] = []
+    own: list[str] = []
+    for name, tuned in result.items():
+        of_its_own = variants.get(name).export_form == OWN
+        (own if of_its_own else plain).append(f"  {name}: {tuned.adapter_dir}")
+    lines = ["Adapters, which plain peft loads on the unmodified base:", *plain] if plain else []
+    return [*lines, "Adapters in a format of their own, which autolora.load_adapter loads:", *own] if own else lines
 
 
 def _recommended(result: TuneResult) -> list[RenderableType]:
@@ -161,7 +172,8 @@ def variants_table() -> RenderableType:
         )
     note = (
         "needs: what of a few training batches gives the start.\n"
-        "export: an exact plain LoRA of that rank, or PEFT's own format.\n"
+        "export: an exact plain LoRA of that rank (kr: a multiple of r, r+: more), PEFT's own format (native), or one\n"
+        "        that autolora.load_adapter alone reads, as no matrix added to the weights is the same (own).\n"
         "step: time of a training step over plain LoRA's (studies/variants, width 1024).\n"
         "rate: best learning rate over plain LoRA's, as expected before any measurement.\n"
         "`autolora variants NAME` tells more of one."
@@ -192,7 +204,7 @@ def variant_view(name: str) -> RenderableType:
         ("alpha", "always r" if traits.unit_scale else f"by the law: {law}"),
         ("best learning rate", f"{relation}, give or take {traits.shift_sd:g} decades"),
         ("goes with s as", f"s^-{traits.exponent:g}"),
-        ("exported as", f"{variant.export_form} LoRA" if variant.export_form != "native" else "PEFT's own format"),
+        ("exported as", EXPORTED.get(variant.export_form, f"{variant.export_form} LoRA")),
         ("step", "not measured" if variant.cost is None else f"{variant.cost:.2f} of plain LoRA's time"),
     ):
         table.add_row(fact, value)

@@ -69,7 +69,10 @@ class Stepper:
         return min(limit for limit in limits if limit is not None)
 
     def _accumulate(self, micro_batches: list[Any]) -> float:
-        """Backward over micro-batches so that the sum is the gradient of the token average over the global batch."""
+        """Backward over micro-batches so that the sum is the gradient of the token average over the global batch.
+
+        A variant's penalty is averaged over micro-batches by their tokens, and no part of the loss that is returned.
+        """
         bench = self.bench
         batches = [bench.data.train.batch(rows, bench.base.pad_token_id) for rows in micro_batches]
         targets = sum(map(target_count, batches))
@@ -79,8 +82,11 @@ class Stepper:
             with bench.autocast():
                 losses, _, _ = token_losses(self.adapted, on_device)
             loss = losses.sum() / targets
-            bench.accelerator.backward(loss)
             total += float(loss.detach())
+            penalty = self.variant.penalty(self.adapted)
+            if penalty is not None:
+                loss = loss + penalty * (target_count(batch) / targets)
+            bench.accelerator.backward(loss)
         return total
 
 

@@ -37,12 +37,14 @@ class Attachment:
 
     Attributes:
         layers: the adapted layers, of PEFT's class, by their name in the base.
+        horizon: optimiser steps of the full run, where it was given.
         trainable: base parameters that required gradients before.
         input_hooks: the base's own hooks for gradients at the embedding, which PEFT replaces under checkpointing.
         subtracted: by layer name; empty for variants with B0 A0 = 0.
     """
 
     layers: dict[str, Any]
+    horizon: int | None
     trainable: list[nn.Parameter]
     input_hooks: list[Any] | None
     subtracted: dict[str, Subtracted] = field(default_factory=dict)
@@ -80,6 +82,8 @@ def inject(
     if variant.needs_batches and not batches:
         needs = " and ".join(need for need in variant.needs if need != "horizon")
         raise VariantError(f"{variant.name} starts from {needs}: pass batches, a list of tokenised training batches")
+    if horizon is None and "horizon" in variant.needs:
+        raise VariantError(f"{variant.name} goes by the length of the run: pass horizon, its optimiser steps")
     if allotted is None:
         allotted = variant.allocate(model, targets, rank, alpha, batches)
     config = variant.lora_config(rank, alpha, dropout, list(allotted))
@@ -92,7 +96,7 @@ def inject(
     with _own_randomness(seed):
         attached = get_peft_model(model, config, adapter_name=ADAPTER)
         layers = {name: attached.get_base_model().get_submodule(name) for name in allotted}
-        setattr(attached, _RECORD, Attachment(layers, trainable, hooks))
+        setattr(attached, _RECORD, Attachment(layers, horizon, trainable, hooks))
         try:
             _plain_start(layers, seed)
             variant.initialise(attached, seed, batches, horizon)
@@ -216,12 +220,15 @@ def random_stream(seed: int, purpose: str) -> torch.Generator:
 
 
 def _state_tensors(model: PeftModel) -> dict[str, Tensor]:
-    """The live tensors behind the state."""
+    """The live tensors behind the state; one that several layers share, as RaSA's pools, under its first name."""
     record = attachment(model)
     # RandLoRA's bases, which all layers share, are buffers of PEFT's model.
     tensors: dict[str, Tensor] = {key: t for key, t in model.base_model.named_buffers() if key.endswith(f".{ADAPTER}")}
+    seen: set[int] = set()
     for name, layer in record.layers.items():
-        tensors.update({f"{name}.{key}": p for key, p in adapter_parameters(layer).items()})
+        own = {f"{name}.{key}": p for key, p in adapter_parameters(layer).items() if id(p) not in seen}
+        tensors.update(own)
+        seen.update(map(id, own.values()))
     for name, kept in record.subtracted.items():
         tensors[f"{name}.anchor_A"] = kept.a0
         tensors[f"{name}.anchor_B"] = kept.b0

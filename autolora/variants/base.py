@@ -48,8 +48,9 @@ class Variant:
         needs: inputs of ``attach`` beyond the model: any of "gradients", "activations", "horizon".
         constraints: what it asks of ranks, layers and settings, in words; :meth:`check` and ``attach`` see to it.
         optimiser: what trains it, in words.
-        export_form: the plain LoRA that it leaves as, exactly: "rank r", "rank 2r", "rank kr"; "native" where PEFT
-            has a format of its own for it.
+        export_form: the plain LoRA that it leaves as, exactly: "rank r", "rank 2r", "rank kr" (a multiple of r), "rank
+            r+" (more than r); "native" where PEFT has a format of its own for it; "own" where only
+            :func:`autolora.load_adapter` reads it.
         cost: time of a training step relative to plain LoRA's at width 1024, from studies/variants; None: not measured.
         factored: it trains two factors A and B of each layer, as PEFT's ``LoraLayer`` holds them.
         moves_at_start: its start is not subtracted: attaching it changes the model's outputs, as its paper means it to.
@@ -173,7 +174,7 @@ class Variant:
             A ``PeftModel`` whose only trainable parameters are the adapter's, in float32.
 
         Raises:
-            VariantError: no linear layers, or what :meth:`check` refuses.
+            VariantError: no linear layers, what ``needs`` asks for is missing, or what :meth:`check` refuses.
         """
         from autolora.variants.attachment import inject
 
@@ -196,11 +197,20 @@ class Variant:
 
         return float(torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], max_norm))
 
-    def export(self, model: PeftModel, path: str | Path) -> None:
-        """Write an adapter folder that plain PEFT loads on the *unmodified* base with the same outputs."""
-        from autolora.variants.export import save_native, save_plain
+    def penalty(self, model: PeftModel) -> Tensor | None:
+        """What training minimises beside the loss: a scalar, of the last forward pass in training mode; or nothing."""
+        return None
 
-        if self.export_form == "native":
+    def export(self, model: PeftModel, path: str | Path) -> None:
+        """Write an adapter folder that plain PEFT loads on the *unmodified* base with the same outputs.
+
+        Where ``export_form`` is "own", :func:`autolora.load_adapter` does.
+        """
+        from autolora.variants.export import NATIVE, OWN, save_native, save_own, save_plain
+
+        if self.export_form == OWN:
+            save_own(self, model, Path(path))
+        elif self.export_form == NATIVE:
             save_native(model, Path(path))
         else:
             save_plain(model, Path(path), self.plain_factors)

@@ -1,8 +1,9 @@
-"""Writing a trained adapter as a folder that plain PEFT loads on the unmodified base."""
+"""Writing a trained adapter as a folder that plain PEFT, or one function, loads on the unmodified base."""
 
 from __future__ import annotations
 
 import copy
+import json
 import math
 import os
 from collections.abc import Callable, Mapping
@@ -18,9 +19,20 @@ if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
     from torch import Tensor
 
+    from autolora.variants.base import Variant
+
     Factors = tuple[Tensor, Tensor]
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+OWN_CONFIG, OWN_FORMAT = "autolora_adapter.json", 1
+"""Of the adapters that no plain LoRA and no format of PEFT's can hold."""
+NATIVE, OWN = "native", "own"
+"""``Variant.export_form`` of what is no plain LoRA."""
+
+
+def config_file(export_form: str) -> str:
+    """Name of the file that says how an adapter of this form loads."""
+    return OWN_CONFIG if export_form == OWN else CONFIG
 
 
 def save_plain(model: PeftModel, path: Path, factors: Callable[[Any], Factors]) -> None:
@@ -64,6 +76,26 @@ def save_native(model: PeftModel, path: Path) -> None:
     once = {tensor.data_ptr(): key for key, tensor in sorted(state.items(), key=lambda item: -len(item[0]))}
     state = {key: state[key] for key in once.values()}
     _write(path, state, _described(copy.deepcopy(model.peft_config[ADAPTER]), model))
+
+
+def save_own(variant: Variant, model: PeftModel, path: Path) -> None:
+    """Write the adapter as it is, with what :func:`autolora.load_adapter` needs to attach it again."""
+    from autolora.variants.attachment import adapter_state
+
+    config = model.peft_config[ADAPTER]
+    settings = {
+        "format": OWN_FORMAT,
+        "variant": variant.name,
+        "options": variant.options,
+        "rank": config.r,
+        "alpha": config.lora_alpha,
+        "base_model_name_or_path": _base_path(model),
+    }
+
+    def describe(folder: Path) -> None:
+        (folder / OWN_CONFIG).write_text(json.dumps(settings, indent=2) + "\n")
+
+    _replace(path, adapter_state(model), OWN_CONFIG, describe)
 
 
 @dataclass(frozen=True)
@@ -127,9 +159,17 @@ def _padded(pairs: Mapping[str, Factors], rank: int) -> dict[str, Tensor]:
 
 
 def _write(path: Path, state: Mapping[str, Tensor], config: PeftConfig) -> None:
-    """Write ``adapter_config.json`` and ``adapter_model.safetensors`` to a folder, replacing these two if they exist.
+    """Write ``adapter_config.json`` and ``adapter_model.safetensors``."""
+    _replace(path, state, CONFIG, config.save_pretrained)
+
+
+def _replace(path: Path, state: Mapping[str, Tensor], config: str, describe: Callable[[Path], None]) -> None:
+    """Write weights and configuration to a folder, in place of an adapter that is there.
 
     The folder holds at every moment the old adapter, the new one, or none that loads.
+
+    Args:
+        config: name of the file that ``describe`` writes to the folder it is given.
     """
     from safetensors.torch import save_file
 
@@ -138,11 +178,12 @@ def _write(path: Path, state: Mapping[str, Tensor], config: PeftConfig) -> None:
         staged = Path(folder)
         tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in state.items()}
         save_file(tensors, staged / WEIGHTS, metadata={"format": "pt"})
-        config.save_pretrained(staged)
+        describe(staged)
         # The configuration goes first and comes last: old and new halves never load together.
-        (path / CONFIG).unlink(missing_ok=True)
+        for older in (CONFIG, OWN_CONFIG):
+            (path / older).unlink(missing_ok=True)
         os.replace(staged / WEIGHTS, path / WEIGHTS)
-        os.replace(staged / CONFIG, path / CONFIG)
+        os.replace(staged / config, path / config)
 
 
 def _plain_config(model: PeftModel, layers: list[str], rank: int, scale: float) -> PeftConfig:
@@ -169,6 +210,10 @@ def _plain_config(model: PeftModel, layers: list[str], rank: int, scale: float) 
 
 def _described(config: Any, model: PeftModel) -> PeftConfig:
     config.inference_mode = True
-    config.base_model_name_or_path = getattr(model.get_base_model(), "name_or_path", None) or None
+    config.base_model_name_or_path = _base_path(model)
     config.target_modules = sorted(config.target_modules)  # PEFT keeps a set: the file would differ from run to run
     return config
+
+
+def _base_path(model: PeftModel) -> str | None:
+    return getattr(model.get_base_model(), "name_or_path", None) or None

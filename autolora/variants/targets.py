@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -55,6 +56,15 @@ def linear_layers(model: nn.Module) -> dict[str, LinearLayer]:
     if not found:
         raise VariantError(f"{describe(model)} has no linear layer besides its output head: nothing to adapt")
     return found
+
+
+def by_type(layers: Mapping[str, LinearLayer]) -> dict[str, list[str]]:
+    """Names of the layers that differ by their number in the model alone and are of one shape, by the first's name."""
+    kinds: dict[tuple[str, int, int], list[str]] = {}
+    for name, layer in layers.items():
+        kind = re.sub(r"\.\d+(?=\.)", "", name)
+        kinds.setdefault((kind, layer.out_features, layer.in_features), []).append(name)
+    return {names[0]: names for names in kinds.values()}
 
 
 def check_rank(model: nn.Module, layers: Mapping[str, LinearLayer], rank: int) -> None:

@@ -6,13 +6,33 @@ import warnings
 
 import pytest
 import torch
-from peft import PeftModel
 
-from autolora.variants import detach, get, names
+from autolora.variants import VariantError, detach, get, names
+from autolora.variants.loading import load_adapter
+
+LINEAR_ONLY: tuple[str, ...] = ()
+"""Variants that PEFT has for ``nn.Linear`` alone."""
+FAMILIES = ("llama", "qwen3", "gemma3", "gpt2")
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen3", "gemma3", "gpt2"])
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", LINEAR_ONLY)
+def test_a_layer_of_a_kind_that_peft_does_not_adapt_is_named(name, build, fingerprint):
+    base = build("gpt2")
+    before = fingerprint(base)
+    with pytest.raises(VariantError, match=r"Conv1D.*transformer\.h\.0"):
+        get(name).attach(base, rank=4, alpha=4, horizon=10)
+    assert fingerprint(base) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "family"),
+    [
+        (name, family)
+        for name in names()
+        for family in FAMILIES
+        if (name, family) not in {(n, "gpt2") for n in LINEAR_ONLY}
+    ],
+)
 def test_attach_and_export(name, family, build, tokens, train, logits, difference, fingerprint, tmp_path):
     base = build(family)
     before, untrained = fingerprint(base), logits(base)
@@ -27,5 +47,5 @@ def test_attach_and_export(name, family, build, tokens, train, logits, differenc
     assert difference(trained, untrained) > 0.01
     variant.export(model, tmp_path / "adapter")
     assert fingerprint(detach(model)) == before
-    reloaded = PeftModel.from_pretrained(build(family), tmp_path / "adapter")
+    reloaded = load_adapter(build(family), tmp_path / "adapter")
     assert difference(logits(reloaded), trained) < 1e-4
