@@ -266,7 +266,7 @@ class _Driver:
         elif not self.returned:
             raise WorkersError(
                 f"no segment comes back: {LOST_IN_A_ROW} workers were lost with trial {job.trial} alone, the last "
-                f"since {lost.reason or 'it died'}. What was done is kept; once the cluster is mended the same command "
+                f"since {lost.reason}. What was done is kept; once the cluster is mended the same command "
                 "goes on"
             )
         else:

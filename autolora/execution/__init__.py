@@ -23,10 +23,10 @@ Pack = tuple[Segment, ...]
 
 @dataclass(frozen=True)
 class LostWorker:
-    """A worker died with these trials; nothing is wrong with them. ``reason``: in words, where it is known."""
+    """A worker died with these trials; nothing is wrong with them. ``reason``: in words, as far as it is known."""
 
     trials: tuple[int, ...]
-    reason: str = ""
+    reason: str = "it died"
 
 
 class Executor(Protocol):

@@ -93,10 +93,6 @@ class RayTuneExecutor:
 
     def __init__(self, spec: Spec, folder: Path, mark: str) -> None:
         self.loads: dict[tuple[str, int], int] = {}
-        self._started_ray = not ray.is_initialized()
-        if self._started_ray:
-            _connect()
-        self._resources = _resources(spec.resources)
         self._workers = spec.resources.workers
         self._stall_seconds = 60 * spec.resources.stall_minutes
         self._fitting, self._counted = 0, -math.inf
@@ -112,7 +108,11 @@ class RayTuneExecutor:
         self._changed = threading.Condition()
         self._scratch = Path(tempfile.mkdtemp(prefix="autolora-tune-"))
         self._thread: threading.Thread | None = None
+        self._started_ray = not ray.is_initialized()
+        if self._started_ray:
+            _connect()
         try:
+            self._resources = _resources(spec.resources)
             self._tuner = self._made(spec, folder, mark)
         except BaseException:
             self.close()
@@ -311,7 +311,8 @@ class RayTuneExecutor:
             return self._fail(error)
         with self._changed:
             trials = tuple(segment.trial for segment in self._submitted[trial_id])
-            self._leave(trial_id, LostWorker(trials, str(error).strip().splitlines()[0] if error else ""))
+            said = str(error).strip() if error is not None else ""
+            self._leave(trial_id, LostWorker(trials, said.splitlines()[0]) if said else LostWorker(trials))
 
     def _leave(self, trial_id: str, *outcomes: Outcome | LostWorker) -> None:
         with self._changed:

@@ -39,6 +39,7 @@ class Manifest:
 
     Attributes:
         trial, variant, config, seed: whose it is.
+        study: model, data and training that it is of, see :attr:`autolora.training.workbench.Workbench.identity`.
         step: optimiser steps done.
         examples: training examples seen; the data position follows from it and the seed.
         scores: score at each rung reached, by rung index.
@@ -53,6 +54,7 @@ class Manifest:
     variant: str
     config: dict[str, Any]
     seed: int
+    study: str
     step: int = 0
     examples: int = 0
     scores: dict[int, float] = field(default_factory=dict)

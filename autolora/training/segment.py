@@ -86,7 +86,7 @@ def run(bench: Workbench, segment: Segment, on_step: Callable[[Progress], None] 
     """
     began = time.monotonic()
     found = checkpoint.newest(bench.trial_folder(segment.trial))
-    manifest, state = found if found else (_fresh(segment), None)
+    manifest, state = found if found else (_fresh(bench, segment), None)
     _check_owner(bench, segment, manifest)
     if segment.rung in manifest.scores:  # committed before a crash, never reported
         return Outcome(segment.trial, "scored", manifest.scores[segment.rung], segment.stop, "", manifest.seconds)
@@ -138,12 +138,17 @@ def _advance(
         return Outcome(segment.trial, "scored", scores.value, segment.stop, "", manifest.seconds)
 
 
-def _fresh(segment: Segment) -> Manifest:
-    return Manifest(segment.trial, segment.variant, segment.config.as_dict(), segment.seed)
+def _fresh(bench: Workbench, segment: Segment) -> Manifest:
+    return Manifest(segment.trial, segment.variant, segment.config.as_dict(), segment.seed, bench.identity)
 
 
 def _check_owner(bench: Workbench, segment: Segment, manifest: Manifest) -> None:
-    fresh = _fresh(segment)
+    fresh = _fresh(bench, segment)
+    if manifest.study != fresh.study:
+        raise checkpoint.CheckpointError(
+            f"{bench.trial_folder(segment.trial)} holds a checkpoint of another model, dataset or training: "
+            "studies cannot share a place for checkpoints; give each a folder of its own, with --dir or `checkpoints`"
+        )
     if (manifest.variant, manifest.config, manifest.seed) != (fresh.variant, fresh.config, fresh.seed):
         raise checkpoint.CheckpointError(
             f"{bench.trial_folder(segment.trial)} holds a checkpoint of another configuration "

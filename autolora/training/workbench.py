@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -117,6 +118,13 @@ class Workbench:
             sample = parameter.detach().flatten()[:16].to(torch.bfloat16).float().cpu()
             digest.update(f"{name} {tuple(parameter.shape)}".encode() + sample.numpy().tobytes())
         return {"model": digest.hexdigest()[:16], "data": self.data.fingerprint, "metric": self.metric.name}
+
+    @cached_property
+    def identity(self) -> str:
+        """What a trial's training depends on beside the trial, as a digest."""
+        training = self.training.model_dump(exclude={"device", "checkpoint_seconds", "micro_batch"})
+        facts = {**self.fingerprints(), "training": training, "seed": self.seed}
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
     @property
     def examples(self) -> int:

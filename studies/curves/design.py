@@ -30,6 +30,26 @@ OTHER_VARIANTS = (
 )
 OTHER_START, OTHER_WINDOW = RATES.index(3.5566e-4), 10
 
+LATER_STARTS = {
+    "adalora": 2e-3,
+    "delora": 2e-3,
+    "denselora": 2e-3,
+    "goat": 3.5566e-4,
+    "hira": 6.3246e-3,
+    "hydralora": 1.1247e-3,
+    "loha": 1.1247e-3,
+    "lokr": 1.1247e-3,
+    "lora_pro": 3.5566e-4,
+    "loramoe": 1.1247e-3,
+    "melora": 1.1247e-3,
+    "moslora": 1.1247e-3,
+    "rasa": 1.1247e-3,
+    "relora": 1.1247e-3,
+    "rplora": 3.5566e-4,
+    "vera": 6.3246e-3,
+}
+"""The lowest of a window of rates, from what is published of each."""
+
 SEEDS = (1, 2)
 SEED_VARIANTS = ("lora", "pissa", "olora")
 
@@ -39,7 +59,7 @@ GRID_RANKS, GRID_BATCHES = (2, 8, 32), (8, 32)
 
 
 class Cell(NamedTuple):
-    """One training. ``part`` is the reason it is in the table: core, others, seeds or grid."""
+    """One training. ``part`` is the reason it is in the table: core, others, later, seeds or grid."""
 
     part: str
     variant: str
@@ -74,6 +94,14 @@ def _others(width: int) -> Iterator[Cell]:
             yield Cell("others", variant, rate, BATCH, RANK, _unit_alpha(variant), 0)
 
 
+def _later(width: int) -> Iterator[Cell]:
+    """The architectures and optimisers that came later, likewise; two decades each."""
+    for variant, lowest in LATER_STARTS.items():
+        start = RATES.index(lowest)
+        for rate in RATES[start : start + WINDOW]:
+            yield Cell("later", variant, rate, BATCH, RANK, _unit_alpha(variant), 0)
+
+
 def _unit_alpha(variant: str) -> float:
     """The alpha of s = 1, or of what stands for it."""
     traits = variants.get(variant).traits
@@ -104,4 +132,4 @@ def _grid(width: int) -> Iterator[Cell]:
                         yield Cell("grid", variant, rate, batch, rank, alpha, 0)
 
 
-PARTS = {"core": _core, "others": _others, "seeds": _seeds, "grid": _grid}
+PARTS = {"core": _core, "others": _others, "later": _later, "seeds": _seeds, "grid": _grid}

@@ -30,7 +30,30 @@ HERE = Path(__file__).parent
 TABLE = HERE / "cost.csv"
 WIDTHS = {256: 4, 1024: 2, 2048: 1}
 """Layers by width: what a layer costs decides, not how many there are."""
-WIDEST_ONLY = ("lora", "dora", "gralora", "loft", "lora_fa", "randlora")
+WIDEST_ONLY = (
+    "lora",
+    "adalora",
+    "delora",
+    "denselora",
+    "dora",
+    "goat",
+    "gralora",
+    "hira",
+    "hydralora",
+    "loft",
+    "loha",
+    "lokr",
+    "lora_fa",
+    "lora_pro",
+    "loramoe",
+    "melora",
+    "moslora",
+    "randlora",
+    "rasa",
+    "relora",
+    "rplora",
+    "vera",
+)
 """At the greatest width those alone whose step is another than plain LoRA's; the others differ in their start."""
 SEQUENCE, BATCH, RANK, VOCABULARY = 256, 2, 16, 512
 ROUNDS = 6

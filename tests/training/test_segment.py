@@ -9,13 +9,16 @@ import shutil
 import pytest
 import torch
 
-from autolora import variants
 from autolora.space import Config
 from autolora.training import checkpoint, segment, stepping
 from autolora.training.segment import Interrupted, Segment
 
 CONFIG = Config(2e-3, 8, 4, 4.0)
 RUNGS = (1 / 9, 1 / 3, 1.0)
+KINDS = ("lora", "pissa", "dora", "loft", "gora", "randlora")
+"""One variant for each kind of state that a segment carries: two factors; a start taken off the base; a parameter
+beside the factors; an optimiser of its own; ranks that differ by layer; bases shared between layers. What every variant
+does by itself, resume bit for bit and leave the base as it was, is in tests/variants."""
 
 
 def piece(stop: float, rung: int, variant: str = "lora", config: Config = CONFIG, trial: int = 0) -> Segment:
@@ -40,7 +43,15 @@ def assert_same_end(first, second) -> None:
         assert torch.equal(tensor, other["adapter"][name]), name
 
 
-@pytest.mark.parametrize("variant", variants.names())
+@pytest.fixture(scope="module")
+def uncut(open_bench, tmp_path_factory):
+    """The workbench of a full run of plain LoRA in one go; only looked at."""
+    bench = open_bench(tmp_path_factory.mktemp("uncut"))
+    segment.run(bench, piece(1.0, 2))
+    return bench
+
+
+@pytest.mark.parametrize("variant", KINDS)
 def test_a_run_cut_at_every_rung_equals_the_uncut_one_bit_for_bit(make_bench, tmp_path, variant):
     uncut, cut = make_bench(tmp_path / "uncut"), make_bench(tmp_path / "cut")
     segment.run(uncut, piece(1.0, 2, variant))
@@ -49,9 +60,8 @@ def test_a_run_cut_at_every_rung_equals_the_uncut_one_bit_for_bit(make_bench, tm
     assert_same_end(final_state(uncut), final_state(cut))
 
 
-def test_a_run_stopped_at_every_step_equals_the_uncut_one_bit_for_bit(make_bench, tmp_path):
-    uncut, cut = make_bench(tmp_path / "uncut"), make_bench(tmp_path / "cut")
-    segment.run(uncut, piece(1.0, 2))
+def test_a_run_stopped_at_every_step_equals_the_uncut_one_bit_for_bit(make_bench, uncut):
+    cut = make_bench()
 
     def stop(_):
         raise Interrupted
@@ -68,10 +78,9 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize("kind", ["file", "memory"])
-def test_a_run_killed_again_and_again_equals_the_uncut_one_wherever_its_checkpoints_are(make_bench, tmp_path, kind):
-    uncut, cut = make_bench(tmp_path / "uncut"), make_bench(tmp_path / "cut", **{"training.checkpoint_seconds": 0})
+def test_a_run_killed_again_and_again_equals_the_uncut_one_wherever_its_checkpoints_are(make_bench, uncut, tmp_path, kind):
+    cut = make_bench(tmp_path / "cut", **{"training.checkpoint_seconds": 0})
     cut.checkpoints = {"file": (tmp_path / "shared").as_uri(), "memory": f"memory://{tmp_path.name}"}[kind]
-    segment.run(uncut, piece(1.0, 2))
     kills = 0
     while (left := cut.steps(CONFIG.batch_size) - 2 * kills) >= 3:
         steps = iter(range(left))
@@ -111,9 +120,8 @@ def test_dropout_is_the_same_after_a_cut(make_bench, tmp_path):
     assert_same_end(final_state(uncut), final_state(cut))
 
 
-def test_a_damaged_newest_checkpoint_costs_one_interval_and_nothing_else(make_bench, tmp_path):
-    uncut, cut = make_bench(tmp_path / "uncut"), make_bench(tmp_path / "cut")
-    segment.run(uncut, piece(1.0, 2))
+def test_a_damaged_newest_checkpoint_costs_one_interval_and_nothing_else(make_bench, uncut):
+    cut = make_bench()
     segment.run(cut, piece(RUNGS[0], 0))
     segment.run(cut, piece(RUNGS[1], 1))
     newest = max(cut.trial_folder(0).glob("step-*"))
@@ -146,26 +154,29 @@ def test_a_checkpoint_of_another_configuration_is_not_continued(make_bench):
         segment.run(bench, piece(RUNGS[0], 0, config=Config(1e-3, 8, 4, 4.0)))
 
 
-def test_the_base_is_bit_identical_after_every_variant(make_bench, base):
+def test_two_studies_that_share_a_place_for_checkpoints_do_not_continue_each_other_s(make_bench):
+    segment.run(make_bench(), piece(RUNGS[0], 0))
+    with pytest.raises(checkpoint.CheckpointError, match="another model, dataset or training"):
+        segment.run(make_bench(training={"examples": 32, "warmup_ratio": 0.5}), piece(RUNGS[1], 1))
+
+
+def test_the_base_is_bit_identical_after_every_kind_of_variant(make_bench, base):
     bench, before = make_bench(), digest(base.model)
-    for trial, variant in enumerate(variants.names()):
+    for trial, variant in enumerate(KINDS):
         segment.run(bench, piece(RUNGS[0], 0, variant, trial=trial))
     assert digest(base.model) == before
 
 
-def test_training_lowers_the_evaluation_loss(make_bench):
-    bench = make_bench()
-    with bench.attached("lora", CONFIG, 0) as untrained:
-        before = bench.evaluate(untrained, bench.data.eval)
-    assert segment.run(bench, piece(1.0, 2)).value < before - 0.2
+def test_training_lowers_the_evaluation_loss(uncut):
+    with uncut.attached("lora", CONFIG, 0) as untrained:
+        before = uncut.evaluate(untrained, uncut.data.eval)
+    assert final_state(uncut)[0].scores[2] < before - 0.2
 
 
-def test_micro_batches_accumulate_to_the_global_batch(make_bench, tmp_path):
-    whole, split = make_bench(tmp_path / "a"), make_bench(tmp_path / "b", **{"training.micro_batch": 3})
-    segment.run(whole, piece(RUNGS[1], 1))
+def test_micro_batches_accumulate_to_the_global_batch(make_bench, uncut):
+    split = make_bench(**{"training.micro_batch": 3})
     segment.run(split, piece(RUNGS[1], 1))
-    losses = final_state(whole)[0].losses
-    assert final_state(split)[0].losses == pytest.approx(losses, rel=1e-4)
+    assert final_state(split)[0].losses == pytest.approx(final_state(uncut)[0].losses[:3], rel=1e-4)
 
 
 def limit_memory(monkeypatch, most: int) -> list[int]:
@@ -183,15 +194,14 @@ def limit_memory(monkeypatch, most: int) -> list[int]:
     return tried
 
 
-def test_out_of_memory_halves_the_micro_batch_and_keeps_the_batch_size(make_bench, tmp_path, monkeypatch):
-    plain, tight = make_bench(tmp_path / "a"), make_bench(tmp_path / "b")
-    segment.run(plain, piece(RUNGS[1], 1))
+def test_out_of_memory_halves_the_micro_batch_and_keeps_the_batch_size(make_bench, uncut, monkeypatch):
+    tight = make_bench()
     tried = limit_memory(monkeypatch, most=2)
     outcome = segment.run(tight, piece(RUNGS[1], 1))
     assert outcome.kind == "scored"
     assert tried[:3] == [8, 4, 2]
     assert tight.micro_batch_limit == 2
-    assert final_state(tight)[0].losses == pytest.approx(final_state(plain)[0].losses, rel=1e-4)
+    assert final_state(tight)[0].losses == pytest.approx(final_state(uncut)[0].losses[:3], rel=1e-4)
 
 
 def test_a_single_example_that_does_not_fit_is_infeasible_with_the_reason(make_bench, monkeypatch):
@@ -277,14 +287,14 @@ def test_trials_leave_nothing_behind(make_bench, base):
         )
 
     def trial(number: int) -> None:
-        variant = variants.names()[number % len(variants.names())]
+        variant = KINDS[number % len(KINDS)]
         segment.run(bench, piece(1.0, 2, variant, trial=number))
         shutil.rmtree(bench.trial_folder(number))
 
-    for number in range(len(variants.names())):  # caches of weight factors fill once
+    for number in range(len(KINDS)):  # caches of weight factors fill once
         trial(number)
     before, memory = living(), resident_bytes()
-    for number in range(len(variants.names())):
+    for number in range(len(KINDS)):
         trial(number)
     assert living() == before
     assert resident_bytes() - memory < 32e6
