@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from autolora.variants.base import Allotment, VariantError
-from autolora.variants.subtraction import ADAPTER, Subtracted, put_residual, restore, subtract
+from autolora.variants.subtraction import ADAPTER, Subtracted, put_residual, restore, set_factors, subtract
 from autolora.variants.targets import linear_layers
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ class Attachment:
     Attributes:
         layers: the adapted layers, of PEFT's class, by their name in the base.
         horizon: optimiser steps of the full run, where it was given.
+        seed: of the adapter's randomness.
         trainable: base parameters that required gradients before.
         input_hooks: the base's own hooks for gradients at the embedding, which PEFT replaces under checkpointing.
         subtracted: by layer name; empty for variants with B0 A0 = 0.
@@ -45,6 +46,7 @@ class Attachment:
 
     layers: dict[str, Any]
     horizon: int | None
+    seed: int
     trainable: list[nn.Parameter]
     input_hooks: list[Any] | None
     subtracted: dict[str, Subtracted] = field(default_factory=dict)
@@ -96,7 +98,7 @@ def inject(
     with _own_randomness(seed):
         attached = get_peft_model(model, config, adapter_name=ADAPTER)
         layers = {name: attached.get_base_model().get_submodule(name) for name in allotted}
-        setattr(attached, _RECORD, Attachment(layers, horizon, trainable, hooks))
+        setattr(attached, _RECORD, Attachment(layers, horizon, seed, trainable, hooks))
         try:
             _plain_start(layers, seed)
             variant.initialise(attached, seed, batches, horizon)
@@ -135,10 +137,18 @@ def frozen_layers(model: PeftModel) -> tuple[PreTrainedModel, dict[str, nn.Modul
 
 def start_from(model: PeftModel, starts: Mapping[str, tuple[Tensor, Tensor]]) -> None:
     """Start the adapter at (A0, B0), each (r, n) and (m, r), and subtract s B0 A0 from the base in float32."""
+    layers = attachment(model).layers
+    for name, (a0, b0) in starts.items():
+        set_factors(layers[name], a0, b0)
+    anchor(model, starts)
+
+
+def anchor(model: PeftModel, anchors: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+    """Subtract s B0 A0 from the base in float32, each (k, n) and (m, k); the adapter stays where it is."""
     record = attachment(model)
     base = model.get_base_model()
     users = Counter(id(p) for module in base.modules() for p in module.parameters(recurse=False))
-    for name, (a0, b0) in starts.items():
+    for name, (a0, b0) in anchors.items():
         layer = record.layers[name]
         shared = users[id(layer.get_base_layer().weight)] > 1
         record.subtracted[name] = subtract(layer, a0, b0, shared)
@@ -184,7 +194,7 @@ def load_adapter_state(model: PeftModel, state: Mapping[str, Tensor]) -> None:
     if own.keys() != state.keys():
         key = min(own.keys() ^ state.keys())
         where = "misses" if key in own else "has, and the model lacks,"
-        raise VariantError(f"the state is of another variant or model: it {where} {key!r}")
+        raise VariantError(f"the state is of another rank, variant or model: it {where} {key!r}")
     for key, tensor in own.items():
         if tensor.shape != state[key].shape:
             sizes = f"{tuple(state[key].shape)}, the model's is {tuple(tensor.shape)}"
@@ -219,6 +229,14 @@ def random_stream(seed: int, purpose: str) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
 
 
+def draw_kaiming(a: Tensor, generator: torch.Generator) -> None:
+    """A (r, n) anew, Kaiming-uniform, bound 1/sqrt(n), drawn in float32 on the CPU."""
+    import torch
+
+    bound = a.shape[1] ** -0.5
+    a.data.copy_(torch.empty(a.shape).uniform_(-bound, bound, generator=generator))
+
+
 def _state_tensors(model: PeftModel) -> dict[str, Tensor]:
     """The live tensors behind the state; one that several layers share, as RaSA's pools, under its first name."""
     record = attachment(model)
@@ -247,16 +265,12 @@ def _own_randomness(seed: int) -> Iterator[None]:
 
 def _plain_start(layers: Mapping[str, Any], seed: int) -> None:
     """A Kaiming-uniform, bound 1/sqrt(n), drawn in float32: PEFT draws it in the base's precision. B = 0 stays."""
-    import torch
-
     generator = random_stream(seed, FACTOR_A)
     for layer in layers.values():
         for parameter in adapter_parameters(layer).values():
             parameter.data = parameter.data.float()
         if hasattr(layer, FACTOR_A):
-            a = layer.lora_A[ADAPTER].weight
-            bound = a.shape[1] ** -0.5
-            a.data.copy_(torch.empty(a.shape).uniform_(-bound, bound, generator=generator))
+            draw_kaiming(layer.lora_A[ADAPTER].weight, generator)
 
 
 def _exactly(name: str) -> str:

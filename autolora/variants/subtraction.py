@@ -21,7 +21,7 @@ class Subtracted:
 
     Attributes:
         original: the base's own parameter, untouched; off the accelerator where no other module uses it.
-        a0, b0: the anchors, (r, n) and (m, r), float32, on the CPU.
+        a0, b0: the anchors, (k, n) and (m, k), float32, on the CPU; k = r where the factors start at them.
     """
 
     original: nn.Parameter
@@ -32,23 +32,22 @@ class Subtracted:
 def weight_matrix(module: nn.Module) -> Tensor:
     """W of a linear layer as (m, n) float32, whichever way the module stores it."""
     weight: Any = module.weight
-    if not weight.is_floating_point():
-        raise VariantError(f"the base is quantised to {weight.dtype}: a start from its weights needs it unquantised")
+    _check_unquantised(weight)
     return _oriented(weight.detach().float(), module)
 
 
 def subtract(layer: LoraLayer, a0: Tensor, b0: Tensor, shared: bool) -> Subtracted:
-    """Set A, B to the anchors and put W - s B0 A0 in place of the layer's weight.
+    """Put W - s B0 A0 in place of the layer's weight.
 
     The layer gets a parameter of its own, so a weight tied to another module changes here and nowhere else.
 
     Args:
-        a0, b0: (r, n) and (m, r).
+        a0, b0: the anchors, (k, n) and (m, k).
         shared: another module uses the same parameter, which then stays where it is.
     """
     original = layer.get_base_layer().weight
+    _check_unquantised(original)
     kept = Subtracted(original, _anchor(a0), _anchor(b0))
-    set_factors(layer, kept.a0, kept.b0)
     put_residual(layer, kept)
     if not shared:
         original.data = original.data.cpu()
@@ -76,6 +75,11 @@ def set_factors(layer: LoraLayer, a: Tensor, b: Tensor) -> None:
     """Copy (r, n) and (m, r) into the adapter."""
     layer.lora_A[ADAPTER].weight.data.copy_(a)
     layer.lora_B[ADAPTER].weight.data.copy_(b)
+
+
+def _check_unquantised(weight: Tensor) -> None:
+    if not weight.is_floating_point():
+        raise VariantError(f"the base is quantised to {weight.dtype}: a start from its weights needs it unquantised")
 
 
 def _anchor(factor: Tensor) -> Tensor:

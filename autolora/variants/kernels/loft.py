@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from autolora.variants.kernels.gram import inverse_gram
+
 CHUNK = 2**22
 """Elements of a step's largest temporary, beside copies of one factor."""
 
@@ -84,7 +86,7 @@ class LoftAdamW(torch.optim.Optimizer):
         """
         squares = []
         for group, moving, _ in self._sides():
-            coordinates = moving.gradient @ _inverse_gram(moving.other, group["damping"])
+            coordinates = moving.gradient @ moving.inverse_gram(group["damping"])
             squares.append((coordinates @ (moving.other @ moving.other.T) * coordinates).sum().clamp(min=0))
         if not squares:
             return 0.0
@@ -117,15 +119,15 @@ class LoftAdamW(torch.optim.Optimizer):
 
     @staticmethod
     def _move(group: dict[str, Any], moving: _Side, resting: _Side) -> None:
-        inverse = _inverse_gram(moving.other, group["damping"])
+        inverse = moving.inverse_gram(group["damping"])
         _observe(moving, inverse, group["betas"])
-        _observe(resting, _inverse_gram(resting.other, group["damping"]), group["betas"])
+        _observe(resting, resting.inverse_gram(group["damping"]), group["betas"])
         before = moving.rows.clone()
         update = _update(moving, inverse, group["betas"], group["eps"])
         moving.rows.mul_(1 - group["lr"] * group["weight_decay"]).sub_(update, alpha=group["lr"])
         # moving.rows.T is now the new O of the resting side, which has not seen it yet.
         overlap = before.T @ moving.rows
-        _carry(resting.state, overlap @ _inverse_gram(resting.other, group["damping"]))
+        _carry(resting.state, overlap @ resting.inverse_gram(group["damping"]))
 
 
 class _Side(NamedTuple):
@@ -142,19 +144,9 @@ class _Side(NamedTuple):
     gradient: Tensor
     other: Tensor
 
-
-def _inverse_gram(other: Tensor, damping: float) -> Tensor:
-    """K = (O O^T + damping * mean diagonal * I)^-1, (r, r); about I where O = 0, and so all that K multiplies is 0.
-
-    It never raises, nor waits for the device: what is not invertible shows as non-finite weights, as divergence does.
-    """
-    gram = other @ other.T
-    size = gram.diagonal().mean()
-    empty = (size == 0).to(gram.dtype)
-    size = size + empty
-    identity = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-    inverse: Tensor = torch.linalg.inv_ex(gram / size + (damping + empty) * identity).inverse
-    return inverse / size
+    def inverse_gram(self, damping: float) -> Tensor:
+        """K = (O O^T)^-1, (r, r), damped; about I where O = 0."""
+        return inverse_gram(self.other @ self.other.T, damping)
 
 
 def _observe(side: _Side, inverse: Tensor, betas: tuple[float, float]) -> None:

@@ -1,0 +1,96 @@
+"""GOAT (arXiv 2502.16894): LoRAMoE's mixture, each expert started from another stretch of W's spectrum.
+
+W = U S V^T, its min(m, n) triplets cut into E equal segments; expert e takes the first r / E of segment e:
+A_e = sqrt(S_e / (s rho)) V_e^T, B_e = U_e sqrt(S_e / (s rho)). W gives up (s / E) sum_e B_e A_e.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from autolora.space import Traits
+from autolora.variants.attachment import attachment, frozen_layers, start_from
+from autolora.variants.base import VariantError, register
+from autolora.variants.factors import leading_svd, weight_factors
+from autolora.variants.loramoe import Loramoe
+from autolora.variants.subtraction import ADAPTER, set_factors
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from torch import Tensor, nn
+
+    from autolora.variants.targets import LinearLayer
+
+
+@dataclass(frozen=True)
+class Goat(Loramoe):
+    """What is subtracted is the mixture's mean: gates that sum to 1 are 1/E each on average where the load is even.
+
+    Of all matrices that one comes nearest to the mixture, and it is what the authors' runs subtract. Token by token
+    the gates differ from it, so the outputs move at the start; rho keeps that small.
+
+    Attributes:
+        rho: what the start's singular values are divided by.
+        balance: the authors weigh a *sum* over layers by 1e-3; for about 100 layers that is this mean's weight.
+    """
+
+    balance: float = 0.1
+    rho: float = 10.0
+
+    def check(self, model: nn.Module, layers: Mapping[str, LinearLayer], rank: int, dropout: float) -> None:
+        super().check(model, layers, rank, dropout)
+        if not self.rho > 0:
+            raise VariantError(f"{self.name} got rho = {self.rho}: set space.options.{self.name}.rho above 0")
+
+    def initialise(self, model: PeftModel, seed: int, batches: Any, horizon: int | None) -> None:
+        rank = model.peft_config[ADAPTER].r
+        experts, layers = self.count(rank), attachment(model).layers
+        share = rank // experts
+        starts = {}
+        for name, factors in weight_factors(*frozen_layers(model), rank, segmented_svd(experts)).items():
+            u, values, vh = factors[0][:, :, :share], factors[1][:, :share], factors[2][:, :share]
+            root = (values / (layers[name].scaling[ADAPTER] * self.rho)).sqrt()
+            starts[name] = (root[..., None] * vh).flatten(0, 1), (u * root).flatten(1)
+        start_from(model, {name: (a, b / experts) for name, (a, b) in starts.items()})
+        for name, (a, b) in starts.items():
+            set_factors(layers[name], a, b)
+        super().initialise(model, seed, batches, horizon)
+
+
+@cache  # weight_factors knows a factorisation by the function: there must be one for each number of segments
+def segmented_svd(segments: int) -> Callable[[Tensor, int], tuple[Tensor, ...]]:
+    """Of W's triplets in this many equal segments, the largest first, the leading ones of each, k in all.
+
+    As U (m, segments, c), singular values (segments, c) and V^T (segments, c, n), where c = k // segments.
+    """
+
+    def factorise(matrix: Tensor, components: int) -> tuple[Tensor, ...]:
+        length = min(matrix.shape) // segments
+        u, values, vh = leading_svd(matrix, segments * length)
+        kept, cut = components // segments, (segments, length)
+        return u.unflatten(1, cut)[:, :, :kept], values.unflatten(0, cut)[:, :kept], vh.unflatten(0, cut)[:, :kept]
+
+    return factorise
+
+
+register(
+    Goat(
+        name="goat",
+        title="GOAT",
+        paper="arXiv 2502.16894",
+        cost=1.0,  # not measured yet
+        kind="architecture",
+        constraints="r <= min(m, n), divisible by experts; top_k > 1",
+        # Both factors carry 1/sqrt(s), so p = 1/2 exactly for them. The router knows no s and takes the rate as it is:
+        # alpha decides how fast it learns beside them, and is not redundant as it is for PiSSA. The authors' own
+        # s = sqrt(3 n E / r) is the law's times sqrt(E). Their rate on Llama-2-7B, 2e-5, which all their methods
+        # share, lies 0.5 decades below LoRA's by the laws; PiSSA's best 0.4.
+        traits=Traits(exponent=0.5, shift=-0.3, shift_sd=0.4),
+        export_form="own",
+        factored=False,
+        moves_at_start=True,
+    )
+)

@@ -1,0 +1,63 @@
+"""HydraLoRA (arXiv 2404.19245): y = W x + s sum_e g_e(x) B_e A x, one A (r, n) and several heads B_e (m, r).
+
+g is the softmax of a router's logits over all heads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from autolora.space import Traits
+from autolora.variants.attachment import attachment
+from autolora.variants.base import Variant, VariantError, register
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from torch import nn
+
+    from autolora.variants.targets import LinearLayer
+
+
+@dataclass(frozen=True)
+class Hydralora(Variant):
+    """A starts as LoRA's, every head at 0; one head is LoRA.
+
+    Attributes:
+        heads: how many.
+    """
+
+    heads: int = 3
+
+    def check(self, model: nn.Module, layers: Mapping[str, LinearLayer], rank: int, dropout: float) -> None:
+        super().check(model, layers, rank, dropout)
+        if self.heads < 1:
+            raise VariantError(
+                f"{self.name} got heads = {self.heads}: set space.options.{self.name}.heads to 1 or more"
+            )
+
+    def initialise(self, model: PeftModel, seed: int, batches: Any, horizon: int | None) -> None:
+        from autolora.variants.kernels.experts import install, widen_b
+
+        if self.heads == 1:
+            return
+        layers = attachment(model).layers.values()
+        for layer in layers:
+            widen_b(layer, self.heads)
+        install(layers, seed, self.heads, top_k=self.heads, shared_a=True, balanced=False)
+
+
+register(
+    Hydralora(
+        name="hydralora",
+        title="HydraLoRA",
+        paper="arXiv 2404.19245",
+        cost=1.0,  # not measured yet
+        kind="architecture",
+        # The authors' rate, 2e-4 at s = 8 and r = 4, is LoRA's usual one, and gates that sum to 1 change little.
+        traits=Traits(shift_sd=0.4),
+        export_form="own",
+        factored=False,
+    )
+)

@@ -1,0 +1,42 @@
+"""LoRA-Pro (arXiv 2407.18242): plain LoRA; AdamW gets (g_A', g_B') with s (B g_A' + g_B' A) closest to G = dL/dW.
+
+Of all such pairs it is the one nearest to (g_A, g_B), which a Sylvester equation in r x r finds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from autolora.space import Traits
+from autolora.variants.base import register
+from autolora.variants.rplora import Rplora
+
+
+@dataclass(frozen=True)
+class LoraPro(Rplora):
+    """As :class:`~autolora.variants.rplora.Rplora`, with other gradients.
+
+    Adam's moments are those of g_A' and g_B': of the update of W itself they would take m n numbers each.
+    """
+
+    def precondition(self) -> Callable[..., Any]:
+        from autolora.variants.kernels.preconditioned import lora_pro
+
+        return lora_pro
+
+
+register(
+    LoraPro(
+        name="lora_pro",
+        title="LoRA-Pro",
+        paper="arXiv 2407.18242",
+        cost=1.0,  # not measured yet
+        kind="optimiser",
+        optimiser="AdamW on the gradients whose update of W is closest to the full one",
+        # Adam sets the size of a step, as LoRA's; no published best rate was found.
+        traits=Traits(shift=0.0, shift_sd=0.35),
+        starts_as_lora=True,
+    )
+)

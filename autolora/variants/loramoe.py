@@ -1,0 +1,101 @@
+"""LoRAMoE (arXiv 2312.09979): y = W x + s sum_e g_e(x) B_e A_e x, a mixture of E LoRA experts of r / E ranks each.
+
+g is the softmax of a router's top_k greatest logits, of E. The paper's experts have r ranks each and all serve every
+token; shared out and chosen from, as in the unified study (arXiv 2601.22708), they have LoRA's number of parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from autolora.space import Traits
+from autolora.variants.attachment import attachment
+from autolora.variants.base import Variant, VariantError, register
+from autolora.variants.subtraction import ADAPTER
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from torch import Tensor, nn
+
+    from autolora.variants.targets import LinearLayer
+
+MOST_EXPERTS = 8
+
+
+@dataclass(frozen=True)
+class Loramoe(Variant):
+    """A and B are LoRA's, each expert a slice of their ranks, with LoRA's start; one expert is LoRA.
+
+    Attributes:
+        experts: E; None: the largest divisor of the rank up to 8.
+        top_k: experts that a token goes to; from E on all.
+        balance: weight of the load-balance loss, the Switch Transformer's (arXiv 2101.03961) averaged over layers. It
+            sees every token of a batch, padding too. The paper's own needs types of tasks.
+    """
+
+    experts: int | None = None
+    top_k: int = 2
+    balance: float = 0.01
+
+    def count(self, rank: int) -> int:
+        """Experts at this rank."""
+        if self.experts is not None:
+            return self.experts
+        return max(experts for experts in range(1, MOST_EXPERTS + 1) if rank % experts == 0)
+
+    def default(self, option: str, rank: int) -> Any:
+        return self.count(rank) if option == "experts" else super().default(option, rank)
+
+    def check(self, model: nn.Module, layers: Mapping[str, LinearLayer], rank: int, dropout: float) -> None:
+        super().check(model, layers, rank, dropout)
+        experts, option = self.count(rank), f"space.options.{self.name}"
+        if experts < 1 or rank % experts:
+            raise VariantError(
+                f"{self.name} shares the rank out over experts = {experts}: rank {rank} must be divisible by it; "
+                f"change space.rank, or {option}.experts"
+            )
+        if self.experts is None and experts == 1:
+            raise VariantError(
+                f"{self.name} shares the rank out over experts, and rank {rank} has no divisor from 2 to "
+                f"{MOST_EXPERTS}: change space.rank, or set {option}.experts"
+            )
+        if self.top_k < 1 or self.top_k == 1 < experts:
+            raise VariantError(
+                f"{self.name} got top_k = {self.top_k} of {experts} experts: a token needs 2, whose weights the "
+                f"router learns (one alone always weighs 1); set {option}.top_k to 2 or more"
+            )
+        if not self.balance >= 0:
+            raise VariantError(f"{self.name} got balance = {self.balance}: set {option}.balance to 0 or more")
+
+    def initialise(self, model: PeftModel, seed: int, batches: Any, horizon: int | None) -> None:
+        from autolora.variants.kernels.experts import install
+
+        experts = self.count(model.peft_config[ADAPTER].r)
+        if experts > 1:
+            install(attachment(model).layers.values(), seed, experts, self.top_k, False, self.balance > 0)
+
+    def penalty(self, model: PeftModel) -> Tensor | None:
+        import torch
+
+        from autolora.variants.kernels.experts import balances
+
+        terms = balances(attachment(model).layers.values())
+        return self.balance * torch.stack(terms).mean() if terms else None
+
+
+register(
+    Loramoe(
+        name="loramoe",
+        title="LoRAMoE",
+        paper="arXiv 2312.09979",
+        cost=1.0,  # not measured yet
+        kind="architecture",
+        constraints="r <= min(m, n), divisible by experts; top_k > 1",
+        # No paper searched it. A step of the same size moves a token's output by fewer ranks, each weighed by its gate.
+        traits=Traits(shift=0.2, shift_sd=0.4),
+        export_form="own",
+        factored=False,
+    )
+)

@@ -1,0 +1,72 @@
+"""RPLoRA (arXiv 2402.02347): plain LoRA, g_A <- (B^T B)^-1 g_A and g_B <- g_B (A A^T)^-1 before AdamW.
+
+That is gradient descent on B A as a manifold with a metric in which it does not matter how B A is split into factors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from autolora.space import Traits
+from autolora.variants.attachment import attachment
+from autolora.variants.base import Variant, VariantError, register
+from autolora.variants.subtraction import ADAPTER
+
+if TYPE_CHECKING:
+    import torch
+    from peft import PeftModel
+    from torch import nn
+
+    from autolora.variants.targets import LinearLayer
+
+
+@dataclass(frozen=True)
+class Rplora(Variant):
+    """Plain LoRA but for its gradients, see :mod:`autolora.variants.kernels.preconditioned`.
+
+    Attributes:
+        damping: of the Grams, relative to their mean diagonal. Not absolute, as the paper has it: B^T B grows from
+            zero. The default is above float32's rounding.
+    """
+
+    damping: float = 1e-5
+
+    def check(self, model: nn.Module, layers: Mapping[str, LinearLayer], rank: int, dropout: float) -> None:
+        super().check(model, layers, rank, dropout)
+        if not self.damping >= 0:
+            raise VariantError(
+                f"{self.name} got damping {self.damping:g}, which must not be negative: change "
+                f"space.options.{self.name}.damping"
+            )
+
+    def precondition(self) -> Callable[..., Any]:
+        """What makes the new gradients."""
+        from autolora.variants.kernels.preconditioned import riemannian
+
+        return riemannian
+
+    def optimizer(self, model: PeftModel, learning_rate: float, weight_decay: float = 0.0) -> torch.optim.Optimizer:
+        from autolora.variants.kernels.preconditioned import PreconditionedAdamW
+
+        pairs = [
+            (layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight, layer.scaling[ADAPTER])
+            for layer in attachment(model).layers.values()
+        ]
+        return PreconditionedAdamW(pairs, self.precondition(), self.damping, learning_rate, weight_decay)
+
+
+register(
+    Rplora(
+        name="rplora",
+        title="RPLoRA",
+        paper="arXiv 2402.02347",
+        cost=1.0,  # not measured yet
+        kind="optimiser",
+        optimiser="AdamW on gradients times the other factor's inverse Gram",
+        # Adam sets the size of a step, as LoRA's; the paper finds a wider range of good rates, not another.
+        traits=Traits(shift=0.0, shift_sd=0.35),
+        starts_as_lora=True,
+    )
+)
