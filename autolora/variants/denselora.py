@@ -1,0 +1,60 @@
+"""DenseLoRA (arXiv 2505.23808): an encoder A and a decoder B for all layers of a type, a dense r x r M for each layer.
+
+y = W x + s gelu(B_t M gelu(A_t x)): L layers of a type train r (m + n) + L r^2 numbers, where LoRA trains L r (m + n).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from autolora.space import Traits
+from autolora.variants.attachment import attachment, random_stream
+from autolora.variants.base import Variant, register
+from autolora.variants.subtraction import ADAPTER
+from autolora.variants.targets import by_type
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+
+@dataclass(frozen=True)
+class Denselora(Variant):
+    """No matrix stands for it: it stays a branch beside W, and cannot be merged."""
+
+    def initialise(self, model: PeftModel, seed: int, batches: Any, horizon: int | None) -> None:
+        """A and B of a type as LoRA's in its first layer; M Kaiming-uniform, bound 1/sqrt(r)."""
+        import torch
+
+        from autolora.variants.kernels.branch import give
+        from autolora.variants.kernels.denselora import Dense
+
+        generator = random_stream(seed, "mixer")
+        adapted = attachment(model).layers
+        for first, names in by_type(adapted).items():
+            shared = adapted[first]
+            for name in names:
+                layer = adapted[name]
+                layer.lora_A[ADAPTER].weight = shared.lora_A[ADAPTER].weight
+                layer.lora_B[ADAPTER].weight = shared.lora_B[ADAPTER].weight
+                rank = layer.r[ADAPTER]
+                bound = rank**-0.5
+                give(layer, "mixer", torch.empty(rank, rank).uniform_(-bound, bound, generator=generator))
+                layer.lora_variant[ADAPTER] = Dense()
+
+
+register(
+    Denselora(
+        name="denselora",
+        title="DenseLoRA",
+        paper="arXiv 2505.23808",
+        cost=1.0,  # not measured yet
+        kind="architecture",
+        constraints="r <= min(m, n); far fewer parameters than LoRA's, so higher r",
+        # The authors train it at LoRA's usual 3e-4; but two GELUs of slope 1/2 and M make what B sees and passes on
+        # about a seventh of LoRA's.
+        traits=Traits(shift=0.5, shift_sd=0.4),
+        export_form="own",
+        factored=False,
+    )
+)

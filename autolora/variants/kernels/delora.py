@@ -1,0 +1,37 @@
+"""DeLoRA's forward pass."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+from torch.nn.functional import linear
+
+from autolora.variants.kernels.branch import Branch
+from autolora.variants.subtraction import ADAPTER, weight_matrix
+
+SMALLEST_NORM = 1e-4
+"""Below it a direction counts as of this length, as in PEFT, so that B may start at 0."""
+
+
+class Bounded(Branch):
+    """B Xi A (w o x), in two products: Xi and w go to A.
+
+    Args:
+        layer: of PEFT's class, freshly injected, whose base weight stays as it is.
+
+    Attributes:
+        column_norms: w, (n,), float32.
+    """
+
+    def __init__(self, layer: Any) -> None:
+        self.column_norms = weight_matrix(layer.get_base_layer()).norm(dim=0)
+
+    def directions(self, layer: Any) -> Tensor:
+        """Xi A diag(w), (r, n)."""
+        a, b = layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
+        norms = a.norm(dim=1).clamp(min=SMALLEST_NORM) * b.norm(dim=0).clamp(min=SMALLEST_NORM)
+        return (layer.bound / (len(a) * norms)).unsqueeze(1) * a * self.column_norms
+
+    def update(self, layer: Any, x: Tensor) -> Tensor:
+        return layer.lora_B[ADAPTER](linear(x, self.directions(layer)))

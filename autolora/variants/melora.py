@@ -1,0 +1,81 @@
+"""MELoRA (arXiv 2402.17263): k mini LoRAs on the diagonal, block i from the i-th n/k inputs to the i-th m/k outputs.
+
+Each has rank r, so the update has rank k r, from as many parameters as LoRA's of rank r. k = 1 is LoRA.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from autolora.space import Traits
+from autolora.variants.attachment import attachment
+from autolora.variants.base import Variant, VariantError, register
+from autolora.variants.subtraction import ADAPTER
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from torch import Tensor, nn
+
+    from autolora.variants.targets import LinearLayer
+
+
+@dataclass(frozen=True)
+class Melora(Variant):
+    """A and B as LoRA stores them: block i is the i-th columns of A and the i-th rows of B.
+
+    Attributes:
+        k: blocks on the diagonal.
+    """
+
+    k: int = 2
+
+    def check(self, model: nn.Module, layers: Mapping[str, LinearLayer], rank: int, dropout: float) -> None:
+        super().check(model, layers, rank, dropout)
+        if self.k < 1:
+            raise VariantError(f"{self.name} got k = {self.k} blocks: set space.options.{self.name}.k to 1 or more")
+        for name, layer in layers.items():
+            size = f"{layer.out_features} x {layer.in_features}"
+            if layer.in_features % self.k or layer.out_features % self.k:
+                raise VariantError(
+                    f"{self.name} cuts every layer in k = {self.k} blocks, and {name!r} is {size}: set "
+                    f"space.options.{self.name}.k to a divisor of both"
+                )
+            if rank > layer.largest_rank // self.k:
+                raise VariantError(
+                    f"{self.name} gives each of its k = {self.k} blocks rank {rank}, which does not fit those of "
+                    f"{name!r} ({size}): use rank 1 to {layer.largest_rank // self.k}, or a smaller "
+                    f"space.options.{self.name}.k"
+                )
+
+    def initialise(self, model: PeftModel, seed: int, batches: Any, horizon: int | None) -> None:
+        """A Kaiming-uniform block by block, bound sqrt(k / n): LoRA's numbers, times sqrt(k)."""
+        from autolora.variants.kernels.melora import BlockDiagonal
+
+        for layer in attachment(model).layers.values():
+            layer.lora_A[ADAPTER].weight.data.mul_(self.k**0.5)
+            layer.lora_variant[ADAPTER] = BlockDiagonal(self.k)
+
+    def plain_factors(self, layer: Any) -> tuple[Tensor, Tensor]:
+        """The blocks spread out: A (k r, n) and B (m, k r)."""
+        import torch
+
+        a, b = super().plain_factors(layer)
+        return torch.block_diag(*a.chunk(self.k, dim=1)), torch.block_diag(*b.chunk(self.k))
+
+
+register(
+    Melora(
+        name="melora",
+        title="MELoRA",
+        paper="arXiv 2402.17263",
+        cost=1.0,  # not measured yet
+        kind="architecture",
+        constraints="r <= min(m, n) / k; m and n divisible by k",
+        # Unified finds that it wants clearly less than LoRA.
+        traits=Traits(shift=-0.3, shift_sd=0.4),
+        export_form="rank kr",
+        factored=False,
+    )
+)

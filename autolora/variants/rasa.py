@@ -1,0 +1,98 @@
+"""RaSA (arXiv 2503.12576): k of every layer's r ranks go to a pool that all L layers of a type use.
+
+W_i' = W_i + s [B_i B_S] D_i [A_i; A_S]: private are A_i (r - k, n), B_i (m, r - k) and the diagonal D_i, pooled are
+A_S (k L, n) and B_S (m, k L).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from autolora.space import Traits
+from autolora.variants.attachment import attachment
+from autolora.variants.base import Variant, VariantError, register
+from autolora.variants.subtraction import ADAPTER
+from autolora.variants.targets import by_type
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from torch import Tensor, nn
+
+    from autolora.variants.targets import LinearLayer
+
+RANKS_A_SHARED_ONE = 8
+"""Of how many ranks the authors share one."""
+
+
+@dataclass(frozen=True)
+class Rasa(Variant):
+    """As many parameters as LoRA's, but for the diagonals; leaves as a plain LoRA of rank r - k + k L.
+
+    Attributes:
+        shared: k; None: an eighth of the rank, at least 1.
+    """
+
+    shared: int | None = None
+
+    def pooled(self, rank: int) -> int:
+        return max(rank // RANKS_A_SHARED_ONE, 1) if self.shared is None else self.shared
+
+    def default(self, option: str, rank: int) -> Any:
+        return self.pooled(rank) if option == "shared" else super().default(option, rank)
+
+    def check(self, model: nn.Module, layers: Mapping[str, LinearLayer], rank: int, dropout: float) -> None:
+        super().check(model, layers, rank, dropout)
+        k = self.pooled(rank)
+        if not 1 <= k < rank:
+            raise VariantError(
+                f"{self.name} shares {k} of rank {rank}: at least one is shared and one is a layer's own; change "
+                f"space.rank, or space.options.{self.name}.shared"
+            )
+
+    def initialise(self, model: PeftModel, seed: int, batches: Any, horizon: int | None) -> None:
+        """LoRA's A and B, of which the last k ranks are the pool's; D gives either part half of LoRA's r."""
+        import torch
+        from torch import nn
+
+        from autolora.variants.kernels.branch import give
+        from autolora.variants.kernels.rasa import Pooled
+
+        adapted = attachment(model).layers
+        for names in by_type(adapted).values():
+            layers = [adapted[name] for name in names]
+            rank = layers[0].r[ADAPTER]
+            own = rank - self.pooled(rank)
+            factors = [(layer.lora_A[ADAPTER].weight.data, layer.lora_B[ADAPTER].weight.data) for layer in layers]
+            pool_a = nn.Parameter(torch.cat([a[own:] for a, _ in factors]))
+            pool_b = nn.Parameter(torch.cat([b[:, own:] for _, b in factors], dim=1))
+            weights = [rank / (2 * own)] * own + [rank / (2 * len(pool_a))] * len(pool_a)
+            for layer, (a, b) in zip(layers, factors, strict=True):
+                layer.lora_A[ADAPTER].weight = nn.Parameter(a[:own].clone())
+                layer.lora_B[ADAPTER].weight = nn.Parameter(b[:, :own].clone())
+                layer.register_parameter("pool_A", pool_a)
+                layer.register_parameter("pool_B", pool_b)
+                give(layer, "diagonal", torch.tensor(weights))
+                layer.lora_variant[ADAPTER] = Pooled()
+
+    def plain_factors(self, layer: Any) -> tuple[Tensor, Tensor]:
+        from autolora.variants.kernels.rasa import pooled_factors
+
+        a, b = pooled_factors(layer)
+        return a.detach(), b.detach()
+
+
+register(
+    Rasa(
+        name="rasa",
+        title="RaSA",
+        paper="arXiv 2503.12576",
+        cost=1.0,  # not measured yet
+        kind="architecture",
+        constraints="k < r <= min(m, n)",
+        traits=Traits(shift_sd=0.3),  # the authors train it at LoRA's rate
+        export_form="rank r+",
+        factored=False,
+    )
+)
