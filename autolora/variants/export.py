@@ -58,7 +58,8 @@ def save_plain(model: PeftModel, path: Path, factors: Callable[[Any], Factors]) 
         if name in record.subtracted:
             kept = record.subtracted[name]
             a, b = torch.cat([a, kept.a0]), torch.cat([b, -kept.b0], dim=1)
-        pairs[name], scales[name] = (a, b), layer.scaling[ADAPTER]
+        scaling = getattr(layer, "scaling", {ADAPTER: 1.0})  # VeRA has none
+        pairs[name], scales[name] = (a, b), scaling[ADAPTER]
     rank = max(len(a) for a, _ in pairs.values())
     distinct = set(scales.values())
     common = distinct.pop() if len(distinct) == 1 else 1.0

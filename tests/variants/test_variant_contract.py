@@ -20,8 +20,8 @@ from autolora.variants.attachment import ALLOTTED, adapter_parameters, adapter_s
 from autolora.variants.export import NATIVE, OWN, config_file
 
 RANK, HORIZON = 4, 20
-SHARING_RANKS = ("eva", "gora")
-EXPORTED_RANK: dict[str, int] = {}
+SHARING_RANKS = ("adalora", "eva", "gora")
+EXPORTED_RANK: dict[str, int] = {"rasa": 5, "relora": 3 * RANK}
 """At RANK, of variants that leave as another multiple than the double of it."""
 
 
@@ -281,7 +281,7 @@ class TestExport:
         assert not config["rank_pattern"]
         assert not config["alpha_pattern"]
         if name not in SHARING_RANKS:  # there the largest decides
-            assert config["r"] == EXPORTED_RANK.get(name, RANK * {"rank r": 1, "rank 2r": 2, "rank kr": 2}.get(form))
+            assert config["r"] == EXPORTED_RANK.get(name, RANK * {"rank r": 1, "rank 2r": 2, "rank kr": 2}.get(form, 0))
 
     def test_export_replaces_an_older_one_and_leaves_no_litter(self, name, attach, build, tmp_path, train, logits):
         folder = tmp_path / "adapter"
@@ -294,11 +294,8 @@ class TestExport:
         train(model, make_optimizer(name, model), 1)
         get(name).export(model, str(folder))
         assert (folder / "adapter_model.safetensors").read_bytes() != first
-        assert sorted(p.name for p in folder.iterdir()) == [
-            config_file(get(name).export_form),
-            "adapter_model.safetensors",
-            "notes.txt",
-        ]
+        expected = {config_file(get(name).export_form), "adapter_model.safetensors", "notes.txt"}
+        assert {p.name for p in folder.iterdir()} == expected
         assert [p.name for p in tmp_path.iterdir()] == ["adapter"]
         assert not torch.equal(logits(model), before)
 
@@ -313,7 +310,7 @@ def test_registered_facts_are_stated(name):
     variant = get(name)
     assert variant.name == name
     assert variant.title
-    assert variant.paper.startswith("arXiv ")
+    assert variant.paper.startswith(("arXiv ", "OpenReview "))
     assert variant.kind in ("reference", "scaling", "start", "architecture", "optimiser")
     assert variant.export_form in ("rank r", "rank 2r", "rank kr", "rank r+", NATIVE, OWN)
     assert set(variant.needs) <= {"gradients", "activations", "horizon"}
@@ -327,16 +324,32 @@ def test_plain_lora_is_listed_first():
     assert autolora.variants.names()[0] == "lora"
 
 
+def near_root(size):
+    """The divisor next below the square root."""
+    return max(divisor for divisor in range(1, math.isqrt(size) + 1) if size % divisor == 0)
+
+
 def expected_parameters(name, layer):
     """What the paper trains in a layer of m x n at the rank it got."""
     m, n = layer.out_features, layer.in_features
     rank = layer.r["default"]
     bases = -(-min(m, n) // rank)
     return {
+        "adalora": rank * (m + n + 1),
+        "delora": rank * (m + n) + 1,
+        "denselora": rank * (m + n) + rank**2,
         "dora": rank * (m + n) + m,
+        "loha": 2 * rank * (m + n),
+        "lokr": near_root(m) * near_root(n) + (m // near_root(m)) * (n // near_root(n)),  # W2 whole at RANK
+        "goat": rank * (m + n) + rank * n,  # as many experts as ranks
+        "hydralora": rank * n + 3 * (rank * m + n),
         "lora_fa": rank * m,
+        "loramoe": rank * (m + n) + rank * n,
         "moslora": rank * (m + n) + rank**2,
         "randlora": bases * (rank + min(m, n)),
+        # One rank of each of the two layers of a type is in the pool, which both hold.
+        "rasa": (rank + 1) * (m + n) + rank + 1,
+        "vera": m + rank,
     }.get(name, rank * (m + n))
 
 

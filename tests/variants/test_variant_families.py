@@ -10,7 +10,7 @@ import torch
 from autolora.variants import VariantError, detach, get, names
 from autolora.variants.loading import load_adapter
 
-LINEAR_ONLY: tuple[str, ...] = ()
+LINEAR_ONLY = ("loha", "lokr")
 """Variants that PEFT has for ``nn.Linear`` alone."""
 FAMILIES = ("llama", "qwen3", "gemma3", "gpt2")
 
