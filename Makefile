@@ -10,7 +10,7 @@ quickstart: $(VENV)/.installed
 	$(BIN)/autolora tune examples/quickstart.yaml --dir $(DIR)
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -n auto --dist loadfile -m "not faults"
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not faults"
 
 # Every fault on a real local cluster, those of make test included; one after the other, as each kills what it can.
 test-faults: $(VENV)/.installed-dev

@@ -22,7 +22,7 @@ from autolora.result import TuneResult
 from autolora.search.policy import seeds_kept
 from autolora.space import Space
 from autolora.spec import PriorSpec, Spec
-from autolora.training.stepping import out_of_memory
+from autolora.training.memory import out_of_memory
 from autolora.training.workbench import Workbench
 
 if TYPE_CHECKING:

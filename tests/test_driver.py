@@ -42,6 +42,18 @@ def finished(tmp_path_factory):
     return tune(folder, variants=["lora", "pissa"], budget=4, data=data)
 
 
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """The result of a study of plain LoRA that ends after a short search."""
+    return tune(tmp_path_factory.mktemp("small"))
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory):
+    """The result of a study that is a baseline alone; its directory is only looked at."""
+    return tune(tmp_path_factory.mktemp("single"), budget=1)
+
+
 def test_every_variant_gets_a_configuration_inside_the_space_or_its_baseline(finished):
     for tuned in finished.values():
         assert tuned.config.rank in (2, 4)
@@ -135,10 +147,9 @@ def test_what_is_recommended_is_shown(finished):
     assert f"Verdict: {finished.verdict.text}"[:100] in text
 
 
-def test_a_single_full_run_says_that_noise_is_unknown_only_where_it_is(tmp_path):
-    result = tune(tmp_path, budget=1)
+def test_a_single_full_run_says_that_noise_is_unknown_only_where_it_is(single):
     shown = Console(width=200, file=io.StringIO())
-    shown.print(result_table(result))
+    shown.print(result_table(single))
     assert "the best itself" in shown.file.getvalue()
     assert "Verdict" not in shown.file.getvalue()
 
@@ -193,22 +204,21 @@ def test_a_missing_variant_is_named_with_those_there_are(finished):
         finished["dora"]
 
 
-def test_a_larger_budget_continues_the_study(tmp_path):
-    tune(tmp_path, budget=1)
-    first, _ = read_study(tmp_path)
-    result = tune(tmp_path, budget=3)
-    second, _ = read_study(tmp_path)
+def test_a_larger_budget_continues_the_study(single, tmp_path):
+    folder = shutil.copytree(single.folder, tmp_path / "run")
+    first, _ = read_study(folder)
+    result = tune(folder, budget=2)
+    second, _ = read_study(folder)
     assert len(first.trials) == 1
     assert second.trials[0].scores == first.trials[0].scores
     assert len(second.trials) > 1
-    assert 1 < result.spent["lora"] <= 3
+    assert 1 < result.spent["lora"] <= 2
 
 
-def test_a_changed_specification_is_refused_with_the_difference(tmp_path):
-    tune(tmp_path, budget=1)
+def test_a_changed_specification_is_refused_with_the_difference(single):
     with pytest.raises(driver.RunDirectoryError, match=r"seed: 0 -> 7"):
-        tune(tmp_path, budget=1, seed=7)
-    assert yaml.safe_load((tmp_path / "spec.yaml").read_text())["seed"] == 0
+        tune(single.folder, budget=1, seed=7)
+    assert yaml.safe_load((single.folder / "spec.yaml").read_text())["seed"] == 0
 
 
 def test_a_second_process_is_refused_and_told_who_holds_the_directory(tmp_path):
@@ -262,21 +272,20 @@ class InterruptOnce(Silent):
             os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_ctrl_c_checkpoints_and_the_same_call_continues_to_the_same_result(tmp_path):
-    undisturbed = tune(tmp_path / "a")
+def test_ctrl_c_checkpoints_and_the_same_call_continues_to_the_same_result(small, tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        tune(tmp_path / "b", reporter=InterruptOnce(at=7))
-    steps_before = [path.name for path in (tmp_path / "b" / "trials" / "0").iterdir()]
+        tune(tmp_path, reporter=InterruptOnce(at=7))
+    steps_before = [path.name for path in (tmp_path / "trials" / "0").iterdir()]
     assert any(name.startswith("step-000000007-") for name in steps_before)
-    resumed = tune(tmp_path / "b")
-    assert resumed["lora"].seeds == undisturbed["lora"].seeds
-    assert resumed["lora"].config == undisturbed["lora"].config
+    resumed = tune(tmp_path)
+    assert resumed["lora"].seeds == small["lora"].seeds
+    assert resumed["lora"].config == small["lora"].config
 
 
-def test_the_same_seed_gives_the_same_study(tmp_path):
-    first, second = tune(tmp_path / "a", budget=2), tune(tmp_path / "b", budget=2)
-    assert first["lora"].seeds == second["lora"].seeds
-    assert first["lora"].config == second["lora"].config
+def test_the_same_seed_gives_the_same_study(small, tmp_path):
+    again = tune(tmp_path)
+    assert again["lora"].seeds == small["lora"].seeds
+    assert again["lora"].config == small["lora"].config
 
 
 def test_diverged_trials_are_recorded_with_their_reason_and_never_win(tmp_path):
@@ -359,7 +368,7 @@ def opened(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(LoraGA, "initialise", spy)
         space = {**SMALL_SPEC["space"], "options": {"lora_ga.gamma": [4, 64]}}
-        result = tune(folder, variants=["lora_ga"], space=space, budget=5, prior="laws")
+        result = tune(folder, variants=["lora_ga"], space=space, budget=3, prior="laws")
     return result, started
 
 

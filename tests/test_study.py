@@ -5,13 +5,10 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import sqlite3
-from collections.abc import Iterator
 
 import optuna
 import pytest
 from optuna.trial import TrialState
-from sqlalchemy import event
-from sqlalchemy.engine import Engine
 
 from autolora.search import Search
 from autolora.search.trials import Finished, Lost, Promoted, Purpose, Sampled, Scored, TrialTable
@@ -25,17 +22,8 @@ SPACE = Space(learning_rate=(1e-5, 1e-1), batch_size=[16, 64], rank=[8, 32], alp
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _fast_sqlite() -> Iterator[None]:
-    """Without waiting for the disk."""
-
-    def no_sync(connection, record):
-        if isinstance(connection, sqlite3.Connection):
-            connection.execute("PRAGMA synchronous=OFF")
-
-    event.listen(Engine, "connect", no_sync)
+def _quiet() -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    yield
-    event.remove(Engine, "connect", no_sync)
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

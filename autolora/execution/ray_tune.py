@@ -311,8 +311,8 @@ class RayTuneExecutor:
             return self._fail(error)
         with self._changed:
             trials = tuple(segment.trial for segment in self._submitted[trial_id])
-            said = str(error).strip() if error is not None else ""
-            self._leave(trial_id, LostWorker(trials, said.splitlines()[0]) if said else LostWorker(trials))
+            said = str(error).strip().partition("\n")[0].rstrip(". ") if error is not None else ""
+            self._leave(trial_id, LostWorker(trials, said) if said else LostWorker(trials))
 
     def _leave(self, trial_id: str, *outcomes: Outcome | LostWorker) -> None:
         with self._changed:

@@ -155,7 +155,7 @@ def plan_view(plan: DryRun, spec: Spec, folder: Path) -> RenderableType:
 def variants_table() -> RenderableType:
     """What `autolora variants` shows."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("variant", "arXiv", "changes", "needs", "export"):
+    for column in ("variant", "paper", "changes", "needs", "export"):
         table.add_column(column, no_wrap=True)
     for column in ("step", "rate"):
         table.add_column(column, justify="right", no_wrap=True)
@@ -163,17 +163,19 @@ def variants_table() -> RenderableType:
         variant = variants.get(name)
         table.add_row(
             name,
-            variant.paper.removeprefix("arXiv "),
+            variant.paper.split()[-1],
             "-" if variant.kind == "reference" else variant.kind,
             "both" if len(variant.needs) > 1 else "".join(variant.needs) or "-",
             variant.export_form,
             "-" if variant.cost is None else f"{variant.cost:.2f}",
-            f"{10**variant.traits.shift:.1g}",
+            f"{10**variant.traits.shift:.2g}",
         )
     note = (
-        "needs: what of a few training batches gives the start.\n"
-        "export: an exact plain LoRA of that rank (kr: a multiple of r, r+: more), PEFT's own format (native), or one\n"
-        "        that autolora.load_adapter alone reads, as no matrix added to the weights is the same (own).\n"
+        "paper: on arXiv; with letters, on OpenReview.\n"
+        "needs: what of a few training batches gives the start; the run's horizon.\n"
+        "export: an exact plain LoRA of that rank (kr a multiple of r, r+ more than r),\n"
+        "  PEFT's own format (native), or one that autolora.load_adapter alone reads, as\n"
+        "  no matrix added to the weights does the same (own).\n"
         "step: time of a training step over plain LoRA's (studies/variants, width 1024).\n"
         "rate: best learning rate over plain LoRA's, as expected before any measurement.\n"
         "`autolora variants NAME` tells more of one."

@@ -17,7 +17,8 @@ from autolora.space import Config
 from autolora.training import checkpoint
 from autolora.training.checkpoint import Manifest
 from autolora.training.divergence import DivergenceWatch
-from autolora.training.stepping import Stepper, out_of_memory
+from autolora.training.memory import out_of_memory
+from autolora.training.stepping import Stepper
 from autolora.training.workbench import Workbench
 
 

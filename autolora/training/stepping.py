@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from autolora.losses import target_count, token_losses
 from autolora.space import Config
+from autolora.training.memory import halved, out_of_memory
 from autolora.training.workbench import STEP, Workbench
 
 if TYPE_CHECKING:
@@ -58,9 +59,7 @@ class Stepper:
                 self.optimizer.zero_grad(set_to_none=True)
                 if micro == 1 or not out_of_memory(error):
                     raise
-                bench.micro_batch_limit = micro // 2
-            if bench.base.device.type == "cuda":
-                torch.cuda.empty_cache()
+            bench.micro_batch_limit = halved(micro)
         clip = bench.training.max_grad_norm or math.inf
         return loss, self.variant.clip_gradients(self.adapted, self.optimizer, clip)
 
@@ -88,11 +87,3 @@ class Stepper:
                 loss = loss + penalty * (target_count(batch) / targets)
             bench.accelerator.backward(loss)
         return total
-
-
-def out_of_memory(error: Exception) -> bool:
-    """Memory ran out, in training or, down to a batch of one, in evaluation."""
-    from accelerate.utils.memory import should_reduce_batch_size
-
-    exhausted = "No executable batch size found" in str(error)
-    return isinstance(error, MemoryError) or exhausted or should_reduce_batch_size(error)

@@ -20,6 +20,7 @@ from autolora.space import Config
 from autolora.spec import MetricSpec, Spec, TrainingSpec
 from autolora.training import checkpoint, evaluate, model
 from autolora.training.data import PreparedData, Split, prepare
+from autolora.training.memory import halved, out_of_memory
 from autolora.training.places import CheckpointError, Location, place
 
 if TYPE_CHECKING:
@@ -229,19 +230,19 @@ class Workbench:
     def scores(self, adapted: PeftModel, split: Split) -> Scores:
         """The metric with what each row contributes to it; the batch halves when memory runs out."""
         import torch
-        from accelerate.utils import find_executable_batch_size
 
-        training = adapted.training
+        training, batch_size = adapted.training, evaluate.EVAL_BATCH
         adapted.eval()
-
-        @find_executable_batch_size(starting_batch_size=evaluate.EVAL_BATCH)
-        def run(batch_size: int) -> Scores:
-            view = evaluate.Evaluation(adapted, self.base, split, self.metric, self.autocast, batch_size)
-            return self._measure(view)
-
         try:
-            with torch.no_grad():
-                return run()
+            while True:
+                view = evaluate.Evaluation(adapted, self.base, split, self.metric, self.autocast, batch_size)
+                try:
+                    with torch.no_grad():
+                        return self._measure(view)
+                except (RuntimeError, MemoryError) as error:
+                    if batch_size == 1 or not out_of_memory(error):
+                        raise
+                batch_size = halved(batch_size)
         finally:
             adapted.train(training)
 

@@ -42,7 +42,7 @@ register(
         kind="architecture",
         constraints="r <= min(m, n), no Conv1D, no dropout",
         # A step on B2 moves W by about 1 / (3 sqrt(r)) of what one on LoRA's B does at first, and by more as all grow:
-        # one seed on the model of studies/curves at r = 8 has it at 0.3 decades above LoRA.
+        # studies/curves has it 0.2 decades above LoRA.
         traits=Traits(shift=0.3, shift_sd=0.4, alpha_law=1.0),
         export_form="native",
         factored=False,

@@ -70,8 +70,8 @@ register(
         cost=1.0,  # not measured yet
         kind="architecture",
         constraints="r <= min(m, n), no Conv1D, no dropout",
-        # PEFT's benchmark takes 30 times LoRA's rate, at factor 4; one seed on the model of studies/curves 3 times.
-        traits=Traits(shift=0.7, shift_sd=0.4, alpha_law=1.0),
+        # PEFT's benchmark takes 30 times LoRA's rate, at factor 4; studies/curves says 3 times.
+        traits=Traits(shift=0.6, shift_sd=0.4, alpha_law=1.0),
         export_form="native",
         factored=False,
     )

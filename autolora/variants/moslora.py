@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from autolora.space import Traits
 from autolora.variants.attachment import attachment, random_stream
 from autolora.variants.base import Variant, register
 from autolora.variants.subtraction import ADAPTER
@@ -42,7 +43,9 @@ register(
         name="moslora",
         title="MoSLoRA",
         paper="arXiv 2406.11909",
+        cost=1.0,  # not measured yet
         kind="architecture",
+        traits=Traits(shift_sd=0.25),  # M of LoRA's own size mixes A's rows: LoRA's best rate in studies/curves
         factored=False,
     )
 )

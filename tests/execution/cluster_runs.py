@@ -23,7 +23,7 @@ TERMS = {
     "budget": 2.5,
     "confirm": 0,
     "prior": "laws",
-    "training": {**SMALL_SPEC["training"], "examples": 320, "checkpoint_seconds": 0},
+    "training": {**SMALL_SPEC["training"], "examples": 128, "checkpoint_seconds": 0},
 }
 """Long enough to be disturbed in the middle of a segment, which has a checkpoint after every optimiser step."""
 

@@ -1,4 +1,4 @@
-"""What every executor must do. An executor of another kind inherits the class and gives its own fixture."""
+"""What every executor must do. An executor of another kind inherits the classes and gives its own fixtures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,45 @@ def piece(trial: int, stop: float = 1 / 9, rung: int = 0) -> Segment:
     return Segment(trial, "lora", Config(2e-3, 8, 4, 4.0), seed=0, stop=stop, rung=rung)
 
 
+def outcomes(executor: Executor, count: int, on_step=lambda _: None) -> list[Outcome]:
+    found: list[Outcome] = []
+    while len(found) < count:
+        found.extend(outcome for outcome in executor.wait(on_step) if isinstance(outcome, Outcome))
+    return found
+
+
 class ExecutorContract:
+    """Of one executor for all tests, whose trials have numbers of their own: on a cluster it takes seconds to start."""
+
+    @pytest.fixture(scope="class")
+    def bench(self, open_bench, tmp_path_factory):
+        return open_bench(tmp_path_factory.mktemp("contract"))
+
+    @pytest.fixture(scope="class")
+    def executor(self, bench) -> Executor:
+        raise NotImplementedError
+
+    def test_a_pack_comes_back_scored(self, executor):
+        executor.submit((piece(0),))
+        (outcome,) = outcomes(executor, 1)
+        assert (outcome.trial, outcome.kind) == (0, "scored")
+
+    def test_a_pack_of_several_segments_comes_back_whole(self, executor):
+        executor.submit((piece(1), piece(2)))
+        assert {outcome.trial for outcome in outcomes(executor, 2)} == {1, 2}
+
+    def test_a_promotion_goes_on_from_the_checkpoint(self, executor, bench):
+        executor.submit((piece(3),))
+        outcomes(executor, 1)
+        executor.submit((piece(3, stop=1 / 3, rung=1),))
+        outcomes(executor, 1)
+        manifest, _ = checkpoint.newest(bench.trial_folder(3))
+        assert set(manifest.scores) == {0, 1}
+
+
+class ClosingContract:
+    """Of an executor that is closed."""
+
     @pytest.fixture
     def bench(self, make_bench):
         return make_bench()
@@ -24,41 +62,24 @@ class ExecutorContract:
     def executor(self, bench) -> Executor:
         raise NotImplementedError
 
-    def outcomes(self, executor: Executor, count: int, on_step=lambda _: None) -> list[Outcome]:
-        found: list[Outcome] = []
-        while len(found) < count:
-            found.extend(outcome for outcome in executor.wait(on_step) if isinstance(outcome, Outcome))
-        return found
-
-    def test_a_pack_comes_back_scored(self, executor):
-        executor.submit((piece(0),))
-        (outcome,) = self.outcomes(executor, 1)
-        assert (outcome.trial, outcome.kind) == (0, "scored")
-
-    def test_a_pack_of_several_segments_comes_back_whole(self, executor):
-        executor.submit((piece(0), piece(1)))
-        assert {outcome.trial for outcome in self.outcomes(executor, 2)} == {0, 1}
-
-    def test_a_promotion_goes_on_from_the_checkpoint(self, executor, bench):
-        executor.submit((piece(0),))
-        self.outcomes(executor, 1)
-        executor.submit((piece(0, stop=1 / 3, rung=1),))
-        self.outcomes(executor, 1)
-        manifest, _ = checkpoint.newest(bench.trial_folder(0))
-        assert set(manifest.scores) == {0, 1}
-
     def test_interrupting_leaves_a_checkpoint(self, executor, bench):
         def stop(_):
             raise Interrupted
 
         executor.submit((piece(0, stop=1.0, rung=2),))
         with pytest.raises(Interrupted):
-            self.outcomes(executor, 1, stop)
+            outcomes(executor, 1, stop)
         executor.close()
         assert checkpoint.newest(bench.trial_folder(0)) is not None
 
 
 class TestInlineExecutor(ExecutorContract):
+    @pytest.fixture(scope="class")
+    def executor(self, bench) -> Executor:
+        return InlineExecutor(bench)
+
+
+class TestClosingInlineExecutor(ClosingContract):
     @pytest.fixture
     def executor(self, bench) -> Executor:
         return InlineExecutor(bench)

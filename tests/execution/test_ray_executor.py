@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import pytest
 from cluster_runs import nobody_trains_within, tune
-from test_executor_contract import ExecutorContract, piece
+from test_executor_contract import ClosingContract, ExecutorContract, outcomes, piece
 
 from autolora.execution import Executor
 from autolora.spec import SpecError
 from autolora.training import checkpoint
 from autolora.training.segment import Outcome
 from tests.conftest import small_spec
-from tests.outcome import outcome
 
 pytest.importorskip("ray")
 
@@ -22,10 +21,9 @@ def on_cluster(bench, **overrides) -> RayTuneExecutor:
     return RayTuneExecutor(small_spec(**overrides), bench.folder, checkpoint.mark(bench.checkpoints))
 
 
-@pytest.mark.usefixtures("cluster")
 class TestRayTuneExecutor(ExecutorContract):
-    @pytest.fixture
-    def executor(self, bench) -> Executor:
+    @pytest.fixture(scope="class")
+    def executor(self, cluster, bench) -> Executor:
         executor = on_cluster(bench)
         yield executor
         executor.close()
@@ -33,21 +31,24 @@ class TestRayTuneExecutor(ExecutorContract):
     @pytest.mark.faults
     def test_a_worker_loads_the_base_once_for_all_its_segments(self, executor):
         for trial in range(50):
-            executor.submit((piece(trial),))
-            self.outcomes(executor, 1)
+            executor.submit((piece(100 + trial),))
+            outcomes(executor, 1)
         assert list(executor.loads.values()) == [1]
+
+
+@pytest.mark.usefixtures("cluster")
+class TestClosingRayTuneExecutor(ClosingContract):
+    @pytest.fixture
+    def executor(self, bench) -> Executor:
+        executor = on_cluster(bench)
+        yield executor
+        executor.close()
 
     def test_nobody_trains_after_it_is_closed(self, executor):
         executor.submit((piece(0),))
-        self.outcomes(executor, 1)
+        outcomes(executor, 1)
         executor.close()
         assert nobody_trains_within(30)
-
-
-def test_a_study_on_one_worker_is_the_study_inline(cluster, tmp_path):
-    tune(tmp_path / "ray")
-    tune(tmp_path / "inline", executor="inline")
-    assert outcome(tmp_path / "ray") == outcome(tmp_path / "inline")
 
 
 def test_an_error_in_the_user_s_metric_is_raised_and_what_was_done_goes_on(cluster, tmp_path, monkeypatch):
@@ -86,7 +87,7 @@ def test_a_folder_that_workers_do_not_share_is_an_error(cluster, make_bench):
     executor = RayTuneExecutor(small_spec(), bench.folder, "the mark of another folder")
     executor.submit((piece(0),))
     with pytest.raises(checkpoint.CheckpointError, match="nodes share"):
-        TestRayTuneExecutor().outcomes(executor, 1)
+        outcomes(executor, 1)
     executor.close()
 
 
@@ -94,7 +95,7 @@ def test_packs_of_several_workers_come_back_in_any_order(cluster, second_node, m
     executor = on_cluster(make_bench())
     for trial in range(6):
         executor.submit((piece(trial),))
-    found: list[Outcome] = TestRayTuneExecutor().outcomes(executor, 6)
+    found: list[Outcome] = outcomes(executor, 6)
     executor.close()
     assert {each.trial for each in found} == set(range(6))
     assert len(executor.loads) == 2

@@ -45,6 +45,12 @@ def check_complete(folder: Path) -> None:
     assert all(table.complete(name) for name in plan.variants)
 
 
+def test_a_study_on_one_worker_is_the_study_inline(undisturbed, tmp_path):
+    """Where nothing dies: what the others are held against."""
+    tune(tmp_path)
+    assert outcome(tmp_path) == undisturbed
+
+
 def test_a_worker_killed_amid_segments_costs_a_checkpoint_interval_at_most(undisturbed, tmp_path):
     disturber = Disturber(kill_a_worker, at=(2, 6))
     tune(tmp_path, reporter=disturber)

@@ -142,16 +142,17 @@ def test_a_crash_at_any_write_changes_nothing(tmp_path):
 
 def test_a_crash_every_few_writes_changes_nothing(storage):
     """Each life of the process makes a few writes and dies in the next, which never takes effect."""
-    open_search(storage)
+    terms = {"budget": 3}
+    open_search(storage, **terms)
     lives, ended = 0, False
     while not ended:
         lives += 1
         with at_every_write(crash_at(3)):
             try:
-                search = open_search(storage)
+                search = open_search(storage, **terms)
                 play(search)
                 ended = True
             except Crash:
                 pass
     assert lives > 10
-    assert same(open_search(storage), undisturbed())
+    assert same(open_search(storage, **terms), undisturbed(**terms))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import multiprocessing
 import os
 import signal
 import time
@@ -17,6 +16,7 @@ from autolora.ownership import _AdvisoryLock
 from autolora.search import Search
 from autolora.storage import StudyError, resolved
 from autolora.study import Study
+from tests.processes import FORKED
 
 
 def open_search(storage: str, **terms) -> Search:
@@ -36,13 +36,11 @@ def _hold(storage: str, pipe: Connection, fork: bool) -> None:
 @pytest.fixture
 def hold(storage):
     """Have the study written by a process of its own, which has perhaps forked a child."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["autolora.study", "psycopg"])
     started = []
 
     def start(fork: bool = False):
-        ours, theirs = context.Pipe()
-        process = context.Process(target=_hold, args=(storage, theirs, fork))
+        ours, theirs = FORKED.Pipe()
+        process = FORKED.Process(target=_hold, args=(storage, theirs, fork))
         process.start()
         theirs.close()
         started.append(process.pid)
@@ -113,10 +111,8 @@ def _race(storage: str, number: int, start: Event) -> None:
 
 
 def test_processes_that_begin_at_once_in_an_empty_database_all_begin(postgres):
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["autolora.study", "psycopg"])
-    storage, start = postgres.new_database(empty=True), context.Event()
-    processes = [context.Process(target=_race, args=(storage, number, start)) for number in range(3)]
+    storage, start = postgres.new_database(empty=True), FORKED.Event()
+    processes = [FORKED.Process(target=_race, args=(storage, number, start)) for number in range(3)]
     for process in processes:
         process.start()
     time.sleep(1)  # until they wait

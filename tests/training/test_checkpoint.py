@@ -23,7 +23,9 @@ FILES = ("adapter.safetensors", "optimizer.pt", "manifest.json")
 
 
 def manifest(step: int) -> Manifest:
-    return Manifest(3, "lora", {"rank": 8}, 0, "study", step=step, examples=8 * step, scores={0: 1.5}, losses=[2.0] * step)
+    return Manifest(
+        3, "lora", {"rank": 8}, 0, "study", step=step, examples=8 * step, scores={0: 1.5}, losses=[2.0] * step
+    )
 
 
 def weights(step: int) -> dict[str, torch.Tensor]:

@@ -78,7 +78,9 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize("kind", ["file", "memory"])
-def test_a_run_killed_again_and_again_equals_the_uncut_one_wherever_its_checkpoints_are(make_bench, uncut, tmp_path, kind):
+def test_a_run_killed_again_and_again_equals_the_uncut_one_wherever_its_checkpoints_are(
+    make_bench, uncut, tmp_path, kind
+):
     cut = make_bench(tmp_path / "cut", **{"training.checkpoint_seconds": 0})
     cut.checkpoints = {"file": (tmp_path / "shared").as_uri(), "memory": f"memory://{tmp_path.name}"}[kind]
     kills = 0
