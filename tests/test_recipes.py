@@ -18,6 +18,7 @@ from autolora.recipes import RecipeError, write
 from autolora.result import ResultError
 from autolora.study import Study
 from autolora.variants import Variant
+from autolora.variants.export import config_file
 
 NAMES = variants.names()
 TUNED = {"learning_rate": 3.0e-4, "batch_size": 24, "rank": 8, "alpha": 39.2}
@@ -79,7 +80,7 @@ def make_run(tmp_path):
         for name in NAMES:
             adapter = folder / "best" / name
             adapter.mkdir(parents=True)
-            (adapter / "adapter_config.json").write_text(json.dumps({"r": 8, "variant": name}))
+            (adapter / config_file(variants.get(name).export_form)).write_text(json.dumps({"r": 8, "variant": name}))
             (adapter / "adapter_model.safetensors").write_bytes(name.encode())
         (folder / "spec.yaml").write_text(yaml.safe_dump(recorded))
         best = {"variants": dict.fromkeys(NAMES, outcome), "spent": {}, "metric": "eval_loss", "direction": "minimize"}
@@ -206,6 +207,23 @@ def test_peft_adds_the_settings_and_a_readme(make_run, tmp_path):
     assert yaml.safe_load(front)["base_model"] == "owner/model"
     assert "DoRA" in body
     assert "0.0003" in body
+
+
+def test_an_adapter_in_a_format_of_its_own_is_copied_with_what_loads_it(make_run, tmp_path):
+    out = tmp_path / "out"
+    write(make_run(), "loramoe", "peft", out)
+    assert json.loads((out / "autolora_adapter.json").read_text())["variant"] == "loramoe"
+    assert not (out / "adapter_config.json").exists()
+    _, front, body = (out / "README.md").read_text().split("---\n", 2)
+    assert yaml.safe_load(front)["library_name"] == "autolora"
+    assert "model = load_adapter(base," in body
+    assert "PeftModel" not in body
+
+
+@pytest.mark.parametrize(("name", "message"), [("loramoe", r"autolora\.load_adapter"), ("pissa", "plain LoRA already")])
+def test_no_plain_lora_is_made_of_what_is_one_or_is_near_none(make_run, tmp_path, name, message):
+    with pytest.raises(RecipeError, match=message):
+        recipes.write_lora(make_run(), name, tmp_path / "out")
 
 
 def test_peft_without_the_adapter_files_says_what_is_missing(make_run, tmp_path):

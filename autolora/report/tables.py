@@ -173,10 +173,10 @@ def variants_table() -> RenderableType:
     note = (
         "paper: on arXiv; with letters, on OpenReview.\n"
         "needs: what of a few training batches gives the start; the run's horizon.\n"
-        "export: an exact plain LoRA of that rank (kr a multiple of r, r+ more than r),\n"
-        "  PEFT's own format (native), or one that autolora.load_adapter alone reads, as\n"
-        "  no matrix added to the weights does the same (own).\n"
-        "step: time of a training step over plain LoRA's (studies/variants, width 1024).\n"
+        "export: an exact plain LoRA of that rank (kr: a multiple of r; r+: more than r),\n"
+        "  PEFT's own format (native), or one that autolora.load_adapter alone reads,\n"
+        "  as no matrix added to the weights does the same (own).\n"
+        "step: time of a step over plain LoRA's (studies/variants, width 1024).\n"
         "rate: best learning rate over plain LoRA's, as expected before any measurement.\n"
         "`autolora variants NAME` tells more of one."
     )

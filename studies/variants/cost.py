@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import importlib
 import json
 import os
 import subprocess
@@ -58,7 +59,9 @@ WIDEST_ONLY = (
 SEQUENCE, BATCH, RANK, VOCABULARY = 256, 2, 16, 512
 ROUNDS = 6
 PEFT_SUFFIX = " (PEFT's)"
-PEFT_DORA = f"dora{PEFT_SUFFIX}"
+LEAN = {"dora": "GramDora", "hira": "LeanHira", "loha": "LeanLoha", "lokr": "LeanLokr"}
+"""Classes of variants/kernels that stand in for PEFT's own forward pass, which is measured beside them."""
+PEFTS = [f"{name}{PEFT_SUFFIX}" for name in LEAN]
 COLUMNS = (
     "variant",
     "width",
@@ -85,8 +88,8 @@ def main() -> None:
 
     done = _done()
     for width in arguments.widths:
-        for name in arguments.only or [*variants.names(), PEFT_DORA]:
-            widest = width == max(WIDTHS) and name not in (*WIDEST_ONLY, PEFT_DORA)
+        for name in arguments.only or [*variants.names(), *PEFTS]:
+            widest = width == max(WIDTHS) and name not in (*WIDEST_ONLY, *PEFTS)
             if (name, width) in done or (widest and not arguments.only):
                 continue
             command = [sys.executable, __file__, "--measure", name, str(width)]
@@ -98,20 +101,19 @@ def main() -> None:
 
 
 def measure(name: str, width: int) -> dict[str, Any]:
-    """One row of the table; ``PEFT_DORA`` is DoRA with PEFT's own forward pass."""
-    from peft.tuners.lora.variants import DoraLinearVariant
-
+    """One row of the table; of ``PEFTS`` with PEFT's own forward pass."""
     from autolora.variants import detach, get
-    from autolora.variants.kernels.dora import GramDora
 
-    if name == PEFT_DORA:
-        GramDora.forward = staticmethod(DoraLinearVariant.forward)
+    known = name.removesuffix(PEFT_SUFFIX)
+    if known != name:
+        lean = getattr(importlib.import_module(f"autolora.variants.kernels.{known}"), LEAN[known])
+        del lean.forward  # PEFT's class is its parent
 
     torch.set_num_threads(1)
     base = _model(width)
     tokens = torch.randint(0, VOCABULARY, (BATCH, SEQUENCE), generator=torch.Generator().manual_seed(1))
     batch = {"input_ids": tokens, "labels": tokens, "attention_mask": torch.ones_like(tokens)}
-    variant, plain = get(name.removesuffix(PEFT_SUFFIX)), get("lora")
+    variant, plain = get(known), get("lora")
     starts = []
     for _ in range(2):
         began = time.monotonic()
@@ -171,7 +173,8 @@ def _attach(variant: Any, base: Any, batch: Any) -> Any:
 
 
 def _step(variant: Any, model: Any, optimizer: Any, batch: Any) -> None:
-    model(**batch).loss.backward()
+    loss, penalty = model(**batch).loss, variant.penalty(model)
+    (loss if penalty is None else loss + penalty).backward()
     variant.clip_gradients(model, optimizer, 1.0)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
