@@ -168,7 +168,7 @@ def variants_table() -> RenderableType:
             "both" if len(variant.needs) > 1 else "".join(variant.needs) or "-",
             variant.export_form,
             "-" if variant.cost is None else f"{variant.cost:.2f}",
-            f"{10**variant.traits.shift:.2g}",
+            f"{float(f'{10**variant.traits.shift:.1g}'):g}",
         )
     note = (
         "paper: on arXiv; with letters, on OpenReview.\n"
