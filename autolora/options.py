@@ -6,7 +6,6 @@ import difflib
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import get_args, get_type_hints
 
 from autolora import variants
 from autolora.space import Config, Options, Space, Traits
@@ -36,7 +35,7 @@ def _fault(space: Space, names: Sequence[str], name: str, option: str, choices: 
     if option not in variant.options:
         known = ", ".join(variant.options) or "none"
         return f"{name} has no option {option!r}; its options: {known}{_hint(option, variant.options)}"
-    kinds = _kinds(variant, option)
+    kinds = variant.kinds(option)
     if not kinds & {int, float}:
         return f"{option} of {name} is {variant.options[option]!r}, and only numbers can be searched"
     if float not in kinds and not all(isinstance(choice, int) for choice in choices):
@@ -48,12 +47,6 @@ def _fault(space: Space, names: Sequence[str], name: str, option: str, choices: 
             "B0 = 0; give one number here, or pin space.alpha to a number, law or rank"
         )
     return None
-
-
-def _kinds(variant: Variant, option: str) -> set[type]:
-    """What the option is declared as; its default alone would not tell where that is None."""
-    declared = get_type_hints(type(variant))[option]
-    return set(get_args(declared)) or {declared}
 
 
 def _alpha_is_pinned(space: Space, name: str) -> bool:

@@ -39,7 +39,8 @@ class Manifest:
 
     Attributes:
         trial, variant, config, seed: whose it is.
-        study: model, data and training that it is of, see :attr:`autolora.training.workbench.Workbench.identity`.
+        study: model, data and training that it is of, see :attr:`autolora.training.workbench.Workbench.identity`;
+            empty in one of an earlier version.
         step: optimiser steps done.
         examples: training examples seen; the data position follows from it and the seed.
         scores: score at each rung reached, by rung index.
@@ -54,7 +55,7 @@ class Manifest:
     variant: str
     config: dict[str, Any]
     seed: int
-    study: str
+    study: str = ""
     step: int = 0
     examples: int = 0
     scores: dict[int, float] = field(default_factory=dict)

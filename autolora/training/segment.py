@@ -145,7 +145,7 @@ def _fresh(bench: Workbench, segment: Segment) -> Manifest:
 
 def _check_owner(bench: Workbench, segment: Segment, manifest: Manifest) -> None:
     fresh = _fresh(bench, segment)
-    if manifest.study != fresh.study:
+    if manifest.study and manifest.study != fresh.study:
         raise checkpoint.CheckpointError(
             f"{bench.trial_folder(segment.trial)} holds a checkpoint of another model, dataset or training: "
             "studies cannot share a place for checkpoints; give each a folder of its own, with --dir or `checkpoints`"

@@ -79,6 +79,10 @@ def inject(
 
     if not alpha > 0:
         raise VariantError(f"alpha must be above 0, got {alpha}")
+    if variant.traits.unit_scale and alpha != rank:
+        raise VariantError(
+            f"{variant.name} got alpha {alpha:g} at rank {rank}: it is defined at s = 1: use alpha = rank"
+        )
     targets = linear_layers(model)
     variant.check(model, targets, rank, dropout)
     if variant.needs_batches and not batches:

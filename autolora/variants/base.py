@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args, get_type_hints
 
 from autolora.errors import AutoloraError
 from autolora.space import Traits
@@ -88,12 +89,23 @@ class Variant:
         return self.options[option]
 
     def configured(self, **options: Any) -> Variant:
-        """This variant with some of its :attr:`options` set; raises ``VariantError`` where it has no such option."""
-        for name in options:
+        """This variant with some of its :attr:`options` set; raises ``VariantError`` where it has no such option,
+        or not of such a value."""
+        for name, value in options.items():
             if name not in self.options:
                 known = ", ".join(self.options) or "none"
                 raise VariantError(f"{self.name} has no option {name!r}; its options: {known}")
+            kinds = self.kinds(name)
+            fits = type(value) in kinds or (type(value) is int and float in kinds)
+            if not fits or (isinstance(value, float) and not math.isfinite(value)):
+                expected = " or ".join(sorted(kind.__name__.removesuffix("Type") for kind in kinds))
+                raise VariantError(f"{self.name} got {name} = {value!r}: it takes a finite {expected}")
         return replace(self, **options)
+
+    def kinds(self, option: str) -> set[type]:
+        """What one of the :attr:`options` is declared as; its default alone would not tell where that is None."""
+        declared = get_type_hints(type(self))[option]
+        return set(get_args(declared)) or {declared}
 
     @property
     def has_own_curvature(self) -> bool:
@@ -171,7 +183,9 @@ class Variant:
                 (:func:`autolora.variants.attachment.allotment`); None: as the variant has it.
 
         Returns:
-            A ``PeftModel`` whose only trainable parameters are the adapter's, in float32.
+            A ``PeftModel`` whose only trainable parameters are the adapter's, in float32. Train it with
+            :meth:`optimizer`, on the loss and :meth:`penalty`; :meth:`export` writes it, where ``save_pretrained`` of
+            PEFT would leave out what PEFT does not know.
 
         Raises:
             VariantError: no linear layers, what ``needs`` asks for is missing, or what :meth:`check` refuses.

@@ -5,6 +5,7 @@ W' = W + B Xi A diag(w), Xi = diag(lambda / (r |a_i| |b_i|)), w the norms of W's
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,9 @@ from autolora.variants.subtraction import ADAPTER
 
 if TYPE_CHECKING:
     from peft import PeftModel
-    from torch import Tensor
+    from torch import Tensor, nn
+
+    from autolora.variants.targets import LinearLayer
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,11 @@ class Delora(Variant):
 
     bound: float = 15.0
 
+    def check(self, model: nn.Module, layers: Mapping[str, LinearLayer], rank: int, dropout: float) -> None:
+        super().check(model, layers, rank, dropout)
+        if not self.bound > 0:
+            raise VariantError(f"{self.name} got bound {self.bound:g}: set space.options.{self.name}.bound above 0")
+
     def initialise(self, model: PeftModel, seed: int, batches: Any, horizon: int | None) -> None:
         """A and B as LoRA's, lambda at the bound."""
         import torch
@@ -38,13 +46,7 @@ class Delora(Variant):
         from autolora.variants.kernels.branch import give
         from autolora.variants.kernels.delora import Bounded
 
-        for name, layer in attachment(model).layers.items():
-            if layer.scaling[ADAPTER] != 1:
-                alpha, rank = layer.lora_alpha[ADAPTER], layer.r[ADAPTER]
-                raise VariantError(
-                    f"{self.name} got alpha {alpha:g} at rank {rank} (layer {name}): DeLoRA has lambda in place of s: "
-                    f"use alpha = rank, and space.options.{self.name}.bound"
-                )
+        for layer in attachment(model).layers.values():
             give(layer, "bound", torch.tensor(self.bound))
             layer.lora_variant[ADAPTER] = Bounded(layer)
 

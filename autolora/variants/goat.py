@@ -12,7 +12,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from autolora.space import Traits
-from autolora.variants.attachment import attachment, frozen_layers, start_from
+from autolora.variants.attachment import anchor, attachment, frozen_layers
 from autolora.variants.base import VariantError, register
 from autolora.variants.factors import leading_svd, weight_factors
 from autolora.variants.loramoe import Loramoe
@@ -54,9 +54,9 @@ class Goat(Loramoe):
             u, values, vh = factors[0][:, :, :share], factors[1][:, :share], factors[2][:, :share]
             root = (values / (layers[name].scaling[ADAPTER] * self.rho)).sqrt()
             starts[name] = (root[..., None] * vh).flatten(0, 1), (u * root).flatten(1)
-        start_from(model, {name: (a, b / experts) for name, (a, b) in starts.items()})
         for name, (a, b) in starts.items():
             set_factors(layers[name], a, b)
+        anchor(model, {name: (a, b / experts) for name, (a, b) in starts.items()})
         super().initialise(model, seed, batches, horizon)
 
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from autolora.space import Traits
-from autolora.variants.attachment import FACTOR_A, attachment, random_stream
-from autolora.variants.base import Variant, VariantError, register
+from autolora.variants.attachment import FACTOR_A, attachment, draw_kaiming, random_stream
+from autolora.variants.base import Variant, register
 from autolora.variants.subtraction import ADAPTER
 
 if TYPE_CHECKING:
@@ -21,22 +21,16 @@ class Hira(Variant):
     def lora_config(self, rank: int, alpha: float, dropout: float, target_modules: list[str]) -> Any:
         from peft import HiraConfig
 
-        if alpha != rank:
-            raise VariantError(f"{self.name} got alpha {alpha:g} at rank {rank}: it has no s: use alpha = rank")
         return HiraConfig(r=rank, hira_dropout=dropout, target_modules=target_modules, task_type="CAUSAL_LM")
 
     def initialise(self, model: PeftModel, seed: int, batches: Any, horizon: int | None) -> None:
         """A Kaiming-uniform, plain LoRA's very numbers; B = 0."""
-        import torch
-
         from autolora.variants.kernels.hadamard import is_plain
         from autolora.variants.kernels.hira import LeanHira
 
         generator = random_stream(seed, FACTOR_A)
         for layer in attachment(model).layers.values():
-            a = layer.hira_A[ADAPTER]
-            bound = a.shape[1] ** -0.5
-            a.data.copy_(torch.empty(a.shape).uniform_(-bound, bound, generator=generator))
+            draw_kaiming(layer.hira_A[ADAPTER], generator)
             if is_plain(layer.get_base_layer()):  # else PEFT, which knows how to undo a quantisation, does it all
                 layer.__class__ = LeanHira
 

@@ -22,8 +22,8 @@ def load_adapter(model: PreTrainedModel, folder: str | Path) -> PeftModel:
     a mixture of experts, have a format of their own, which this function reads, too.
 
     Args:
-        model: the unmodified base, without adapters; its layers are wrapped in place, see
-            :func:`autolora.variants.detach`.
+        model: the unmodified base, without adapters; its layers are wrapped in place, and ``unload()`` of what is
+            returned takes the adapter off again, or :func:`autolora.variants.detach` where the format is its own.
         folder: as ``export`` wrote it, ``best/<variant>`` of a run directory.
 
     Returns:
@@ -32,16 +32,27 @@ def load_adapter(model: PreTrainedModel, folder: str | Path) -> PeftModel:
     Raises:
         VariantError: the folder holds no whole adapter, or one of another model.
     """
-    from peft import PeftModel
+    from autolora.variants.targets import linear_layers
 
     path = Path(folder)
-    if (path / OWN_CONFIG).exists():
-        adapted = _load_own(model, path)
-    elif (path / CONFIG).exists():
-        adapted = PeftModel.from_pretrained(model, path)
-    else:
+    linear_layers(model)  # one that carries an adapter already is refused
+    own = (path / OWN_CONFIG).exists()
+    if not (own or (path / CONFIG).exists()):
         raise VariantError(f"{path} holds no adapter: neither {CONFIG} nor {OWN_CONFIG} is there")
+    if not (path / WEIGHTS).exists():
+        raise VariantError(f"{path} holds no {WEIGHTS}: export the adapter again")
+    adapted = _load_own(model, path) if own else _load_peft_s(model, path)
     return adapted.requires_grad_(False).eval()
+
+
+def _load_peft_s(model: PreTrainedModel, path: Path) -> PeftModel:
+    from peft import PeftModel
+    from safetensors import SafetensorError
+
+    try:
+        return PeftModel.from_pretrained(model, path)
+    except (SafetensorError, ValueError, RuntimeError, OSError) as error:
+        raise VariantError(f"{path} is damaged or of another model: {error}") from error
 
 
 def _load_own(model: PreTrainedModel, path: Path) -> PeftModel:
@@ -68,7 +79,7 @@ def _settings(file: Path) -> tuple[Variant, int, float]:
 
     try:
         settings = json.loads(file.read_text())
-        found, name, options = settings["format"], settings["variant"], settings["options"]
+        found, name, options = settings["format"], settings["variant"], dict(settings["options"])
         rank, alpha = int(settings["rank"]), float(settings["alpha"])
     except (ValueError, KeyError, TypeError) as error:
         raise VariantError(f"{file} is damaged ({error!r}): export the adapter again") from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from autolora.space import Traits
 from autolora.variants.attachment import attachment
@@ -26,15 +26,6 @@ class Loft(Variant):
     """
 
     eps: float = 1e-4
-
-    def initialise(self, model: PeftModel, seed: int, batches: Any, horizon: int | None) -> None:
-        for name, layer in attachment(model).layers.items():
-            if layer.scaling[ADAPTER] != 1:
-                alpha, rank = layer.lora_alpha[ADAPTER], layer.r[ADAPTER]
-                raise VariantError(
-                    f"{self.name} got alpha {alpha:g} at rank {rank} (layer {name}): LoFT is defined at s = 1: "
-                    "use alpha = rank"
-                )
 
     def optimizer(self, model: PeftModel, learning_rate: float, weight_decay: float = 0.0) -> torch.optim.Optimizer:
         from autolora.variants.kernels.loft import LoftAdamW

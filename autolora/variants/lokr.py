@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from autolora.variants.targets import LinearLayer
 
 NEAR_SQUARE_ROOT = -1
+"""What PEFT calls it."""
+SQUARE_ROOT = 64
+"""Of widths in the thousands, about: where a search over the factor starts."""
 
 
 @dataclass(frozen=True)
@@ -29,18 +32,20 @@ class Lokr(Lycoris):
     """PEFT's implementation, with a leaner forward pass. W1 starts at 0.
 
     Attributes:
-        factor: a and c, where they divide m and n, or the next smaller divisors; -1: the divisors next below the
+        factor: a and c, where they divide m and n, or the next smaller divisors; None: the divisors next below the
             square roots, which trains the fewest parameters.
     """
 
-    factor: int = NEAR_SQUARE_ROOT
+    factor: int | None = None
+
+    def default(self, option: str, rank: int) -> Any:
+        return SQUARE_ROOT if option == "factor" else super().default(option, rank)
 
     def check(self, model: nn.Module, layers: Mapping[str, LinearLayer], rank: int, dropout: float) -> None:
         super().check(model, layers, rank, dropout)
-        if self.factor < 1 and self.factor != NEAR_SQUARE_ROOT:
+        if self.factor is not None and self.factor < 1:
             raise VariantError(
-                f"{self.name} got factor {self.factor}: set space.options.{self.name}.factor to 1 or more, or to "
-                f"{NEAR_SQUARE_ROOT} for factors near the square roots"
+                f"{self.name} got factor {self.factor}: set space.options.{self.name}.factor to 1 or more"
             )
 
     def lora_config(self, rank: int, alpha: float, dropout: float, target_modules: list[str]) -> Any:
@@ -49,7 +54,7 @@ class Lokr(Lycoris):
         return LoKrConfig(
             r=rank,
             alpha=alpha,
-            decompose_factor=self.factor,
+            decompose_factor=self.factor or NEAR_SQUARE_ROOT,
             target_modules=target_modules,
             task_type="CAUSAL_LM",
         )

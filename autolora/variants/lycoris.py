@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from autolora.variants.attachment import adapter_parameters, attachment, random_stream
+from autolora.variants.attachment import adapter_parameters, attachment, draw_kaiming, random_stream
 from autolora.variants.base import Variant, VariantError
 from autolora.variants.targets import describe
 
@@ -37,11 +37,8 @@ class Lycoris(Variant):
 
     def initialise(self, model: PeftModel, seed: int, batches: Any, horizon: int | None) -> None:
         """Kaiming-uniform, of bound 1/sqrt(columns), in float32; what PEFT starts at 0 stays there."""
-        import torch
-
         generator = random_stream(seed, "factors")
         for layer in attachment(model).layers.values():
             for factor in adapter_parameters(layer).values():
                 if factor.any():
-                    bound = factor.shape[1] ** -0.5
-                    factor.data.copy_(torch.empty(factor.shape).uniform_(-bound, bound, generator=generator))
+                    draw_kaiming(factor, generator)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from autolora.space import Traits
 from autolora.variants.attachment import attachment, random_stream
-from autolora.variants.base import Variant, VariantError, register
+from autolora.variants.base import Variant, register
 from autolora.variants.subtraction import ADAPTER
 
 if TYPE_CHECKING:
@@ -31,8 +31,6 @@ class Vera(Variant):
     def lora_config(self, rank: int, alpha: float, dropout: float, target_modules: list[str]) -> Any:
         from peft import VeraConfig
 
-        if alpha != rank:
-            raise VariantError(f"{self.name} got alpha {alpha:g} at rank {rank}: it has no s: use alpha = rank")
         return VeraConfig(
             r=rank,
             vera_dropout=dropout,

@@ -239,7 +239,7 @@ def test_loha_s_update_is_a_hadamard_product_of_squared_rank(build, train, diffe
         assert sum(p.numel() for p in f.values()) == 2 * rank * (layer.in_features + layer.out_features)
 
 
-@pytest.mark.parametrize(("factor", "rank", "whole"), [(-1, 4, True), (-1, 2, False), (4, 3, False), (2, 2, False)])
+@pytest.mark.parametrize(("factor", "rank", "whole"), [(None, 4, True), (None, 2, False), (4, 3, False), (2, 2, False)])
 def test_lokr_s_update_is_a_kronecker_product(build, train, difference, factor, rank, whole):
     variant = get("lokr").configured(factor=factor)
     model = variant.attach(build(), rank=rank, alpha=3.0 * rank)

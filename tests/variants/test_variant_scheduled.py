@@ -260,7 +260,7 @@ class TestAdalora:
             ({"initial": 0.5}, r"initial 0\.5: set space\.options\.adalora\.initial"),
             ({"tinit": 0.6, "tfinal": 0.4}, r"tinit 0\.6 and tfinal 0\.4: .*space\.options\.adalora\.tfinal"),
             ({"tinit": -0.1}, r"tinit -0\.1"),
-            ({"orthogonality": math.nan}, "orthogonality nan"),
+            ({"orthogonality": math.nan}, "orthogonality = nan: it takes a finite float"),
         ],
     )
     def test_settings_out_of_range_are_refused(self, build, options, message):

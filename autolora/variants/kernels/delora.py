@@ -18,20 +18,23 @@ class Bounded(Branch):
     """B Xi A (w o x), in two products: Xi and w go to A.
 
     Args:
-        layer: of PEFT's class, freshly injected, whose base weight stays as it is.
-
-    Attributes:
-        column_norms: w, (n,), float32.
+        layer: of PEFT's class, freshly injected, whose base weight stays as it is. It gets w, (n,), as a buffer.
     """
 
     def __init__(self, layer: Any) -> None:
-        self.column_norms = weight_matrix(layer.get_base_layer()).norm(dim=0)
+        norms = weight_matrix(layer.get_base_layer()).norm(dim=0)
+        layer.register_buffer("column_norms", norms, persistent=False)
 
     def directions(self, layer: Any) -> Tensor:
         """Xi A diag(w), (r, n)."""
         a, b = layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
-        norms = a.norm(dim=1).clamp(min=SMALLEST_NORM) * b.norm(dim=0).clamp(min=SMALLEST_NORM)
-        return (layer.bound / (len(a) * norms)).unsqueeze(1) * a * self.column_norms
+        norms = _length(a, 1) * _length(b, 0)
+        return (layer.bound / (len(a) * norms)).unsqueeze(1) * a * layer.column_norms
 
     def update(self, layer: Any, x: Tensor) -> Tensor:
         return layer.lora_B[ADAPTER](linear(x, self.directions(layer)))
+
+
+def _length(directions: Tensor, dim: int) -> Tensor:
+    """Not ``norm().clamp()``, whose second derivative at B = 0 is not finite."""
+    return directions.square().sum(dim).clamp(min=SMALLEST_NORM**2).sqrt()

@@ -7,24 +7,23 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from peft.tuners.lora.layer import LoraVariant
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from autolora.variants.attachment import random_stream
-from autolora.variants.base import VariantError
-from autolora.variants.kernels.branch import give
+from autolora.variants.kernels.branch import Unmerged, give
 from autolora.variants.subtraction import ADAPTER
 
 ROUTER = "router"
 
 
-class Experts(LoraVariant):
+class Experts(Unmerged):
     """``y = W x + s sum_e g_e(x) B_e A_e x`` over E experts, of which every token goes to some.
 
     ``g(x)`` is the softmax of a linear router's logits over the experts that are chosen, in float32 whatever the
     precision of the rest. B (m, E k) holds the experts' B_e as consecutive columns; A (E k, n) their A_e as consecutive
-    rows, or A (k, n) is one for all. Dropout is on the experts' input; the router sees it whole.
+    rows, or A (k, n) is one for all. Dropout is on the experts' input; the router sees it whole. Gradient checkpointing
+    must be the non-reentrant kind, transformers' default: the other leaves the balance without a gradient.
 
     Args:
         experts: E.
@@ -52,7 +51,7 @@ class Experts(LoraVariant):
             return logits.softmax(-1)
         chosen = self._chosen(logits)
         if self.balanced:
-            self._balance = _load_balance(logits, chosen) if module.training else None
+            self._balance = _load_balance(logits, chosen) if module.training and logits.numel() else None
         return logits.masked_fill(~chosen, -math.inf).softmax(-1)
 
     def take_balance(self) -> Tensor | None:
@@ -60,11 +59,9 @@ class Experts(LoraVariant):
         kept, self._balance = self._balance, None
         return kept
 
-    def merge_safe(self, module: Any, active_adapter: str, orig_weight: Tensor) -> Tensor:
-        raise VariantError("a mixture of experts cannot be merged: no one matrix stands for it")
-
-    def merge_unsafe(self, module: Any, active_adapter: str, orig_weight: Tensor) -> None:
-        self.merge_safe(module, active_adapter, orig_weight)
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy has no part in this one's backward pass."""
+        return {**vars(self), "_balance": None}
 
     def _chosen(self, logits: Tensor) -> Tensor:
         """Mask of the top_k greatest; of equal ones the first, on every device (``topk`` promises nothing)."""

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 from transformers.pytorch_utils import Conv1D
 
@@ -68,7 +67,6 @@ class _HadamardLinear(torch.autograd.Function):
         return y.unflatten(0, x.shape[:-1])
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, a, b, other_a, other_b = ctx.saved_tensors
         with torch.autocast(x.device.type, enabled=False):
@@ -77,13 +75,13 @@ class _HadamardLinear(torch.autograd.Function):
             along_other_a = along_other_b = along_x = None
             if other_a is not None:
                 along_partner = along_weight * product
-                along_other_a = (other_b.T @ along_partner).mul_(ctx.scaling)
-                along_other_b = (along_partner @ other_a.T).mul_(ctx.scaling)
-            along_product = along_weight.mul_(partner)
-            along_a = (b.T @ along_product).mul_(ctx.scaling)
-            along_b = (along_product @ a.T).mul_(ctx.scaling)
+                along_other_a = ctx.scaling * (other_b.T @ along_partner)
+                along_other_b = ctx.scaling * (along_partner @ other_a.T)
+            along_product = along_weight * partner
+            along_a = ctx.scaling * (b.T @ along_product)
+            along_b = ctx.scaling * (along_product @ a.T)
             if ctx.needs_input_grad[0]:
-                along_x = gradient @ _sum(weight, partner, product, ctx.scaling).to(gradient.dtype)
+                along_x = gradient @ torch.addcmul(weight, partner, product, value=ctx.scaling).to(gradient.dtype)
         return along_x, None, None, None, along_a, along_b, along_other_a, along_other_b
 
 

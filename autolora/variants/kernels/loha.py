@@ -7,6 +7,7 @@ from typing import Any
 from peft.tuners.loha.layer import Linear
 from torch import Tensor
 
+from autolora.variants.kernels.branch import acts_alone
 from autolora.variants.kernels.hadamard import hadamard_linear
 from autolora.variants.subtraction import ADAPTER
 
@@ -15,7 +16,7 @@ class LeanLoha(Linear):
     """``y = (W + s (B1 A1) o (B2 A2)) x``: PEFT's layer and its values, in one large multiplication instead of two."""
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        if self.disable_adapters or self.merged:
+        if not acts_alone(self):
             return super().forward(x, *args, **kwargs)
         return hadamard_linear(
             self.get_base_layer(),

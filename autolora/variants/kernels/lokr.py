@@ -8,6 +8,7 @@ from peft.tuners.lokr.layer import Linear
 from torch import Tensor
 from torch.nn.functional import linear
 
+from autolora.variants.kernels.branch import acts_alone
 from autolora.variants.subtraction import ADAPTER
 
 
@@ -18,7 +19,7 @@ class LeanLokr(Linear):
     """
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        if self.disable_adapters or self.merged:
+        if not acts_alone(self):
             return super().forward(x, *args, **kwargs)
         result = self.base_layer(x, *args, **kwargs)
         w1 = self.lokr_w1[ADAPTER]
