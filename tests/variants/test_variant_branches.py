@@ -145,6 +145,11 @@ class TestMelora:
 
 
 class TestDelora:
+    def test_it_moves_with_its_layer(self, build, logits, difference):
+        model = get("delora").attach(build(), rank=4, alpha=4)
+        expected = logits(model)
+        assert difference(logits(model.bfloat16()), expected) < 0.1
+
     @pytest.mark.parametrize("steps", [0, 4])
     def test_outputs_and_gradients_are_peft_s(self, build, tokens, train, difference, steps):
         """At its start, where the norm of B is clamped, and after training."""

@@ -21,6 +21,8 @@ from autolora.variants.export import NATIVE, OWN, config_file
 
 RANK, HORIZON = 4, 20
 SHARING_RANKS = ("adalora", "eva", "gora")
+OF_THEIR_OWN = ("adalora", "delora", "denselora", "goat", "hydralora", "loramoe", "melora", "moslora", "rasa")
+"""With a forward pass that PEFT does not know, beside the base's."""
 EXPORTED_RANK: dict[str, int] = {"rasa": 5, "relora": 3 * RANK}
 """At RANK, of variants that leave as another multiple than the double of it."""
 
@@ -141,6 +143,19 @@ class TestTraining:
             if key in start:
                 assert parameter.grad.abs().sum() > 0, key
                 assert not torch.equal(parameter, start[key]), key
+
+
+@pytest.mark.parametrize("name", names())
+class TestMerge:
+    def test_merging_gives_the_same_outputs_or_is_refused(self, name, attach, build, train, logits, difference):
+        model = attach(name, build())
+        train(model, make_optimizer(name, model), 4)
+        expected = logits(model)
+        if name in OF_THEIR_OWN:
+            with pytest.raises(VariantError, match="export it"):
+                model.merge_and_unload()
+        else:
+            assert difference(logits(model.merge_and_unload()), expected) < 1e-3
 
 
 @pytest.mark.parametrize("name", names())

@@ -128,6 +128,7 @@ def test_the_backward_pass_is_the_derivative(transposed, second_pair):
         return hadamard_linear(layer, x, a, b, 0.7, other or None)
 
     assert torch.autograd.gradcheck(run, (draw(3, 4, 6), *pairs))
+    assert torch.autograd.gradgradcheck(run, (draw(2, 2, 6), *pairs))  # curvature differentiates it again
     weight = layer.weight.T if transposed else layer.weight
     partner = pairs[3] @ pairs[2] if second_pair else weight
     x = draw(3, 6)
@@ -257,7 +258,7 @@ def test_lokr_s_update_is_a_kronecker_product(build, train, difference, factor, 
             assert difference((layer(x) - layer.get_base_layer()(x)).T, product) < 1e-4
         rank_of = torch.linalg.matrix_rank
         assert rank_of(product, rtol=1e-5) == rank_of(w1, rtol=1e-5) * rank_of(w2, rtol=1e-5) > rank
-        if factor > 0:
+        if factor is not None:
             assert w1.shape == (factor, factor)
             width, height = layer.in_features // factor, layer.out_features // factor
             assert sum(p.numel() for p in f.values()) == factor**2 + rank * (width + height)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 
 import pytest
 import torch
@@ -230,3 +231,23 @@ def test_options_are_the_fields_of_a_variant_s_own():
     assert get("lora_ga").configured(gamma=64.0).options == {"gamma": 64.0}
     with pytest.raises(VariantError, match="lora_ga has no option 'gama'; its options: gamma"):
         get("lora_ga").configured(gama=64.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "value", "expected"),
+    [
+        ("lora_ga", "gamma", math.nan, "finite float"),
+        ("lora_ga", "gamma", "16", "finite float"),
+        ("melora", "k", 2.5, "finite int"),
+        ("melora", "k", True, "finite int"),
+        ("loramoe", "experts", 2.0, "finite None or int"),
+    ],
+)
+def test_an_option_of_another_kind_is_refused_by_name(name, option, value, expected):
+    with pytest.raises(VariantError, match=f"{name} got {option} = .*{expected}"):
+        get(name).configured(**{option: value})
+
+
+def test_an_option_takes_a_whole_number_for_a_float_and_none_where_the_rank_decides():
+    assert get("lora_ga").configured(gamma=64).options == {"gamma": 64}
+    assert get("loramoe").configured(experts=None).default("experts", 16) == 8
