@@ -37,10 +37,11 @@ def test_a_search_runs_without_torch():
     program = """
 import sys
 import autolora
-search = autolora.Search(variants=autolora.variants.names(), space=autolora.Space(hidden_size=64), budget=4)
+names = ["lora", "dora", "lora_ga", "adalora", "goat"]
+search = autolora.Search(variants=names, space=autolora.Space(hidden_size=64), budget=4)
 while (job := search.ask()) is not None:
     search.tell(job, job.config.learning_rate)
-assert len(search.best()) == len(autolora.variants.names())
+assert len(search.best()) == len(names)
 print(*(name for name in ("torch", "ray", "peft", "transformers", "datasets") if name in sys.modules))
 """
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

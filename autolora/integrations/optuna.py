@@ -43,8 +43,9 @@ NEARLY = 0.95
 FIXED = "fixed_params"
 """Where Optuna keeps the values that a trial was enqueued with."""
 
-REMEMBERED = 64
-"""Proposals for other running trials that are kept."""
+REMEMBERED = 4096
+"""Proposals for other running trials that are kept: more than there are ever workers at once, as all are asked for again
+with every trial."""
 
 REPEATS = 3
 """Purpose of randomness: draws once a finite space is used up."""
