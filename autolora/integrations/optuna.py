@@ -44,8 +44,8 @@ FIXED = "fixed_params"
 """Where Optuna keeps the values that a trial was enqueued with."""
 
 REMEMBERED = 4096
-"""Proposals for other running trials that are kept. More than there are ever workers: each is asked for again with every
-new trial."""
+"""Proposals for other running trials that are kept. More than there are ever workers: with every new trial each is
+asked for again."""
 
 REPEATS = 3
 """Purpose of randomness: draws once a finite space is used up."""
