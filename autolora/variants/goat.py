@@ -81,7 +81,7 @@ register(
         name="goat",
         title="GOAT",
         paper="arXiv 2502.16894",
-        cost=1.0,  # not measured yet
+        cost=1.02,
         kind="architecture",
         constraints="r <= min(m, n), divisible by experts; top_k > 1",
         # Both factors carry 1/sqrt(s), so p = 1/2 exactly for them. The router knows no s and takes the rate as it is:

@@ -53,7 +53,7 @@ register(
         name="hydralora",
         title="HydraLoRA",
         paper="arXiv 2404.19245",
-        cost=1.0,  # not measured yet
+        cost=1.07,
         kind="architecture",
         # The authors' rate, 2e-4 at s = 8 and r = 4, is LoRA's usual one, and gates that sum to 1 change little.
         traits=Traits(shift_sd=0.4),

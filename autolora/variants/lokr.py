@@ -72,7 +72,7 @@ register(
         name="lokr",
         title="LoKr",
         paper="arXiv 2309.14859",
-        cost=1.0,  # not measured yet
+        cost=1.05,
         kind="architecture",
         constraints="r <= min(m, n), no Conv1D, no dropout",
         # PEFT's benchmark takes 30 times LoRA's rate, at factor 4; studies/curves says 3 times.

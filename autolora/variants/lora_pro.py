@@ -32,7 +32,7 @@ register(
         name="lora_pro",
         title="LoRA-Pro",
         paper="arXiv 2407.18242",
-        cost=1.0,  # not measured yet
+        cost=1.01,
         kind="optimiser",
         optimiser="AdamW on the gradients whose update of W is closest to the full one",
         # Adam sets the size of a step, as LoRA's; no published best rate was found, studies/curves says 0.2 decades.

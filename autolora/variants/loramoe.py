@@ -90,7 +90,7 @@ register(
         name="loramoe",
         title="LoRAMoE",
         paper="arXiv 2312.09979",
-        cost=1.0,  # not measured yet
+        cost=1.03,
         kind="architecture",
         constraints="r <= min(m, n), divisible by experts; top_k > 1",
         # A step of the same size moves a token's output by fewer ranks, each weighed by its gate: 0.2 decades in

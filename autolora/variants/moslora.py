@@ -43,7 +43,7 @@ register(
         name="moslora",
         title="MoSLoRA",
         paper="arXiv 2406.11909",
-        cost=1.0,  # not measured yet
+        cost=1.05,
         kind="architecture",
         traits=Traits(shift_sd=0.25),  # M of LoRA's own size mixes A's rows: LoRA's best rate in studies/curves
         factored=False,

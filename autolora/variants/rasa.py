@@ -88,7 +88,7 @@ register(
         name="rasa",
         title="RaSA",
         paper="arXiv 2503.12576",
-        cost=1.0,  # not measured yet
+        cost=1.06,
         kind="architecture",
         constraints="k < r <= min(m, n)",
         traits=Traits(shift_sd=0.3),  # the authors train it at LoRA's rate

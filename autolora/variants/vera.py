@@ -63,7 +63,7 @@ register(
         name="vera",
         title="VeRA",
         paper="arXiv 2310.11454",
-        cost=1.0,  # not measured yet
+        cost=0.97,
         kind="architecture",
         constraints="r <= min(m, n), usually far above LoRA's; alpha = r",
         traits=Traits(shift=1.0, shift_sd=0.4, unit_scale=True),  # the paper's rates are about ten times LoRA's
