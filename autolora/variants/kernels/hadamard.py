@@ -77,11 +77,15 @@ class _HadamardLinear(torch.autograd.Function):
                 along_partner = along_weight * product
                 along_other_a = ctx.scaling * (other_b.T @ along_partner)
                 along_other_b = ctx.scaling * (along_partner @ other_a.T)
-            along_product = along_weight * partner
+            # Unless it will be differentiated itself, a large product takes the place of one that is done with.
+            in_place = not torch.is_grad_enabled()
+            along_product = along_weight.mul_(partner) if in_place else along_weight * partner
             along_a = ctx.scaling * (b.T @ along_product)
             along_b = ctx.scaling * (along_product @ a.T)
             if ctx.needs_input_grad[0]:
-                along_x = gradient @ torch.addcmul(weight, partner, product, value=ctx.scaling).to(gradient.dtype)
+                out = product if in_place else None
+                total = torch.addcmul(weight, partner, product, value=ctx.scaling, out=out)
+                along_x = gradient @ total.to(gradient.dtype)
         return along_x, None, None, None, along_a, along_b, along_other_a, along_other_b
 
 
