@@ -40,7 +40,7 @@ register(
         name="hira",
         title="HiRA",
         paper="OpenReview TwJrTz9cRS",
-        cost=1.41,
+        cost=1.49,
         kind="architecture",
         constraints="r <= min(m, n), alpha = r",
         # PEFT's benchmarks take 5 and 45 times LoRA's rate, the authors ten; studies/curves says 4 times.

@@ -38,7 +38,7 @@ register(
         name="loha",
         title="LoHa",
         paper="arXiv 2108.06098",
-        cost=1.70,
+        cost=1.63,
         kind="architecture",
         constraints="r <= min(m, n), no Conv1D, no dropout",
         # A step on B2 moves W by about 1 / (3 sqrt(r)) of what one on LoRA's B does at first, and by more as all grow:
