@@ -52,7 +52,7 @@ def _cache_of_their_own(tmp_path_factory):
 
 @pytest.fixture(autouse=True, scope="module")
 def _libraries_are_no_garbage() -> None:
-    """What is there before a module's tests is not searched again by every evaluation, which collects garbage."""
+    """Tests that collect garbage, to see that nothing stays, do not search all libraries each time."""
     gc.collect()
     gc.freeze()
 

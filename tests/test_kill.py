@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import multiprocessing
 import random
 import time
@@ -27,7 +26,6 @@ def _tune(folder: str, checkpoint_seconds: float) -> None:
     import autolora
     from autolora import spec as specs
 
-    gc.freeze()  # as in the process of the tests
     torch.set_num_threads(1)
     spec = specs.load(
         {**SMALL_SPEC, "variants": ["lora", "pissa"], "budget": 3, "confirm": 1},
