@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from autolora.priors import laws
+from autolora import laws
 
 AUTO_LEARNING_RATE = (1e-6, 1e-1)
 
@@ -303,7 +303,7 @@ class Coordinates:
     """Map between configurations and scaling-law coordinates (z, w).
 
     ``z = log10(eta s^p sqrt(r)) - q log10(b) - shift - centre``, with p and the shift from the variant's traits, the
-    rest from :mod:`autolora.priors.laws`, and ``w = log2(alpha / law_alpha(r))``. In them the good region of every
+    rest from :mod:`autolora.laws`, and ``w = log2(alpha / law_alpha(r))``. In them the good region of every
     variant, rank and batch size lies near z = 0.
 
     Attributes:

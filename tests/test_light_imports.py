@@ -18,7 +18,7 @@ PROGRAM = "import sys, {module}; print(*(name for name in {unwanted} if name in 
         ("autolora.spec", ("torch", "optuna", "ray", "peft", "transformers", "datasets")),
         ("autolora.variants", ("torch", "optuna", "ray", "peft", "transformers", "datasets")),
         ("autolora.priors", ("torch", "optuna", "numpy", "ray", "peft", "transformers", "datasets")),
-        ("autolora.priors.laws", ("torch", "optuna", "numpy", "ray", "peft", "transformers", "datasets")),
+        ("autolora.laws", ("torch", "optuna", "numpy", "ray", "peft", "transformers", "datasets")),
         ("autolora.priors.prior", ("torch", "optuna", "ray", "peft", "transformers", "datasets")),
         ("autolora.priors.evidence", ("torch", "optuna", "ray", "peft", "transformers", "datasets")),
         ("autolora.priors.sharpness", ("torch", "optuna", "ray", "peft", "transformers", "datasets")),

@@ -1,6 +1,6 @@
 """What is believed about good hyperparameters before the first trial.
 
-Imported on first use: :mod:`autolora.space` builds on :mod:`autolora.priors.laws`, and the rest of the folder on space.
+Imported on first use, so that importing the package is instant.
 """
 
 from __future__ import annotations

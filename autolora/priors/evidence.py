@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from statistics import fmean
 
-from autolora.priors import laws
+from autolora import laws
 from autolora.priors.prior import CENTRE, Evidence
 from autolora.priors.probe import RangeTest
 from autolora.priors.sharpness import Curvature

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from autolora.priors import laws
+from autolora import laws
 from autolora.space import Config, Coordinates, Range, Space, Traits
 
 Choice = TypeVar("Choice", int, float)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from autolora.priors import laws
+from autolora import laws
 from autolora.space import Config, Coordinates, Space, Traits
 
 SMOOTHEST = 3

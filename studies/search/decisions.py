@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from autolora.priors import laws
+from autolora import laws
 from autolora.search import Job, Search
 from autolora.space import Config, Space
 

@@ -14,8 +14,7 @@ from functools import cached_property
 import numpy as np
 from problem import draw
 
-from autolora import variants
-from autolora.priors import laws
+from autolora import laws, variants
 from autolora.space import Config, Range, Space
 from autolora.spec import Direction
 

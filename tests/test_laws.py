@@ -7,7 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from autolora.priors import Prior, laws
+from autolora import laws
+from autolora.priors import Prior
 from autolora.space import Coordinates, Traits
 
 LORA = Traits()
