@@ -85,11 +85,11 @@ class TunedVariant:
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any], adapter_dir: str) -> TunedVariant:
         """The inverse of :meth:`as_dict`; what a result of an earlier version lacks stays unknown."""
-        known = {**raw, "config": Config(**raw["config"]), "seeds": tuple(raw["seeds"]), "adapter_dir": adapter_dir}
+        known = {**raw, "config": Config.of(**raw["config"]), "seeds": tuple(raw["seeds"]), "adapter_dir": adapter_dir}
         for name in ("smallest", "cheapest"):
             other = raw.get(name)
             known[name] = other and Alternative(
-                **{**other, "config": Config(**other["config"]), "seeds": tuple(other["seeds"])}
+                **{**other, "config": Config.of(**other["config"]), "seeds": tuple(other["seeds"])}
             )
         return cls(**known)
 

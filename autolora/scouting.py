@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ from autolora.priors.evidence import REFERENCE
 from autolora.priors.sharpness import affordable_blocks
 from autolora.result import TuneResult
 from autolora.search.policy import seeds_kept
-from autolora.space import Space
+from autolora.space import Space, searchable
 from autolora.spec import PriorSpec, Spec
 from autolora.training.memory import out_of_memory
 from autolora.training.workbench import Workbench
@@ -136,8 +136,7 @@ class _Scout:
 
         name = REFERENCE if REFERENCE in self.spec.variants else self.spec.variants[0]
         traits = self.prior.traits(name, self.traits[name])
-        mode = self.prior.mode(self.space, traits)
-        mode = replace(mode, options=options.start(self.space, name, mode.rank))
+        mode = self.prior.mode(*searchable.scope(self.space, variants.get(name), traits))
         most = probe.STEPS * mode.batch_size / self.bench.examples
         if not self._leaves_a_search(most):
             self.notes.append(f"prior: the probe is left out, since {self._share(most)} would leave no search")

@@ -15,7 +15,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from autolora import options, quickstart, storage, variants
 from autolora.errors import AutoloraError
-from autolora.space import Space
+from autolora.space import Config, Space, registry
+from autolora.space.space import specified
 
 BUILTIN_METRICS = {"eval_loss": "minimize", "token_accuracy": "maximize", "exact_match": "maximize"}
 SHORT_FOR = {"data": "train", "metric": "name"}
@@ -108,6 +109,21 @@ class TrainingSpec(_Strict):
     checkpoint_seconds: float = Field(default=120.0, ge=0)
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+
+    def of_trial(self, config: Config) -> TrainingSpec:
+        """These settings with the values that a configuration has of them."""
+        values = {dimension.sets: config.value(dimension.name) for dimension in registry() if dimension.sets}
+        found = {name: value for name, value in values.items() if value is not None}
+        return self.model_copy(update=found) if found else self
+
+    def baseline(self, config: Config, space: Space) -> Config:
+        """A configuration with the values that these settings have of what the space searches of them."""
+        values = {
+            dimension.name: getattr(self, dimension.sets)
+            for dimension in registry()
+            if dimension.sets and dimension.searched(space)
+        }
+        return config.replaced(**values) if values else config
 
 
 class MetricSpec(_Strict):
@@ -247,7 +263,7 @@ class Spec(_Strict):
     model: Any
     data: Annotated[DataSpec, _wrap("data")]
     variants: list[str] = Field(default=["lora"], min_length=1)
-    space: Space = Space()
+    space: Annotated[Space, BeforeValidator(specified)] = Space()
     training: TrainingSpec = TrainingSpec()
     metric: Annotated[MetricSpec, _wrap("metric")] = MetricSpec()
     budget: float = Field(default=8.0, ge=1, allow_inf_nan=False)
@@ -419,6 +435,8 @@ def _set(raw: dict[str, Any], dotted: str, value: Any) -> None:
         child = node.get(parent)
         if child is None:
             node[parent] = {}
+        elif isinstance(child, Space):
+            node[parent] = child.model_dump()
         elif isinstance(child, (Mapping, BaseModel)):
             node[parent] = dict(child)
         elif node is raw and parent in SHORT_FOR:  # a bare value, short for one of the keys

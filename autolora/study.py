@@ -22,7 +22,8 @@ from autolora.ownership import Ownership
 from autolora.priors.prior import Prior
 from autolora.result import installed_versions
 from autolora.search.trials import Event, Finished, Lost, Promoted, Sampled, Scored
-from autolora.space import Config, Range, Space
+from autolora.space import Config, Space, registry
+from autolora.space.dimension import Parameter
 from autolora.spec import Direction, differences
 from autolora.storage import StudyError, connect, failures, patiently, shown
 
@@ -231,33 +232,28 @@ class Study:
             value=None,
             datetime_start=datetime.now(),
             datetime_complete=None,
-            params=_params(event),
+            params=self._params(event),
             distributions=self._distributions(event.variant, event.config),
             user_attrs={"seed": event.seed, "purpose": event.purpose, "origin": event.origin},
             system_attrs={},
             intermediate_values={},
         )
 
+    def _params(self, event: Sampled) -> dict[str, Any]:
+        """As Optuna shows them."""
+        found: dict[str, Any] = {"variant": event.variant}
+        for dimension in registry():
+            parameters = dimension.parameters(self._space, event.variant, event.config)
+            found |= {name: parameter.value for name, parameter in parameters.items()}
+        return found
+
     def _distributions(self, variant: str, config: Config) -> dict[str, BaseDistribution]:
         """Ranges of the space, widened where a baseline lies outside. Numbers, since Optuna's categories are fixed."""
-        rates = self._space.learning_rates
-        ends = (rates.low, rates.high) if isinstance(rates, Range) else (min(rates), max(rates))
-        eta, batches = (*ends, config.learning_rate), [*self._space.batch_size, config.batch_size]
-        ranks = [*self._space.rank, config.rank]
-        alphas = self._space.alpha
-        span = (alphas.low, alphas.high) if isinstance(alphas, Range) else (config.alpha, config.alpha)
-        own: dict[str, BaseDistribution] = {}
-        for option, value in config.options:
-            values = [*self._space.options_of(variant).get(option, []), value]
-            own[f"{variant}.{option}"] = FloatDistribution(min(values), max(values))
-        return {
-            "variant": CategoricalDistribution(self.terms["variants"]),
-            "learning_rate": FloatDistribution(min(eta), max(eta), log=True),
-            "batch_size": IntDistribution(min(batches), max(batches), log=True),
-            "rank": IntDistribution(min(ranks), max(ranks), log=True),
-            "alpha": FloatDistribution(min(span[0], config.alpha), max(span[1], config.alpha), log=True),
-            **own,
-        }
+        found: dict[str, BaseDistribution] = {"variant": CategoricalDistribution(self.terms["variants"])}
+        for dimension in registry():
+            for name, parameter in dimension.parameters(self._space, variant, config).items():
+                found[name] = _distribution(parameter)
+        return found
 
 
 @contextmanager
@@ -308,19 +304,18 @@ def _steps(rungs: Sequence[float], full_run: int) -> list[int]:
     return steps
 
 
-def _params(event: Sampled) -> dict[str, Any]:
-    """As Optuna shows them: a variant's own options by "variant.option", since another may call its own the same."""
-    params = event.config.as_dict()
-    options = params.pop("options", {})
-    return {"variant": event.variant, **params, **{f"{event.variant}.{key}": options[key] for key in options}}
+def _distribution(parameter: Parameter) -> BaseDistribution:
+    if parameter.whole:
+        return IntDistribution(int(parameter.low), int(parameter.high), log=parameter.log)
+    return FloatDistribution(parameter.low, parameter.high, log=parameter.log)
 
 
 def _config(params: Mapping[str, Any]) -> Config:
-    """The inverse of :func:`_params`."""
-    prefix = f"{params['variant']}."
-    options = {key.removeprefix(prefix): value for key, value in params.items() if key.startswith(prefix)}
-    shared = {key: value for key, value in params.items() if key != "variant" and not key.startswith(prefix)}
-    return Config(**shared, options=tuple(options.items()))
+    """The configuration of a trial's parameters."""
+    values: dict[str, Any] = {}
+    for dimension in registry():
+        values |= dimension.read(params, params["variant"])
+    return Config.of(**values)
 
 
 def _events_of(trial: FrozenTrial, steps: Sequence[int]) -> Iterator[Event]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -10,18 +9,19 @@ from typing import Any, Literal
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from autolora import variants
-from autolora.space import AUTO_LEARNING_RATE, Config, Coordinates, Space, Traits
+from autolora.space import AUTO_LEARNING_RATE, Config, Coordinates, Space, Traits, registry
+from autolora.space.dimensions.learning_rate import LEARNING_RATE
+from autolora.space.domain import nearest as nearest_choice
+from autolora.space.domain import whole_numbers
+
+VARIANT = "variant"
+_DIMENSIONS = {dimension.name: dimension for dimension in registry() if dimension.aliases}
 
 NAMES: Mapping[str, tuple[str, ...]] = {
-    "learning_rate": ("learning_rate", "lr"),
-    "batch_size": ("batch_size", "per_device_train_batch_size", "train_batch_size"),
-    "rank": ("rank", "r", "lora_rank", "lora_r"),
-    "alpha": ("alpha", "lora_alpha"),
-    "variant": ("variant",),
+    **{name: dimension.aliases for name, dimension in _DIMENSIONS.items()},
+    VARIANT: (VARIANT,),
 }
 """What users call our hyperparameters."""
-
-WHOLE = ("batch_size", "rank")
 
 MOST_STEPS = 64
 """A range with more steps than this is searched as a continuous one."""
@@ -77,32 +77,31 @@ class Parameters:
 
     def space(self, distributions: Distributions) -> Space:
         """What these distributions search; a learning rate that is not among them may be anything."""
-        found = self.found(distributions)
-
-        def choices(own: str, otherwise: Any) -> Any:
-            return readable(own, distributions[found[own]]) if own in found else otherwise
-
-        batches = choices("batch_size", None)
-        return Space.model_validate(
-            {
-                "learning_rate": _as_given(choices("learning_rate", AUTO_LEARNING_RATE)),
-                "batch_size": [self.batch_multiplier * size for size in batches] if batches else [self.batch_size],
-                "rank": choices("rank", [self.rank]),
-                "alpha": choices("alpha", self.alpha),
-                "hidden_size": self.hidden_size,
-            }
-        )
+        fields: dict[str, Any] = {
+            LEARNING_RATE.name: AUTO_LEARNING_RATE,
+            "batch_size": [self.batch_size],
+            "rank": [self.rank],
+            "alpha": self.alpha,
+            "hidden_size": self.hidden_size,
+        }
+        for own, name in self.found(distributions).items():
+            if own != VARIANT:
+                fields[own] = readable(own, distributions[name])
+        if "batch_size" in self.found(distributions):
+            fields["batch_size"] = [self.batch_multiplier * size for size in fields["batch_size"]]
+        return Space(**fields)
 
     def configuration(self, values: Values) -> tuple[str, Config] | None:
         """Variant and configuration of a trial, or None where it has no learning rate or cannot be trained so."""
         own = self.given(values)
-        variant = own.pop("variant", self.variant)
-        if "learning_rate" not in own or not _registered(variant) or not all(_fits(*item) for item in own.items()):
+        variant = own.pop(VARIANT, self.variant)
+        if LEARNING_RATE.name not in own or not _registered(variant) or not all(_fits(*item) for item in own.items()):
             return None
-        rank = int(own.get("rank", self.rank))
-        batch = self.batch_multiplier * int(own["batch_size"]) if "batch_size" in own else self.batch_size
-        alpha = float(own["alpha"]) if "alpha" in own else self.alpha_at(variant, rank)
-        return variant, Config(float(own["learning_rate"]), batch, rank, alpha)
+        rank = int(own.pop("rank", self.rank))
+        batch = self.batch_multiplier * int(own.pop("batch_size")) if "batch_size" in own else self.batch_size
+        alpha = float(own.pop("alpha")) if "alpha" in own else self.alpha_at(variant, rank)
+        further = {name: float(value) for name, value in own.items()}
+        return variant, Config.of(batch_size=batch, rank=rank, alpha=alpha, **further)
 
     def alpha_at(self, variant: str, rank: int) -> float:
         """The alpha of a rank where it is not searched."""
@@ -122,31 +121,34 @@ class Parameters:
         which alpha is redundant is proposed at alpha = r.
         """
         found = self.found(distributions)
-        fixed = {own: number for own, number in self.given(given).items() if _fits(own, number)}
-        rank = int(fixed.get("rank", config.rank))
-        batch = self.batch_multiplier * int(fixed["batch_size"]) if "batch_size" in fixed else config.batch_size
+        fixed = {own: number for own, number in self.given(given).items() if own != VARIANT and _fits(own, number)}
+        rank = int(fixed.pop("rank", config.rank))
+        batch = self.batch_multiplier * int(fixed.pop("batch_size")) if "batch_size" in fixed else config.batch_size
         law = traits.law_alpha(rank, self.hidden_size) / traits.law_alpha(config.rank, self.hidden_size)
         alpha = fixed.get("alpha", config.alpha if rank == config.rank else law * config.alpha)
         if "alpha" not in {*fixed, *found}:
             alpha = self._unsearched_alpha(traits, rank)
         elif "alpha" not in fixed:
             alpha = nearest(distributions[found["alpha"]], alpha)
-        rate = config.learning_rate
+        settled = config.replaced(batch_size=batch, rank=rank, alpha=float(alpha))
         if (batch, rank, alpha) != (config.batch_size, config.rank, config.alpha):
-            rate = coordinates.learning_rate(traits, coordinates.z(traits, config), batch, rank, alpha)
-        if "learning_rate" in found:
-            rate = nearest(distributions[found["learning_rate"]], rate)
-        return Config(float(fixed.get("learning_rate", rate)), batch, rank, float(alpha))
+            rate = coordinates.rate_of(traits, coordinates.z(traits, config), settled)
+            settled = settled.replaced(learning_rate=rate)
+        for own, name in found.items():
+            if own not in (VARIANT, "batch_size", "rank", "alpha"):
+                settled = settled.replaced(**{own: float(nearest(distributions[name], settled.value(own)))})
+        fixed.pop("alpha", None)
+        return settled.replaced(**{own: float(number) for own, number in fixed.items()})
 
     def values(self, distributions: Distributions, variant: str, config: Config) -> dict[str, Any]:
         """A configuration as values of the user's parameters, by the user's names."""
-        own = config.as_dict() | {"variant": variant, "batch_size": config.batch_size / self.batch_multiplier}
+        own = config.as_dict() | {VARIANT: variant, "batch_size": config.batch_size / self.batch_multiplier}
         return {name: nearest(distributions[name], own[key]) for key, name in self.found(distributions).items()}
 
 
 def usable(own: str, distribution: BaseDistribution) -> bool:
     """Whether a parameter can be searched as one of ours."""
-    if own == "variant":
+    if own == VARIANT:
         choices = _categories(distribution)
         return bool(choices) and all(_registered(choice) for choice in choices)
     return readable(own, distribution) is not None
@@ -154,14 +156,15 @@ def usable(own: str, distribution: BaseDistribution) -> bool:
 
 def readable(own: str, distribution: BaseDistribution) -> Any:
     """Choices of a number as a list, or ``(low, high)`` as a tuple where it is continuous; None: it cannot be ours."""
-    whole = own in ("batch_size", "rank")
     if isinstance(distribution, CategoricalDistribution):
         return list(distribution.choices) if all(_fits(own, choice) for choice in distribution.choices) else None
     assert isinstance(distribution, (FloatDistribution, IntDistribution))
-    if not distribution.low > 0:
+    if not (_fits(own, distribution.low) and _fits(own, distribution.high)):
         return None
-    if whole:
-        return _whole_numbers(distribution) if isinstance(distribution, IntDistribution) else None
+    if _DIMENSIONS[own].whole:
+        if not isinstance(distribution, IntDistribution):
+            return None
+        return whole_numbers(distribution.low, distribution.high, distribution.log, distribution.step)
     if distribution.single():
         return [float(distribution.low)]
     if isinstance(distribution, FloatDistribution) and distribution.step is not None:
@@ -174,9 +177,7 @@ def readable(own: str, distribution: BaseDistribution) -> Any:
 def nearest(distribution: BaseDistribution, value: Any) -> Any:
     """The value of the distribution that is closest, as Optuna wants it."""
     if isinstance(distribution, CategoricalDistribution):
-        if isinstance(value, str):
-            return value
-        return min(_categories(distribution), key=lambda choice: abs(math.log(choice / value)))
+        return value if isinstance(value, str) else nearest_choice(list(distribution.choices), value)
     assert isinstance(distribution, (FloatDistribution, IntDistribution))
     low, high, step = distribution.low, distribution.high, distribution.step
     value = min(max(value, low), high)
@@ -185,29 +186,12 @@ def nearest(distribution: BaseDistribution, value: Any) -> Any:
     return int(value) if isinstance(distribution, IntDistribution) else float(value)
 
 
-def _as_given(rates: Any) -> Any:
-    """Choices of the learning rate so that two are not taken for the ends of a range."""
-    return [*rates, rates[-1], rates[-1]] if isinstance(rates, list) else rates
-
-
 def _categories(distribution: BaseDistribution) -> tuple[Any, ...]:
     return distribution.choices if isinstance(distribution, CategoricalDistribution) else ()
 
 
-def _whole_numbers(distribution: IntDistribution) -> list[int]:
-    """Every one of a plain range; of a logarithmic one its ends and the powers of two between, which lie evenly."""
-    low, high = distribution.low, distribution.high
-    if not distribution.log:
-        return list(range(low, high + 1, distribution.step))
-    powers = (2**exponent for exponent in range(high.bit_length()))
-    return sorted({low, high, *(power for power in powers if low < power < high)})
-
-
 def _fits(own: str, value: Any) -> bool:
-    """Whether a value can be one of ours: a number above 0, a whole one where it counts something."""
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < math.inf:
-        return False
-    return own not in WHOLE or float(value).is_integer()
+    return _DIMENSIONS[own].accepts(value)
 
 
 def _registered(value: Any) -> bool:

@@ -1,37 +1,28 @@
 """A density over the Space: where good configurations are expected, with sampling and log_pdf.
 
-Its centre, and the variants' shifts from it, are normal beliefs in decades that every piece of evidence narrows. Rank
-and batch size are drawn from weighted choices, alpha from its choices or from the two customs (law and s = 1), and the
-learning rate from a normal in scaling-law coordinates, truncated to the searched range. A share of the mass is uniform
-over the Space, so that nothing has probability 0.
+Its centre, and the variants' shifts from it, are normal beliefs in decades that every piece of evidence narrows. The
+learning rate is drawn from a normal in scaling-law coordinates, truncated to the searched range; every other dimension
+has a density of its own. A share of the mass is uniform over the Space, so that nothing has probability 0.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
-from statistics import NormalDist, fmean
-from typing import Any, TypeVar
+from functools import cached_property, partial
+from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 
 from autolora import laws
-from autolora.space import Config, Coordinates, Range, Space, Traits
-
-Choice = TypeVar("Choice", int, float)
+from autolora.space import Config, Coordinates, Options, Scope, Traits, drawing_order
+from autolora.space.dimension import UNSET, SpaceFields
+from autolora.space.dimensions.learning_rate import LEARNING_RATE
+from autolora.space.domain import nearest
 
 UNIFORM_SHARE = 0.1
-ALPHA_MODE_SD = 1.0
-"""Octaves around each of the two customs of alpha, the square-root law and alpha = r."""
-
-FAR = 4.0
-"""Standard deviations outside the searched range beyond which a belief's distance no longer counts."""
-
-LARGE_BATCH = 128
-"""Beyond 128 to 256, larger batches lower the ceiling even when the learning rate is tuned (LR-matters)."""
-
 
 CENTRE = "centre"
 
@@ -136,100 +127,52 @@ class Prior:
 
         The searched range does not cut it.
         """
-        belief = self._log_rate(traits, config)
+        belief = self.belief(traits, config)
         return 10 ** belief.inv_cdf(0.5 - share / 2), 10 ** belief.inv_cdf(0.5 + share / 2)
 
-    def mode(self, space: Space, traits: Traits) -> Config:
-        """The most plausible configuration: the middle rank, the smallest batch, alpha's first custom, z = 0."""
-        rank = space.middle_rank
-        batch = space.batch_size[0]
-        alpha = _conventional_alpha(space, traits, rank)
-        eta = self.coordinates.learning_rate(traits, 0.0, batch, rank, alpha)
-        return Config(nearest_rate(space, eta), batch, rank, alpha)
+    def mode(self, space: SpaceFields, traits: Traits, variant: str | None = None, start: Options = ()) -> Config:
+        """The most plausible configuration: the middle rank, the smallest batch, alpha's first custom, z = 0.
 
-    def sample(self, rng: np.random.Generator, space: Space, traits: Traits) -> Config:
-        """Draw a configuration from the density of :meth:`log_pdf`."""
+        Args:
+            space, traits, variant, start: see :class:`autolora.space.Scope`.
+        """
+        scope, config = Scope(space, traits, variant, start), UNSET
+        for dimension in drawing_order(space):
+            config = config.replaced(**{dimension.name: dimension.mode(scope, config, self.coordinates)})
+        return config
+
+    def sample(
+        self,
+        rng: np.random.Generator,
+        space: SpaceFields,
+        traits: Traits,
+        variant: str | None = None,
+        start: Options = (),
+    ) -> Config:
+        """Draw a configuration from the density of :meth:`log_pdf`; for the arguments see :meth:`mode`."""
+        scope, config = Scope(space, traits, variant, start), UNSET
         if rng.uniform() < UNIFORM_SHARE:
-            return uniform_sample(rng, space, traits)
-        rank = any_of(rng, space.rank)
-        batch = int(rng.choice(space.batch_size, p=prior_batch_weights(space)))
-        alpha = self._sample_alpha(rng, space, traits, rank)
-        belief = self._log_rate(traits, Config(1.0, batch, rank, alpha))
-        rates = space.learning_rates
-        if isinstance(rates, list):
-            eta = float(rng.choice(rates, p=_weights(belief, rates)))
-        else:
-            truncated = _Truncated.to(belief, math.log10(rates.low), math.log10(rates.high))
-            eta = rates.clip(10 ** truncated.inv_cdf(float(rng.uniform())))
-        return Config(eta, batch, rank, alpha)
+            return uniform_sample(rng, *scope)
+        for dimension in drawing_order(space):
+            value = dimension.sample(rng, scope, config, partial(self.belief, traits))
+            config = config.replaced(**{dimension.name: value})
+        return config
 
-    def log_pdf(self, space: Space, traits: Traits, config: Config) -> float:
+    def log_pdf(self, space: SpaceFields, traits: Traits, config: Config, variant: str | None = None) -> float:
         """Log density of a configuration of the space, the uniform share included.
 
-        Over (log10 learning rate, log2 alpha) where they are ranges; a probability over what are choices.
+        Over the ranges on their dimensions' scales (log10 of the learning rate, log2 of alpha); a probability over what
+        are choices.
         """
-        informed = 0.0
-        if config.batch_size in space.batch_size and config.rank in space.rank:
-            choices = float(prior_batch_weights(space)[space.batch_size.index(config.batch_size)]) / len(space.rank)
-            rate = self._rate_density(space, traits, config)
-            informed = choices * rate * self._alpha_density(space, traits, config)
-        return math.log((1 - UNIFORM_SHARE) * informed + UNIFORM_SHARE * uniform_density(space, traits, config))
+        scope, belief = Scope(space, traits, variant), partial(self.belief, traits)
+        informed = math.prod(dimension.density(scope, config, belief) for dimension in drawing_order(space))
+        uniform = uniform_density(space, traits, config, variant)
+        return math.log((1 - UNIFORM_SHARE) * informed + UNIFORM_SHARE * uniform)
 
-    def _log_rate(self, traits: Traits, config: Config) -> NormalDist:
-        origin = self.coordinates.learning_rate(traits, 0.0, config.batch_size, config.rank, config.alpha)
+    def belief(self, traits: Traits, config: Config) -> NormalDist:
+        """Of log10 of a variant's best learning rate at a configuration's other values."""
+        origin = self.coordinates.rate_of(traits, 0.0, config)
         return NormalDist(math.log10(origin), self.spread(traits, config))
-
-    def _rate_density(self, space: Space, traits: Traits, config: Config) -> float:
-        belief = self._log_rate(traits, config)
-        rates = space.learning_rates
-        if isinstance(rates, list):
-            return float(_weights(belief, rates)[rates.index(nearest_rate(space, config.learning_rate))])
-        truncated = _Truncated.to(belief, math.log10(rates.low), math.log10(rates.high))
-        return truncated.pdf(math.log10(config.learning_rate))
-
-    @staticmethod
-    def _alpha_customs(space: Space, traits: Traits, rank: int, alphas: Range) -> list[_Truncated]:
-        customs = (traits.law_alpha(rank, space.hidden_size), traits.unit_alpha(rank))
-        low, high = math.log2(alphas.low), math.log2(alphas.high)
-        return [_Truncated.to(NormalDist(math.log2(custom), ALPHA_MODE_SD), low, high) for custom in customs]
-
-    def _sample_alpha(self, rng: np.random.Generator, space: Space, traits: Traits, rank: int) -> float:
-        alphas = space.alphas(traits, rank)
-        if isinstance(alphas, list):
-            return float(rng.choice(alphas))
-        customs = self._alpha_customs(space, traits, rank, alphas)
-        return alphas.clip(2 ** customs[rng.integers(len(customs))].inv_cdf(float(rng.uniform())))
-
-    def _alpha_density(self, space: Space, traits: Traits, config: Config) -> float:
-        alphas = space.alphas(traits, config.rank)
-        if isinstance(alphas, list):
-            return 1.0 / len(alphas)
-        return fmean(
-            custom.pdf(math.log2(config.alpha)) for custom in self._alpha_customs(space, traits, config.rank, alphas)
-        )
-
-
-@dataclass(frozen=True)
-class _Truncated:
-    """A normal cut to [low, high]."""
-
-    normal: NormalDist
-    below: float
-    inside: float
-
-    @classmethod
-    def to(cls, normal: NormalDist, low: float, high: float) -> _Truncated:
-        """A mean far outside is moved to ``FAR`` sds from the interval: still piled up at its nearer end."""
-        reach = FAR * normal.stdev
-        normal = NormalDist(min(max(normal.mean, low - reach), high + reach), normal.stdev)
-        below = normal.cdf(low)
-        return cls(normal, below, normal.cdf(high) - below)
-
-    def pdf(self, x: float) -> float:
-        return self.normal.pdf(x) / self.inside
-
-    def inv_cdf(self, quantile: float) -> float:
-        return self.normal.inv_cdf(min(max(self.below + quantile * self.inside, 1e-12), 1 - 1e-12))
 
 
 def _combined(a: tuple[float, float], b: tuple[float, float]) -> tuple[float, float]:
@@ -238,54 +181,23 @@ def _combined(a: tuple[float, float], b: tuple[float, float]) -> tuple[float, fl
     return (weight_a * a[0] + weight_b * b[0]) / (weight_a + weight_b), (weight_a + weight_b) ** -0.5
 
 
-def _weights(belief: NormalDist, rates: list[float]) -> np.ndarray:
-    """Probabilities of the choices of the learning rate in proportion to the density at each."""
-    exponents = np.array([-0.5 * belief.zscore(math.log10(rate)) ** 2 for rate in rates])
-    weights = np.exp(exponents - exponents.max())
-    return weights / weights.sum()
+def uniform_sample(
+    rng: np.random.Generator, space: SpaceFields, traits: Traits, variant: str | None = None, start: Options = ()
+) -> Config:
+    """A configuration uniform over the choices, and over the ranges on their scales."""
+    scope, config = Scope(space, traits, variant, start), UNSET
+    for dimension in drawing_order(space):
+        config = config.replaced(**{dimension.name: dimension.uniform(rng, scope, config)})
+    return config
 
 
-def uniform_sample(rng: np.random.Generator, space: Space, traits: Traits) -> Config:
-    """A configuration uniform over the choices, log-uniform over the ranges."""
-    rank, batch = any_of(rng, space.rank), any_of(rng, space.batch_size)
-    alphas, rates = space.alphas(traits, rank), space.learning_rates
-    alpha = _log_uniform(alphas, rng.uniform()) if isinstance(alphas, Range) else any_of(rng, alphas)
-    eta = _log_uniform(rates, rng.uniform()) if isinstance(rates, Range) else any_of(rng, rates)
-    return Config(eta, batch, rank, alpha)
+def uniform_density(space: SpaceFields, traits: Traits, config: Config, variant: str | None = None) -> float:
+    """Density of :func:`uniform_sample`, in the units of :meth:`Prior.log_pdf`."""
+    scope = Scope(space, traits, variant)
+    return math.prod(dimension.uniform_density(scope, config) for dimension in drawing_order(space))
 
 
-def any_of(rng: np.random.Generator, choices: Sequence[Choice]) -> Choice:
-    return choices[int(rng.integers(len(choices)))]
-
-
-def uniform_density(space: Space, traits: Traits, config: Config) -> float:
-    """Density of :func:`uniform_sample` over (log10 learning rate, log2 alpha, choices)."""
-    rates, alphas = space.learning_rates, space.alphas(traits, config.rank)
-    rate = 1 / math.log10(rates.high / rates.low) if isinstance(rates, Range) else 1 / len(rates)
-    alpha = 1 / math.log2(alphas.high / alphas.low) if isinstance(alphas, Range) else 1 / len(alphas)
-    return rate * alpha / len(space.rank) / len(space.batch_size)
-
-
-def prior_batch_weights(space: Space) -> np.ndarray:
-    """Prior weight of each batch size: even up to 128, halved with each doubling beyond."""
-    weights = np.array([min(1.0, LARGE_BATCH / batch) for batch in space.batch_size])
-    return weights / weights.sum()
-
-
-def nearest_rate(space: Space, eta: float) -> float:
+def nearest_rate(space: SpaceFields, eta: float) -> float:
     """The searched learning rate closest to ``eta`` on a log scale."""
-    rates = space.learning_rates
-    if isinstance(rates, Range):
-        return rates.clip(eta)
-    return min(rates, key=lambda rate: abs(math.log(rate / eta)))
-
-
-def _log_uniform(interval: Range, quantile: float) -> float:
-    return interval.clip(interval.low * (interval.high / interval.low) ** float(quantile))
-
-
-def _conventional_alpha(space: Space, traits: Traits, rank: int) -> float:
-    alphas = space.alphas(traits, rank)
-    if isinstance(alphas, Range):
-        return alphas.clip(traits.law_alpha(rank, space.hidden_size))
-    return min(alphas, key=lambda alpha: abs(math.log(alpha / traits.law_alpha(rank, space.hidden_size))))
+    rate: float = nearest(LEARNING_RATE.rates(space), eta)
+    return rate

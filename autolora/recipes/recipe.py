@@ -87,7 +87,8 @@ class Recipe:
 
     @cached_property
     def training(self) -> TrainingSpec:
-        return TrainingSpec.model_validate(self.spec["training"])
+        """The settings of a full run, with those that were tuned."""
+        return TrainingSpec.model_validate(self.spec["training"]).of_trial(self.config)
 
     @cached_property
     def data(self) -> Data:

@@ -12,7 +12,7 @@ import numpy as np
 from autolora import variants
 from autolora.errors import AutoloraError
 from autolora.priors import Curvature, Prior
-from autolora.space import Config, Range, Space
+from autolora.space import Range, Space, searchable
 
 DENSITY_FILE, CURVATURE_FILE = "prior.png", "curvature.png"
 POINTS = 400
@@ -46,8 +46,9 @@ def _densities(path: Path, prior: Prior, space: Space, names: Sequence[str]) -> 
     grid = np.geomspace(rates.low, rates.high, POINTS) if isinstance(rates, Range) else np.array(rates)
     for name in names:
         traits = prior.traits(name, variants.get(name).traits)
-        mode = prior.mode(space, traits)
-        logs = [prior.log_pdf(space, traits, Config(rate, mode.batch_size, mode.rank, mode.alpha)) for rate in grid]
+        scope = searchable.scope(space, variants.get(name), traits)
+        mode = prior.mode(*scope)
+        logs = [prior.log_pdf(space, traits, mode.replaced(learning_rate=float(rate)), name) for rate in grid]
         density = np.exp(logs)
         density /= density.sum() * (1.0 if choices else math.log10(grid[1] / grid[0]))
         (line,) = axes.plot(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from autolora.search.policy import Plan
 from autolora.search.trials import Trial, TrialTable
-from autolora.space import Config
+from autolora.space import Config, Dimension, registry
 
 
 @dataclass(frozen=True)
@@ -73,14 +73,19 @@ def size(count: float) -> str:
 
 
 def setting(config: Config) -> str:
-    """A configuration on one line."""
-    shared = f"lr {config.learning_rate:.2e}  batch {config.batch_size}  rank {config.rank}  alpha {config.alpha:.4g}"
-    return f"{shared}  {own_setting(config)}" if config.options else shared
+    """A configuration on one line: "lr 2.00e-04  batch 8  rank 8  alpha 16"."""
+    return "  ".join(phrase for dimension in registry() if (phrase := dimension.phrase(config)))
 
 
-def own_setting(config: Config) -> str:
-    """The variant's own hyperparameters: "gamma 16"; empty where the space names none."""
-    return "  ".join(f"{name} {value:.4g}" for name, value in config.options)
+def columns(configs: Iterable[Config]) -> list[Dimension]:
+    """The dimensions of which any of these configurations has a value."""
+    configs = list(configs)
+    return [dimension for dimension in registry() if any(dimension.text(config) for config in configs)]
+
+
+def cells(config: Config, shown: Iterable[Dimension]) -> list[str]:
+    """A configuration's values in the columns of these dimensions."""
+    return [dimension.text(config) or "-" for dimension in shown]
 
 
 def stops(counts: Mapping[str, int]) -> str:

@@ -15,9 +15,10 @@ from autolora import variants
 from autolora.priors.evidence import REFERENCE, log_ratio
 from autolora.priors.prior import nearest_rate
 from autolora.report.recommended import alternatives, differences_table
-from autolora.report.summary import VariantSummary, duration, own_setting, setting, size, stops
+from autolora.report.summary import VariantSummary, cells, columns, duration, setting, size, stops
 from autolora.result import TuneResult
-from autolora.space import Space
+from autolora.space import Space, searchable
+from autolora.space.dimensions.learning_rate import LEARNING_RATE
 from autolora.variants.export import NATIVE, OWN
 
 if TYPE_CHECKING:
@@ -55,14 +56,13 @@ def status_table(summaries: Iterable[VariantSummary], rungs: tuple[float, ...]) 
 def result_table(result: TuneResult) -> RenderableType:
     """The outcome: baseline against tuned, per variant, what else does as well, the verdict, and the adapters."""
     tested = any(tuned.test is not None for tuned in result.values())
-    own = any(tuned.config.options for tuned in result.values())
+    shown = columns(tuned.config for tuned in result.values())
     table = Table(
         title=f"{result.metric}, {result.direction}d; spent in full runs", title_justify="left", box=SIMPLE_HEAD
     )
     table.add_column("variant", no_wrap=True)
-    for column in ("baseline", "tuned", "seeds", *(["test"] if tested else []), "learning rate", "batch", "rank"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for column in ("alpha", *(["options"] if own else []), "spent", "wall time"):
+    labels = [dimension.label for dimension in shown]
+    for column in ("baseline", "tuned", "seeds", *(["test"] if tested else []), *labels, "spent", "wall time"):
         table.add_column(column, justify="right", no_wrap=True)
     for name, tuned in result.items():
         table.add_row(
@@ -71,11 +71,7 @@ def result_table(result: TuneResult) -> RenderableType:
             _score(tuned.value) + (f" ± {tuned.spread:.4f}" if tuned.spread is not None else ""),
             str(len(tuned.seeds)),
             *([_score(tuned.test)] if tested else []),
-            f"{tuned.learning_rate:.2e}",
-            str(tuned.config.batch_size),
-            str(tuned.config.rank),
-            f"{tuned.config.alpha:.4g}",
-            *([own_setting(tuned.config) or "-"] if own else []),
+            *cells(tuned.config, shown),
             f"{result.spent[name]:.2f}",
             duration(tuned.seconds),
         )
@@ -120,23 +116,13 @@ def clock(seconds: Mapping[str, float]) -> str:
 
 def plan_view(plan: DryRun, spec: Spec, folder: Path) -> RenderableType:
     """What `autolora tune --dry-run` shows."""
-    own = any(trial.config.options for trial in plan.first)
+    shown = columns(trial.config for trial in plan.first)
     first = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("variant", "trained as", "learning rate", "batch", "rank", "alpha", *(["options"] if own else [])):
+    for column in ("variant", "trained as", *(dimension.label for dimension in shown)):
         first.add_column(column, no_wrap=True)
     first.add_column("because")
     for trial in plan.first:
-        config = trial.config
-        first.add_row(
-            trial.variant,
-            trial.purpose,
-            f"{config.learning_rate:.2e}",
-            str(config.batch_size),
-            str(config.rank),
-            f"{config.alpha:.4g}",
-            *([own_setting(config) or "-"] if own else []),
-            trial.origin,
-        )
+        first.add_row(trial.variant, trial.purpose, *cells(trial.config, shown), trial.origin)
     lines = [
         *plan.notes,
         f"variants: {', '.join(spec.variants)}; each gets {plan.spending}",
@@ -218,20 +204,20 @@ def prior_table(scouted: Scouted, space: Space, names: Sequence[str]) -> Rendera
     prior = scouted.prior
     assert prior is not None
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("variant", "curvature", "learning rate", "central 90%", "batch", "rank", "alpha", "cost"):
+    traits = {name: prior.traits(name, variants.get(name).traits) for name in names}
+    modes = {name: prior.mode(*searchable.scope(space, variants.get(name), traits[name])) for name in names}
+    others = [dimension for dimension in columns(modes.values()) if dimension is not LEARNING_RATE]
+    labels = [dimension.label for dimension in others]
+    for column in ("variant", "curvature", LEARNING_RATE.label, "central 90%", *labels, "cost"):
         table.add_column(column, justify="left" if column == "variant" else "right", no_wrap=True)
-    for name in names:
-        traits = prior.traits(name, variants.get(name).traits)
-        mode = prior.mode(space, traits)
-        low, high = (nearest_rate(space, rate) for rate in prior.interval(traits, mode, INTERVAL))
+    for name, mode in modes.items():
+        low, high = (nearest_rate(space, rate) for rate in prior.interval(traits[name], mode, INTERVAL))
         table.add_row(
             name,
             _relative_curvature(scouted, name),
-            f"{mode.learning_rate:.2e}",
+            LEARNING_RATE.text(mode),
             f"{low:.1e} to {high:.1e}",
-            str(mode.batch_size),
-            str(mode.rank),
-            f"{mode.alpha:.4g}",
+            *cells(mode, others),
             f"{prior.share(len(names)):.3f}",
         )
     note = (

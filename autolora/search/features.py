@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
 
-from autolora import laws
-from autolora.space import Config, Coordinates, Space, Traits
+from autolora.space import Config, Coordinates, Space, Traits, drawing_order
+from autolora.space.dimension import Encoding
+from autolora.space.dimensions.learning_rate import LEARNING_RATE
+from autolora.space.encoder import Encoder
 
-SMOOTHEST = 3
-"""Functions kept for the level over rank, and over batch size."""
-
-RATE_LENGTH, CHOICE_LENGTH, ALPHA_LENGTH, OPTION_LENGTH = 0.5, 0.6, 3.0, 0.7
-"""Over which distance scores stay alike: decades of the learning rate, of rank and of batch size; octaves of alpha; the
-share of all its choices for a variant's own option."""
-
-RANK_EXPONENT_SD, BATCH_EXPONENT_SD = 0.15, 0.15
 LEAST_SD = 1e-3
 """Decades; a belief that is sure, as of plain LoRA's own shift, is taken to be as good as sure."""
 SHORT_RUN_SD = 0.25
@@ -28,10 +21,9 @@ LEVEL, RUNG_LEVEL_SD = (-1.0, 25.0), 10.0
 """Mean and sd of the best possible score, from the best seen, in units of the response; and how much that differs
 between rungs. As good as unknown: a first trial may be anywhere, and alone does not tell where the best is."""
 CHOICE_LEVEL_SD, SHORT_CHOICE_LEVEL_SD = 3.0, 1.0
-"""What rank and batch size may be worth, and how much more or less in short runs."""
-ALPHA_LEVEL_SD, OPTION_LEVEL_SD, VARIANT_LEVEL_SD = 0.5, 2.0, 0.5
-"""Per octave; from an option's first choice to its last; and between variants, which tuned fairly end within 1 to 2%
-(LR-matters)."""
+"""What a choice of a level that is free at every choice may be worth, and how much more or less in short runs."""
+VARIANT_LEVEL_SD = 0.5
+"""Between variants, which tuned fairly end within 1 to 2% (LR-matters)."""
 
 
 @dataclass(frozen=True)
@@ -60,36 +52,6 @@ class Points:
 
     def __getitem__(self, which: np.ndarray) -> Points:
         return Points(*(getattr(self, part.name)[which] for part in fields(self)))
-
-
-class SmoothLevels:
-    """The leading functions of a smooth random function over choices on a log axis; none for a single choice.
-
-    Its covariance is exp(-d^2 / 2) over d decades; its mean over the choices is left to other parameters.
-    """
-
-    def __init__(self, choices: Sequence[int]) -> None:
-        self._at = np.log10(np.array(choices, dtype=float))
-        covariance = self._covariance(self._at)
-        centring = np.eye(len(choices)) - 1 / len(choices)
-        values, vectors = np.linalg.eigh(centring @ covariance @ centring)
-        kept = np.argsort(-values)[: min(SMOOTHEST, len(choices) - 1)]
-        basis = vectors[:, kept] * np.sqrt(np.maximum(values[kept], 0.0))
-        self._weights = np.linalg.solve(covariance + 1e-6 * np.eye(len(choices)), basis)
-        self._known: dict[int, np.ndarray] = {}
-
-    @property
-    def count(self) -> int:
-        return self._weights.shape[1]
-
-    def __call__(self, choice: int) -> np.ndarray:
-        """(count,) values there, also between and beyond the choices."""
-        if choice not in self._known:
-            self._known[choice] = self._covariance(np.array([math.log10(choice)]))[0] @ self._weights
-        return self._known[choice]
-
-    def _covariance(self, at: np.ndarray) -> np.ndarray:
-        return np.asarray(np.exp(-0.5 * (at[:, None] - self._at) ** 2))
 
 
 @dataclass(frozen=True)
@@ -122,25 +84,27 @@ class Features:
         rungs: tuple[float, ...],
         offset_sd: float,
     ) -> None:
-        self.space, self.traits, self.coordinates, self.rungs = space, traits, coordinates, rungs
+        self.coordinates, self.rungs = coordinates, rungs
         self.names = list(traits)
-        self._ranks, self._batches = SmoothLevels(space.rank), SmoothLevels(space.batch_size)
-        self._mid_rank = float(np.mean(np.log10(space.rank)))
-        self._mid_batch = float(np.mean(np.log10(space.batch_size)))
-        self._own = max(len(space.options_of(name)) for name in self.names)
-        self._options = [(name, option) for name in self.names for option in space.options_of(name)]
+        encoding = Encoding(space, traits, coordinates, offset_sd)
+        self._rate = LEARNING_RATE.encoder(encoding)
+        others = [dimension for dimension in drawing_order(space) if dimension is not LEARNING_RATE]
+        # The learning rate first: the first shift is the offset that all variants share.
+        self._encoders: list[Encoder] = [self._rate, *(dimension.encoder(encoding) for dimension in others)]
         self._known: dict[tuple[str, Config], _Static] = {}
         own = [traits[name].shift_sd for name in self.names]
-        sds = [offset_sd, laws.EXPONENT_SD, RANK_EXPONENT_SD, BATCH_EXPONENT_SD, SHORT_RUN_SD, *own]
-        self.shift_beliefs = np.array([(0.0, max(sd, LEAST_SD)) for sd in sds])
-        choices = self._ranks.count + self._batches.count
+        of_settings = [sd for encoder in self._encoders for sd in encoder.shift_sds]
+        self.shift_beliefs = np.array([(0.0, max(sd, LEAST_SD)) for sd in [*of_settings, SHORT_RUN_SD, *own]])
+        self._shifts = len(of_settings)
+        lines = [sd for encoder in self._encoders for sd in encoder.line_sds]
+        self._lines, self._choices = len(lines), sum(encoder.choice_count for encoder in self._encoders)
+        self._width = sum(encoder.width for encoder in self._encoders)
         self.level_beliefs = np.array(
             [LEVEL]
             + [(0.0, RUNG_LEVEL_SD)] * len(rungs)
-            + [(0.0, ALPHA_LEVEL_SD)]
-            + [(0.0, OPTION_LEVEL_SD)] * len(self._options)
-            + [(0.0, CHOICE_LEVEL_SD)] * choices
-            + [(0.0, SHORT_CHOICE_LEVEL_SD)] * (choices * (len(rungs) - 1))
+            + [(0.0, sd) for sd in lines]
+            + [(0.0, CHOICE_LEVEL_SD)] * self._choices
+            + [(0.0, SHORT_CHOICE_LEVEL_SD)] * (self._choices * (len(rungs) - 1))
             + [(0.0, VARIANT_LEVEL_SD)] * len(self.names)
         )
 
@@ -157,9 +121,9 @@ class Features:
         rung = np.array(rungs, dtype=int)
         variant = np.array([static.variant for static in known], dtype=int)
         depth = np.log10(np.array(self.rungs))[rung]
-        shifts = _stacked([static.shifts for static in known], 4)
-        choices = _stacked([static.choices for static in known], self._ranks.count + self._batches.count)
-        lines = _stacked([static.lines for static in known], 1 + len(self._options))
+        shifts = _stacked([static.shifts for static in known], self._shifts)
+        choices = _stacked([static.choices for static in known], self._choices)
+        lines = _stacked([static.lines for static in known], self._lines)
         everywhere = np.ones((len(known), 1))
         at, who = np.eye(len(self.rungs))[rung], np.eye(len(self.names))[variant]
         short = (at[:, :-1, None] * choices[:, None, :]).reshape(len(known), (len(self.rungs) - 1) * choices.shape[1])
@@ -168,7 +132,7 @@ class Features:
             shifts=np.concatenate([shifts, depth[:, None], who], axis=1),
             levels=np.concatenate([everywhere, at, lines, choices, short, who], axis=1),
             depth=depth,
-            settings=_stacked([static.settings for static in known], 4 + self._own),
+            settings=_stacked([static.settings for static in known], self._width),
             variant=variant,
             rung=rung,
         )
@@ -180,34 +144,17 @@ class Features:
         return self._known[key]
 
     def _translated(self, variant: str, config: Config) -> _Static:
-        traits = self.traits[variant]
-        z, w = self.coordinates.z(traits, config), self.coordinates.w(traits, config)
-        rank, batch = math.log10(config.rank) - self._mid_rank, math.log10(config.batch_size) - self._mid_batch
-        # Where alpha is redundant the exponent is known: no error of it moves the best.
-        scale = 0.0 if traits.alpha_redundant else math.log10(traits.scale(config.alpha, config.rank))
-        places = self._option_places(variant, config)
-        own = [place / OPTION_LENGTH for place in places.values()] + [0.0] * (self._own - len(places))
-        lines = [places.get(option, 0.5) - 0.5 if name == variant else 0.0 for name, option in self._options]
+        encoders = self._encoders
         return _Static(
-            z,
-            np.array([1.0, -scale, rank, batch]),
-            np.concatenate([self._ranks(config.rank), self._batches(config.batch_size)]),
-            np.array([w, *lines]),
-            np.array([z / RATE_LENGTH, rank / CHOICE_LENGTH, batch / CHOICE_LENGTH, w / ALPHA_LENGTH, *own]),
+            self._rate.z(variant, config),
+            np.array([shift for encoder in encoders for shift in encoder.shifts(variant, config)]),
+            np.concatenate([encoder.choices(config) for encoder in encoders]),
+            np.array([line for encoder in encoders for line in encoder.lines(variant, config)]),
+            np.array([setting for encoder in encoders for setting in encoder.settings(variant, config)]),
             self.names.index(variant),
         )
-
-    def _option_places(self, variant: str, config: Config) -> dict[str, float]:
-        """Place of each of the variant's options among its choices, 0 to 1."""
-        given = dict(config.options)
-        return {name: _place(values, given.get(name)) for name, values in self.space.options_of(variant).items()}
 
 
 def _stacked(rows: list[np.ndarray], width: int) -> np.ndarray:
     """(rows, width), also of none."""
     return np.array(rows).reshape(len(rows), width)
-
-
-def _place(choices: Sequence[float], value: object) -> float:
-    """The middle for a value that is no choice, as a baseline may have."""
-    return choices.index(value) / max(1, len(choices) - 1) if value in choices else 0.5

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -19,7 +19,7 @@ from autolora.search.candidates import candidates
 from autolora.search.features import Features
 from autolora.search.surrogate import Draws, Surrogate
 from autolora.search.trials import Trial, TrialTable
-from autolora.space import Config, Coordinates, Options, Range, Space, Traits
+from autolora.space import Config, Coordinates, Options, Range, Scope, Space, Traits
 
 UNKNOWN_GAIN = 1.0
 """Units of the response that a variant without a full run is taken to be worse than the median draw of its trials."""
@@ -96,8 +96,7 @@ class Sampler:
         """The first configuration of a variant where the user gave none: the prior's mode."""
         prior = self.prior or Prior.from_laws(self.space.hidden_size)
         name = "prior's mode" if self.prior else "laws' mode (no prior is used in the search)"
-        mode = prior.mode(self.space, self.traits[variant])
-        return replace(mode, options=self.starts.get(variant, ())), name
+        return prior.mode(*self._scope(variant)), name
 
     def surrogate(self, table: TrialTable) -> Surrogate:
         """The model of everything that has been scored."""
@@ -129,6 +128,9 @@ class Sampler:
         words += f", centre moved by {moved:+.2f} decades" if abs(moved) > TOLD else ""
         return words + (", the prior's centre is doubted" if surrogate.trust < DOUBTED else "")
 
+    def _scope(self, variant: str) -> Scope:
+        return Scope(self.space, self.traits[variant], variant, self.starts.get(variant, ()))
+
     def _rng(self, table: TrialTable) -> np.random.Generator:
         return np.random.default_rng([self.seed, len(table.trials), table.scored])
 
@@ -138,7 +140,7 @@ class Sampler:
         """Those that are neither tried nor known to diverge; where all are known to, the lowest learning rate."""
         traits = self.traits[variant]
         tried = table.tried(variant)
-        drawn = candidates(rng, self.space, variant, traits, self.prior, surrogate, self.coordinates, table)
+        drawn = candidates(rng, self._scope(variant), self.prior, surrogate, self.coordinates, table)
         untried = [config for config in drawn if config not in tried]
         if not untried:
             rest = self.space.enumerate(traits, variant)

@@ -36,7 +36,8 @@ def range_test(bench: Workbench, variant: str, config: Config, steps: int, decad
     with torch.random.fork_rng(devices), bench.attached(variant, config, SEED) as adapted:
         adapted.train()
         tested = bench.variant(variant, config)
-        optimizer = tested.optimizer(adapted, config.learning_rate, weight_decay=bench.training.weight_decay)
+        weight_decay = bench.training.of_trial(config).weight_decay
+        optimizer = tested.optimizer(adapted, config.learning_rate, weight_decay=weight_decay)
         stepper = Stepper(bench, tested, config, SEED, adapted, optimizer)
         initial = [group["lr"] for group in optimizer.param_groups]
         for step in range(steps):

@@ -166,7 +166,7 @@ class _Run:
     ) -> None:
         from transformers import get_scheduler
 
-        training = bench.training
+        training = bench.training.of_trial(segment.config)
         self.bench, self.segment, self.manifest, self.adapted, self.steps = bench, segment, manifest, adapted, steps
         variant = bench.variant(segment.variant, segment.config)
         self.optimizer = variant.optimizer(adapted, segment.config.learning_rate, weight_decay=training.weight_decay)

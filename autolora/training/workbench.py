@@ -192,7 +192,7 @@ class Workbench:
             batches=self.calibration_batches if variant.needs_batches else None,
             horizon=self.steps(config.batch_size),
             seed=int(self.rng(seed, INITIALISATION).integers(2**31)),
-            dropout=self.training.dropout,
+            dropout=self.training.of_trial(config).dropout,
             allotted=None if state is None else allotment(state),
         )
         try:
@@ -220,7 +220,7 @@ class Workbench:
                 )
             raise CheckpointError(f"no intact checkpoint in {folder}")
         manifest, state = found
-        with self.attached(manifest.variant, Config(**manifest.config), manifest.seed, state["adapter"]) as adapted:
+        with self.attached(manifest.variant, Config.of(**manifest.config), manifest.seed, state["adapter"]) as adapted:
             yield adapted
 
     def evaluate(self, adapted: PeftModel, split: Split) -> float:

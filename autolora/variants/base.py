@@ -76,6 +76,7 @@ class Variant:
     starts_as_lora: bool = False
     moves_at_start: bool = False
     redundant_with_alpha: tuple[str, ...] = ()
+    above_zero: tuple[str, ...] = ()
     peft_options: Mapping[str, Any] | None = field(default=None, hash=False)
 
     @property

@@ -9,8 +9,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from autolora import variants
-from autolora.priors import Curvature, Prior, evidence, laws, probe
+from autolora import laws, variants
+from autolora.priors import Curvature, Prior, evidence, probe
 from autolora.priors.prior import CENTRE, UNIFORM_SHARE, Evidence
 from autolora.priors.probe import RangeTest
 from autolora.space import Config, Space, Traits

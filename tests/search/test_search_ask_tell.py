@@ -229,7 +229,7 @@ def test_other_terms_on_the_same_storage_are_refused_by_name(storage, terms, nam
 
 def test_the_same_terms_in_other_words_are_accepted(storage):
     open_search(storage, space=Space(learning_rate=(1e-4, 1e-2), rank=[8, 4], batch_size=16))
-    open_search(storage, space=Space(learning_rate=["1e-4", 1e-2], rank=[4, 8, 8], batch_size=[16]))
+    open_search(storage, space=Space(learning_rate=("1e-4", 1e-2), rank=[4, 8, 8], batch_size=[16]))
 
 
 def test_searches_of_different_names_share_a_storage(storage):

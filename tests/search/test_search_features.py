@@ -9,7 +9,7 @@ import pytest
 from history import NAMES, PRIOR, RUNGS, TRAITS, at
 from simulation import SPACE
 
-from autolora.search.features import Features, SmoothLevels
+from autolora.search.features import Features
 from autolora.space import Config
 
 
@@ -46,19 +46,6 @@ def test_an_error_of_the_exponent_moves_the_best_against_the_scale():
     lora, pissa = (features().full(name, [Config(1e-3, 8, 8, 80.0)]).shifts[0, 1] for name in ("lora", "pissa"))
     assert lora == pytest.approx(-math.log10(10))
     assert pissa == 0.0 or not TRAITS["pissa"].alpha_redundant
-
-
-@pytest.mark.parametrize("choices", [[4], [4, 8], [4, 8, 16], [8, 64, 256, 1024]])
-def test_smooth_levels_span_the_choices_and_leave_their_mean(choices):
-    levels = SmoothLevels(choices)
-    values = np.array([levels(choice) for choice in choices])
-    assert levels.count == len(choices) - 1
-    assert values.sum(axis=0) == pytest.approx(np.zeros(levels.count), abs=1e-3)
-    assert np.linalg.matrix_rank(values, tol=1e-3) == levels.count
-
-
-def test_many_choices_keep_the_smoothest_functions():
-    assert SmoothLevels([2**power for power in range(9)]).count == 3
 
 
 def test_a_configuration_outside_the_choices_is_accepted():

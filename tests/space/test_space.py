@@ -12,6 +12,7 @@ from pydantic import ValidationError
 import autolora
 from autolora import variants
 from autolora.space import AUTO_LEARNING_RATE, Config, Coordinates, Range, Space, Traits
+from autolora.space.space import specified
 
 LORA, PISSA, RSLORA = (variants.get(name).traits for name in ("lora", "pissa", "rslora"))
 
@@ -27,9 +28,55 @@ def test_auto_is_a_wide_range():
     assert Space().learning_rates == Range(low=AUTO_LEARNING_RATE[0], high=AUTO_LEARNING_RATE[1])
 
 
-@pytest.mark.parametrize("pair", [(1e-4, 1e-2), [1e-4, 1e-2], ["1e-4", "1e-2"], {"low": 1e-4, "high": 1e-2}])
-def test_two_learning_rates_are_a_range(pair):
+@pytest.mark.parametrize("pair", [(1e-4, 1e-2), ("1e-4", "1e-2"), {"low": 1e-4, "high": "1e-2"}])
+def test_a_tuple_of_two_and_low_and_high_are_a_range(pair):
     assert Space(learning_rate=pair).learning_rates == Range(low=1e-4, high=1e-2)
+
+
+@pytest.mark.parametrize("two", [[1e-2, 1e-4], ["1e-4", "1e-2"], {"choices": [1e-4, 1e-2]}])
+def test_a_list_of_two_learning_rates_is_choices(two):
+    assert Space(learning_rate=two).learning_rates == [1e-4, 1e-2]
+
+
+@pytest.mark.parametrize("written", [{"learning_rate": [1e-4, 1e-2]}, {"learning_rate": ["1e-4", "1e-2"]}])
+def test_in_a_specification_two_learning_rates_are_a_range(written):
+    assert Space(**specified(written)) == Space(learning_rate=(1e-4, 1e-2))
+
+
+def test_in_a_specification_two_of_anything_else_are_choices():
+    written = {"batch_size": [16, 64], "rank": [4, 8], "alpha": [8, 64]}
+    assert Space(**specified(written)) == Space(**written)
+
+
+def test_two_choices_of_the_learning_rate_survive_as_a_specification():
+    space = Space(learning_rate=[1e-4, 1e-2])
+    assert Space(**specified(space.model_dump())) == space
+
+
+@pytest.mark.parametrize("name", ["rank", "batch_size"])
+@pytest.mark.parametrize(
+    ("written", "choices"),
+    [
+        ((4, 64), [4, 8, 16, 32, 64]),
+        ({"low": 6, "high": 20}, [6, 8, 16, 20]),
+        ({"low": 2, "high": 5, "log": False}, [2, 3, 4, 5]),
+        ({"choices": [32, 8]}, [8, 32]),
+    ],
+)
+def test_a_range_of_whole_numbers_stands_for_choices(name, written, choices):
+    assert getattr(Space(**{name: written}), name) == choices
+
+
+def test_a_range_may_be_linear():
+    space = Space(alpha={"low": 8, "high": 64, "log": False})
+    assert space.alpha == Range(low=8, high=64, log=False)
+    assert space.alpha.at(0.5) == 36
+    assert space.alpha.place(36) == 0.5
+    assert Space(**space.model_dump()) == space
+
+
+def test_the_record_of_a_range_on_a_log_scale_is_as_in_earlier_versions():
+    assert Space(alpha=(8, 64)).model_dump()["alpha"] == {"low": 8, "high": 64}
 
 
 @pytest.mark.parametrize("number", [1e-3, "1e-3", [1e-3]])
@@ -42,7 +89,7 @@ def test_three_learning_rates_are_choices():
 
 
 def test_ranks_and_batches_are_sorted_and_different():
-    space = Space(rank=[32, 8, 8], batch_size=(64, 16))
+    space = Space(rank=[32, 8, 8], batch_size=[64, 16])
     assert (space.rank, space.batch_size) == ([8, 32], [16, 64])
 
 
@@ -109,6 +156,18 @@ def test_a_finite_space_lists_every_combination_once():
 
 def test_options_are_choices_sorted_and_different():
     assert Space(options={"lora_ga.gamma": (64, 4, 16.0, 4)}).options == {"lora_ga.gamma": [4, 16, 64]}
+
+
+def test_an_option_may_be_zero():
+    assert Space(options={"adalora.orthogonality": [0, 0.1]}).options == {"adalora.orthogonality": [0, 0.1]}
+
+
+@pytest.mark.parametrize("written", [(4, 64), {"low": 4, "high": 64}, {"low": 4, "high": 64, "log": True}])
+def test_an_option_may_be_a_range(written):
+    space = Space(options={"lora_ga": {"gamma": written}})
+    assert space.options == {"lora_ga.gamma": Range(low=4, high=64)}
+    assert Space(**space.model_dump()) == space
+    assert Space(learning_rate=1e-3, alpha=8, options=space.options).enumerate(LORA, "lora_ga") is None
 
 
 @pytest.mark.parametrize("number", [8, 8.0, "8", [8]])
@@ -180,7 +239,14 @@ def test_clipping_moves_to_the_nearer_end():
         {"options": {"gamma": [4]}},
         {"options": {"lora_ga.gamma.low": 4}},
         {"options": {"lora_ga.gamma": []}},
-        {"options": {"lora_ga.gamma": [4, 0]}},
+        {"options": {"lora_ga.gamma": [4, -1]}},
+        {"options": {"lora_ga.gamma": {"low": 4}}},
+        {"options": {"lora_ga.gamma": {"low": 16, "high": 4}}},
+        {"learning_rate": {"low": 0, "high": 1e-3}},
+        {"rank": (64, 4)},
+        {"rank": {"low": 4, "high": 64.5}},
+        {"rank": {"low": 1, "high": 1e6, "log": False}},
+        {"batch_size": {"low": 8, "up": 16}},
         {"options": {"lora_ga.gamma": math.inf}},
         {"options": {"lora_ga.gamma": math.nan}},
         {"options": {"lora_ga.gamma": True}},

@@ -1,0 +1,26 @@
+"""The search space, a point in it, and the scaling-law coordinates in which all variants look alike."""
+
+from autolora.space.config import Config, Options
+from autolora.space.coordinates import Coordinates
+from autolora.space.dimension import Dimension, Scope, registry
+from autolora.space.dimensions.learning_rate import AUTO as AUTO_LEARNING_RATE
+from autolora.space.domain import Domain, Range
+from autolora.space.searchable import Searchable
+from autolora.space.space import Space, drawing_order
+from autolora.space.traits import Traits
+
+__all__ = [
+    "AUTO_LEARNING_RATE",
+    "Config",
+    "Coordinates",
+    "Dimension",
+    "Domain",
+    "Options",
+    "Range",
+    "Scope",
+    "Searchable",
+    "Space",
+    "Traits",
+    "drawing_order",
+    "registry",
+]

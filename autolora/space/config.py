@@ -1,0 +1,82 @@
+"""One setting of the searched hyperparameters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from autolora.space.domain import plain
+
+Options = tuple[tuple[str, int | float], ...]
+"""Values of a variant's own hyperparameters, sorted by name."""
+
+
+@dataclass(frozen=True, order=True, repr=False)
+class Config:
+    """One setting of the searched hyperparameters.
+
+    Attributes:
+        learning_rate: peak of the schedule.
+        batch_size: examples per optimizer step, whatever fits the device at once.
+        rank: r.
+        alpha: numerator of the scaling; s = alpha / r, or alpha / sqrt(r) for rank-stabilized variants.
+        options: the variant's own hyperparameters that the space names, sorted by name; a mapping is taken too.
+        further: values of other searched dimensions by name, sorted; a mapping is taken too. Each is also an attribute
+            of its own: ``config.dropout``.
+    """
+
+    learning_rate: float
+    batch_size: int
+    rank: int
+    alpha: float
+    options: Options = ()
+    further: tuple[tuple[str, Any], ...] = ()
+
+    def __post_init__(self) -> None:
+        options = sorted((name, plain(value)) for name, value in dict(self.options).items())
+        object.__setattr__(self, "options", tuple(options))
+        if self.further:
+            object.__setattr__(self, "further", tuple(sorted(dict(self.further).items())))
+
+    def __getattr__(self, name: str) -> Any:
+        if not name.startswith("_") and name != "further":  # which a copy in the making does not have yet
+            for own, value in self.further:
+                if own == name:
+                    return value
+        raise AttributeError(f"this configuration has no {name!r}")
+
+    def __repr__(self) -> str:
+        """Without ``further`` if that is empty: recorded benchmarks draw their noise by it."""
+        parts = [f"{name}={getattr(self, name)!r}" for name in (*_FIELDS, *(["further"] if self.further else []))]
+        return f"Config({', '.join(parts)})"
+
+    @classmethod
+    def of(cls, **values: Any) -> Config:
+        """From :meth:`as_dict`, or from values of any dimensions by name."""
+        own = {name: values.pop(name) for name in _FIELDS if name in values}
+        return cls(**own, further=tuple(values.items()))
+
+    def value(self, name: str) -> Any:
+        """The value of a dimension by name; None if the configuration has none."""
+        return getattr(self, name, None)
+
+    def replaced(self, **values: Any) -> Config:
+        """This configuration with other values of some dimensions."""
+        own = {name: values.pop(name) for name in _FIELDS if name in values}
+        if values:
+            own["further"] = tuple({**dict(self.further), **values}.items())
+        return replace(self, **own)
+
+    def as_dict(self) -> dict[str, Any]:
+        """As plain data; ``options`` is a mapping and left out if empty."""
+        return {
+            "learning_rate": self.learning_rate,
+            "batch_size": self.batch_size,
+            "rank": self.rank,
+            "alpha": self.alpha,
+            **({"options": dict(self.options)} if self.options else {}),
+            **dict(self.further),
+        }
+
+
+_FIELDS = tuple(field.name for field in fields(Config) if field.name != "further")

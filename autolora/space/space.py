@@ -1,0 +1,137 @@
+"""The search space: a domain for each dimension."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field, SerializerFunctionWrapHandler, create_model, model_serializer
+
+from autolora.space import dimensions as _registered  # noqa: F401  # so that every dimension is there
+from autolora.space.config import Config, Options
+from autolora.space.dimension import UNSET, Dimension, Scope, SpaceFields, registry
+from autolora.space.dimensions.alpha import ALPHA
+from autolora.space.dimensions.learning_rate import LEARNING_RATE
+from autolora.space.dimensions.options import OPTIONS
+from autolora.space.dimensions.rank import middle
+from autolora.space.domain import Domain, Range
+from autolora.space.traits import Traits
+
+
+def specified(given: Any) -> Any:
+    """A space as a specification writes it, by the rules of :class:`Space`; what is no mapping stays as it is."""
+    if not isinstance(given, Mapping):
+        return given
+    own = {dimension.name: dimension for dimension in registry()}
+    return {key: own[key].specified(value) if key in own else value for key, value in given.items()}
+
+
+def drawing_order(space: SpaceFields) -> list[Dimension]:
+    """The dimensions that a space searches, in the order in which values are drawn."""
+    searched = (dimension for dimension in registry() if dimension.searched(space))
+    return sorted(searched, key=lambda dimension: (dimension.drawn, dimension.name))
+
+
+def listing_order(space: SpaceFields) -> list[Dimension]:
+    """The dimensions that a space searches, each right after those that it depends on."""
+    known = {dimension.name: dimension for dimension in registry() if dimension.searched(space)}
+    order: dict[str, Dimension] = {}
+
+    def visit(name: str) -> None:
+        for before in known[name].after:
+            visit(before)
+        order.setdefault(name, known[name])
+
+    for name in known:
+        visit(name)
+    return list(order.values())
+
+
+class _Space(SpaceFields):
+    @model_serializer(mode="wrap")
+    def _as_recorded(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Dimensions that are not searched are left out, so that a new one changes no record."""
+        plain: dict[str, Any] = dump(self)
+        for dimension in registry():
+            if dimension.optional and plain[dimension.name] is None:
+                del plain[dimension.name]
+            else:
+                plain[dimension.name] = dimension.recorded(plain[dimension.name])
+        return plain
+
+    @property
+    def learning_rates(self) -> Range | list[float]:
+        """The searched learning rates with "auto" resolved: a Range, or a list of choices."""
+        return LEARNING_RATE.rates(self)
+
+    def alphas(self, traits: Traits, rank: int) -> Range | list[float]:
+        """The alphas searched for a variant at this rank: a Range, or a list of choices (one where it is pinned)."""
+        return ALPHA.alphas(self, traits, rank)
+
+    @property
+    def middle_rank(self) -> int:
+        """The rank that a search starts at."""
+        return middle(self)
+
+    def options_of(self, variant: str) -> dict[str, Domain]:
+        """The domains of one variant's own hyperparameters, by option, sorted; empty if none is named."""
+        return OPTIONS.domains(self, variant)
+
+    def combinations(self, variant: str) -> list[Options]:
+        """Every setting of the options named of a variant, a range by its ends: the empty one if there are none."""
+        return OPTIONS.corners(self, variant)
+
+    def enumerate(self, traits: Traits, variant: str | None = None) -> Iterator[Config] | None:
+        """Every configuration of a finite space, or None if a dimension is continuous.
+
+        Args:
+            traits: of the variant.
+            variant: its name, by which the space names its options; None: without any.
+        """
+        scope, order = Scope(self, traits, variant), listing_order(self)
+        configs = [UNSET]
+        for dimension in order:
+            longer = []
+            for config in configs:
+                values = dimension.values(scope, config)
+                if values is None:
+                    return None
+                longer += [config.replaced(**{dimension.name: value}) for value in values]
+            configs = longer
+        return iter(configs)
+
+
+_DOC = """What is searched.
+
+    In Python a tuple is a range and a list holds choices; {low, high}, with log: true or false, is a range everywhere.
+
+    Args:
+        learning_rate: ``(low, high)`` searched on a log scale, one number (pinned), a list of choices, or ``"auto"``:
+            1e-6 to 1e-1. In a specification a list of two numbers is a range, too.
+        batch_size: choices of the global batch size (examples per optimizer step); a range stands for its ends and the
+            powers of two between.
+        rank: likewise of the rank r.
+        alpha: ``"law"`` (the square-root law of LoRA-alpha), ``"rank"`` (alpha = r), a number, a list of
+            choices, or ``(low, high)``. Variants whose factors already carry the scale ignore ``"law"``, lists and
+            ranges: there alpha is redundant with the learning rate and stays at r, as it does, whatever is given, for
+            variants that are defined at s = 1 alone.
+        options: choices of variants' own hyperparameters by "variant.option", as in ``{"lora_ga.gamma": [4, 16, 64]}``;
+            a number pins one. What is not named stays at the variant's default.
+        hidden_size: width of the model. With it ``alpha="law"`` is analytic, sqrt(3 n r); without, 256 sqrt(r).
+        others: every dimension of ``autolora/space/dimensions`` is a field; those that are not named are not searched.
+    """
+
+if TYPE_CHECKING:
+
+    class Space(_Space):
+        def __init__(self, **fields: Any) -> None: ...
+
+else:
+    Space = create_model(
+        "Space",
+        __base__=_Space,
+        __module__="autolora.space.space",
+        __doc__=_DOC,
+        **{dimension.name: dimension.field() for dimension in registry()},
+        hidden_size=(int | None, Field(default=None, ge=1)),
+    )

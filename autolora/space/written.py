@@ -1,0 +1,63 @@
+"""What a user may write for a dimension: numbers, choices and ranges, in Python and in YAML.
+
+Two numbers in a tuple are the ends of a range, a list holds choices, and so do mappings: ``{low, high}``, with ``log``
+if the scale is not the dimension's own, and ``{choices: [...]}``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from autolora.space.domain import MOST_WHOLE_NUMBERS, is_number, number, whole_numbers
+
+CHOICES = "choices"
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Positives = Annotated[list[Positive], Field(min_length=1)]
+
+
+def as_domain(value: Any) -> Any:
+    """A tuple of two numbers as a mapping of low and high; numbers that are written as text as numbers."""
+    if isinstance(value, Mapping):
+        if value.keys() == {CHOICES}:
+            return as_domain(list(value[CHOICES]))
+        return {key: number(each) for key, each in value.items()}
+    if not isinstance(value, (tuple, list)):
+        return number(value)
+    numbers = [number(each) for each in value]
+    if isinstance(value, tuple) and len(numbers) == 2 and all(map(is_number, numbers)):
+        return {"low": numbers[0], "high": numbers[1]}
+    return numbers
+
+
+def as_whole_numbers(value: Any) -> Any:
+    """Choices of whole numbers; a range has its ends and the powers of two between, on a linear scale all."""
+    value = as_domain(value)
+    if isinstance(value, Mapping):
+        return _expanded(value)
+    return [value] if is_number(value) else value
+
+
+def _expanded(given: Mapping[str, Any]) -> list[int]:
+    unknown = given.keys() - {"low", "high", "log"}
+    ends: list[Any] = [given.get("low"), given.get("high")]
+    if unknown or not all(is_number(end) and float(end).is_integer() and end >= 1 for end in ends):
+        raise ValueError(f"{dict(given)!r} is not allowed; a range is {{low: 4, high: 64}}, of whole numbers from 1")
+    low, high = map(int, ends)
+    log = given.get("log", True)
+    if not low < high:
+        raise ValueError(f"the range ({low}, {high}) is empty: low must be below high")
+    if not log and high - low >= MOST_WHOLE_NUMBERS:
+        raise ValueError(f"the range ({low}, {high}) holds more than {MOST_WHOLE_NUMBERS} numbers; use log: true")
+    return whole_numbers(low, high, log)
+
+
+WholeNumbers = Annotated[
+    list[Annotated[int, Field(ge=1)]],
+    BeforeValidator(as_whole_numbers),
+    Field(min_length=1),
+    AfterValidator(lambda values: sorted(set(values))),
+]
