@@ -16,7 +16,7 @@ test: $(VENV)/.installed-dev
 
 # Every fault on a real local cluster, those of make test included; one after the other, as each kills what it can.
 test-faults: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest tests/execution tests/storage tests/test_kill.py
+	$(BIN)/python -m pytest tests/execution tests/study tests/test_kill.py
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from autolora import priors, variants
+    from autolora.api import Search
     from autolora.driver import tune
+    from autolora.driver.result import TuneResult
     from autolora.priors import Prior
-    from autolora.result import TuneResult
-    from autolora.search import WAIT, Search
+    from autolora.search import WAIT
     from autolora.space import Config, Space
     from autolora.spec import Spec, SpecError
     from autolora.variants.loading import load_adapter
@@ -22,13 +23,13 @@ __version__ = "0.1.0"
 
 _HOME = {
     "tune": "autolora.driver",
-    "Search": "autolora.search",
+    "Search": "autolora.api",
     "WAIT": "autolora.search",
     "Space": "autolora.space",
     "Config": "autolora.space",
     "Spec": "autolora.spec",
     "SpecError": "autolora.spec",
-    "TuneResult": "autolora.result",
+    "TuneResult": "autolora.driver.result",
     "Prior": "autolora.priors",
     "load_adapter": "autolora.variants.loading",
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import shlex
 import sys
@@ -14,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from autolora.execution import EXECUTORS
+
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from autolora.execution import ExecutorName
     from autolora.spec import Spec
 
 EXIT_USER, EXIT_INTERRUPTED = 2, 130
@@ -47,7 +47,7 @@ def cli() -> None:
 @click.option("--variants", help="Comma-separated; `autolora variants` lists them.")
 @click.option("--budget", type=float, help="Full-run equivalents per variant, everything included.")
 @click.option("--dir", "folder", type=click.Path(path_type=Path, file_okay=False), help="Run directory.")
-@click.option("--executor", type=click.Choice(["inline", "ray"]), default="inline", show_default=True)
+@click.option("--executor", type=click.Choice(list(EXECUTORS)), default="inline", show_default=True)
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any spec key: training.examples=800.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and what it will cost; tune nothing.")
 def tune(
@@ -57,7 +57,7 @@ def tune(
     variants: str | None,
     budget: float | None,
     folder: Path | None,
-    executor: ExecutorName,
+    executor: str,
     settings: tuple[str, ...],
     dry_run: bool,
 ) -> None:
@@ -83,26 +83,12 @@ def tune(
 def status(folder: Path) -> None:
     """Show where a study stands, running or not."""
     with _plain_errors():
-        from autolora.assembly import SPEC_FILE, read_study
-        from autolora.report.summary import duration, summarise
-        from autolora.report.tables import status_table
-        from autolora.search.judgement import judge
-        from autolora.search.verdict import best as best_of
-        from autolora.search.verdict import complete_trials
-        from autolora.spec import read_recorded
-        from autolora.training.checkpoint import example_scores, root_of
+        from autolora.report.status import read_status
 
-        table, plan = read_study(folder)
-        rows = [summarise(table, plan, variant) for variant in plan.variants]
-        _console().print(status_table(rows, plan.rungs))
-        click.echo(
-            f"{len(table.trials)} trials, {duration(sum(row.seconds for row in rows))} of training and evaluation"
-        )
-        checkpoints = root_of(read_recorded(folder / SPEC_FILE).get("checkpoints"), folder)
-        examples = example_scores(checkpoints, complete_trials(table, plan.variants))
-        verdict = judge(table, best_of(table, plan.variants, examples), examples)
-        if verdict.differences:
-            click.echo(f"so far: {verdict.text}")
+        found = read_status(folder)
+        _console().print(found.table)
+        for line in found.lines:
+            click.echo(line)
 
 
 @cli.command()
@@ -112,24 +98,15 @@ def status(folder: Path) -> None:
 def best(folder: Path, variant: str | None, as_json: bool) -> None:
     """Show the tuned configurations of a finished study."""
     with _plain_errors():
-        from dataclasses import replace
+        from autolora.report.status import read_best
 
-        from autolora.assembly import read_study
-        from autolora.report.tables import result_table
-        from autolora.result import TuneResult
-
-        result = TuneResult.load(folder)
-        table, _ = read_study(folder)
-        if sum(map(table.spent, result.spent)) > sum(result.spent.values()) + 1e-6:
-            click.echo(
-                "note: the study has gone on since this result; `autolora status` shows where it stands", err=True
-            )
-        if variant is not None:
-            result = replace(result, variants={variant: result[variant]})
+        found = read_best(folder, variant)
+        if found.note:
+            click.echo(found.note, err=True)
         if as_json:
-            click.echo(json.dumps({name: tuned.as_dict() for name, tuned in result.items()}, indent=2))
+            click.echo(found.json)
         else:
-            _console().print(result_table(result))
+            _console().print(found.table)
 
 
 @cli.command()
@@ -168,10 +145,8 @@ def prior(spec: Path, settings: tuple[str, ...], plots: Path | None) -> None:
         from tempfile import TemporaryDirectory
 
         from autolora import spec as specs
-        from autolora.assembly import check_variants, resolved_space
+        from autolora.driver.opening import Opening
         from autolora.report.tables import prior_table
-        from autolora.scouting import scout
-        from autolora.training.workbench import Workbench
 
         checked = specs.load(spec, **_assignments(settings))
         if plots is not None:
@@ -180,17 +155,15 @@ def prior(spec: Path, settings: tuple[str, ...], plots: Path | None) -> None:
             pyplot()  # whether it is installed is said before anything is measured
         _quiet_libraries()
         with TemporaryDirectory() as scratch:
-            bench = Workbench.open(checked, Path(scratch))
-        space = resolved_space(checked)
-        check_variants(checked, space, bench.base.model)
-        scouted = scout(checked, space, bench)
+            opening = Opening.of(checked, Path(scratch))
+        scouted = opening.scout()
         for note in scouted.notes:
             click.echo(note)
         if scouted.prior is None:
             return
-        _console().print(prior_table(scouted, space, checked.variants))
+        _console().print(prior_table(scouted, opening.space, checked.variants))
         if plots is not None:
-            for path in prior_plots(plots, scouted.prior, space, checked.variants, scouted.curvatures):
+            for path in prior_plots(plots, scouted.prior, opening.space, checked.variants, scouted.curvatures):
                 click.echo(path)
 
 
@@ -204,7 +177,7 @@ def variants(name: str | None) -> None:
         _console().print(variants_table() if name is None else variant_view(name))
 
 
-def _tune(spec: Spec, folder: Path, executor: ExecutorName) -> None:
+def _tune(spec: Spec, folder: Path, executor: str) -> None:
     from autolora import driver
     from autolora.errors import AutoloraError
     from autolora.report.console import reporter
@@ -228,7 +201,7 @@ def _tune(spec: Spec, folder: Path, executor: ExecutorName) -> None:
 
 
 def _dry_run(spec: Spec, folder: Path) -> None:
-    from autolora.dryrun import dry_run
+    from autolora.driver.plan import dry_run
     from autolora.report.tables import plan_view
 
     _console().print(plan_view(dry_run(spec, folder), spec, folder))

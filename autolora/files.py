@@ -1,12 +1,164 @@
-"""Small things that every room needs."""
+"""Files that are whole or absent, and locks that end with the process that holds them."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
+import contextlib
+import os
+import uuid
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, ClassVar
+
+OWNER_BYTES = 200
+"""Most bytes that are read of a lock file for the name of the lock's owner."""
+LOCKED_BYTE = 1 << 30
+"""The byte locked on Windows, where locked bytes cannot be read: far behind the owner's name."""
 
 
-def did_you_mean(word: str, known: Iterable[str], form: str) -> str:
-    """A hint at the known word that is most alike, put into ``form`` at "{}"; empty if none is."""
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return form.format(close[0]) if close else ""
+def write(path: Path, content: bytes | str) -> None:
+    """Create or replace a file. Readers find the new content or the old one, even after a crash of the machine.
+
+    Args:
+        path: in a folder that exists.
+        content: bytes, or text that is written as UTF-8.
+
+    Raises:
+        OSError: the file cannot be written; what was there before stays.
+    """
+    with replacing(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """As :func:`write`, for content that is written piece by piece to the file yielded.
+
+    An exception in the ``with`` block leaves the file as it was.
+    """
+    # A name of its own, because several processes may write the same file at once.
+    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with beside.open("xb") as file:
+            yield file
+            sync(file)
+        beside.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            beside.unlink()
+        raise
+    sync_folder(path.parent)
+
+
+def sync(file: BinaryIO) -> None:
+    """Wait until the disk holds the content of an open file."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the disk holds the names in a folder, on platforms that can open folders."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # Windows; a folder that was just written to can be opened elsewhere
+        return
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class LockHeldError(Exception):
+    """Another process, or another lock object, holds the lock.
+
+    Attributes:
+        owner: what the holder wrote into the lock file; empty if nothing could be read.
+    """
+
+    def __init__(self, owner: str) -> None:
+        super().__init__(owner or "unknown")
+        self.owner = owner
+
+
+class FileLock:
+    """An exclusive lock of the operating system on a file. It ends when the process dies, however it dies.
+
+    Child processes do not inherit it: programs that are started do not get the descriptor, and forks close theirs.
+    The ``filelock`` package is not used because there a forked child that releases its copy unlocks the parent's.
+
+    Args:
+        path: lock file, in a folder that exists; it is created, and stays.
+    """
+
+    _held: ClassVar[weakref.WeakSet[FileLock]] = weakref.WeakSet()
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._descriptor: int | None = None
+
+    def acquire(self, owner: str) -> None:
+        """Take the lock without waiting. Nothing happens if this object has it.
+
+        Args:
+            owner: who holds it, for others to read from the file; at most OWNER_BYTES bytes.
+
+        Raises:
+            LockHeldError: it is taken.
+            OSError: the lock file cannot be opened.
+        """
+        if self._descriptor is not None:
+            return
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0))
+        try:
+            if not _lock(descriptor):
+                raise LockHeldError(os.read(descriptor, OWNER_BYTES).decode(errors="replace").strip())
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, f"{owner}\n".encode())
+        except BaseException:
+            os.close(descriptor)
+            raise
+        self._descriptor = descriptor
+        self._held.add(self)
+
+    def release(self) -> None:
+        """Give the lock up. Nothing happens if this object does not have it."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)  # not unlocked first: in a forked child that would unlock the parent's
+            self._descriptor = None
+
+
+def _lock(descriptor: int) -> bool:
+    """Lock an open file at offset 0; False if another process has it. Either lock ends with the descriptor."""
+    try:
+        import fcntl
+    except ImportError:
+        return _lock_on_windows(descriptor)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _lock_on_windows(descriptor: int) -> bool:
+    import msvcrt
+
+    windows: Any = msvcrt  # its functions are unknown to a type checker on another platform
+    os.lseek(descriptor, LOCKED_BYTE, os.SEEK_SET)
+    try:
+        windows.locking(descriptor, windows.LK_NBLCK, 1)
+    except OSError:
+        return False
+    finally:
+        os.lseek(descriptor, 0, os.SEEK_SET)
+    return True
+
+
+def _release_all() -> None:
+    for lock in list(FileLock._held):
+        lock.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_release_all)

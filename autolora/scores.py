@@ -34,6 +34,15 @@ class Scores:
         weights = np.ones_like(totals) if weights is None else np.asarray(weights, dtype=np.float64)
         return cls(float(totals.sum() / weights.sum()), totals, weights)
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Scores):
+            return NotImplemented
+        same_rows = np.array_equal(self.totals, other.totals) and np.array_equal(self.weights, other.weights)
+        return self.value == other.value and same_rows
+
+    def __hash__(self) -> int:
+        return hash((self.value, len(self.totals)))
+
     def contributions(self) -> np.ndarray | None:
         """(rows,) values whose plain mean is the score and whose variance is that of the score over new rows.
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import itertools
 import json
 import re
 from collections.abc import Mapping
@@ -13,16 +11,20 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from autolora import options, quickstart, storage, variants
-from autolora.errors import AutoloraError
+from autolora import files, options, quickstart, variants
+from autolora.errors import AutoloraError, closest
+from autolora.metrics import METRICS
+from autolora.search.rungs import RUNGS, ascend_to_one
+from autolora.search.trials import Direction
 from autolora.space import Config, Space, registry
 from autolora.space.space import specified
+from autolora.study import storage, terms
 
-BUILTIN_METRICS = {"eval_loss": "minimize", "token_accuracy": "maximize", "exact_match": "maximize"}
 SHORT_FOR = {"data": "train", "metric": "name"}
 """The key that a bare value stands for."""
 PRIOR_NAMES: dict[str, dict[str, Any]] = {"auto": {}, "laws": {"curvature": False}}
-Direction = Literal["minimize", "maximize"]
+EVAL_SHARE, EVAL_MOST = 10, 512
+"""By default one of so many rows is held out for evaluation, and no more than so many rows."""
 
 
 class SpecError(AutoloraError, ValueError):
@@ -139,14 +141,13 @@ class MetricSpec(_Strict):
 
     @model_validator(mode="after")
     def _known(self) -> MetricSpec:
-        if self.name in BUILTIN_METRICS:
-            natural = BUILTIN_METRICS[self.name]
+        if self.name in METRICS:
+            natural = METRICS[self.name].direction
             if self.direction not in (None, natural):
                 raise ValueError(f"{self.name!r} can only be {natural}d, not {self.direction}d")
         elif ":" not in self.name:
             raise ValueError(
-                f"{self.name!r} is unknown; use one of {', '.join(BUILTIN_METRICS)}, or 'module:function' "
-                "with a direction"
+                f"{self.name!r} is unknown; use one of {', '.join(METRICS)}, or 'module:function' with a direction"
             )
         elif self.direction is None:
             raise ValueError(f"{self.name!r} needs a direction: minimize or maximize")
@@ -154,7 +155,7 @@ class MetricSpec(_Strict):
 
     @property
     def resolved_direction(self) -> Direction:
-        return self.direction or BUILTIN_METRICS[self.name]  # type: ignore[return-value]
+        return self.direction or METRICS[self.name].direction
 
 
 class ResourcesSpec(_Strict):
@@ -267,7 +268,7 @@ class Spec(_Strict):
     training: TrainingSpec = TrainingSpec()
     metric: Annotated[MetricSpec, _wrap("metric")] = MetricSpec()
     budget: float = Field(default=8.0, ge=1, allow_inf_nan=False)
-    rungs: tuple[float, ...] = (1 / 9, 1 / 3, 1.0)
+    rungs: tuple[float, ...] = RUNGS
     confirm: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
         default="auto", description='"auto" or a whole number of at least 0'
     )
@@ -313,8 +314,7 @@ class Spec(_Strict):
     @field_validator("rungs")
     @classmethod
     def _ascending_to_one(cls, value: tuple[float, ...]) -> tuple[float, ...]:
-        ascending = all(a < b for a, b in itertools.pairwise(value))
-        if not value or value[0] <= 0 or not ascending or value[-1] != 1.0:
+        if not ascend_to_one(value):
             raise ValueError(
                 f"{list(value)} is not allowed; they ascend, start above 0 and end in 1.0, as in [0.111, 0.333, 1.0]"
             )
@@ -368,12 +368,13 @@ def dump(spec: Spec) -> dict[str, Any]:
 
 
 def save(spec: Spec, path: Path) -> None:
-    path.write_text(yaml.safe_dump(dump(spec), sort_keys=False))
+    """Write the specification as YAML; :func:`autolora.study.directory.read_recorded` reads it."""
+    files.write(path, yaml.safe_dump(dump(spec), sort_keys=False))
 
 
-def read_recorded(path: Path) -> dict[str, Any]:
-    """A specification that :func:`save` wrote, as plain data with every key present."""
-    return yaml.safe_load(path.read_text())
+def default_eval_rows(rows: int) -> int:
+    """Evaluation rows that are split off so many training rows: a tenth, at least one and at most 512."""
+    return min(EVAL_MOST, max(1, rows // EVAL_SHARE))
 
 
 # The keys that may change between two starts on one run directory: they do not alter what a trial computes.
@@ -383,24 +384,14 @@ MUTABLE = (
 )
 
 
+def mutable_in(section: str) -> set[str]:
+    """Names of the MUTABLE keys of one section: ``{"device", ...}`` for "training"."""
+    return {key.removeprefix(f"{section}.") for key in MUTABLE if key.startswith(f"{section}.")}
+
+
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Human-readable differences between two dumped specifications, mutable keys left out."""
-    before, after = _flatten(old), _flatten(new)
-    return [
-        f"{key}: {before.get(key, '(not set)')} -> {after.get(key, '(not set)')}"
-        for key in sorted(before.keys() | after.keys())
-        if key not in MUTABLE and before.get(key) != after.get(key)
-    ]
-
-
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
+    return terms.differences(old, new, ignored=MUTABLE)
 
 
 def _fingerprint(value: Any) -> str:
@@ -453,8 +444,8 @@ def _nearby(path: Path) -> str:
     """', did you mean X?' when a sibling has a similar name."""
     if not path.parent.is_dir():
         return ""
-    close = difflib.get_close_matches(path.name, [p.name for p in path.parent.iterdir()], n=1)
-    return f" (did you mean {path.parent / close[0]}?)" if close else ""
+    close = closest(path.name, (p.name for p in path.parent.iterdir()))
+    return f" (did you mean {path.parent / close}?)" if close else ""
 
 
 def _explain(error: ValidationError, raw: Mapping[str, Any]) -> str:
@@ -472,8 +463,8 @@ def _explain(error: ValidationError, raw: Mapping[str, Any]) -> str:
             expected = section.model_fields[path[-1]].description
             lines.setdefault(key, f"{_shorten(_given(raw, path))} is not allowed; use {expected}")
         elif item["type"] == "extra_forbidden":
-            close = difflib.get_close_matches(path[-1], section.model_fields, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(section.model_fields)}"
+            close = closest(path[-1], section.model_fields)
+            hint = f"did you mean {close!r}?" if close else f"known here: {', '.join(section.model_fields)}"
             lines[key] = f"unknown key; {hint}"
         elif item["type"] == "missing":
             lines[key] = "missing; it has no default"

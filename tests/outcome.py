@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from autolora.assembly import read_study
+from autolora.study.directory import read_study
 
 
 def outcome(folder: Path) -> tuple:

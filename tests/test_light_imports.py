@@ -24,6 +24,11 @@ PROGRAM = "import sys, {module}; print(*(name for name in {unwanted} if name in 
         ("autolora.priors.sharpness", ("torch", "optuna", "ray", "peft", "transformers", "datasets")),
         ("autolora.search", ("torch", "ray", "peft", "transformers", "datasets")),
         ("autolora.study", ("torch", "ray", "peft", "transformers", "datasets")),
+        ("autolora.analysis.verdict", ("torch", "optuna", "ray", "peft", "transformers", "datasets")),
+        ("autolora.metrics", ("torch", "optuna", "ray", "peft", "transformers", "datasets")),
+        ("autolora.api", ("torch", "optuna", "ray", "peft", "transformers", "datasets")),
+        ("autolora.execution", ("torch", "optuna", "numpy", "pydantic", "ray", "peft", "transformers", "datasets")),
+        ("autolora.driver", ("torch", "ray", "peft", "transformers", "datasets")),
         ("autolora.cli", ("torch", "optuna", "ray", "peft", "transformers", "datasets")),
     ],
 )

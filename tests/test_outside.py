@@ -9,9 +9,9 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
 from autolora.quickstart import resolve
+from autolora.search import Job
 from autolora.space import Config
 from autolora.training import evaluate, segment
-from autolora.training.segment import Segment
 from autolora.training.workbench import Workbench
 from tests.conftest import small_spec
 
@@ -71,7 +71,7 @@ def trainer_loss(bench: Workbench, seed: int, folder) -> float:
 def test_transformers_trainer_with_the_exported_settings_ends_within_seed_noise(tmp_path):
     spec = small_spec(**{"training.examples": 240, "data.eval_size": 100})
     bench = Workbench.open(spec, tmp_path)
-    ours = [segment.run(bench, Segment(seed, "lora", CONFIG, seed, stop=1.0, rung=2)).value for seed in SEEDS]
+    ours = [segment.run(bench, Job(seed, "lora", CONFIG, seed, start=0.0, stop=1.0, rung=2)).value for seed in SEEDS]
     theirs = [trainer_loss(bench, seed, tmp_path / "trainer") for seed in SEEDS]
     noise = max(stdev(ours), stdev(theirs), 0.02)
     assert abs(sum(ours) - sum(theirs)) / len(SEEDS) < 3 * noise, (ours, theirs)

@@ -13,10 +13,10 @@ import yaml
 from peft import LoraConfig
 
 from autolora import quickstart, recipes, variants
-from autolora.assembly import NoStudyError
+from autolora.driver.result import ResultError
 from autolora.recipes import RecipeError, write
-from autolora.result import ResultError
 from autolora.study import Study
+from autolora.study.directory import NoStudyError
 from autolora.variants import Variant
 from autolora.variants.export import config_file
 
@@ -508,6 +508,22 @@ def test_rows_are_held_out_where_no_evaluation_rows_were_given(make_run):
     assert axolotl(folder)["val_set_size"] == 16
     assert llamafactory(folder)[0]["val_size"] == 16
     assert "train_test_split(test_size=16, seed=5)" in trl(folder)
+
+
+@pytest.mark.parametrize(("rows", "held_out"), [(6000, 512), (300, 30)])
+@pytest.mark.parametrize("columns", [{}, {"prompt": "question", "completion": "answer"}])
+def test_by_default_as_many_rows_are_held_out_as_in_the_study(make_run, rows, held_out, columns):
+    made = [{"question": f"{row}?", "answer": "Yes."} for row in range(rows)]
+    folder = make_run([*made, made[0]], data=columns)  # a repeated row is no further one
+    assert axolotl(folder)["val_set_size"] == held_out
+    assert llamafactory(folder)[0]["val_size"] == held_out
+    assert f"train_test_split(test_size={held_out}, seed=5)" in trl(folder)
+
+
+def test_a_share_is_held_out_where_the_number_of_rows_is_not_known(make_run):
+    folder = make_run(data={"train": "openai/gsm8k", "prompt": "question", "completion": "answer"})
+    assert axolotl(folder)["val_set_size"] == 0.1
+    assert "Of more than 5,120 rows the study held out 512" in trl(folder)
 
 
 def test_evaluation_rows_are_carried_over(make_run, tmp_path):

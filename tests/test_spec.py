@@ -12,6 +12,7 @@ from autolora import variants
 from autolora.errors import AutoloraError
 from autolora.space import Range, Space
 from autolora.spec import Spec, SpecError
+from autolora.study.directory import read_recorded
 from autolora.variants import Variant
 
 TRAIN = "builtin:quickstart/train.jsonl"
@@ -428,7 +429,7 @@ def test_what_is_saved_is_read_back(tmp_path, changed):
     spec = load(**changed)
     specs.save(spec, tmp_path / "spec.yaml")
     assert specs.load(tmp_path / "spec.yaml") == spec
-    assert specs.read_recorded(tmp_path / "spec.yaml") == specs.dump(spec)
+    assert read_recorded(tmp_path / "spec.yaml") == specs.dump(spec)
 
 
 def test_every_key_is_dumped():

@@ -1,24 +1,24 @@
-"""Where segments run. An executor takes packs of segments and gives back their outcomes, in any order.
+"""Where jobs run. An executor takes packs of jobs and gives back their outcomes, in any order.
 
-A pack is a tuple of segments that one worker takes at once; of length one today.
+A pack is a tuple of jobs that one worker takes at once; of length one today. Importing this is cheap: it is where the
+command line finds the executors' names.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from autolora.errors import AutoloraError
-from autolora.training.segment import Outcome, Progress, Segment
 
 if TYPE_CHECKING:
+    from autolora.search import Job
     from autolora.spec import Spec
+    from autolora.training.segment import Outcome, Progress
     from autolora.training.workbench import Workbench
 
-ExecutorName = Literal["inline", "ray"]
-
-Pack = tuple[Segment, ...]
+Pack: TypeAlias = "tuple[Job, ...]"
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Executor(Protocol):
         """Take a pack; returns at once. At most ``capacity`` are in flight."""
 
     def wait(self, on_step: Callable[[Progress], None]) -> Iterable[Outcome | LostWorker]:
-        """Block until submitted segments have ended, and return them; or none after a while, for the caller to look up.
+        """Block until submitted jobs have ended, and return them; or none after a while, for the caller to look up.
 
         Args:
             on_step: told about optimiser steps as they are heard of, of no trial that has been returned; it may raise
@@ -56,6 +56,10 @@ class Executor(Protocol):
 
 class MissingExecutorError(AutoloraError, ImportError):
     """What an executor needs is not installed."""
+
+
+class UnknownExecutorError(AutoloraError, ValueError):
+    """No executor has that name."""
 
 
 def _inline(spec: Spec, bench: Workbench) -> Executor:
@@ -75,5 +79,17 @@ def _ray(spec: Spec, bench: Workbench) -> Executor:
     return RayTuneExecutor(spec, bench.folder, checkpoint.mark(bench.checkpoints))
 
 
-EXECUTORS: dict[ExecutorName, Callable[[Spec, Workbench], Executor]] = {"inline": _inline, "ray": _ray}
+EXECUTORS: dict[str, Callable[[Spec, Workbench], Executor]] = {"inline": _inline, "ray": _ray}
 """Makes the executor of a name for a specification; imports what it needs."""
+
+
+def make_executor(name: str, spec: Spec, bench: Workbench) -> Executor:
+    """The executor of that name.
+
+    Raises:
+        UnknownExecutorError: there is none.
+        MissingExecutorError: what it needs is not installed.
+    """
+    if name not in EXECUTORS:
+        raise UnknownExecutorError(f"executor {name!r} is unknown; use one of {', '.join(EXECUTORS)}")
+    return EXECUTORS[name](spec, bench)

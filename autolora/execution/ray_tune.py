@@ -183,7 +183,7 @@ class RayTuneExecutor:
                 self._changed.notify_all()
                 self._changed.wait_for(lambda: self._ended or self._heard or self._error, LOOK_UP_SECONDS)
             self._kill_stalled()
-            self._tell_of_nobody()
+            self.warn_if_no_worker_started()
             # At one moment, so that nobody hears of steps of a trial that has been returned.
             heard, ended = list(self._heard), list(self._ended)
             self._heard.clear()
@@ -222,7 +222,7 @@ class RayTuneExecutor:
                 ray.kill(actor)
                 running.since = now
 
-    def _tell_of_nobody(self) -> None:
+    def warn_if_no_worker_started(self) -> None:
         now = time.monotonic()
         if self._running or not (self._packs or self._submitted):
             self._somebody = now
@@ -310,7 +310,7 @@ class RayTuneExecutor:
             self._leave(trial_id)
             return self._fail(error)
         with self._changed:
-            trials = tuple(segment.trial for segment in self._submitted[trial_id])
+            trials = tuple(job.trial for job in self._submitted[trial_id])
             said = str(error).strip().partition("\n")[0].rstrip(". ") if error is not None else ""
             self._leave(trial_id, LostWorker(trials, said) if said else LostWorker(trials))
 

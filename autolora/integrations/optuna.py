@@ -27,6 +27,7 @@ from autolora import variants
 from autolora.integrations.parameters import NAMES, Alpha, Distributions, Parameters, usable
 from autolora.integrations.watching import ReportWatch
 from autolora.priors.prior import Prior, uniform_sample
+from autolora.search.rungs import RUNGS
 from autolora.search.sampler import Sampler
 from autolora.search.trials import Event, Finished, Outcome, Sampled, Scored, TrialTable
 from autolora.space import Config, Space
@@ -34,8 +35,6 @@ from autolora.training.divergence import FAST_EXAMPLES
 
 DIVERGED = "diverged"
 """Key of the constraint that marks a trial as diverged, here as in autolora's own studies."""
-
-RUNGS = (1 / 9, 1 / 3, 1.0)
 
 NEARLY = 0.95
 """Share of a rung's length at which a report counts as one at that rung."""

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from autolora import quickstart
-from autolora.spec import DataSpec
+from autolora.spec import EVAL_MOST, EVAL_SHARE, DataSpec, default_eval_rows
 
 ROWS = "rows.jsonl"
 """Stands for data that a trainer cannot be pointed at. There is no such file, so it stops and says so."""
-DEFAULT_EVAL_SHARE = 0.1
+EVAL_UNKNOWN = 1 / EVAL_SHARE
+"""Share of the rows to hold out where their number is not known."""
+CAPPED = f"Of more than {EVAL_SHARE * EVAL_MOST:,} rows the study held out {EVAL_MOST} for evaluation: say so here too."
 
 
 @dataclass(frozen=True)
@@ -64,13 +67,26 @@ class Data:
         spec = DataSpec.model_construct(**recorded)
         if not _is_named(spec.train) or (spec.eval is not None and not _is_named(spec.eval)):
             return by_hand("The study was given its rows in Python.", spec)
-        layout = (spec.format, (spec.prompt, spec.completion)) if spec.prompt and spec.completion else _read(spec)
-        if layout is None:
-            return by_hand(f"The rows of {spec.train} cannot be read here.", spec)
         train = _source(spec.train, spec, "train")
-        evaluated = None if spec.eval is None else _source(spec.eval, spec, "validation")
-        form = "prompt_completion" if spec.prompt else layout[0]
-        return cls(train, evaluated, _eval_size(spec), form, layout[1], spec.template)
+        if spec.prompt and spec.completion:
+            columns: tuple[str, ...] = (spec.prompt, spec.completion)
+            # Rows of the hub are not fetched just to be counted.
+            rows = _read(spec) if spec.eval is None and train.kind != "hub" else None
+        else:
+            rows = _read(spec)
+            if rows is None:
+                return by_hand(f"The rows of {spec.train} cannot be read here.", spec)
+            columns = rows.columns
+        size = _eval_size(spec, rows.count if rows else None)
+        return cls(
+            train=train,
+            eval=None if spec.eval is None else _source(spec.eval, spec, "validation"),
+            eval_size=size,
+            format="prompt_completion" if spec.prompt or rows is None else rows.format,
+            columns=columns,
+            template=spec.template,
+            notes=(CAPPED,) if rows is None and size == EVAL_UNKNOWN else (),
+        )
 
 
 def by_hand(reason: str, spec: DataSpec | None = None, of: Data | None = None) -> Data:
@@ -78,7 +94,13 @@ def by_hand(reason: str, spec: DataSpec | None = None, of: Data | None = None) -
     size = _eval_size(spec) if spec is not None else of.eval_size if of is not None else None
     note = f'{reason} Write them to {ROWS}: one {{"prompt": ..., "completion": ...}} a line, as text to train on.'
     return Data(
-        PLACEHOLDER, None, size or DEFAULT_EVAL_SHARE, "prompt_completion", ("prompt", "completion"), None, (note,)
+        train=PLACEHOLDER,
+        eval=None,
+        eval_size=size or EVAL_UNKNOWN,
+        format="prompt_completion",
+        columns=("prompt", "completion"),
+        template=None,
+        notes=(note,),
     )
 
 
@@ -86,22 +108,42 @@ def _is_named(value: Any) -> bool:
     return isinstance(value, str) and not value.startswith("<dataset")
 
 
-def _eval_size(spec: DataSpec) -> float | None:
-    """Rows to hold out, or to take of those given; None: all those given."""
-    return spec.eval_size or (None if spec.eval is not None else DEFAULT_EVAL_SHARE)
+def _eval_size(spec: DataSpec, rows: int | None = None) -> float | None:
+    """Rows to hold out of so many, or to take of those given; below 1 their share; None means all those given."""
+    if spec.eval_size or spec.eval is not None:
+        return spec.eval_size
+    held_out = default_eval_rows(rows) if rows is not None else 0
+    return held_out if held_out > 1 else EVAL_UNKNOWN  # trainers take 1 for all rows
 
 
-def _read(spec: DataSpec) -> tuple[str, tuple[str, ...]] | None:
-    """Format and columns by the rows themselves, or None where they cannot be read."""
+@dataclass(frozen=True)
+class _Rows:
+    """What the training rows themselves tell.
+
+    Attributes:
+        format, columns: as in :class:`Data`.
+        count: rows of different content; None if it is not needed, or some row is damaged.
+    """
+
+    format: str
+    columns: tuple[str, ...]
+    count: int | None
+
+
+def _read(spec: DataSpec) -> _Rows | None:
+    """Read the training rows; None if they cannot be read."""
     from autolora.training.data.errors import DataError
-    from autolora.training.data.formats import layout_of
-    from autolora.training.data.loading import open_source
+    from autolora.training.data.preparation import Reader
 
     try:
-        layout = layout_of(open_source("train", spec).read(), spec)
+        reader = Reader.of("train", spec)
     except DataError:
         return None
-    return layout.format, layout.columns
+    count = None
+    if spec.eval is None and not spec.eval_size:
+        with suppress(DataError):
+            count = len(set(reader.keys))
+    return _Rows(reader.layout.format, reader.layout.columns, count)
 
 
 def _source(value: str, spec: DataSpec, default_split: str) -> Source:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from autolora import files
 from autolora.recipes.data import Data, Source, by_hand
 from autolora.recipes.recipe import Recipe, yaml_file
 
@@ -65,7 +66,7 @@ def write(recipe: Recipe, out: Path) -> list[Path]:
     notes = [f"Train in this folder with: llamafactory-cli train {FILE}", *_notes(recipe, data)]
     out.mkdir(parents=True, exist_ok=True)
     datasets = out / DATASETS
-    datasets.write_text(json.dumps(_datasets(data), indent=2, ensure_ascii=False) + "\n")
+    files.write(datasets, json.dumps(_datasets(data), indent=2, ensure_ascii=False) + "\n")
     return [yaml_file(out / FILE, recipe, notes, sections), datasets]
 
 

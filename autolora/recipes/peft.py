@@ -7,6 +7,7 @@ from pathlib import Path
 
 import yaml
 
+from autolora import files
 from autolora.recipes.recipe import Recipe, RecipeError
 from autolora.variants.export import CONFIG, OWN, WEIGHTS, config_file
 
@@ -20,16 +21,16 @@ does what this adapter does, so it loads with autolora, not with plain PEFT."""
 
 def write(recipe: Recipe, out: Path) -> list[Path]:
     """Copy the adapter and write its settings beside it."""
-    files = (config_file(recipe.variant.export_form), WEIGHTS)
-    missing = [name for name in files if not (recipe.adapter / name).is_file()]
+    parts = (config_file(recipe.variant.export_form), WEIGHTS)
+    missing = [name for name in parts if not (recipe.adapter / name).is_file()]
     if missing:
         raise RecipeError(f"{recipe.adapter} holds no {' and no '.join(missing)}: run `autolora tune` to its end again")
     out.mkdir(parents=True, exist_ok=True)
-    written = [Path(shutil.copyfile(recipe.adapter / name, out / name)) for name in files]
+    written = [Path(shutil.copyfile(recipe.adapter / name, out / name)) for name in parts]
     settings = out / SETTINGS
-    settings.write_text(yaml.safe_dump(_settings(recipe), sort_keys=False))
+    files.write(settings, yaml.safe_dump(_settings(recipe), sort_keys=False))
     readme = out / README
-    readme.write_text(_readme(recipe))
+    files.write(readme, _readme(recipe))
     return [*written, settings, readme]
 
 

@@ -11,14 +11,14 @@ from typing import Any
 
 import yaml
 
-from autolora import options, quickstart
+from autolora import files, options, quickstart
 from autolora import spec as specs
-from autolora.assembly import SPEC_FILE, STUDY_FILE, STUDY_NAME, NoStudyError, storage_url
+from autolora.driver.result import BEST_FOLDER, TunedVariant, TuneResult
 from autolora.errors import AutoloraError
 from autolora.recipes.data import Data
-from autolora.result import BEST_FOLDER, TunedVariant, TuneResult
 from autolora.space import Config
 from autolora.spec import TrainingSpec
+from autolora.study.directory import STUDY_FILE, STUDY_NAME, NoStudyError, recorded_spec, storage_url
 from autolora.variants import Variant
 
 ALPHA_TOLERANCE = 0.05
@@ -54,14 +54,13 @@ class Recipe:
             RecipeError: no full run of the variant is there.
             ResultError, NoStudyError: the folder holds no finished study.
         """
-        if not (folder / SPEC_FILE).is_file():
-            raise NoStudyError(f"{folder} is not a run directory: it holds no {SPEC_FILE}")
+        recorded = recorded_spec(folder)
         result = TuneResult.load(folder)
         if variant not in result.variants:
             known = ", ".join(result.variants) or "none"
             raise RecipeError(f"no finished run of variant {variant!r} in {folder}; finished: {known}")
         defaults = {name: field.get_default() for name, field in specs.Spec.model_fields.items()}
-        spec = defaults | specs.read_recorded(folder / SPEC_FILE)
+        spec = defaults | recorded
         tuned = result[variant]
         return cls(folder, options.configured(variant, tuned.config.options), tuned, result.metric, spec)
 
@@ -183,5 +182,5 @@ def yaml_file(path: Path, recipe: Recipe, notes: list[str], sections: Mapping[st
         dumped = yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True, width=1000)
         lines += ["", f"# {title}", dumped.rstrip()]
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join(lines) + "\n")
+    files.write(path, "\n".join(lines) + "\n")
     return path

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from autolora import files
 from autolora.recipes.data import Data, Source
 from autolora.recipes.recipe import Recipe
 
@@ -16,7 +17,7 @@ def write(recipe: Recipe, out: Path) -> list[Path]:
     """Write ``train.py``."""
     out.mkdir(parents=True, exist_ok=True)
     path = out / FILE
-    path.write_text(_script(recipe))
+    files.write(path, _script(recipe))
     return [path]
 
 

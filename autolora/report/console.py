@@ -13,9 +13,9 @@ from autolora.report.summary import duration, incumbent, seconds_left, setting, 
 from autolora.report.tables import clock, result_table, status_table
 
 if TYPE_CHECKING:
+    from autolora.driver.result import TuneResult
+    from autolora.driver.scouting import Scouted
     from autolora.execution import LostWorker
-    from autolora.result import TuneResult
-    from autolora.scouting import Scouted
     from autolora.search import Job, Search
     from autolora.spec import Spec
     from autolora.training.segment import Outcome, Progress

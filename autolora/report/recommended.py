@@ -6,10 +6,10 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from autolora.analysis.best import Alternative
+from autolora.analysis.verdict import PLAIN, Verdict
+from autolora.driver.result import TunedVariant, TuneResult
 from autolora.report.summary import duration, setting
-from autolora.result import TunedVariant, TuneResult
-from autolora.search.judgement import PLAIN, Verdict
-from autolora.search.verdict import Alternative
 
 BASES = {"seeds": "one standard error over seeds", "examples": "one standard error over evaluation examples"}
 

@@ -12,18 +12,18 @@ from rich.table import Table
 from rich.text import Text
 
 from autolora import variants
+from autolora.driver.result import TuneResult
 from autolora.priors.evidence import REFERENCE, log_ratio
 from autolora.priors.prior import nearest_rate
 from autolora.report.recommended import alternatives, differences_table
 from autolora.report.summary import VariantSummary, cells, columns, duration, setting, size, stops
-from autolora.result import TuneResult
 from autolora.space import Space, searchable
 from autolora.space.dimensions.learning_rate import LEARNING_RATE
 from autolora.variants.export import NATIVE, OWN
 
 if TYPE_CHECKING:
-    from autolora.dryrun import DryRun
-    from autolora.scouting import Scouted
+    from autolora.driver.plan import DryRun
+    from autolora.driver.scouting import Scouted
     from autolora.spec import Spec
 
 EXPORTED = {NATIVE: "PEFT's own format", OWN: "a format of its own, which autolora.load_adapter reads"}
@@ -39,17 +39,18 @@ def status_table(summaries: Iterable[VariantSummary], rungs: tuple[float, ...]) 
     table.add_column("at", justify="right", no_wrap=True)
     table.add_column("trials", justify="right")
     table.add_column("stopped")
-    for row in summaries:
-        best = row.incumbent
-        table.add_row(
-            row.variant,
-            f"{row.spent:.2f}/{row.budget:g}",
+    for each in summaries:
+        best = each.incumbent
+        row = [
+            each.variant,
+            f"{each.spent:.2f}/{each.budget:g}",
             setting(best.config) if best else "-",
             _score(best.scores[best.reached] if best else None),
             f"{rungs[best.reached]:.2g}" if best else "-",
-            str(sum(row.counts.values())),
-            stops(row.counts),
-        )
+            str(sum(each.counts.values())),
+            stops(each.counts),
+        ]
+        table.add_row(*row)
     return table
 
 
@@ -65,7 +66,7 @@ def result_table(result: TuneResult) -> RenderableType:
     for column in ("baseline", "tuned", "seeds", *(["test"] if tested else []), *labels, "spent", "wall time"):
         table.add_column(column, justify="right", no_wrap=True)
     for name, tuned in result.items():
-        table.add_row(
+        row = [
             name,
             _score(tuned.baseline),
             _score(tuned.value) + (f" ± {tuned.spread:.4f}" if tuned.spread is not None else ""),
@@ -74,7 +75,8 @@ def result_table(result: TuneResult) -> RenderableType:
             *cells(tuned.config, shown),
             f"{result.spent[name]:.2f}",
             duration(tuned.seconds),
-        )
+        ]
+        table.add_row(*row)
     return Group(table, *_recommended(result), Text("\n".join(_adapters(result))))
 
 
@@ -130,9 +132,10 @@ def plan_view(plan: DryRun, spec: Spec, folder: Path) -> RenderableType:
         "",
         "The first trials:",
     ]
+    memory = "" if plan.memory_bytes is None else f"{size(plan.memory_bytes)} of memory; "
     estimate = (
         f"\nEstimated from a few real steps of the largest batch and rank: {duration(plan.seconds_per_run)} a full "
-        f"run, {duration(plan.seconds)} in all; {size(plan.memory_bytes)} of memory; "
+        f"run, {duration(plan.seconds)} in all; {memory}"
         f"at most {size(plan.disk_bytes)} of disk."
     )
     return Group(Text("\n".join(lines)), first, Text(estimate))
@@ -147,7 +150,7 @@ def variants_table() -> RenderableType:
         table.add_column(column, justify="right", no_wrap=True)
     for name in variants.names():
         variant = variants.get(name)
-        table.add_row(
+        row = [
             name,
             variant.paper.split()[-1],
             "-" if variant.kind == "reference" else variant.kind,
@@ -155,7 +158,8 @@ def variants_table() -> RenderableType:
             variant.export_form,
             "-" if variant.cost is None else f"{variant.cost:.2f}",
             f"{float(f'{10**variant.traits.shift:.1g}'):g}",
-        )
+        ]
+        table.add_row(*row)
     note = (
         "paper: on arXiv; with letters, on OpenReview.\n"
         "needs: what of a few training batches gives the start; the run's horizon.\n"
@@ -212,14 +216,15 @@ def prior_table(scouted: Scouted, space: Space, names: Sequence[str]) -> Rendera
         table.add_column(column, justify="left" if column == "variant" else "right", no_wrap=True)
     for name, mode in modes.items():
         low, high = (nearest_rate(space, rate) for rate in prior.interval(traits[name], mode, INTERVAL))
-        table.add_row(
+        row = [
             name,
             _relative_curvature(scouted, name),
             LEARNING_RATE.text(mode),
             f"{low:.1e} to {high:.1e}",
             *cells(mode, others),
             f"{prior.share(len(names)):.3f}",
-        )
+        ]
+        table.add_row(*row)
     note = (
         "curvature: largest Hessian eigenvalue relative to plain LoRA's, over matrix types; cost: full runs a variant"
     )

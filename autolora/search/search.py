@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from typing import Final, Literal
 
 from autolora import options
 from autolora.errors import AutoloraError
 from autolora.priors.prior import Prior
-from autolora.search import verdict
+from autolora.scores import Scores
 from autolora.search.forecast import Forecast
-from autolora.search.judgement import Verdict, judge
+from autolora.search.job import Job
 from autolora.search.policy import (
     Done,
     Finish,
@@ -27,14 +25,11 @@ from autolora.search.policy import (
     futile,
     seeds_kept,
 )
+from autolora.search.recorder import InMemory, Recorder
+from autolora.search.rungs import RUNGS, ascend_to_one
 from autolora.search.sampler import Sampler
-from autolora.search.trials import Event, Finished, Lost, Promoted, Sampled, Scored, TrialTable
-from autolora.search.verdict import Best
+from autolora.search.trials import Direction, Event, Finished, Lost, Promoted, Sampled, Scored, TrialTable
 from autolora.space import Config, Space
-from autolora.spec import Direction
-
-if TYPE_CHECKING:
-    from autolora.study import Study
 
 
 class BudgetError(AutoloraError, ValueError):
@@ -50,26 +45,6 @@ WAIT: Final = _Wait()
 """What ``Search.ask`` returns where nothing can be handed out until a job in flight is told."""
 
 
-@dataclass(frozen=True)
-class Job:
-    """Train ``trial`` from ``start`` to ``stop`` (fractions of a full run), then report its score.
-
-    Attributes:
-        trial: number of the trial; the same one comes back with a larger ``stop`` when it is promoted.
-        variant, config: what to train.
-        seed: 0 for every searched trial, so that they are compared on the same data order; 1, 2, ... to confirm.
-        rung: index of ``stop`` among the rungs.
-    """
-
-    trial: int
-    variant: str
-    config: Config
-    seed: int
-    start: float
-    stop: float
-    rung: int
-
-
 class Search:
     """Tunes LoRA variants by a model of all their scores, given those of partial and full trainings.
 
@@ -82,19 +57,21 @@ class Search:
         seed: all randomness derives from it and the trial's number.
         prior: "laws", a :class:`autolora.priors.Prior`, or None for no belief but the searched range.
         confirm: full runs kept for further seeds of the finalists; "auto": min(4, floor(budget / 4)); 0: none.
-        storage: any Optuna storage URL, where a search of the same name and terms continues; None: in memory.
         baseline: configurations trained first, by variant; elsewhere it is the prior's mode. Options that the space
             names and a configuration leaves open are as pinned, or as the variant has them by default.
-        name: of the Optuna study.
-        examples: training examples of a full run, the unit of the steps at which the study shows scores, and known
-            to the laws; None: steps count thousandths of a full run.
-        context: what the scores depend on besides the configuration, such as fingerprints of model and data; a
-            storage whose search was started with another context is refused.
+        examples: training examples of a full run, known to the laws; None if they are not known.
+        context: what the scores depend on besides the configuration, such as fingerprints of model and data. It is
+            part of the terms.
+        recorder: where events are recorded and continued from; None: :class:`InMemory`.
+
+    Attributes:
+        table: all trials.
+        plan: variants, rungs, budget and seeds kept to confirm.
+        space, direction, prior: as given; the prior is resolved.
 
     Raises:
         ValueError: an unknown variant or option, terms out of range, a budget that does not hold what the prior cost,
-            or a storage that holds a search on other terms.
-        StudyInUseError: another process writes to the storage.
+            or a recorder that holds a search on other terms.
     """
 
     def __init__(
@@ -102,16 +79,16 @@ class Search:
         variants: Sequence[str],
         space: Space | None = None,
         budget: float = 8.0,
-        rungs: Sequence[float] = (1 / 9, 1 / 3, 1.0),
+        rungs: Sequence[float] = RUNGS,
         direction: Direction = "minimize",
         seed: int = 0,
         prior: Literal["laws"] | Prior | None = "laws",
         confirm: int | Literal["auto"] = "auto",
-        storage: str | None = None,
+        *,
         baseline: Mapping[str, Config] | None = None,
-        name: str = "autolora",
         examples: int | None = None,
         context: Mapping[str, str] | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
         space = space or Space()
         rungs = tuple(float(rung) for rung in rungs)
@@ -141,23 +118,18 @@ class Search:
             traits = {variant: prior.traits(variant, own) for variant, own in traits.items()}
         starts = {variant: options.start(space, variant, space.middle_rank) for variant in variants}
         self._sampler = Sampler(space, traits, prior, rungs, seed, starts)
-        self._study: Study | None = None
-        events: Sequence[Event] = ()
-        if storage is not None:
-            from autolora.study import Study  # which needs the events of this package
-
-            terms = {
-                "variants": list(variants),
-                "space": space.model_dump(),
-                "rungs": list(rungs),
-                "examples": examples,
-                "seed": seed,
-                "prior": prior.as_dict() if prior else None,
-                "baseline": {variant: config.as_dict() for variant, config in self._baseline.items()},
-                "context": dict(context or {}),
-            }
-            self._study = Study.open(storage, name, direction, terms)
-            events = self._study.events(repair=True)
+        self._recorder = recorder or InMemory()
+        terms = {
+            "variants": list(variants),
+            "space": space.model_dump(),
+            "rungs": list(rungs),
+            "examples": examples,
+            "seed": seed,
+            "prior": prior.as_dict() if prior else None,
+            "baseline": {variant: config.as_dict() for variant, config in self._baseline.items()},
+            "context": dict(context or {}),
+        }
+        events = self._recorder.begin(direction, terms)
         self.table = TrialTable(rungs, direction, events, upfront)
         self._in_flight: set[int] = set()
         self._forecast = Forecast(self._sampler, self.table)
@@ -204,6 +176,7 @@ class Search:
         at: float | None = None,
         reason: str = "",
         seconds: float = 0.0,
+        rows: Scores | None = None,
     ) -> None:
         """Report what became of a job: exactly one of a value, ``diverged``, ``infeasible`` or ``lost``.
 
@@ -218,6 +191,8 @@ class Search:
             at: fraction of a full run where a diverged or infeasible trial stopped; None: ``job.stop``.
             reason: in words, for the study.
             seconds: wall time of the trial's training so far.
+            rows: what each evaluation row adds to the value, with which configurations are compared row by row. Kept of
+                full-length scores only; None if it is not known.
 
         Raises:
             ValueError: none or several of the four, a value that is not finite, or a job that is not in flight.
@@ -237,7 +212,8 @@ class Search:
             )
         stopped_at = min(job.stop if at is None else at, job.stop)
         if value is not None:
-            self._record(Scored(job.trial, job.rung, float(value), seconds))
+            kept = rows if job.rung == self.plan.last else None  # shorter runs are never compared row by row
+            self._record(Scored(job.trial, job.rung, float(value), seconds, kept))
         elif lost:
             self._record(Lost(job.trial))
         else:
@@ -246,22 +222,13 @@ class Search:
         self._in_flight.discard(job.trial)
         self._settle()
 
-    def best(self) -> dict[str, Best]:
-        """Per variant with a full-length score: the best configuration by its mean over seeds."""
-        return verdict.best(self.table, self.plan.variants)
-
-    def verdict(self) -> Verdict:
-        """Which differences between the tuned variants exceed noise, in numbers and in words."""
-        return judge(self.table, self.best())
-
     def discarded(self) -> list[int]:
         """Numbers of the trials that will never be trained on: their checkpoints may go."""
         return [trial.number for trial in self.table.discarded()]
 
     def close(self) -> None:
-        """Let another process go on with the storage; otherwise that comes with the end of this process or object."""
-        if self._study is not None:
-            self._study.close()
+        """Let another process continue the search; otherwise that comes with the end of this process or object."""
+        self._recorder.close()
 
     def preview(self, count: int) -> list[Sampled]:
         """The first configurations that would be sampled before any score is known, without recording anything."""
@@ -282,7 +249,15 @@ class Search:
         self._in_flight.add(number)
         start = self.plan.rungs[trial.reached] if trial.scores else 0.0
         stop = self.plan.rungs[trial.target]
-        return Job(number, trial.variant, trial.config, trial.seed, start, stop, trial.target)
+        return Job(
+            trial=number,
+            variant=trial.variant,
+            config=trial.config,
+            seed=trial.seed,
+            start=start,
+            stop=stop,
+            rung=trial.target,
+        )
 
     def _sampled(self, table: TrialTable, action: Sample) -> Sampled:
         """The trial that the action asks for."""
@@ -294,7 +269,15 @@ class Search:
             config, origin = self._baseline[variant], f"the user's baseline{forced}"
         else:
             config, origin = self._sampler.default(variant)
-        return Sampled(len(table.trials), variant, config, action.seed, action.purpose, action.target, origin)
+        return Sampled(
+            number=len(table.trials),
+            variant=variant,
+            config=config,
+            seed=action.seed,
+            purpose=action.purpose,
+            target=action.target,
+            origin=origin,
+        )
 
     def _settle(self) -> None:
         """Close the trials that are decided, so that their checkpoints can go at once.
@@ -309,9 +292,8 @@ class Search:
         yield from futile(self.table, self.plan, self._forecast.glance)
 
     def _record(self, event: Event) -> None:
-        """Study first, table second: what the table knows is on disk."""
-        if self._study is not None:
-            self._study.write(event)
+        """Recorder first, table second: what the table knows is kept."""
+        self._recorder.write(event)
         self.table.apply(event)
         self._forecast.note(event)
 
@@ -323,7 +305,7 @@ def _check_terms(
         raise ValueError(f"variants must be a list of different names, not {variants!r}")
     if not (math.isfinite(budget) and budget >= 1):
         raise ValueError(f"budget={budget!r}: at least 1 full run per variant is needed, for the baseline")
-    if not rungs or rungs[0] <= 0 or rungs[-1] != 1.0 or any(a >= b for a, b in itertools.pairwise(rungs)):
+    if not ascend_to_one(rungs):
         raise ValueError(f"rungs={rungs!r} must ascend from above 0 to 1.0")
     if direction not in ("minimize", "maximize"):
         raise ValueError(f"direction={direction!r} must be 'minimize' or 'maximize'")

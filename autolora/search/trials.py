@@ -1,21 +1,24 @@
 """The trial table: what has happened so far, folded from events.
 
-The study stores the same events in Optuna (:mod:`autolora.study`); a table rebuilt from it equals the one in memory.
+The study stores the same events in Optuna (:mod:`autolora.study.study`); a table rebuilt from it equals the one in
+memory.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import singledispatchmethod
 from operator import attrgetter
 from typing import Any, Literal
 
+from autolora.scores import Scores
 from autolora.space import Config
 
+Direction = Literal["minimize", "maximize"]
 Purpose = Literal["baseline", "search", "confirm"]
 Outcome = Literal["complete", "pruned", "diverged", "infeasible"]
 
@@ -44,12 +47,22 @@ class Promoted:
 
 @dataclass(frozen=True)
 class Scored:
-    """A trial reached a rung. ``seconds``: wall time of its training so far."""
+    """A trial reached a rung.
+
+    Attributes:
+        number: of the trial.
+        rung: index among the rungs.
+        value: the score.
+        seconds: wall time of the trial's training so far.
+        rows: of a full-length score, what each evaluation row adds to it. Without rows in it if the metric gives one
+            number for all rows; None if it is not known.
+    """
 
     number: int
     rung: int
     value: float
     seconds: float = 0.0
+    rows: Scores | None = None
 
 
 @dataclass(frozen=True)
@@ -75,7 +88,10 @@ Event = Sampled | Promoted | Scored | Finished | Lost
 
 @dataclass
 class Trial:
-    """One configuration with one seed, and what is known of it."""
+    """One configuration with one seed, and what is known of it.
+
+    ``rows`` is what each evaluation row adds to the full-length score, see :class:`Scored`.
+    """
 
     number: int
     variant: str
@@ -91,6 +107,7 @@ class Trial:
     stopped_at: float | None = None
     seconds: float = 0.0
     lost: int = 0
+    rows: Scores | None = field(default=None, repr=False)
 
     @property
     def reached(self) -> int:
@@ -185,6 +202,8 @@ class TrialTable:
         trial = self.trials[event.number]
         trial.scores[event.rung] = event.value
         trial.seconds = max(trial.seconds, event.seconds)
+        if event.rows is not None:
+            trial.rows = event.rows
 
     @_fold.register
     def _(self, event: Finished) -> None:
@@ -295,6 +314,11 @@ class TrialTable:
     def discarded(self) -> list[Trial]:
         """Trials that ended early and will never be trained on."""
         return list(self._filed["discarded", None])
+
+    def recall_rows(self, rows: Mapping[int, Scores]) -> None:
+        """Add what evaluation rows added to full-length scores, by trial number, to trials whose record lacks it."""
+        for number, scores in rows.items():
+            self.trials[number].rows = scores
 
     def ranked(self, trials: Iterable[Trial], rung: int) -> list[Trial]:
         """Trials by their score at a rung, the best first; ties go to the earlier trial."""

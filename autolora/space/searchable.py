@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
-from autolora.files import did_you_mean
+from autolora.errors import closest
 from autolora.space.config import Config, Options
 from autolora.space.dimension import Scope, registry
 from autolora.space.dimensions.options import OPTIONS
@@ -72,15 +72,15 @@ def check(space: Space, variants: Mapping[str, Searchable], known: Sequence[str]
 def _owner_fault(variants: Mapping[str, Searchable], name: str, known: Sequence[str]) -> str | None:
     if name in variants:
         return None
-    hint = "" if name in known else did_you_mean(name, variants, "; did you mean {!r}?")
+    hint = "" if name in known else _hint(name, variants)
     return f"{name!r} is not among the variants tuned here, {', '.join(variants)}{hint}"
 
 
 def _fault(space: Space, variant: Searchable, option: str, domain: Domain) -> str | None:
     name = variant.name
     if option not in variant.options:
-        hint = did_you_mean(option, variant.options, "; did you mean {!r}?")
-        return f"{name} has no option {option!r}; its options: {', '.join(variant.options) or 'none'}{hint}"
+        options = ", ".join(variant.options) or "none"
+        return f"{name} has no option {option!r}; its options: {options}{_hint(option, variant.options)}"
     kinds = variant.kinds(option)
     if not kinds & {int, float}:
         return f"{option} of {name} is {variant.options[option]!r}, and only numbers can be searched"
@@ -98,6 +98,11 @@ def _fault(space: Space, variant: Searchable, option: str, domain: Domain) -> st
 
 def _alpha_is_pinned(space: Space, variant: Searchable) -> bool:
     return all(pinned(space.alphas(variant.traits, rank)) for rank in space.rank)
+
+
+def _hint(word: str, known: Iterable[str]) -> str:
+    close = closest(word, known)
+    return f"; did you mean {close!r}?" if close else ""
 
 
 def _shown(domain: Domain) -> str:

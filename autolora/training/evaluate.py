@@ -1,7 +1,6 @@
-"""Metrics over a split: token-weighted loss, token accuracy, exact match by greedy generation, or the user's own.
+"""A metric over a split: a built-in one of :mod:`autolora.metrics`, or the user's own.
 
-A built-in metric is a function of an :class:`Evaluation`, registered in METRICS; it gives :class:`Scores`, the score
-with what each row contributes to it.
+Either is a function of an :class:`Evaluation` that gives :class:`Scores`, the score with what each row adds to it.
 """
 
 from __future__ import annotations
@@ -15,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from autolora.errors import AutoloraError
 from autolora.losses import IGNORED, token_losses
+from autolora.metrics import METRICS, MetricError
 from autolora.scores import Scores
 from autolora.spec import MetricSpec
 from autolora.training.data import Split
@@ -25,11 +24,9 @@ from autolora.training.model import Base
 if TYPE_CHECKING:
     import torch
 
+__all__ = ["MetricError"]
+
 EVAL_BATCH = 32
-
-
-class MetricError(AutoloraError, ValueError):
-    """A metric is missing, or returned something that is not a number. It is never replaced by another."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +48,11 @@ class Evaluation:
     spec: MetricSpec
     autocast: Callable[[], Any]
     batch_size: int
+
+    @property
+    def max_new_tokens(self) -> int:
+        """Most tokens to generate for a row."""
+        return self.spec.max_new_tokens
 
     def batches(self) -> Iterator[tuple[np.ndarray, dict[str, torch.Tensor]]]:
         """Batches with the rows in them, of similar length, so that little is spent on padding."""
@@ -76,54 +78,6 @@ class Evaluation:
         return Scores.of(totals, weights)
 
 
-def eval_loss(evaluation: Evaluation) -> Scores:
-    """Cross-entropy averaged over all target tokens of the split. May be non-finite: the caller calls it diverged."""
-    return evaluation.over_tokens(lambda losses, predicted, targets: losses)
-
-
-def token_accuracy(evaluation: Evaluation) -> Scores:
-    """Share of target tokens that the model puts first, given the true tokens before them."""
-    return evaluation.over_tokens(lambda losses, predicted, targets: predicted == targets)
-
-
-def exact_match(evaluation: Evaluation) -> Scores:
-    """Share of rows whose greedily generated last turn equals the reference, white space at the ends aside."""
-    import torch
-
-    tokenizer, base, split = evaluation.base.tokenizer, evaluation.base, evaluation.split
-    prompts = [split.prompt_tokens(row).tolist() for row in range(len(split))]
-    if min(map(len, prompts)) < 2:
-        raise MetricError("exact_match needs prompts to generate from; these rows are plain text: use eval_loss")
-    right: list[bool] = []
-    for begin in range(0, len(prompts), evaluation.batch_size):
-        chunk = prompts[begin : begin + evaluation.batch_size]
-        width = max(map(len, chunk))
-        ids = torch.full((len(chunk), width), base.pad_token_id, dtype=torch.long)
-        mask = torch.zeros_like(ids)
-        for row, prompt in enumerate(chunk):  # padded on the left: generation goes on at the right
-            ids[row, width - len(prompt) :] = torch.tensor(prompt)
-            mask[row, width - len(prompt) :] = 1
-        with evaluation.autocast():
-            generated = evaluation.model.generate(
-                input_ids=ids.to(base.device),
-                attention_mask=mask.to(base.device),
-                max_new_tokens=evaluation.spec.max_new_tokens,
-                do_sample=False,
-                pad_token_id=base.pad_token_id,
-            )
-        answers = tokenizer.batch_decode(generated[:, width:], skip_special_tokens=True)
-        references = [row["completion"] for row in split.rows[begin : begin + evaluation.batch_size]]
-        right += [a.strip() == b.strip() for a, b in zip(answers, references, strict=True)]
-    return Scores.of(right)
-
-
-METRICS: dict[str, Callable[[Evaluation], Scores]] = {
-    "eval_loss": eval_loss,
-    "token_accuracy": token_accuracy,
-    "exact_match": exact_match,
-}
-
-
 def load_metric(spec: MetricSpec) -> Callable[[Evaluation], Scores]:
     """The metric function; the user's own is imported, with the working directory on the path.
 
@@ -131,7 +85,7 @@ def load_metric(spec: MetricSpec) -> Callable[[Evaluation], Scores]:
         MetricError: the module or the function is not there.
     """
     if spec.name in METRICS:
-        return METRICS[spec.name]
+        return METRICS[spec.name].scores
     module_name, function_name = spec.name.split(":", 1)
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())

@@ -11,13 +11,13 @@ import errno
 import os
 import posixpath
 import shutil
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from autolora import files
 from autolora.errors import AutoloraError
 
 Location = str | Path
@@ -43,7 +43,7 @@ class Place(Protocol):
     def write(self, name: str, content: bytes) -> None:
         """Create or replace a file, so that readers find all of it, or what was there before."""
 
-    def commit(self, name: str, files: Mapping[str, bytes]) -> None:
+    def commit(self, name: str, contents: Mapping[str, bytes]) -> None:
         """Create a folder that does not exist yet; who finds its last file finds all of them."""
 
     def remove(self, name: str) -> None:
@@ -65,8 +65,8 @@ def place(location: Location) -> Place:
     from fsspec.implementations.local import LocalFileSystem
 
     with _explained(f"reach {location}", Exception):
-        files, path = fsspec.core.url_to_fs(location)
-    return LocalFolder(Path(path)) if isinstance(files, LocalFileSystem) else ObjectStore(location, files, path)
+        system, path = fsspec.core.url_to_fs(location)
+    return LocalFolder(Path(path)) if isinstance(system, LocalFileSystem) else ObjectStore(location, system, path)
 
 
 def join(location: Location, *names: str) -> Location:
@@ -94,23 +94,22 @@ class LocalFolder:
 
     def write(self, name: str, content: bytes) -> None:
         final = self.path / name
-        beside = final.with_name(f".{final.name}.{uuid.uuid4().hex}.tmp")
-        with self._writing(beside):
+        with _explained(f"write a checkpoint to {self.path}", OSError):
             final.parent.mkdir(parents=True, exist_ok=True)
-            _write(beside, content)
-            beside.replace(final)
-            _sync_folder(final.parent)
+            files.write(final, content)
 
-    def commit(self, name: str, files: Mapping[str, bytes]) -> None:
+    def commit(self, name: str, contents: Mapping[str, bytes]) -> None:
         beside = self.path / f".{name}.tmp"
         with self._writing(beside):
             beside.mkdir(parents=True)
-            for file, content in files.items():
-                _write(beside / file, content)
-            _sync_folder(beside)
+            for file, content in contents.items():
+                with (beside / file).open("wb") as opened:
+                    opened.write(content)
+                    files.sync(opened)
+            files.sync_folder(beside)
             now = beside.stat().st_mtime
             beside.rename(self.path / name)
-            _sync_folder(self.path)
+            files.sync_folder(self.path)
         self._sweep(now)
 
     def remove(self, name: str) -> None:
@@ -164,8 +163,8 @@ class ObjectStore:
         with _explained(f"write a checkpoint to {self.url}", Exception):
             self.files.pipe_file(self._at(name), content)
 
-    def commit(self, name: str, files: Mapping[str, bytes]) -> None:
-        for file, content in files.items():
+    def commit(self, name: str, contents: Mapping[str, bytes]) -> None:
+        for file, content in contents.items():
             self.write(f"{name}/{file}", content)
 
     def remove(self, name: str) -> None:
@@ -178,26 +177,11 @@ class ObjectStore:
         return posixpath.join(self.path, name).rstrip("/")
 
 
-def _write(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
 def _remove(path: Path) -> None:
     """A folder or a file. Errors are ignored because another process may be removing the same."""
     shutil.rmtree(path, ignore_errors=True)
     with suppress(OSError):
         path.unlink()
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager

@@ -13,25 +13,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from autolora.scores import Scores
-from autolora.space import Config
+from autolora.search import Job
 from autolora.training import checkpoint
 from autolora.training.checkpoint import Manifest
 from autolora.training.divergence import DivergenceWatch
 from autolora.training.memory import out_of_memory
 from autolora.training.stepping import Stepper
 from autolora.training.workbench import Workbench
-
-
-@dataclass(frozen=True)
-class Segment:
-    """Train ``trial`` until it has seen the share ``stop`` of a full run, and score it as rung ``rung``."""
-
-    trial: int
-    variant: str
-    config: Config
-    seed: int
-    stop: float
-    rung: int
 
 
 @dataclass(frozen=True)
@@ -45,6 +33,7 @@ class Outcome:
         at: fraction of a full run trained.
         reason: in words, unless scored.
         seconds: wall time of the trial so far, over all its segments.
+        rows: what each evaluation row adds to a full-length score; None for other scores.
     """
 
     trial: int
@@ -53,6 +42,7 @@ class Outcome:
     at: float
     reason: str
     seconds: float
+    rows: Scores | None = None
 
 
 @dataclass(frozen=True)
@@ -69,12 +59,12 @@ class Interrupted(Exception):
     """Raised by ``on_step`` to stop: the trial is checkpointed where it is and can go on later."""
 
 
-def run(bench: Workbench, segment: Segment, on_step: Callable[[Progress], None] | None = None) -> Outcome:
+def run(bench: Workbench, job: Job, on_step: Callable[[Progress], None] | None = None) -> Outcome:
     """Run a segment to its end.
 
     Args:
         bench: the worker's shared state.
-        segment: what to train.
+        job: what to train.
         on_step: called after every optimiser step; may raise :class:`Interrupted`.
 
     Returns:
@@ -86,25 +76,25 @@ def run(bench: Workbench, segment: Segment, on_step: Callable[[Progress], None] 
         Exception: whatever the user's metric or data raise; the checkpoints so far stay.
     """
     began = time.monotonic()
-    found = checkpoint.newest(bench.trial_folder(segment.trial))
-    manifest, state = found if found else (_fresh(bench, segment), None)
-    _check_owner(bench, segment, manifest)
-    if segment.rung in manifest.scores:  # committed before a crash, never reported
-        return Outcome(segment.trial, "scored", manifest.scores[segment.rung], segment.stop, "", manifest.seconds)
+    found = checkpoint.newest(bench.trial_folder(job.trial))
+    manifest, state = found if found else (_fresh(bench, job), None)
+    _check_owner(bench, job, manifest)
+    if job.rung in manifest.scores:  # committed before a crash, never reported
+        return _scored(job, manifest)
     try:
-        return _advance(bench, segment, manifest, state, began, on_step)
+        return _advance(bench, job, manifest, state, began, on_step)
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
-        at = manifest.step / bench.steps(segment.config.batch_size)
+        at = manifest.step / bench.steps(job.config.batch_size)
         reason = f"out of memory, with as little as one example at a time: {str(error).splitlines()[0]}"
         seconds = manifest.seconds + time.monotonic() - began
-        return Outcome(segment.trial, "infeasible", None, at, reason, seconds)
+        return Outcome(job.trial, "infeasible", None, at, reason, seconds)
 
 
 def _advance(
     bench: Workbench,
-    segment: Segment,
+    job: Job,
     manifest: Manifest,
     state: dict[str, Any] | None,
     began: float,
@@ -113,17 +103,17 @@ def _advance(
     """Attach, train to the rung, evaluate, commit."""
     import torch
 
-    steps = bench.steps(segment.config.batch_size)
+    steps = bench.steps(job.config.batch_size)
     devices = [bench.base.device] if bench.base.device.type == "cuda" else []
     with (
         torch.random.fork_rng(devices),
-        bench.attached(segment.variant, segment.config, segment.seed, state and state["adapter"]) as adapted,
+        bench.attached(job.variant, job.config, job.seed, state and state["adapter"]) as adapted,
     ):
-        run = _Run(bench, segment, manifest, adapted, steps, began)
+        run = _Run(bench, job, manifest, adapted, steps, began)
         if state is not None:
             run.restore(state)
         try:
-            reason = run.train(min(steps, math.ceil(segment.stop * steps - 1e-9)), on_step)
+            reason = run.train(min(steps, math.ceil(job.stop * steps - 1e-9)), on_step)
         except Interrupted:
             run.commit()
             raise
@@ -131,29 +121,38 @@ def _advance(
         if reason is None and not math.isfinite(scores.value):
             reason = f"the evaluation metric became {scores.value}"
         if reason is not None:
-            return Outcome(segment.trial, "diverged", None, manifest.step / steps, reason, run.seconds())
-        manifest.scores[segment.rung] = scores.value
-        if segment.stop == 1.0:  # shorter runs are never compared row by row
+            return Outcome(job.trial, "diverged", None, manifest.step / steps, reason, run.seconds())
+        manifest.scores[job.rung] = scores.value
+        if job.stop == 1.0:  # shorter runs are never compared row by row
             manifest.totals, manifest.weights = scores.totals.tolist(), scores.weights.tolist()
         run.commit()
-        return Outcome(segment.trial, "scored", scores.value, segment.stop, "", manifest.seconds)
+        return _scored(job, manifest)
 
 
-def _fresh(bench: Workbench, segment: Segment) -> Manifest:
-    return Manifest(segment.trial, segment.variant, segment.config.as_dict(), segment.seed, bench.identity)
+def _scored(job: Job, manifest: Manifest) -> Outcome:
+    """What the committed manifest says of the rung, so that a score reported again says the same."""
+    value = manifest.scores[job.rung]
+    rows = None
+    if job.stop == 1.0:
+        rows = Scores.of(manifest.totals, manifest.weights) if manifest.totals else Scores(value)
+    return Outcome(job.trial, "scored", value, job.stop, "", manifest.seconds, rows=rows)
 
 
-def _check_owner(bench: Workbench, segment: Segment, manifest: Manifest) -> None:
-    fresh = _fresh(bench, segment)
+def _fresh(bench: Workbench, job: Job) -> Manifest:
+    return Manifest(job.trial, job.variant, job.config.as_dict(), job.seed, bench.identity)
+
+
+def _check_owner(bench: Workbench, job: Job, manifest: Manifest) -> None:
+    fresh = _fresh(bench, job)
     if manifest.study and manifest.study != fresh.study:
         raise checkpoint.CheckpointError(
-            f"{bench.trial_folder(segment.trial)} holds a checkpoint of another model, dataset or training: "
+            f"{bench.trial_folder(job.trial)} holds a checkpoint of another model, dataset or training: "
             "studies cannot share a place for checkpoints; give each a folder of its own, with --dir or `checkpoints`"
         )
     if (manifest.variant, manifest.config, manifest.seed) != (fresh.variant, fresh.config, fresh.seed):
         raise checkpoint.CheckpointError(
-            f"{bench.trial_folder(segment.trial)} holds a checkpoint of another configuration "
-            f"({manifest.variant} {manifest.config}, seed {manifest.seed}) than trial {segment.trial} of the study: "
+            f"{bench.trial_folder(job.trial)} holds a checkpoint of another configuration "
+            f"({manifest.variant} {manifest.config}, seed {manifest.seed}) than trial {job.trial} of the study: "
             "the study was replaced; remove the folder, or use another run directory"
         )
 
@@ -161,23 +160,21 @@ def _check_owner(bench: Workbench, segment: Segment, manifest: Manifest) -> None
 class _Run:
     """The live parts of one segment: adapter, optimiser, schedule, watch."""
 
-    def __init__(
-        self, bench: Workbench, segment: Segment, manifest: Manifest, adapted: Any, steps: int, began: float
-    ) -> None:
+    def __init__(self, bench: Workbench, job: Job, manifest: Manifest, adapted: Any, steps: int, began: float) -> None:
         from transformers import get_scheduler
 
-        training = bench.training.of_trial(segment.config)
-        self.bench, self.segment, self.manifest, self.adapted, self.steps = bench, segment, manifest, adapted, steps
-        variant = bench.variant(segment.variant, segment.config)
-        self.optimizer = variant.optimizer(adapted, segment.config.learning_rate, weight_decay=training.weight_decay)
+        training = bench.training.of_trial(job.config)
+        self.bench, self.job, self.manifest, self.adapted, self.steps = bench, job, manifest, adapted, steps
+        variant = bench.variant(job.variant, job.config)
+        self.optimizer = variant.optimizer(adapted, job.config.learning_rate, weight_decay=training.weight_decay)
         self.schedule = get_scheduler(
             training.schedule,
             self.optimizer,
             num_warmup_steps=math.ceil(training.warmup_ratio * steps),
             num_training_steps=steps,
         )
-        self.watch = DivergenceWatch(segment.config.batch_size, manifest.losses, manifest.gradient_norms)
-        self.stepper = Stepper(bench, variant, segment.config, segment.seed, adapted, self.optimizer)
+        self.watch = DivergenceWatch(job.config.batch_size, manifest.losses, manifest.gradient_norms)
+        self.stepper = Stepper(bench, variant, job.config, job.seed, adapted, self.optimizer)
         self._mark, self._before = began, manifest.seconds
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -193,12 +190,12 @@ class _Run:
         from autolora.variants.attachment import adapter_state
 
         self.manifest.seconds = self.seconds()
-        self.manifest.examples = self.manifest.step * self.segment.config.batch_size
+        self.manifest.examples = self.manifest.step * self.job.config.batch_size
         state: dict[str, Any] = {"adapter": adapter_state(self.adapted)}
-        finished = self.segment.stop == 1.0 and self.segment.rung in self.manifest.scores
+        finished = self.job.stop == 1.0 and self.job.rung in self.manifest.scores
         if not finished:  # a finished run is only ever evaluated and exported
             state |= {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict()}
-        checkpoint.save(self.bench.trial_folder(self.segment.trial), self.manifest, state)
+        checkpoint.save(self.bench.trial_folder(self.job.trial), self.manifest, state)
 
     def train(self, until: int, on_step: Callable[[Progress], None] | None) -> str | None:
         """Take optimiser steps up to ``until``; returns why the run diverged, or None."""
@@ -217,7 +214,7 @@ class _Run:
             self.optimizer.zero_grad(set_to_none=True)
             self.manifest.step += 1
             if on_step is not None:
-                on_step(Progress(self.segment.trial, self.manifest.step, self.steps, loss))
+                on_step(Progress(self.job.trial, self.manifest.step, self.steps, loss))
             if time.monotonic() - committed >= self.bench.training.checkpoint_seconds and self.manifest.step < until:
                 self.commit()
                 committed = time.monotonic()

@@ -17,7 +17,7 @@ import numpy as np
 from autolora import options, variants
 from autolora.scores import Scores
 from autolora.space import Config
-from autolora.spec import MetricSpec, Spec, TrainingSpec
+from autolora.spec import MetricSpec, Spec, TrainingSpec, mutable_in
 from autolora.training import checkpoint, evaluate, model
 from autolora.training.data import PreparedData, Split, prepare
 from autolora.training.memory import halved, out_of_memory
@@ -74,7 +74,15 @@ class Workbench:
         place(checkpoints)  # one that nothing serves is an error before anything is loaded
         base = model.load(spec)
         data = prepare_data(spec, base.tokenizer, folder)
-        return cls(base, data, spec.training, spec.metric, spec.seed, folder, checkpoints)
+        return cls(
+            base=base,
+            data=data,
+            training=spec.training,
+            metric=spec.metric,
+            seed=spec.seed,
+            folder=folder,
+            checkpoints=checkpoints,
+        )
 
     def __post_init__(self) -> None:
         self.checkpoints = self.checkpoints or self.folder
@@ -123,7 +131,7 @@ class Workbench:
     @cached_property
     def identity(self) -> str:
         """What a trial's training depends on beside the trial, as a digest."""
-        training = self.training.model_dump(exclude={"device", "checkpoint_seconds", "micro_batch"})
+        training = self.training.model_dump(exclude=mutable_in("training"))
         facts = {**self.fingerprints(), "training": training, "seed": self.seed}
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -28,10 +28,10 @@ sys.path.insert(0, str(HERE.parent / "curves"))
 from predict import range_test_of
 from surface import Curve, Setting, curves
 
-from autolora import variants
+from autolora import Search, variants
 from autolora.priors import Curvature, Prior, evidence
 from autolora.priors.prior import uniform_sample
-from autolora.search import Job, Search
+from autolora.search import Job
 from autolora.space import Config, Space
 
 BUDGET, EXAMPLES = 12.0, 800

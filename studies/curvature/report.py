@@ -29,7 +29,7 @@ from surface import Curve, curves
 
 from autolora import spec as specs
 from autolora import variants
-from autolora.assembly import resolved_space
+from autolora.driver.opening import resolved_space
 from autolora.priors import Curvature, Prior, evidence, laws
 from autolora.report.plots import curvature_boxes
 from autolora.space import Config

@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def _todo(spec: specs.Spec, table: Path, arguments: argparse.Namespace) -> list[Cell]:
-    from autolora.assembly import resolved_space
+    from autolora.driver.opening import resolved_space
 
     width = resolved_space(spec).hidden_size
     assert width is not None
@@ -96,14 +96,14 @@ def _open(spec_file: Path, folder: Path) -> None:
 
 
 def _train(cell: Cell) -> list[Any]:
+    from autolora.search import Job
     from autolora.space import Config
     from autolora.training import checkpoint, segment
-    from autolora.training.segment import Segment
 
     config = Config(cell.learning_rate, cell.batch_size, cell.rank, cell.alpha)
     number, scores, stopped, seconds = next(_numbers), [], "", 0.0
     for rung, stop in enumerate(_rungs):
-        outcome = segment.run(_bench, Segment(number, cell.variant, config, cell.seed, stop, rung))
+        outcome = segment.run(_bench, Job(number, cell.variant, config, cell.seed, start=0.0, stop=stop, rung=rung))
         seconds = outcome.seconds
         if outcome.value is None:
             stopped = f"{outcome.at:.4g}"

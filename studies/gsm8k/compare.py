@@ -10,8 +10,8 @@ import json
 from pathlib import Path
 from statistics import fmean
 
-from autolora.assembly import read_study
-from autolora.result import TuneResult
+from autolora.driver.result import TuneResult
+from autolora.study.directory import read_study
 
 
 def grid_best(path: Path) -> dict[str, tuple[float, float, int]]:

@@ -13,9 +13,9 @@ from itertools import product
 from pathlib import Path
 
 from autolora import spec as specs
+from autolora.search import Job
 from autolora.space import Config
 from autolora.training import checkpoint, segment
-from autolora.training.segment import Segment
 from autolora.training.workbench import Workbench
 
 LEARNING_RATES = [6.3246e-4, 1.1247e-3, 2e-3, 3.5566e-3, 6.3246e-3, 1.1247e-2, 2e-2, 3.5566e-2, 6.3246e-2]
@@ -40,7 +40,7 @@ def main() -> None:
         if (variant, rate, seed) in done:
             continue
         config = Config(rate, BATCH, RANK, ALPHA)
-        outcome = segment.run(bench, Segment(number, variant, config, seed, stop=1.0, rung=0))
+        outcome = segment.run(bench, Job(number, variant, config, seed, start=0.0, stop=1.0, rung=0))
         checkpoint.discard(bench.trial_folder(number))
         rows.append(
             {

@@ -15,8 +15,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from autolora import laws
-from autolora.search import Job, Search
+from autolora import Search, laws
+from autolora.search import Job
 from autolora.space import Config, Space
 
 VARIANTS = ("lora", "dora", "pissa", "milora", "init_ab")

@@ -10,8 +10,9 @@ from dimensions import uniform
 from ledger import Ledger
 from problem import Problem
 
+from autolora import Search
 from autolora.priors import Prior
-from autolora.search import Job, Search
+from autolora.search import Job
 from autolora.space import Config
 
 LENGTHS = 3

@@ -14,9 +14,9 @@ import csv
 from pathlib import Path
 
 from autolora import spec as specs
-from autolora.result import TuneResult
+from autolora.driver.result import TuneResult
+from autolora.search import Job
 from autolora.training import segment
-from autolora.training.segment import Segment
 from autolora.training.workbench import Workbench
 
 HERE = Path(__file__).parent
@@ -40,7 +40,7 @@ def main() -> None:
             if (name, seed) in done or name not in (arguments.only or result):
                 continue
             trial = FIRST_TRIAL + 100 * place + seed - SEEDS.start
-            outcome = segment.run(bench, Segment(trial, name, tuned.config, seed, 1.0, 0))
+            outcome = segment.run(bench, Job(trial, name, tuned.config, seed, start=0.0, stop=1.0, rung=0))
             with bench.trained(trial) as adapted:
                 test = bench.evaluate(adapted, bench.data.test) if outcome.kind == "scored" else None
             config = tuned.config

@@ -32,7 +32,8 @@ sys.path.insert(0, str(HERE.parent / "search"))
 from edge import Edge
 from problem import regret
 
-from autolora.search import Job, Search
+from autolora import Search
+from autolora.search import Job
 
 VARIANTS = ("lora", "dora", "pissa")
 RUNGS = (1 / 9, 1 / 3, 1.0)

@@ -12,8 +12,8 @@ import psutil
 
 import autolora
 from autolora import spec as specs
+from autolora.driver.result import TuneResult
 from autolora.report import Silent
-from autolora.result import TuneResult
 from tests.conftest import SMALL_SPEC
 
 TRAINS = ("ray::ResourceTrainable", "ray::SegmentWorker")

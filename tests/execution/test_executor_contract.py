@@ -6,13 +6,14 @@ import pytest
 
 from autolora.execution import Executor
 from autolora.execution.inline import InlineExecutor
+from autolora.search import Job
 from autolora.space import Config
 from autolora.training import checkpoint
-from autolora.training.segment import Interrupted, Outcome, Segment
+from autolora.training.segment import Interrupted, Outcome
 
 
-def piece(trial: int, stop: float = 1 / 9, rung: int = 0) -> Segment:
-    return Segment(trial, "lora", Config(2e-3, 8, 4, 4.0), seed=0, stop=stop, rung=rung)
+def piece(trial: int, stop: float = 1 / 9, rung: int = 0) -> Job:
+    return Job(trial, "lora", Config(2e-3, 8, 4, 4.0), seed=0, start=0.0, stop=stop, rung=rung)
 
 
 def outcomes(executor: Executor, count: int, on_step=lambda _: None) -> list[Outcome]:

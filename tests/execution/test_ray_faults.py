@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 from cluster_runs import Disturber, kill_a_worker, nobody_trains_within, tune
 
-from autolora.assembly import read_study
 from autolora.driver import RunDirectoryError
+from autolora.study.directory import read_study
 from tests.outcome import outcome
-from tests.storage.postgres import PASSWORD
+from tests.study.postgres import PASSWORD
 
 pytest.importorskip("ray")
 pytestmark = pytest.mark.usefixtures("cluster")

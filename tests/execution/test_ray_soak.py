@@ -11,9 +11,9 @@ import pytest
 from cluster_runs import TERMS, tune, workers
 
 from autolora import spec as specs
-from autolora.assembly import read_study
+from autolora.search import Job
+from autolora.study.directory import read_study
 from autolora.training import segment
-from autolora.training.segment import Segment
 from autolora.training.workbench import Workbench
 
 pytest.importorskip("ray")
@@ -63,6 +63,8 @@ def test_a_hundred_trials_with_a_worker_killed_every_twenty_seconds(cluster, sec
     bench = Workbench.open(specs.load({**TERMS, **terms}), tmp_path / "again")
     disturbed = [trial for trial in table.complete("lora") if trial.lost] + table.complete("lora")
     for trial in disturbed[:CHECKED]:
-        again = segment.run(bench, Segment(trial.number, trial.variant, trial.config, trial.seed, 1.0, plan.last))
+        again = segment.run(
+            bench, Job(trial.number, trial.variant, trial.config, trial.seed, start=0.0, stop=1.0, rung=plan.last)
+        )
         assert again.value == trial.scores[plan.last]
     assert result["lora"].value <= result["lora"].baseline

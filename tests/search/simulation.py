@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from autolora.search import Job, Search
+from autolora import Search
+from autolora.search import Job
 from autolora.search.trials import Trial
 from autolora.space import Space
 

@@ -8,7 +8,7 @@ import pytest
 from simulation import SPACE, loss, play
 
 import autolora
-from autolora.search import WAIT, Search
+from autolora import WAIT, Search
 from autolora.space import Config, Space
 
 OWN = Config(learning_rate=2e-4, batch_size=8, rank=8, alpha=16.0)

@@ -8,7 +8,7 @@ from statistics import fmean, stdev
 import pytest
 from simulation import SPACE, loss, play, searched
 
-from autolora.search import WAIT, Search
+from autolora import WAIT, Search
 from autolora.space import Config
 
 

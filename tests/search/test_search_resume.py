@@ -11,7 +11,7 @@ from simulation import SPACE, loss
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
-from autolora.search import Search
+from autolora import Search
 
 
 class Crash(BaseException):

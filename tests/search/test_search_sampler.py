@@ -9,8 +9,8 @@ import pytest
 from history import NAMES, PRIOR, TRAITS, History, at, sampler, z_of
 from simulation import SPACE, play, searched
 
+from autolora import Search
 from autolora.priors import Prior
-from autolora.search import Search
 from autolora.search.policy import FUTILE
 from autolora.search.sampler import Outlook
 from autolora.space import Config, Space

@@ -9,8 +9,8 @@ import pytest
 from history import PRIOR, RUNGS, TRAITS, History, at, sampler
 from simulation import SPACE, loss, play
 
+from autolora import Search
 from autolora.priors import Prior
-from autolora.search import Search
 from autolora.search.features import Features
 from autolora.search.surrogate import SPREAD, UNIT, Surrogate, _observed
 

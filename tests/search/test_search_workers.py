@@ -9,7 +9,8 @@ import pytest
 from history import NAMES, RUNGS, at, sampler
 from simulation import SPACE, loss, play, train
 
-from autolora.search import WAIT, Job, Search, forecast
+from autolora import WAIT, Search
+from autolora.search import Job, forecast
 from autolora.search.forecast import Forecast
 from autolora.search.policy import TOLERANCE
 from autolora.search.sampler import PROPOSALS, Outlook, Promise, Proposal, Sampler

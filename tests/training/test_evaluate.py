@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from autolora.scores import Scores
+from autolora.search import Job
 from autolora.space import Config
 from autolora.spec import MetricSpec
 from autolora.training import segment
 from autolora.training.evaluate import MetricError, load_metric
-from autolora.training.segment import Segment
 
 
 def score(bench, split=None) -> float:
@@ -122,7 +122,7 @@ def test_the_users_metric_must_return_a_number(make_bench):
 @pytest.mark.usefixtures("own_metrics")
 def test_a_metric_of_the_users_that_is_not_finite_ends_the_trial_as_diverged(make_bench):
     bench = make_bench(metric={"name": "own_metrics:nan", "direction": "maximize"})
-    outcome = segment.run(bench, Segment(0, "lora", Config(1e-3, 8, 4, 4.0), 0, 1 / 9, 0))
+    outcome = segment.run(bench, Job(0, "lora", Config(1e-3, 8, 4, 4.0), seed=0, start=0.0, stop=1 / 9, rung=0))
     assert outcome.kind == "diverged"
     assert "evaluation metric became nan" in outcome.reason
 
@@ -137,6 +137,6 @@ def test_a_metric_that_is_not_there_is_named(name, message):
 def test_a_loss_that_is_not_finite_is_divergence_not_a_score(make_bench, monkeypatch):
     bench = make_bench()
     monkeypatch.setattr(type(bench), "scores", lambda *_: Scores(math.nan))
-    outcome = segment.run(bench, Segment(0, "lora", Config(1e-3, 8, 4, 4.0), 0, 1 / 9, 0))
+    outcome = segment.run(bench, Job(0, "lora", Config(1e-3, 8, 4, 4.0), seed=0, start=0.0, stop=1 / 9, rung=0))
     assert outcome.kind == "diverged"
     assert "evaluation metric became nan" in outcome.reason

@@ -9,9 +9,10 @@ import shutil
 import pytest
 import torch
 
+from autolora.search import Job
 from autolora.space import Config
 from autolora.training import checkpoint, segment, stepping
-from autolora.training.segment import Interrupted, Segment
+from autolora.training.segment import Interrupted
 
 CONFIG = Config(2e-3, 8, 4, 4.0)
 RUNGS = (1 / 9, 1 / 3, 1.0)
@@ -21,8 +22,8 @@ beside the factors; an optimiser of its own; ranks that differ by layer; bases s
 does by itself, resume bit for bit and leave the base as it was, is in tests/variants."""
 
 
-def piece(stop: float, rung: int, variant: str = "lora", config: Config = CONFIG, trial: int = 0) -> Segment:
-    return Segment(trial, variant, config, seed=0, stop=stop, rung=rung)
+def piece(stop: float, rung: int, variant: str = "lora", config: Config = CONFIG, trial: int = 0) -> Job:
+    return Job(trial, variant, config, seed=0, start=0.0, stop=stop, rung=rung)
 
 
 def final_state(bench, trial: int = 0):
@@ -137,6 +138,16 @@ def test_a_score_that_was_committed_is_not_computed_again(make_bench, monkeypatc
     value = segment.run(bench, piece(RUNGS[0], 0)).value
     monkeypatch.setattr(type(bench), "scores", lambda *_: pytest.fail("evaluated twice"))
     assert segment.run(bench, piece(RUNGS[0], 0)).value == value
+
+
+def test_a_full_length_score_tells_of_its_rows_also_when_it_is_reported_again(make_bench, monkeypatch):
+    bench = make_bench()
+    assert segment.run(bench, piece(RUNGS[0], 0)).rows is None
+    first = segment.run(bench, piece(1.0, 2))
+    assert len(first.rows.totals) == len(bench.data.eval)
+    assert first.rows.value == pytest.approx(first.value)
+    monkeypatch.setattr(type(bench), "scores", lambda *_: pytest.fail("evaluated twice"))
+    assert segment.run(bench, piece(1.0, 2)).rows == first.rows
 
 
 def test_the_rows_scores_are_kept_at_full_length_alone_and_travel_with_the_checkpoint(make_bench, tmp_path):

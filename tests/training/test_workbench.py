@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from autolora.dryrun import dry_run
+from autolora.driver.plan import dry_run
 from autolora.training import checkpoint, model
 from autolora.training.places import CheckpointError, place
 from autolora.training.workbench import Workbench

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
-import uuid
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -16,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from autolora import files
 from autolora.training.data.report import DataReport, SplitReport
 from autolora.training.data.split import PreparedData, Split
 
@@ -75,7 +74,7 @@ def load(folder: Path, fingerprint: str) -> PreparedData | None:
 
 
 def save(folder: Path, data: PreparedData) -> None:
-    """Write ``data`` beside its final name and rename it, so that no reader meets half a file."""
+    """Write ``data``, so that no reader meets half a file."""
     meta = {"rows": {name: split.rows for name, split in data.splits.items()}, "report": asdict(data.report)}
     arrays = {
         f"{name}_{array}": getattr(split, array)
@@ -83,16 +82,8 @@ def save(folder: Path, data: PreparedData) -> None:
         for array in ("tokens", "offsets", "targets")
     }
     folder.mkdir(parents=True, exist_ok=True)
-    # a name of its own, because several workers may prepare the same data at once
-    beside = folder / f".{uuid.uuid4().hex}.npz"
-    try:
-        with beside.open("xb") as file:
-            np.savez(file, meta=np.frombuffer(json.dumps(meta).encode(), dtype=np.uint8), **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, _path(folder, data.fingerprint))
-    finally:
-        beside.unlink(missing_ok=True)
+    with files.replacing(_path(folder, data.fingerprint)) as file:
+        np.savez(file, meta=np.frombuffer(json.dumps(meta).encode(), dtype=np.uint8), **arrays)
 
 
 def _path(folder: Path, fingerprint: str) -> Path:

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from autolora.spec import DataSpec
+from autolora.spec import DataSpec, default_eval_rows
 from autolora.training.data import cache
 from autolora.training.data.errors import DataError
 from autolora.training.data.formats import Example, content_key, layout_of
@@ -32,7 +32,6 @@ from autolora.training.data.tokenize import Encoded, Encoder
 # purposes of random draws
 HOLD_OUT, LIMIT = 1, 2
 CHUNK = 2048  # rows in one call of the tokenizer
-DEFAULT_EVAL_SHARE, DEFAULT_EVAL_MOST = 10, 512
 LIMIT_FACTOR, LIMIT_LEAST = 4, 20_000
 
 
@@ -67,14 +66,14 @@ def prepare(
     data = cache.load(cache_dir, fingerprint) if cache_dir is not None else None
     if data is None:
         encoder = Encoder(tokenizer, max_length)
-        data = _build(sources, spec, encoder, max_length, limit, seed, fingerprint)
+        data = _build(sources, spec, encoder, max_length=max_length, limit=limit, seed=seed, fingerprint=fingerprint)
         if cache_dir is not None:
             cache.save(cache_dir, data)
     _check_enough_to_train(data.report, examples)
     return data
 
 
-class _Reader:
+class Reader:
     """The rows of a source as examples."""
 
     def __init__(self, source: Source, spec: DataSpec) -> None:
@@ -82,6 +81,11 @@ class _Reader:
         if len(self.table) == 0:
             raise DataError(f"{source.name} holds no rows")
         self.layout = layout_of(self.table, spec)
+
+    @classmethod
+    def of(cls, role: str, spec: DataSpec) -> Reader:
+        """The rows of "train", "eval" or "test"; raises ``DataError`` if they cannot be read."""
+        return cls(open_source(role, spec), spec)
 
     def __len__(self) -> int:
         return len(self.table)
@@ -110,7 +114,7 @@ class _Taken:
     dropped: int
 
 
-def _take(reader: _Reader, indices: Sequence[int], wanted: int | None, encoder: Encoder) -> _Taken:
+def _take(reader: Reader, indices: Sequence[int], wanted: int | None, encoder: Encoder) -> _Taken:
     """The first ``wanted`` rows of ``indices`` that survive, in file order; None: all."""
     kept: dict[int, Encoded] = {}
     dropped = 0
@@ -139,21 +143,21 @@ def _build(
     seed: int,
     fingerprint: str,
 ) -> PreparedData:
-    train = _Reader(sources["train"], spec)
+    train = Reader(sources["train"], spec)
     splits: dict[str, Split] = {}
     reports: dict[str, SplitReport] = {}
     held_keys: set[bytes] = set()
     held_rows: set[int] = set()
     for role, size in (("eval", spec.eval_size), ("test", spec.test_size)):
         if role in sources:
-            reader = _Reader(sources[role], spec)
+            reader = Reader(sources[role], spec)
             fresh = [i for i in range(len(reader)) if reader.keys[i] not in held_keys]
             taken = _take(reader, fresh, size, encoder)
             read, duplicates = len(reader), len(reader) - len(fresh)
         elif role == "eval" or (size and spec.test is None):
             reader = train
             candidates = [i for i in _shuffled_distinct(train, seed) if train.keys[i] not in held_keys]
-            wanted = size or min(DEFAULT_EVAL_MOST, max(1, len(candidates) // DEFAULT_EVAL_SHARE))
+            wanted = size or default_eval_rows(len(candidates))
             taken = _take(train, candidates, wanted, encoder)
             read, duplicates = len(taken.indices) + taken.dropped, 0
             held_rows.update(taken.indices)
@@ -187,7 +191,7 @@ def _build(
     return PreparedData(splits["train"], splits["eval"], splits.get("test"), report, fingerprint)
 
 
-def _shuffled_distinct(reader: _Reader, seed: int) -> list[int]:
+def _shuffled_distinct(reader: Reader, seed: int) -> list[int]:
     """One row of each content, in random order."""
     first: dict[bytes, int] = {}
     for index, key in enumerate(reader.keys):
@@ -205,7 +209,7 @@ def _split(taken: _Taken, rows: list[dict[str, str]]) -> Split:
 
 
 def _report(
-    reader: _Reader, split: Split, taken: _Taken, *, read: int, duplicates: int, held_out: int = 0
+    reader: Reader, split: Split, taken: _Taken, *, read: int, duplicates: int, held_out: int = 0
 ) -> SplitReport:
     return SplitReport(
         source=reader.table.name,
@@ -224,7 +228,7 @@ def _report(
 
 
 def _check_enough_held_out(
-    role: str, wanted: int | None, reader: _Reader, taken: _Taken, duplicates: int, max_length: int
+    role: str, wanted: int | None, reader: Reader, taken: _Taken, duplicates: int, max_length: int
 ) -> None:
     if len(taken.indices) >= (wanted or 1):
         return

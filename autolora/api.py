@@ -1,0 +1,87 @@
+"""Public functions and classes that combine several rooms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from autolora import search
+from autolora.analysis.best import Best, best
+from autolora.analysis.verdict import Verdict, judge
+from autolora.priors.prior import Prior
+from autolora.search.rungs import RUNGS
+from autolora.search.trials import Direction
+from autolora.space import Config, Space
+
+
+class Search(search.Search):
+    """Tunes LoRA variants by a model of all their scores, given those of partial and full trainings.
+
+    Args:
+        variants: registered names.
+        space: a :class:`autolora.Space`.
+        budget: full-run equivalents per variant, everything included, in total for the study.
+        rungs: fractions of a full run at which a trial is scored, ascending to 1.
+        direction: "minimize" or "maximize" the score.
+        seed: all randomness derives from it and the trial's number.
+        prior: "laws", a :class:`autolora.priors.Prior`, or None for no belief but the searched range.
+        confirm: full runs kept for further seeds of the finalists; "auto": min(4, floor(budget / 4)); 0: none.
+        storage: any Optuna storage URL, where a search of the same name and terms continues; None: in memory.
+        baseline: configurations trained first, by variant; elsewhere it is the prior's mode. Options that the space
+            names and a configuration leaves open are as pinned, or as the variant has them by default.
+        name: of the Optuna study.
+        examples: training examples of a full run, the unit of the steps at which the study shows scores, and known
+            to the laws; None: steps count thousandths of a full run.
+        context: what the scores depend on besides the configuration, such as fingerprints of model and data; a
+            storage whose search was started with another context is refused.
+
+    Raises:
+        ValueError: an unknown variant or option, terms out of range, a budget that does not hold what the prior cost,
+            or a storage that holds a search on other terms.
+        StudyInUseError: another process writes to the storage.
+    """
+
+    def __init__(
+        self,
+        variants: Sequence[str],
+        space: Space | None = None,
+        budget: float = 8.0,
+        rungs: Sequence[float] = RUNGS,
+        direction: Direction = "minimize",
+        seed: int = 0,
+        prior: Literal["laws"] | Prior | None = "laws",
+        confirm: int | Literal["auto"] = "auto",
+        storage: str | None = None,
+        baseline: Mapping[str, Config] | None = None,
+        name: str = "autolora",
+        examples: int | None = None,
+        context: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(
+            variants=variants,
+            space=space,
+            budget=budget,
+            rungs=rungs,
+            direction=direction,
+            seed=seed,
+            prior=prior,
+            confirm=confirm,
+            baseline=baseline,
+            examples=examples,
+            context=context,
+            recorder=None if storage is None else _recorder(storage, name),
+        )
+
+    def best(self) -> dict[str, Best]:
+        """Per variant with a full-length score: the best configuration by its mean over seeds."""
+        return best(self.table, self.plan.variants)
+
+    def verdict(self) -> Verdict:
+        """Which differences between the tuned variants exceed noise, in numbers and in words."""
+        return judge(self.table, self.best())
+
+
+def _recorder(storage: str, name: str) -> search.Recorder:
+    from autolora.study.recorder import StudyRecorder  # needs Optuna
+
+    return StudyRecorder(storage, name)

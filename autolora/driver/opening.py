@@ -1,0 +1,129 @@
+"""A specification turned into a search: the one place that translates between the two."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from autolora import options
+from autolora.driver.scouting import Scouted, scout
+from autolora.priors import Prior
+from autolora.search import Recorder, Search
+from autolora.space import Config, Options, Space
+from autolora.spec import Spec
+from autolora.study.directory import STUDY_NAME, begun_study, storage_url
+from autolora.training import model
+from autolora.training.workbench import Workbench
+
+
+@dataclass(frozen=True)
+class Opening:
+    """What a study starts from: the specification with everything it names loaded and checked.
+
+    Attributes:
+        spec: as validated.
+        space: of the specification, with the model's width.
+        bench: model, data and settings.
+    """
+
+    spec: Spec
+    space: Space
+    bench: Workbench
+
+    @classmethod
+    def of(cls, spec: Spec, folder: Path) -> Opening:
+        """Load model and data into a run directory, and check that every variant can be trained.
+
+        Raises:
+            VariantError: a variant cannot be trained on this model with these settings.
+            CheckpointError: nothing serves the URL of the checkpoints.
+        """
+        bench = Workbench.open(spec, folder)
+        space = resolved_space(spec)
+        check_variants(spec, space, bench.base.model)
+        return cls(spec, space, bench)
+
+    def scout(self) -> Scouted:
+        """Gather the evidence that a new study's prior rests on; see :func:`autolora.driver.scouting.scout`."""
+        return scout(self.spec, self.space, self.bench)
+
+    def prior(self, folder: Path, on_scouted: Callable[[Scouted], None]) -> Prior | None:
+        """The prior that the study of a run directory was started with, or a new one if it has not begun.
+
+        Args:
+            folder: run directory; looking creates nothing there.
+            on_scouted: told what was measured for a new prior.
+        """
+        study = begun_study(self.spec.storage, folder)
+        if study is not None:
+            return study.prior
+        scouted = self.scout()
+        on_scouted(scouted)
+        return scouted.prior
+
+    def search(self, prior: Prior | None, recorder: Recorder | None = None) -> Search:
+        """The search of the specification; without a recorder, in memory and with no context to be held to."""
+        spec = self.spec
+        return Search(
+            variants=spec.variants,
+            space=self.space,
+            budget=spec.budget,
+            rungs=spec.rungs,
+            direction=spec.metric.resolved_direction,
+            seed=spec.seed,
+            prior=prior,
+            confirm=spec.confirm,
+            baseline=baseline_of(spec),
+            examples=self.bench.examples,
+            context=self.bench.fingerprints() if recorder else None,
+            recorder=recorder,
+        )
+
+    def recorder(self, folder: Path) -> Recorder:
+        """The study of a run directory, as a recorder."""
+        from autolora.study.recorder import StudyRecorder
+
+        return StudyRecorder(storage_url(self.spec.storage, folder), STUDY_NAME)
+
+
+def resolved_space(spec: Spec) -> Space:
+    """The space with the model's width filled in, which makes alpha's law analytic."""
+    if spec.space.hidden_size is not None:
+        return spec.space
+    return spec.space.model_copy(update={"hidden_size": model.hidden_size(model.load_config(spec))})
+
+
+def baseline_of(spec: Spec) -> dict[str, Config]:
+    """The user's baseline for every variant; empty where there is none."""
+    given = spec.baseline
+    if given is None:
+        return {}
+    batch = given.batch_size or spec.space.batch_size[0]
+    return {name: Config(given.learning_rate, batch, given.rank, given.alpha) for name in spec.variants}
+
+
+def check_variants(spec: Spec, space: Space, base: Any) -> None:
+    """Say before anything is measured or trained what a variant cannot be trained with.
+
+    Raises:
+        VariantError: naming the variant, the layer or the setting.
+    """
+    from autolora.variants.targets import linear_layers
+
+    layers = linear_layers(base)
+    for name in spec.variants:
+        for rank, values in _attached(spec, space, name):
+            options.configured(name, values).check(base, layers, rank, spec.training.dropout)
+
+
+def _attached(spec: Spec, space: Space, name: str) -> list[tuple[int, Options]]:
+    """Every rank of a variant with every setting of its options, the baseline's included."""
+    settings = set(product(space.rank, space.combinations(name)))
+    baseline = baseline_of(spec).get(name)
+    if baseline is not None:
+        own = options.completed(space, name, baseline)
+        settings.add((own.rank, own.options))
+    return sorted(settings)

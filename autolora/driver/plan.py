@@ -1,0 +1,138 @@
+"""What a study would do, without doing it: data, spending, first configurations, and an estimate of what it costs.
+
+Time and memory are measured over a few real optimiser steps of the largest configuration, not modelled.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+
+from autolora import options, variants
+from autolora.driver.opening import Opening
+from autolora.errors import AutoloraError
+from autolora.search import Job
+from autolora.search.policy import FINALISTS, PAUSED
+from autolora.search.trials import Sampled
+from autolora.space import Config, Space
+from autolora.spec import Spec
+from autolora.training import checkpoint, segment
+from autolora.training.workbench import Workbench
+
+PROBE_STEPS = 4
+"""Optimiser steps that are timed; the first, which also allocates, is left out."""
+PROBE_RATE = 1e-6
+ROOM = 1.1
+"""Disk is stated with a tenth to spare."""
+
+
+class PlanError(AutoloraError):
+    """The largest configuration cannot be trained here."""
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """The plan of a study.
+
+    Attributes:
+        notes: what became of the data, and what the prior took, line by line.
+        spending: per variant, what its budget buys, in words.
+        first: the first trials, each with the reason for it.
+        seconds_per_run: of one full run of the largest configuration, evaluation included.
+        seconds: of the whole study.
+        memory_bytes: peak of the process (CPU) or of the device, while training; None on a CPU whose platform does not
+            tell, such as Windows.
+        disk_bytes: of checkpoints and exported adapters.
+    """
+
+    notes: Sequence[str]
+    spending: str
+    first: Sequence[Sampled]
+    seconds_per_run: float
+    seconds: float
+    memory_bytes: int | None
+    disk_bytes: int
+
+
+def dry_run(spec: Spec, folder: Path, preview: int = 6) -> DryRun:
+    """Load model and data, train a few steps in a temporary folder, and say what a study in ``folder`` would do."""
+    with tempfile.TemporaryDirectory() as scratch:
+        opening = Opening.of(spec, Path(scratch))
+        bench, space = opening.bench, opening.space
+        bench.checkpoints = bench.folder  # the probes' are not for the study's workers to find
+        notes = [f"data: {line}" for line in bench.data.report.lines()]
+        prior = opening.prior(folder, lambda scouted: notes.extend(scouted.notes))
+        search = opening.search(prior)
+        seconds_per_run, checkpoint_bytes = _measure(bench, spec, space)
+        kept = PAUSED * len(spec.variants) + max(len(spec.variants), spec.resources.workers or 1)  # being trained
+        complete = min(math.floor(spec.budget), spec.keep + FINALISTS + search.plan.confirm)
+        finished = (complete + 1) * len(spec.variants)  # and the exported adapter
+        return DryRun(
+            notes=notes,
+            spending=_spending(spec, search.plan.confirm, search.table.upfront),
+            first=search.preview(max(preview, len(spec.variants) + 3)),
+            seconds_per_run=seconds_per_run,
+            seconds=seconds_per_run * (spec.budget - search.table.upfront) * len(spec.variants),
+            memory_bytes=_peak_memory(bench),
+            disk_bytes=round(ROOM * checkpoint_bytes * (checkpoint.KEEP * kept + finished)),
+        )
+
+
+def _spending(spec: Spec, confirm: int, upfront: float) -> str:
+    left = spec.budget - 1 - confirm - upfront
+    parts = [f"prior {upfront:.3f}"] if upfront else []
+    parts.append("baseline 1")
+    if left >= 1:
+        parts.append(f"search {left:.4g}")
+    if confirm:
+        parts.append(f"{confirm} further seeds of the finalists {confirm}")
+    return " + ".join(parts) + f" of {spec.budget:g} full runs"
+
+
+def _measure(bench: Workbench, spec: Spec, space: Space) -> tuple[float, int]:
+    """Seconds of a full run and bytes of a checkpoint, for the largest rank and batch of the slowest variant."""
+    batch, rank = max(space.batch_size), max(space.rank)
+    measured = []
+    for number, name in enumerate(spec.variants):
+        alpha = variants.get(name).traits.law_alpha(rank, space.hidden_size)
+        config = Config(PROBE_RATE, batch, rank, alpha, options.start(space, name, rank))
+        stop = min(1.0, PROBE_STEPS / bench.steps(batch))
+        probe = Job(trial=number, variant=name, config=config, seed=0, start=0.0, stop=stop, rung=0)
+        measured.append(_time(bench, probe, len(spec.rungs)))
+    return max(seconds for seconds, _ in measured), max(size for _, size in measured)
+
+
+def _time(bench: Workbench, probe: Job, evaluations: int) -> tuple[float, int]:
+    """Train a probe; seconds that a full run of it would take, and bytes of its checkpoint."""
+    marks: list[float] = []
+    outcome = segment.run(bench, probe, lambda _: marks.append(time.monotonic()))
+    if outcome.kind == "infeasible":
+        raise PlanError(
+            f"{probe.variant} at batch {probe.config.batch_size}, rank {probe.config.rank}: {outcome.reason}"
+        )
+    evaluation = time.monotonic() - marks[-1]
+    step = median(b - a for a, b in pairwise(marks)) if len(marks) > 1 else outcome.seconds
+    files = Path(bench.trial_folder(probe.trial)).rglob("*")
+    size = sum(path.stat().st_size for path in files if path.is_file())
+    return step * bench.steps(probe.config.batch_size) + evaluation * evaluations, size
+
+
+def _peak_memory(bench: Workbench) -> int | None:
+    """Bytes; None if the platform does not tell."""
+    if bench.base.device.type == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_allocated(bench.base.device)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,0 +1,83 @@
+"""The public entry: one call from a specification to tuned adapters."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from contextlib import closing, nullcontext
+from pathlib import Path
+from typing import Any
+
+from autolora import spec as specs
+from autolora.driver import conclusion
+from autolora.driver.directory import run_directory
+from autolora.driver.loop import Loop, interruptible
+from autolora.driver.opening import Opening
+from autolora.driver.reporter import Reporter, Silent
+from autolora.driver.result import TuneResult
+from autolora.execution import Executor, make_executor
+from autolora.spec import Spec
+from autolora.training.segment import Interrupted
+
+
+def tune(
+    model: Any = None,
+    data: Any = None,
+    *,
+    spec: str | Path | Mapping[str, Any] | Spec | None = None,
+    dir: str | Path = "runs/autolora",
+    executor: str | Executor = "inline",
+    reporter: Reporter | None = None,
+    **settings: Any,
+) -> TuneResult:
+    """Tune LoRA variants: search, confirm, export.
+
+    Args:
+        model: path, hub id or loaded causal language model.
+        data: path, hub id, ``datasets.Dataset``, or a mapping with the keys of :class:`autolora.spec.DataSpec`.
+        spec: a YAML file, a mapping or a Spec instead of, or underneath, the other arguments.
+        dir: run directory; one that holds an unfinished study of the same specification is continued.
+        executor: "inline" for this process, "ray" for a Ray cluster, or an :class:`autolora.execution.Executor`.
+        reporter: what is shown while it runs; None shows nothing.
+        settings: any other key of :class:`autolora.spec.Spec`, such as ``variants``, ``budget``, ``space``.
+
+    Returns:
+        The tuned configuration, scores and adapter folder of every variant.
+
+    Raises:
+        SpecError: the specification is wrong.
+        RunDirectoryError: another process works in ``dir``, or it holds a study of another specification.
+        StudyInUseError: another process writes the study in ``storage``.
+        KeyboardInterrupt: Ctrl-C; completed work is saved, and the same call continues.
+    """
+    named = {key: value for key, value in {"model": model, "data": data}.items() if value is not None}
+    if isinstance(spec, Spec):
+        spec = {name: getattr(spec, name) for name in Spec.model_fields}
+    checked = specs.load(spec, **named, **settings)
+    with run_directory(Path(dir), checked) as folder:
+        return _run(checked, folder, executor, reporter or Silent())
+
+
+def _run(spec: Spec, folder: Path, choice: str | Executor, reporter: Reporter) -> TuneResult:
+    """One call of :func:`tune` on a held run directory."""
+    began = time.monotonic()
+    opening = Opening.of(spec, folder)
+    bench = opening.bench
+    reporter.prepared(spec, bench)
+    prior = opening.prior(folder, reporter.scouted)
+    search = opening.search(prior, opening.recorder(folder))
+    with closing(search):
+        reporter.resumed(search)
+        loop = Loop(search, spec.keep, bench, reporter)
+        executor = make_executor(choice, spec, bench) if isinstance(choice, str) else choice
+        aside = nullcontext() if choice == "inline" else bench.set_aside()
+        with interruptible() as asked_to_stop, aside:
+            try:
+                loop.run(executor, asked_to_stop)
+            except Interrupted:
+                raise KeyboardInterrupt from None
+            finally:
+                executor.close()
+        result = conclusion.conclude(loop, spec, began)
+    reporter.finished(result)
+    return result

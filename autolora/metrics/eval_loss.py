@@ -1,0 +1,14 @@
+"""Token-weighted cross-entropy."""
+
+from __future__ import annotations
+
+from autolora.metrics.base import Evaluation, Metric
+from autolora.scores import Scores
+
+
+def eval_loss(evaluation: Evaluation) -> Scores:
+    """Cross-entropy averaged over all target tokens of the split. May be non-finite: the caller calls it diverged."""
+    return evaluation.over_tokens(lambda losses, predicted, targets: losses)
+
+
+METRIC = Metric("eval_loss", "minimize", eval_loss)

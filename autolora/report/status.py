@@ -1,0 +1,93 @@
+"""What `autolora status` and `autolora best` show of a run directory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rich.console import RenderableType
+
+from autolora.analysis.best import best
+from autolora.analysis.verdict import judge
+from autolora.driver.result import TuneResult
+from autolora.driver.rows import recall_rows
+from autolora.report.summary import duration, summarise
+from autolora.report.tables import result_table, status_table
+from autolora.study.directory import read_study, recorded_spec
+from autolora.training.checkpoint import root_of
+
+
+@dataclass(frozen=True)
+class Status:
+    """Where a study stands.
+
+    Attributes:
+        table: a row per variant.
+        lines: what follows it: counts, and the verdict so far where there is one.
+    """
+
+    table: RenderableType
+    lines: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The result of a study.
+
+    Attributes:
+        result: as in ``best.json``, perhaps of one variant.
+        note: that the study has gone on since; None if it has not.
+    """
+
+    result: TuneResult
+    note: str | None
+
+    @property
+    def table(self) -> RenderableType:
+        """For people."""
+        return result_table(self.result)
+
+    @property
+    def json(self) -> str:
+        """For programs: the outcome by variant."""
+        return json.dumps({name: tuned.as_dict() for name, tuned in self.result.items()}, indent=2)
+
+
+def read_status(folder: Path) -> Status:
+    """Where the study of a run directory stands, running or not. Needs neither its lock nor its checkpoints.
+
+    Raises:
+        NoStudyError: nothing was started there.
+    """
+    table, plan = read_study(folder)
+    recall_rows(table, plan, root_of(recorded_spec(folder).get("checkpoints"), folder))
+    rows = [summarise(table, plan, variant) for variant in plan.variants]
+    spent = duration(sum(row.seconds for row in rows))
+    lines = [f"{len(table.trials)} trials, {spent} of training and evaluation"]
+    verdict = judge(table, best(table, plan.variants))
+    if verdict.differences:
+        lines.append(f"so far: {verdict.text}")
+    return Status(status_table(rows, plan.rungs), lines)
+
+
+def read_best(folder: Path, variant: str | None = None) -> Finished:
+    """The result of a finished study.
+
+    Args:
+        folder: run directory.
+        variant: the only one wanted; None means all.
+
+    Raises:
+        ResultError: the study has never come to its end.
+        NoVariantError: it has no finished run of the variant.
+    """
+    result = TuneResult.load(folder)
+    table, _ = read_study(folder)
+    note = None
+    if sum(map(table.spent, result.spent)) > sum(result.spent.values()) + 1e-6:
+        note = "note: the study has gone on since this result; `autolora status` shows where it stands"
+    if variant is not None:
+        result = replace(result, variants={variant: result[variant]})
+    return Finished(result, note)

@@ -1,0 +1,93 @@
+"""A run directory as it is read: the recorded specification, and the study.
+
+Nothing here validates the specification, so a directory can be read where its model and data are not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from autolora.errors import AutoloraError
+from autolora.search.policy import Plan, seeds_kept
+from autolora.search.trials import TrialTable
+
+if TYPE_CHECKING:
+    from autolora.study.study import Study
+
+SPEC_FILE, STUDY_FILE, STUDY_NAME = "spec.yaml", "study.db", "autolora"
+
+
+class NoStudyError(AutoloraError, FileNotFoundError):
+    """The folder is not a run directory, or holds no study yet."""
+
+
+def read_recorded(path: Path) -> dict[str, Any]:
+    """A specification that :func:`autolora.spec.save` wrote, as plain data with every key present."""
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def recorded_spec(folder: Path) -> dict[str, Any]:
+    """The recorded specification of a run directory.
+
+    Raises:
+        NoStudyError: it holds none.
+    """
+    if not (folder / SPEC_FILE).is_file():
+        raise NoStudyError(f"{folder} is not a run directory: it holds no {SPEC_FILE}")
+    return read_recorded(folder / SPEC_FILE)
+
+
+def storage_url(storage: str | None, folder: Path) -> str:
+    """The storage named, or SQLite in the run directory."""
+    return storage or f"sqlite:///{folder / STUDY_FILE}"
+
+
+def begun_study(storage: str | None, folder: Path) -> Study | None:
+    """The study of a run directory, or None where it has not begun; looking creates nothing in the directory.
+
+    Args:
+        storage: as in the specification.
+        folder: run directory.
+    """
+    from autolora.study.study import Study
+
+    if storage is None and not (folder / STUDY_FILE).is_file():
+        return None
+    return Study.find(storage_url(storage, folder), STUDY_NAME)
+
+
+def read_study(folder: Path) -> tuple[TrialTable, Plan]:
+    """Trial table and plan of a run directory, running or not, without its lock.
+
+    Raises:
+        NoStudyError: nothing was started there.
+    """
+    spec, study = _study_of(folder)
+    rungs, names = tuple(study.terms["rungs"]), tuple(study.terms["variants"])
+    budget = float(spec["budget"])
+    prior = study.prior
+    table = TrialTable(rungs, study.direction, study.events(), prior.share(len(names)) if prior else 0.0)
+    return table, Plan(names, rungs, budget, seeds_kept(spec["confirm"], budget))
+
+
+def read_terms(folder: Path) -> Mapping[str, Any]:
+    """The terms that the study of a run directory was started on; see :class:`autolora.study.Study`.
+
+    Raises:
+        NoStudyError: nothing was started there.
+    """
+    return _study_of(folder)[1].terms
+
+
+def _study_of(folder: Path) -> tuple[dict[str, Any], Study]:
+    """The recorded specification of a run directory, and its study."""
+    from autolora.study.study import Study
+
+    spec = recorded_spec(folder)
+    if spec["storage"] is None and not (folder / STUDY_FILE).is_file():
+        raise NoStudyError(f"{folder} holds no study yet: {STUDY_FILE} is not there")
+    return spec, Study.read(storage_url(spec["storage"], folder), STUDY_NAME)

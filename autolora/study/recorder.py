@@ -1,0 +1,37 @@
+"""A search's recorder over an Optuna storage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from autolora.search.trials import Direction, Event
+from autolora.study.study import Study
+
+
+class StudyRecorder:
+    """Records a search in the study of that name, as its one writer; see :class:`autolora.search.Recorder`.
+
+    Args:
+        storage: Optuna storage URL.
+        name: of the study; one on the same terms is continued.
+    """
+
+    def __init__(self, storage: str, name: str) -> None:
+        self._storage, self._name = storage, name
+        self._study: Study | None = None
+
+    def begin(self, direction: Direction, terms: Mapping[str, Any]) -> Sequence[Event]:
+        """Open the study; see :meth:`Study.open` for the errors."""
+        self._study = Study.open(self._storage, self._name, direction, terms)
+        return self._study.events(repair=True)
+
+    def write(self, event: Event) -> None:
+        """Record an event; see :meth:`Study.write` for the errors."""
+        assert self._study is not None, "begin() comes first"
+        self._study.write(event)
+
+    def close(self) -> None:
+        """Let another process write the study."""
+        if self._study is not None:
+            self._study.close()

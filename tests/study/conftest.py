@@ -1,0 +1,15 @@
+"""A server for all tests of storages."""
+
+from __future__ import annotations
+
+import logging
+
+import optuna
+import pytest
+
+from tests.study.postgres import postgres, storage  # noqa: F401
+
+
+@pytest.fixture(autouse=True)
+def _quiet():
+    optuna.logging.set_verbosity(logging.WARNING)
