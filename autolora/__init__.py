@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from autolora import priors, variants
-    from autolora.api import Search
+    from autolora.api import Search, load_adapter
     from autolora.driver import tune
     from autolora.driver.result import TuneResult
     from autolora.priors import Prior
     from autolora.search import WAIT
     from autolora.space import Config, Space
     from autolora.spec import Spec, SpecError
-    from autolora.variants.loading import load_adapter
 
 __version__ = "0.1.0"
 
@@ -31,7 +30,7 @@ _HOME = {
     "SpecError": "autolora.spec",
     "TuneResult": "autolora.driver.result",
     "Prior": "autolora.priors",
-    "load_adapter": "autolora.variants.loading",
+    "load_adapter": "autolora.api",
 }
 _MODULES = ("variants", "priors")
 

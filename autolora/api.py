@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from autolora import search
 from autolora.analysis.best import Best, best
@@ -11,14 +12,19 @@ from autolora.analysis.verdict import Verdict, judge
 from autolora.priors.prior import Prior
 from autolora.search.rungs import RUNGS
 from autolora.search.trials import Direction
-from autolora.space import Config, Space
+from autolora.space import Config, Space, searchable
+from autolora.variants import registry
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
 
 
 class Search(search.Search):
     """Tunes LoRA variants by a model of all their scores, given those of partial and full trainings.
 
     Args:
-        variants: registered names.
+        variants: registered names, or references as ``"my_package.module:MyVariant"``.
         space: a :class:`autolora.Space`.
         budget: full-run equivalents per variant, everything included, in total for the study.
         rungs: fractions of a full run at which a trial is scored, ascending to 1.
@@ -57,8 +63,12 @@ class Search(search.Search):
         examples: int | None = None,
         context: Mapping[str, str] | None = None,
     ) -> None:
+        if not variants or isinstance(variants, str) or len(set(variants)) < len(variants):
+            raise ValueError(f"variants must be a list of different names, not {variants!r}")
+        chosen = {variant.name: variant for variant in map(registry.resolve, variants)}
+        searchable.check(space or Space(), chosen, registry.names())
         super().__init__(
-            variants=variants,
+            variants=chosen,
             space=space,
             budget=budget,
             rungs=rungs,
@@ -78,10 +88,33 @@ class Search(search.Search):
 
     def verdict(self) -> Verdict:
         """Which differences between the tuned variants exceed noise, in numbers and in words."""
-        return judge(self.table, self.best())
+        return judge(self.table, self.best(), registry.simple(self.plan.variants))
 
 
 def _recorder(storage: str, name: str) -> search.Recorder:
     from autolora.study.recorder import StudyRecorder  # needs Optuna
 
     return StudyRecorder(storage, name)
+
+
+def load_adapter(model: PreTrainedModel, folder: str | Path) -> PeftModel:
+    """Put an exported adapter on its base, for use: in evaluation mode, nothing trainable.
+
+    Most adapters load with ``PeftModel.from_pretrained`` alone. Those that are no matrix added to the weights, such as
+    a mixture of experts, have a format of their own, which this function reads, too.
+
+    Args:
+        model: the unmodified base, without adapters; its layers are wrapped in place. ``unload()`` of what is
+            returned takes the adapter off again; :func:`autolora.variants.detach` does if the format is its own.
+        folder: as ``export`` wrote it, ``best/<variant>`` of a run directory.
+
+    Returns:
+        A ``PeftModel``.
+
+    Raises:
+        VariantError: the folder holds no whole adapter, or one of another model; or the variant it names is unknown.
+    """
+    from autolora.adapters.loading import load_exported
+    from autolora.variants import get
+
+    return load_exported(model, folder, lambda name, options: get(name).configured(**options))

@@ -11,12 +11,12 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from autolora import files, options, quickstart, variants
+from autolora import files, quickstart, variants
 from autolora.errors import AutoloraError, closest
 from autolora.metrics import METRICS
 from autolora.search.rungs import RUNGS, ascend_to_one
 from autolora.search.trials import Direction
-from autolora.space import Config, Space, registry
+from autolora.space import Config, Space, registry, searchable
 from autolora.space.space import specified
 from autolora.study import storage, terms
 
@@ -243,7 +243,8 @@ class Spec(_Strict):
     Args:
         model: path or hub id of a causal language model, or a loaded ``PreTrainedModel``.
         data: a :class:`DataSpec`, or just the training file, hub id or ``datasets.Dataset``.
-        variants: names of registered LoRA variants.
+        variants: names of registered LoRA variants, or references to those of other packages:
+            ``my_package.module:MyVariant``.
         space: the :class:`autolora.Space` searched.
         training: the :class:`TrainingSpec` of one full run.
         metric: "eval_loss", "token_accuracy", "exact_match", or a :class:`MetricSpec` for "module:function".
@@ -290,11 +291,14 @@ class Spec(_Strict):
     @field_validator("variants")
     @classmethod
     def _known_variants(cls, value: list[str]) -> list[str]:
-        for name in value:
-            variants.get(name)
-        if len(set(value)) < len(value):
+        if len({variants.resolve(reference).name for reference in value}) < len(value):
             raise ValueError(f"a variant is named twice in {value}")
         return value
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the variants; those that are named by a reference are registered by that."""
+        return [variants.resolve(reference).name for reference in self.variants]
 
     @field_validator("model")
     @classmethod
@@ -322,7 +326,7 @@ class Spec(_Strict):
 
     @model_validator(mode="after")
     def _options_can_be_searched(self) -> Spec:
-        options.check(self.space, self.variants)
+        searchable.check(self.space, {name: variants.get(name) for name in self.names}, variants.names())
         return self
 
     @model_validator(mode="after")
@@ -365,6 +369,17 @@ def dump(spec: Spec) -> dict[str, Any]:
     if spec.storage is not None:
         raw["storage"] = storage.shown(spec.storage)  # a password is not recorded; it is looked for when it is used
     return json.loads(json.dumps(raw, default=_fingerprint))
+
+
+def register_variants(recorded: Mapping[str, Any]) -> None:
+    """Register the variants of other packages that a recorded specification refers to.
+
+    Raises:
+        VariantError: one cannot be imported here.
+    """
+    for reference in recorded["variants"]:
+        if ":" in reference:
+            variants.resolve(reference)
 
 
 def save(spec: Spec, path: Path) -> None:

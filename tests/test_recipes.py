@@ -13,12 +13,12 @@ import yaml
 from peft import LoraConfig
 
 from autolora import quickstart, recipes, variants
+from autolora.adapters.export import config_file
 from autolora.driver.result import ResultError
 from autolora.recipes import RecipeError, write
 from autolora.study import Study
 from autolora.study.directory import NoStudyError
 from autolora.variants import Variant
-from autolora.variants.export import config_file
 
 NAMES = variants.names()
 TUNED = {"learning_rate": 3.0e-4, "batch_size": 24, "rank": 8, "alpha": 39.2}

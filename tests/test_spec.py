@@ -288,7 +288,7 @@ class Counted(Variant):
 
 @pytest.fixture
 def counted(monkeypatch):
-    monkeypatch.setitem(variants.base.registry(), "counted", Counted("counted", "Counted", ""))
+    monkeypatch.setitem(variants.registry._variants, "counted", Counted("counted", "Counted", ""))
 
 
 @pytest.mark.usefixtures("counted")

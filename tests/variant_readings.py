@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from autolora.variants.attachment import attachment
-from autolora.variants.subtraction import ADAPTER, weight_matrix
+from autolora.adapters.attachment import attachment
+from autolora.adapters.subtraction import weight_matrix
 
 
 def factors(model, name):
     layer = attachment(model).layers[name]
-    return layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
+    return layer.a, layer.b
 
 
 def original_weights(model):
     """W (m, n) of every adapted layer, whether or not it is subtracted from."""
     kept = attachment(model).subtracted
     return {
-        name: kept[name].original if name in kept else weight_matrix(layer.get_base_layer())
+        name: kept[name].original if name in kept else weight_matrix(layer.base_layer)
         for name, layer in attachment(model).layers.items()
     }

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from autolora import variants
 from autolora.analysis.best import Best, scored_runs, seed_noise
 from autolora.analysis.comparison import LEVEL, Difference, difference, holm
 from autolora.search.trials import TrialTable
@@ -56,14 +55,15 @@ class Verdict:
         return cls(raw["text"], raw["reference"], differences, standings, raw["noise"])
 
 
-def judge(table: TrialTable, found: Mapping[str, Best]) -> Verdict:
+def judge(table: TrialTable, found: Mapping[str, Best], simple: Collection[str] = ()) -> Verdict:
     """Compare the tuned configurations of the variants.
 
     Args:
         table: everything that has happened.
         found: from :func:`autolora.analysis.best.best`.
+        simple: variants that are as simple to use as plain LoRA, see :func:`autolora.variants.registry.simple`.
     """
-    reference = reference_of(found, table.sign)
+    reference = reference_of(found, table.sign, simple)
     if reference is None:
         return Verdict("no variant has a full-length score yet.", None, {}, {}, None)
     noise = seed_noise(table, found)
@@ -80,18 +80,12 @@ def judge(table: TrialTable, found: Mapping[str, Best]) -> Verdict:
     return Verdict(text, reference, differences, standings, basis)
 
 
-def reference_of(found: Mapping[str, Best], sign: float) -> str | None:
+def reference_of(found: Mapping[str, Best], sign: float, simple: Collection[str] = ()) -> str | None:
     """What the others are compared with, see :class:`Verdict`."""
     if PLAIN in found:
         return PLAIN
-    simple = [name for name in found if _simple(name)]
-    return min(simple or found, key=lambda name: sign * found[name].value, default=None)
-
-
-def _simple(name: str) -> bool:
-    """Needs nothing to start with, and leaves as a plain LoRA of its own rank."""
-    variant = variants.get(name)
-    return not variant.needs and variant.export_form == "rank r"
+    candidates = [name for name in found if name in simple]
+    return min(candidates or found, key=lambda name: sign * found[name].value, default=None)
 
 
 def _standing(one: Difference, sign: float) -> Standing:

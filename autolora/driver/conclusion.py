@@ -18,6 +18,7 @@ from autolora.driver.rows import recall_rows
 from autolora.spec import Spec
 from autolora.study.versions import installed_versions
 from autolora.training.workbench import Workbench
+from autolora.variants import registry
 
 ADAPTER_SETTINGS = "autolora.yaml"
 """File beside an exported adapter with the variant's part of ``best.json``."""
@@ -51,7 +52,7 @@ def conclude(loop: Loop, spec: Spec, began: float) -> TuneResult:
         direction=search.direction,
         folder=bench.folder,
         seconds=dict(loop.seconds),
-        verdict=judge(search.table, found),
+        verdict=judge(search.table, found, registry.simple(found)),
     )
     result.save()
     return result

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 from typing import Any
 
-from autolora import options
+from autolora import variants
 from autolora.driver.scouting import Scouted, scout
 from autolora.priors import Prior
 from autolora.search import Recorder, Search
-from autolora.space import Config, Options, Space
+from autolora.space import Config, Space, searchable
 from autolora.spec import Spec
 from autolora.study.directory import STUDY_NAME, begun_study, storage_url
 from autolora.training import model
@@ -68,7 +67,7 @@ class Opening:
         """The search of the specification; without a recorder, in memory and with no context to be held to."""
         spec = self.spec
         return Search(
-            variants=spec.variants,
+            variants={name: variants.get(name) for name in spec.names},
             space=self.space,
             budget=spec.budget,
             rungs=spec.rungs,
@@ -102,7 +101,8 @@ def baseline_of(spec: Spec) -> dict[str, Config]:
     if given is None:
         return {}
     batch = given.batch_size or spec.space.batch_size[0]
-    return {name: Config(given.learning_rate, batch, given.rank, given.alpha) for name in spec.variants}
+    config = spec.training.baseline(Config(given.learning_rate, batch, given.rank, given.alpha), spec.space)
+    return dict.fromkeys(spec.names, config)
 
 
 def check_variants(spec: Spec, space: Space, base: Any) -> None:
@@ -111,19 +111,15 @@ def check_variants(spec: Spec, space: Space, base: Any) -> None:
     Raises:
         VariantError: naming the variant, the layer or the setting.
     """
-    from autolora.variants.targets import linear_layers
+    from autolora.adapters.targets import linear_layers
 
     layers = linear_layers(base)
-    for name in spec.variants:
-        for rank, values in _attached(spec, space, name):
-            options.configured(name, values).check(base, layers, rank, spec.training.dropout)
-
-
-def _attached(spec: Spec, space: Space, name: str) -> list[tuple[int, Options]]:
-    """Every rank of a variant with every setting of its options, the baseline's included."""
-    settings = set(product(space.rank, space.combinations(name)))
-    baseline = baseline_of(spec).get(name)
-    if baseline is not None:
-        own = options.completed(space, name, baseline)
-        settings.add((own.rank, own.options))
-    return sorted(settings)
+    baselines = baseline_of(spec)
+    for name in spec.names:
+        variant = variants.get(name)
+        configs = searchable.corners(space, variant)
+        if name in baselines:
+            configs.append(searchable.completed(space, variant, baselines[name]))
+        for config in configs:
+            dropout = spec.training.of_trial(config).dropout
+            variant.configured(**dict(config.options)).check(base, layers, config.rank, dropout)

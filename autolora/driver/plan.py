@@ -15,13 +15,13 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
-from autolora import options, variants
+from autolora import variants
 from autolora.driver.opening import Opening
 from autolora.errors import AutoloraError
 from autolora.search import Job
 from autolora.search.policy import FINALISTS, PAUSED
 from autolora.search.trials import Sampled
-from autolora.space import Config, Space
+from autolora.space import Space, searchable
 from autolora.spec import Spec
 from autolora.training import checkpoint, segment
 from autolora.training.workbench import Workbench
@@ -71,15 +71,15 @@ def dry_run(spec: Spec, folder: Path, preview: int = 6) -> DryRun:
         prior = opening.prior(folder, lambda scouted: notes.extend(scouted.notes))
         search = opening.search(prior)
         seconds_per_run, checkpoint_bytes = _measure(bench, spec, space)
-        kept = PAUSED * len(spec.variants) + max(len(spec.variants), spec.resources.workers or 1)  # being trained
+        kept = PAUSED * len(spec.names) + max(len(spec.names), spec.resources.workers or 1)  # being trained
         complete = min(math.floor(spec.budget), spec.keep + FINALISTS + search.plan.confirm)
-        finished = (complete + 1) * len(spec.variants)  # and the exported adapter
+        finished = (complete + 1) * len(spec.names)  # and the exported adapter
         return DryRun(
             notes=notes,
             spending=_spending(spec, search.plan.confirm, search.table.upfront),
-            first=search.preview(max(preview, len(spec.variants) + 3)),
+            first=search.preview(max(preview, len(spec.names) + 3)),
             seconds_per_run=seconds_per_run,
-            seconds=seconds_per_run * (spec.budget - search.table.upfront) * len(spec.variants),
+            seconds=seconds_per_run * (spec.budget - search.table.upfront) * len(spec.names),
             memory_bytes=_peak_memory(bench),
             disk_bytes=round(ROOM * checkpoint_bytes * (checkpoint.KEEP * kept + finished)),
         )
@@ -97,13 +97,11 @@ def _spending(spec: Spec, confirm: int, upfront: float) -> str:
 
 
 def _measure(bench: Workbench, spec: Spec, space: Space) -> tuple[float, int]:
-    """Seconds of a full run and bytes of a checkpoint, for the largest rank and batch of the slowest variant."""
-    batch, rank = max(space.batch_size), max(space.rank)
+    """Seconds of a full run and bytes of a checkpoint, for the largest configuration of the slowest variant."""
     measured = []
-    for number, name in enumerate(spec.variants):
-        alpha = variants.get(name).traits.law_alpha(rank, space.hidden_size)
-        config = Config(PROBE_RATE, batch, rank, alpha, options.start(space, name, rank))
-        stop = min(1.0, PROBE_STEPS / bench.steps(batch))
+    for number, name in enumerate(spec.names):
+        config = searchable.largest(space, variants.get(name)).replaced(learning_rate=PROBE_RATE)
+        stop = min(1.0, PROBE_STEPS / bench.steps(config.batch_size))
         probe = Job(trial=number, variant=name, config=config, seed=0, start=0.0, stop=stop, rung=0)
         measured.append(_time(bench, probe, len(spec.rungs)))
     return max(seconds for seconds, _ in measured), max(size for _, size in measured)

@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autolora import files, options, variants
+from autolora import files, variants
 from autolora.driver.result import TuneResult
 from autolora.priors import Curvature, Prior, curvature, evidence, probe
 from autolora.priors.evidence import REFERENCE
 from autolora.priors.sharpness import affordable_blocks
 from autolora.search.policy import seeds_kept
 from autolora.space import Space, searchable
-from autolora.spec import PriorSpec, Spec
-from autolora.study.directory import NoStudyError, read_terms
+from autolora.spec import PriorSpec, Spec, register_variants
+from autolora.study.directory import NoStudyError, read_terms, recorded_spec
 from autolora.training.memory import out_of_memory
 from autolora.training.workbench import Workbench
 
@@ -74,7 +74,7 @@ class _Scout:
     def __init__(self, spec: Spec, asked: PriorSpec, space: Space, bench: Workbench) -> None:
         self.spec, self.asked, self.space, self.bench = spec, asked, space, bench
         self.prior = Prior.from_laws(space.hidden_size, bench.examples)
-        self.traits = {name: options.traits(space, name) for name in {*spec.variants, REFERENCE}}
+        self.traits = {name: searchable.traits_at_start(space, variants.get(name)) for name in {*spec.names, REFERENCE}}
         self.notes: list[str] = []
 
     def run(self) -> Scouted:
@@ -91,6 +91,7 @@ class _Scout:
     def _recall(self, folder: Path) -> None:
         """Start from an earlier study."""
         terms, result = read_terms(folder), TuneResult.load(folder)
+        register_variants(recorded_spec(folder))
         best = {name: tuned.config for name, tuned in result.items()}
         if not best:
             raise NoStudyError(f"prior.study: {folder} holds no tuned variant")
@@ -99,7 +100,7 @@ class _Scout:
         same = all(terms["context"].get(key) == context[key] for key in ("model", "data"))
         then = terms["space"]["hidden_size"], terms["examples"]
         found = evidence.from_study(best, traits, then, (self.space.hidden_size, self.bench.examples), same)
-        wanted = [piece for piece in found if piece.about in (evidence.CENTRE, *self.spec.variants)]
+        wanted = [piece for piece in found if piece.about in (evidence.CENTRE, *self.spec.names)]
         self.prior = self.prior.informed(wanted, self.traits)
         self.notes.append(f"prior: starts from {folder}, which tuned {', '.join(best)}")
 
@@ -113,7 +114,7 @@ class _Scout:
         )
 
     def _measure_curvature(self) -> dict[str, Curvature]:
-        names = [name for name in self.spec.variants if variants.get(name).has_own_curvature]
+        names = [name for name in self.spec.names if variants.get(name).has_own_curvature]
         if not names:
             return {}
         examples = sum(len(batch["input_ids"]) for batch in curvature_sample(self.bench))
@@ -134,7 +135,7 @@ class _Scout:
     def _run_range_test(self) -> probe.RangeTest | None:
         from autolora.training.range_test import range_test
 
-        name = REFERENCE if REFERENCE in self.spec.variants else self.spec.variants[0]
+        name = REFERENCE if REFERENCE in self.spec.names else self.spec.names[0]
         traits = self.prior.traits(name, self.traits[name])
         mode = self.prior.mode(*searchable.scope(self.space, variants.get(name), traits))
         most = probe.STEPS * mode.batch_size / self.bench.examples
@@ -172,11 +173,11 @@ class _Scout:
     def _leaves_a_search(self, cost: float) -> bool:
         """Whether the budget holds a full run beside the baseline, the seeds kept, and a further cost."""
         spec = self.spec
-        upfront = (self.prior.cost + cost) / len(spec.variants)
+        upfront = (self.prior.cost + cost) / len(spec.names)
         return spec.budget - 1.0 - seeds_kept(spec.confirm, spec.budget) - upfront >= 1.0
 
     def _share(self, cost: float) -> str:
-        return f"{cost / len(self.spec.variants):.3f} of a full run for each variant"
+        return f"{cost / len(self.spec.names):.3f} of a full run for each variant"
 
 
 def curvature_sample(bench: Workbench) -> list[dict[str, Tensor]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 
-from autolora.execution import LostWorker, Pack
+from autolora.execution.executor import LostWorker, Pack
 from autolora.training import segment
 from autolora.training.segment import Outcome, Progress
 from autolora.training.workbench import Workbench

@@ -28,7 +28,7 @@ from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from autolora.errors import AutoloraError
-from autolora.execution import LostWorker, Pack
+from autolora.execution.executor import LostWorker, Pack
 from autolora.execution.ray_worker import COMMIT_SECONDS, ERROR, OUTCOMES, PACK, PROGRESS, WORKER, SegmentWorker
 from autolora.spec import ResourcesSpec, Spec
 from autolora.training.segment import Outcome, Progress

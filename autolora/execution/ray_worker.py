@@ -12,7 +12,7 @@ from typing import Any
 
 from ray import cloudpickle, tune
 
-from autolora.execution import Pack
+from autolora.execution.executor import Pack
 from autolora.spec import Spec
 from autolora.training import checkpoint, segment
 from autolora.training.segment import Interrupted, Outcome, Progress

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
+from autolora.adapters.statistics import evaluating
 from autolora.losses import target_count, token_losses
-from autolora.variants.statistics import evaluating
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

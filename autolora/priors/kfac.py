@@ -19,7 +19,7 @@ from autolora.priors.lanczos import largest_eigenvalue
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from autolora.variants.statistics import LayerStatistics
+    from autolora.adapters.statistics import LayerStatistics
 
 DENSE = 512
 """Largest matrix whose eigenvalues are computed all at once; of a larger one Lanczos finds the largest."""

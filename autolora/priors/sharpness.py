@@ -94,9 +94,9 @@ def curvature(
         CurvatureError: an unknown method or block, or no batches.
         VariantError: an unknown variant, or one that cannot be attached so.
     """
-    from autolora.variants.attachment import attachment
-    from autolora.variants.statistics import memory_groups
-    from autolora.variants.targets import linear_layers
+    from autolora.adapters.attachment import attachment
+    from autolora.adapters.statistics import memory_groups
+    from autolora.adapters.targets import linear_layers
 
     blocks_there = list(linear_layers(model))
     unknown = [block for block in blocks or () if block not in blocks_there]
@@ -158,7 +158,7 @@ def spread_blocks(layers: Sequence[str], count: int) -> list[str]:
 
 def affordable_blocks(model: nn.Module) -> list[str]:
     """As many blocks, spread over types and depths, as one pass of the fast method has memory for; at least one."""
-    from autolora.variants.targets import linear_layers
+    from autolora.adapters.targets import linear_layers
 
     sizes = _statistics_bytes(model)
     layers = list(linear_layers(model))
@@ -170,7 +170,7 @@ def affordable_blocks(model: nn.Module) -> list[str]:
 
 def _statistics_bytes(model: nn.Module) -> dict[str, int]:
     """Bytes of each layer's S_x, S_g and G in float32."""
-    from autolora.variants.targets import linear_layers
+    from autolora.adapters.targets import linear_layers
 
     return {
         name: 4 * (layer.in_features**2 + layer.out_features**2 + layer.in_features * layer.out_features)
@@ -179,8 +179,8 @@ def _statistics_bytes(model: nn.Module) -> dict[str, int]:
 
 
 def _fast(model: nn.Module, batches: Sequence[Batch], blocks: Sequence[str], seed: int) -> Estimator:
+    from autolora.adapters.statistics import layer_statistics
     from autolora.priors.kfac import KfacBlock
-    from autolora.variants.statistics import layer_statistics
 
     modules = {block: model.get_submodule(block) for block in blocks}
     fitted = {
@@ -208,18 +208,17 @@ def _exact(batches: Sequence[Batch], seed: int) -> Estimator:
 
 def _factors(adapted: PeftModel, block: str) -> tuple[Tensor, ...]:
     """A and B of one layer of an attached model, or what else trains there."""
-    from autolora.variants.attachment import adapter_parameters, attachment
+    from autolora.adapters.attachment import attachment
 
-    parameters = adapter_parameters(attachment(adapted).layers[block])
+    parameters = attachment(adapted).layers[block].parameters
     factors = tuple(p for key, p in parameters.items() if key.startswith(("lora_A.", "lora_B.")))
     return factors or tuple(parameters.values())
 
 
 def _start(adapted: PeftModel, block: str) -> Start:
     """A0, B0 and s of one layer of an attached model."""
+    from autolora.adapters.attachment import attachment
     from autolora.priors.kfac import Start
-    from autolora.variants.attachment import attachment
-    from autolora.variants.subtraction import ADAPTER
 
     layer = attachment(adapted).layers[block]
-    return Start(layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight, layer.scaling[ADAPTER])
+    return Start(layer.a, layer.b, layer.scaling)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from autolora.recipes.recipe import Recipe, RecipeError
 
 if TYPE_CHECKING:
-    from autolora.variants.export import Approximation
+    from autolora.adapters.export import Approximation
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ def write(recipe: Recipe, out: Path, rank: int | None = None) -> PlainLora:
     from peft import PeftModel
 
     from autolora import spec as specs
+    from autolora.adapters.export import CONFIG, NATIVE, OWN, WEIGHTS, save_approximation
     from autolora.training.model import load_weights
-    from autolora.variants.export import CONFIG, NATIVE, OWN, WEIGHTS, save_approximation
 
     variant = recipe.variant
     if variant.export_form == OWN:

@@ -8,8 +8,8 @@ from pathlib import Path
 import yaml
 
 from autolora import files
+from autolora.adapters.export import CONFIG, OWN, WEIGHTS, config_file
 from autolora.recipes.recipe import Recipe, RecipeError
-from autolora.variants.export import CONFIG, OWN, WEIGHTS, config_file
 
 SETTINGS, README = "autolora.yaml", "README.md"
 LOADING = f"""These are the settings of the training; `{CONFIG}` is how the trained adapter loads, whose rank is

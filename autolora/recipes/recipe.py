@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from autolora import files, options, quickstart
+from autolora import files, quickstart, variants
 from autolora import spec as specs
 from autolora.driver.result import BEST_FOLDER, TunedVariant, TuneResult
 from autolora.errors import AutoloraError
@@ -55,6 +55,7 @@ class Recipe:
             ResultError, NoStudyError: the folder holds no finished study.
         """
         recorded = recorded_spec(folder)
+        specs.register_variants(recorded)
         result = TuneResult.load(folder)
         if variant not in result.variants:
             known = ", ".join(result.variants) or "none"
@@ -62,7 +63,7 @@ class Recipe:
         defaults = {name: field.get_default() for name, field in specs.Spec.model_fields.items()}
         spec = defaults | recorded
         tuned = result[variant]
-        return cls(folder, options.configured(variant, tuned.config.options), tuned, result.metric, spec)
+        return cls(folder, variants.get(variant).configured(**dict(tuned.config.options)), tuned, result.metric, spec)
 
     @property
     def config(self) -> Config:

@@ -40,9 +40,7 @@ class PlainReporter:
         )
         for line in bench.data.report.lines():
             self.say(f"data: {line}")
-        self.say(
-            f"budget: {spec.budget:g} full runs of {bench.examples} examples for each of {', '.join(spec.variants)}"
-        )
+        self.say(f"budget: {spec.budget:g} full runs of {bench.examples} examples for each of {', '.join(spec.names)}")
 
     def scouted(self, scouted: Scouted) -> None:
         for note in scouted.notes:

@@ -15,8 +15,10 @@ from autolora.driver.result import TuneResult
 from autolora.driver.rows import recall_rows
 from autolora.report.summary import duration, summarise
 from autolora.report.tables import result_table, status_table
+from autolora.spec import register_variants
 from autolora.study.directory import read_study, recorded_spec
 from autolora.training.checkpoint import root_of
+from autolora.variants import registry
 
 
 @dataclass(frozen=True)
@@ -62,11 +64,13 @@ def read_status(folder: Path) -> Status:
         NoStudyError: nothing was started there.
     """
     table, plan = read_study(folder)
-    recall_rows(table, plan, root_of(recorded_spec(folder).get("checkpoints"), folder))
+    recorded = recorded_spec(folder)
+    register_variants(recorded)
+    recall_rows(table, plan, root_of(recorded.get("checkpoints"), folder))
     rows = [summarise(table, plan, variant) for variant in plan.variants]
     spent = duration(sum(row.seconds for row in rows))
     lines = [f"{len(table.trials)} trials, {spent} of training and evaluation"]
-    verdict = judge(table, best(table, plan.variants))
+    verdict = judge(table, best(table, plan.variants), registry.simple(plan.variants))
     if verdict.differences:
         lines.append(f"so far: {verdict.text}")
     return Status(status_table(rows, plan.rungs), lines)
@@ -85,6 +89,7 @@ def read_best(folder: Path, variant: str | None = None) -> Finished:
     """
     result = TuneResult.load(folder)
     table, _ = read_study(folder)
+    register_variants(recorded_spec(folder))
     note = None
     if sum(map(table.spent, result.spent)) > sum(result.spent.values()) + 1e-6:
         note = "note: the study has gone on since this result; `autolora status` shows where it stands"

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from autolora import variants
+from autolora.adapters.export import NATIVE, OWN
 from autolora.driver.result import TuneResult
 from autolora.priors.evidence import REFERENCE, log_ratio
 from autolora.priors.prior import nearest_rate
@@ -19,7 +20,6 @@ from autolora.report.recommended import alternatives, differences_table
 from autolora.report.summary import VariantSummary, cells, columns, duration, setting, size, stops
 from autolora.space import Space, searchable
 from autolora.space.dimensions.learning_rate import LEARNING_RATE
-from autolora.variants.export import NATIVE, OWN
 
 if TYPE_CHECKING:
     from autolora.driver.plan import DryRun
@@ -127,7 +127,7 @@ def plan_view(plan: DryRun, spec: Spec, folder: Path) -> RenderableType:
         first.add_row(trial.variant, trial.purpose, *cells(trial.config, shown), trial.origin)
     lines = [
         *plan.notes,
-        f"variants: {', '.join(spec.variants)}; each gets {plan.spending}",
+        f"variants: {', '.join(spec.names)}; each gets {plan.spending}",
         f"run directory: {folder}",
         "",
         "The first trials:",
@@ -175,7 +175,7 @@ def variants_table() -> RenderableType:
 
 def variant_view(name: str) -> RenderableType:
     """What `autolora variants NAME` shows."""
-    variant = variants.get(name)
+    variant = variants.resolve(name)
     traits = variant.traits
     options = ", ".join(
         f"{option} {'by the rank' if value is None else f'= {value}'}" for option, value in variant.options.items()
@@ -192,7 +192,7 @@ def variant_view(name: str) -> RenderableType:
         ("needs", " and ".join(variant.needs) or "nothing"),
         ("constraints", variant.constraints),
         ("own hyperparameters", options or "none"),
-        ("optimiser", variant.optimiser),
+        ("optimizer", variant.optimizer_name),
         ("alpha", "always r" if traits.unit_scale else f"by the law: {law}"),
         ("best learning rate", f"{relation}, give or take {traits.shift_sd:g} decades"),
         ("goes with s as", f"s^-{traits.exponent:g}"),

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
-from autolora import options
 from autolora.errors import AutoloraError
 from autolora.priors.prior import Prior
 from autolora.scores import Scores
@@ -29,7 +28,7 @@ from autolora.search.recorder import InMemory, Recorder
 from autolora.search.rungs import RUNGS, ascend_to_one
 from autolora.search.sampler import Sampler
 from autolora.search.trials import Direction, Event, Finished, Lost, Promoted, Sampled, Scored, TrialTable
-from autolora.space import Config, Space
+from autolora.space import Config, Searchable, Space, searchable
 
 
 class BudgetError(AutoloraError, ValueError):
@@ -49,7 +48,7 @@ class Search:
     """Tunes LoRA variants by a model of all their scores, given those of partial and full trainings.
 
     Args:
-        variants: registered names.
+        variants: by name, in the order in which they take turns.
         space: a :class:`autolora.Space`.
         budget: full-run equivalents per variant, everything included, in total for the study.
         rungs: fractions of a full run at which a trial is scored, ascending to 1.
@@ -76,7 +75,7 @@ class Search:
 
     def __init__(
         self,
-        variants: Sequence[str],
+        variants: Mapping[str, Searchable],
         space: Space | None = None,
         budget: float = 8.0,
         rungs: Sequence[float] = RUNGS,
@@ -93,7 +92,7 @@ class Search:
         space = space or Space()
         rungs = tuple(float(rung) for rung in rungs)
         _check_terms(variants, budget, rungs, direction, confirm, seed)
-        options.check(space, variants)
+        searchable.check(space, variants, known=[key.partition(".")[0] for key in space.options])
         if prior == "laws":
             prior = Prior.from_laws(space.hidden_size, examples)
         if not (prior is None or isinstance(prior, Prior)):
@@ -112,11 +111,13 @@ class Search:
         self.plan = Plan(tuple(variants), rungs, budget, seeds)
         self.direction = direction
         self.prior = prior
-        self._baseline = {variant: options.completed(space, variant, own) for variant, own in (baseline or {}).items()}
-        traits = {variant: options.traits(space, variant) for variant in variants}
+        self._baseline = {
+            name: searchable.completed(space, variants[name], config) for name, config in (baseline or {}).items()
+        }
+        traits = {name: searchable.traits_at_start(space, variant) for name, variant in variants.items()}
         if prior is not None:
             traits = {variant: prior.traits(variant, own) for variant, own in traits.items()}
-        starts = {variant: options.start(space, variant, space.middle_rank) for variant in variants}
+        starts = {name: searchable.start(space, variant, space.middle_rank) for name, variant in variants.items()}
         self._sampler = Sampler(space, traits, prior, rungs, seed, starts)
         self._recorder = recorder or InMemory()
         terms = {
@@ -299,10 +300,10 @@ class Search:
 
 
 def _check_terms(
-    variants: Sequence[str], budget: float, rungs: tuple[float, ...], direction: str, confirm: int | str, seed: int
+    variants: Mapping[str, Any], budget: float, rungs: tuple[float, ...], direction: str, confirm: int | str, seed: int
 ) -> None:
-    if not variants or isinstance(variants, str) or len(set(variants)) < len(variants):
-        raise ValueError(f"variants must be a list of different names, not {variants!r}")
+    if not variants:
+        raise ValueError("variants is empty: there is nothing to tune")
     if not (math.isfinite(budget) and budget >= 1):
         raise ValueError(f"budget={budget!r}: at least 1 full run per variant is needed, for the baseline")
     if not ascend_to_one(rungs):

@@ -193,6 +193,11 @@ class Dimension:
         domain = self.domain(scope, config)
         return None if isinstance(domain, Range) else domain
 
+    def corners(self, scope: Scope, config: Config) -> list[Any]:
+        """All choices, or the ends of a range."""
+        domain = self.domain(scope, config)
+        return [domain.low, domain.high] if isinstance(domain, Range) else domain
+
     def largest(self, scope: Scope, config: Config) -> Any:
         """The value whose training takes most time and memory; as good as any where that makes no difference."""
         return self.mode(scope, config, Coordinates(0.0, scope.space.hidden_size))

@@ -8,11 +8,11 @@ from typing import Any, Protocol
 
 from autolora.errors import closest
 from autolora.space.config import Config, Options
-from autolora.space.dimension import Scope, registry
+from autolora.space.dimension import UNSET, Scope, registry
 from autolora.space.dimensions.options import OPTIONS
 from autolora.space.dimensions.rank import middle
 from autolora.space.domain import Domain, Range, nearest, pinned
-from autolora.space.space import Space
+from autolora.space.space import Space, drawing_order, listing_order
 from autolora.space.traits import Traits
 
 
@@ -124,6 +124,27 @@ def scope(space: Space, variant: Searchable, traits: Traits | None = None) -> Sc
     """What is searched of a variant; ``traits``: as an informed prior has them, None: as they are at the start."""
     own = start(space, variant, middle(space))
     return Scope(space, traits or traits_at_start(space, variant), variant.name, own)
+
+
+def corners(space: Space, variant: Searchable) -> list[Config]:
+    """Every value that a variant may refuse when it is attached, in every combination; ranges by their ends."""
+    within, configs = scope(space, variant), [UNSET]
+    for dimension in listing_order(space):
+        if dimension.at_attach:
+            configs = [
+                config.replaced(**{dimension.name: value})
+                for config in configs
+                for value in dimension.corners(within, config)
+            ]
+    return configs
+
+
+def largest(space: Space, variant: Searchable) -> Config:
+    """The configuration whose training takes most time and memory."""
+    within, config = Scope(space, variant.traits, variant.name), UNSET
+    for dimension in drawing_order(space):
+        config = config.replaced(**{dimension.name: dimension.largest(within, config)})
+    return config.replaced(options=start(space, variant, config.rank))
 
 
 def completed(space: Space, variant: Searchable, config: Config) -> Config:

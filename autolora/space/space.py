@@ -79,7 +79,7 @@ class _Space(SpaceFields):
 
     def combinations(self, variant: str) -> list[Options]:
         """Every setting of the options named of a variant, a range by its ends: the empty one if there are none."""
-        return OPTIONS.corners(self, variant)
+        return OPTIONS.corners(Scope(self, Traits(), variant), UNSET)
 
     def enumerate(self, traits: Traits, variant: str | None = None) -> Iterator[Config] | None:
         """Every configuration of a finite space, or None if a dimension is continuous.

@@ -187,7 +187,7 @@ class _Run:
 
     def commit(self) -> None:
         """Write a checkpoint of this moment."""
-        from autolora.variants.attachment import adapter_state
+        from autolora.adapters.state import adapter_state
 
         self.manifest.seconds = self.seconds()
         self.manifest.examples = self.manifest.step * self.job.config.batch_size

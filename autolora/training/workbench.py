@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from autolora import options, variants
+from autolora import variants
 from autolora.scores import Scores
 from autolora.space import Config
 from autolora.spec import MetricSpec, Spec, TrainingSpec, mutable_in
@@ -70,6 +70,7 @@ class Workbench:
         Raises:
             CheckpointError: nothing serves the URL of its checkpoints.
         """
+        assert spec.names  # registers, on a worker, the variants of other packages
         checkpoints = checkpoint.root_of(spec.checkpoints, folder)
         place(checkpoints)  # one that nothing serves is an error before anything is loaded
         base = model.load(spec)
@@ -183,14 +184,14 @@ class Workbench:
     @staticmethod
     def variant(name: str, config: Config) -> Variant:
         """The variant with its own hyperparameters as the configuration has them."""
-        return options.configured(name, config.options)
+        return variants.get(name).configured(**dict(config.options))
 
     @contextmanager
     def attached(
         self, variant_name: str, config: Config, seed: int, state: Mapping[str, torch.Tensor] | None = None
     ) -> Iterator[PeftModel]:
         """The base with a fresh adapter of the variant, or with one in this state; it is itself again afterwards."""
-        from autolora.variants.attachment import allotment, load_adapter_state
+        from autolora.adapters.state import allotment, load_adapter_state
 
         variant = self.variant(variant_name, config)
         adapted = variant.attach(

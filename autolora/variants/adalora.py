@@ -8,20 +8,23 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from autolora.adapters.attachment import attachment
+from autolora.adapters.errors import VariantError
+from autolora.adapters.start import Allotment
 from autolora.space import Traits
-from autolora.variants.attachment import attachment, random_stream
-from autolora.variants.base import Allotment, Variant, VariantError, register
-from autolora.variants.subtraction import ADAPTER
+from autolora.variants.base import Variant
+from autolora.variants.registry import register
 
 if TYPE_CHECKING:
     import torch
     from peft import PeftModel
     from torch import Tensor, nn
-    from transformers import PreTrainedModel
 
-    from autolora.variants.targets import LinearLayer
+    from autolora.adapters.layer import AdaptedLayer
+    from autolora.adapters.start import Start
+    from autolora.adapters.targets import LinearLayer
 
 PRUNINGS = 100
 """Into which a run is cut: the paper prunes every 100 steps of runs of tens of thousands."""
@@ -58,47 +61,41 @@ class Adalora(Variant):
                 f"{self.name} got orthogonality {self.orthogonality:g}: set {options}.orthogonality to 0 or more"
             )
 
-    def allocate(
-        self, model: PreTrainedModel, layers: Mapping[str, LinearLayer], rank: int, alpha: float, batches: Any
-    ) -> dict[str, Allotment]:
+    def allocate(self, start: Start[LinearLayer]) -> dict[str, Allotment]:
         """What every layer starts with."""
-        most = math.ceil(self.initial * rank)
-        ranks = {name: min(most, layer.largest_rank) for name, layer in layers.items()}
-        return {name: Allotment(own, alpha * own / rank) for name, own in ranks.items()}
+        most = math.ceil(self.initial * start.rank)
+        ranks = {name: min(most, layer.largest_rank) for name, layer in start.layers.items()}
+        return {name: Allotment(own, start.alpha * own / start.rank) for name, own in ranks.items()}
 
-    def initialise(self, model: PeftModel, seed: int, batches: Any, horizon: int | None) -> None:
+    def initialize(self, start: Start[AdaptedLayer]) -> None:
         """A and B normal with standard deviation 0.02, e = 0."""
         import torch
 
-        from autolora.variants.kernels.adalora import Singular
-        from autolora.variants.kernels.branch import give
+        from autolora.adapters.kernels.adalora import Singular
 
-        generator = random_stream(seed, "triplets")
-        for layer in attachment(model).layers.values():
-            for factor in (layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight):
+        generator = start.stream("triplets")
+        for layer in start.layers.values():
+            for factor in (layer.a, layer.b):
                 factor.data.copy_(torch.empty(factor.shape).normal_(0, 0.02, generator=generator))
-            give(layer, "singular_values", torch.zeros(layer.r[ADAPTER]))
-            layer.lora_variant[ADAPTER] = Singular()
+            layer.give("singular_values", torch.zeros(layer.rank))
+            layer.install(Singular())
 
     def optimizer(self, model: PeftModel, learning_rate: float, weight_decay: float = 0.0) -> torch.optim.Optimizer:
         """AdamW, and on schedule the pruning."""
-        from autolora.variants.kernels.adalora import AdaloraAdamW, Budget, Triplets
+        from autolora.adapters.kernels.adalora import AdaloraAdamW, Budget, Triplets
 
         record = attachment(model)
         layers = record.layers.values()
         horizon = record.horizon
         assert horizon is not None, "attach asks for it"
         budget = Budget(
-            first=sum(layer.r[ADAPTER] for layer in layers),
-            last=model.peft_config[ADAPTER].r * len(layers),
+            first=sum(layer.rank for layer in layers),
+            last=record.rank * len(layers),
             begin=int(self.tinit * horizon),
             end=horizon - int(self.tfinal * horizon),
             interval=max(1, horizon // PRUNINGS),
         )
-        triplets = [
-            Triplets(layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight, layer.singular_values)
-            for layer in layers
-        ]
+        triplets = [Triplets(layer.a, layer.b, layer.given("singular_values")) for layer in layers]
         return AdaloraAdamW(
             triplets, budget, self.parameter_groups(model, learning_rate), learning_rate, weight_decay=weight_decay
         )
@@ -115,7 +112,7 @@ class Adalora(Variant):
             return None
         grams: dict[int, list[Tensor]] = {}
         for layer in attachment(model).layers.values():
-            a, b = layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
+            a, b = layer.a, layer.b
             grams.setdefault(len(a), []).extend((a @ a.T, b.T @ b))
         norms = [
             torch.linalg.matrix_norm(torch.stack(of_rank) - torch.eye(rank, device=of_rank[0].device))
@@ -123,10 +120,10 @@ class Adalora(Variant):
         ]
         return self.orthogonality * torch.cat(norms).mean()
 
-    def plain_factors(self, layer: Any) -> tuple[Tensor, Tensor]:
+    def plain_factors(self, layer: AdaptedLayer) -> tuple[Tensor, Tensor]:
         """Of the triplets that count; of a layer that has none, one that adds nothing."""
         a, b = super().plain_factors(layer)
-        e = layer.singular_values.detach()
+        e = layer.given("singular_values").detach()
         kept = e.nonzero()[:, 0] if e.any() else slice(1)
         return a[kept], (b * e)[:, kept]
 
@@ -140,10 +137,12 @@ register(
         kind="architecture",
         needs=("horizon",),
         constraints="r <= min(m, n), to which a layer's initial rank is cut, too",
-        optimiser="AdamW, pruning the least important triplets by a cubic schedule",
+        optimizer_name="AdamW, pruning the least important triplets by a cubic schedule",
         export_form="rank r+",
         factored=False,
+        own_forward=True,
         # About three times LoRA's rate or more (Unified): e, A and B all start small. A is not Kaiming-uniform.
         traits=Traits(shift=0.5, shift_sd=0.4, alpha_law=1.0),
+        shares_ranks=True,
     )
 )

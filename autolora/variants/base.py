@@ -6,9 +6,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
-from autolora.errors import AutoloraError
+from autolora.adapters.attachment import inject
+from autolora.adapters.errors import VariantError
+from autolora.adapters.export import NATIVE, OWN, save_native, save_own, save_plain
+from autolora.adapters.start import DEFAULT_NAME, Allotment, Start
+from autolora.adapters.targets import LinearLayer, check_rank, describe, linear_layers
 from autolora.space import Traits
 
 if TYPE_CHECKING:
@@ -17,18 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PreTrainedModel
 
-    from autolora.variants.targets import LinearLayer
-
-
-class Allotment(NamedTuple):
-    """What one layer gets."""
-
-    rank: int
-    alpha: float
-
-
-class VariantError(AutoloraError, ValueError):
-    """A variant cannot be used as asked; the message names the model, layer or setting and what would be right."""
+    from autolora.adapters.layer import AdaptedLayer
 
 
 @dataclass(frozen=True)
@@ -44,18 +37,24 @@ class Variant:
         name: registry key.
         title: name as published.
         paper: where it is defined.
-        kind: what it changes of plain LoRA: "reference", "scaling", "start", "architecture" or "optimiser".
+        kind: what it changes of plain LoRA: "reference", "scaling", "start", "architecture" or "optimizer".
         traits: what the scaling laws need to know.
         needs: inputs of ``attach`` beyond the model: any of "gradients", "activations", "horizon".
         constraints: what it asks of ranks, layers and settings, in words; :meth:`check` and ``attach`` see to it.
-        optimiser: what trains it, in words.
+        optimizer_name: what trains it, in words.
         export_form: the plain LoRA that it leaves as, exactly: "rank r", "rank 2r", "rank kr" (a multiple of r), "rank
             r+" (more than r); "native" where PEFT has a format of its own for it; "own" where only
             :func:`autolora.load_adapter` reads it.
         cost: time of a training step relative to plain LoRA's at width 1024, from studies/variants; None: not measured.
         factored: it trains two factors A and B of each layer, as PEFT's ``LoraLayer`` holds them.
+        shares_ranks: layers get ranks of their own, and some may get none.
+        own_forward: its forward pass is none that PEFT knows, so PEFT cannot merge the adapter as it was trained.
+        mixture: a router weighs several experts for each token.
+        lean_forward: class in place of PEFT's own with the same values in less time or memory, as
+            "package.module:Class"; empty if PEFT's is used. Without its ``forward`` it does what PEFT's does.
+        linear_only: it adapts ``nn.Linear`` and not ``Conv1D``; :meth:`check` refuses models that have it.
         moves_at_start: its start is not subtracted: attaching it changes the model's outputs, as its paper means it to.
-        starts_as_lora: at s = 1 its Hessian in {A, B} at initialisation is plain LoRA's, so curvature tells nothing of
+        starts_as_lora: at s = 1 its Hessian in {A, B} at initialization is plain LoRA's, so curvature tells nothing of
             it.
         redundant_with_alpha: own hyperparameters that under Adam do what alpha does: never searched together.
         peft_options: ``LoraConfig`` options with which plain PEFT trains this variant, beyond rank, alpha, dropout and
@@ -69,10 +68,15 @@ class Variant:
     kind: str = "start"
     needs: tuple[str, ...] = ()
     constraints: str = "r <= min(m, n)"
-    optimiser: str = "AdamW"
+    optimizer_name: str = "AdamW"
     export_form: str = "rank r"
     cost: float | None = None
     factored: bool = True
+    shares_ranks: bool = False
+    own_forward: bool = False
+    mixture: bool = False
+    lean_forward: str = ""
+    linear_only: bool = False
     starts_as_lora: bool = False
     moves_at_start: bool = False
     redundant_with_alpha: tuple[str, ...] = ()
@@ -118,11 +122,33 @@ class Variant:
         """Whether the start is computed from data."""
         return bool({"gradients", "activations"} & set(self.needs))
 
-    def allocate(
-        self, model: PreTrainedModel, layers: Mapping[str, LinearLayer], rank: int, alpha: float, batches: Any
-    ) -> dict[str, Allotment]:
-        """Rank and alpha of each layer, by name, before anything is injected; one that is left out gets no adapter."""
-        return dict.fromkeys(layers, Allotment(rank, alpha))
+    @property
+    def own_step(self) -> bool:
+        """Whether a training step computes something else than plain LoRA's: in its forward pass, in what it trains,
+        or in its optimizer."""
+        return self.kind in ("architecture", "optimizer")
+
+    def exported_rank(self, rank: int, layers: Mapping[str, LinearLayer]) -> int | None:
+        """Rank of the plain LoRA that an adapter of this rank leaves as.
+
+        Args:
+            rank: as trained.
+            layers: of the model that it trained on.
+
+        Returns:
+            None if the rank depends on the data or the training, or the adapter leaves in another form.
+        """
+        if self.shares_ranks:
+            return None
+        return {"rank r": rank, "rank 2r": 2 * rank}.get(self.export_form)
+
+    def allocate(self, start: Start[LinearLayer]) -> dict[str, Allotment]:
+        """Rank and alpha of each layer, by name, before anything is injected; one that is left out gets no adapter.
+
+        Args:
+            start: the base model, its linear layers, and all that a start is computed from.
+        """
+        return dict.fromkeys(start.layers, Allotment(start.rank, start.alpha))
 
     def lora_config(self, rank: int, alpha: float, dropout: float, target_modules: list[str]) -> Any:
         """The PEFT configuration of the adapter as trained: a ``LoraConfig``, or another method's."""
@@ -138,26 +164,36 @@ class Variant:
             task_type="CAUSAL_LM",
         )
 
-    def plain_factors(self, layer: Any) -> tuple[Tensor, Tensor]:
+    def tuner(self) -> type | None:
+        """The class that injects the adapter, derived from PEFT's for this method; None means PEFT's own."""
+        return None
+
+    def plain_factors(self, layer: AdaptedLayer) -> tuple[Tensor, Tensor]:
         """A (r, n) and B (m, r) with which the layer's trained adapter is s B A."""
-        from autolora.variants.subtraction import ADAPTER
+        return layer.a.detach(), layer.b.detach()
 
-        return layer.lora_A[ADAPTER].weight.detach(), layer.lora_B[ADAPTER].weight.detach()
+    def initialize(self, start: Start[AdaptedLayer]) -> None:
+        """Overwrite the freshly injected adapter (A Kaiming-uniform, B = 0) with the variant's own start.
 
-    def initialise(self, model: PeftModel, seed: int, batches: Any, horizon: int | None) -> None:
-        """Overwrite the freshly injected adapter (A Kaiming-uniform, B = 0) with the variant's own start."""
+        Args:
+            start: the attached model, its adapted layers, and all that a start is computed from.
+        """
 
     def check(self, model: nn.Module, layers: Mapping[str, LinearLayer], rank: int, dropout: float) -> None:
-        """Raise ``VariantError`` where the variant cannot be trained so, before anything is changed.
+        """Raise ``VariantError`` if the variant cannot be trained so, before anything is changed.
 
         Args:
             model: the base, for messages.
             layers: of it that get an adapter.
             rank, dropout: of the adapter.
         """
-        from autolora.variants.targets import check_rank
-
         check_rank(model, layers, rank)
+        for name, layer in layers.items():
+            if self.linear_only and layer.transposed:
+                raise VariantError(
+                    f"PEFT has {self.title} for nn.Linear and not for Conv1D, as layer {name!r} of {describe(model)} "
+                    f"is: {self.name} cannot be trained on this model"
+                )
 
     def attach(
         self,
@@ -169,6 +205,7 @@ class Variant:
         seed: int = 0,
         dropout: float = 0.0,
         allotted: Mapping[str, Allotment] | None = None,
+        adapter_name: str = DEFAULT_NAME,
     ) -> PeftModel:
         """Inject the adapter into every linear layer but the output head.
 
@@ -176,12 +213,13 @@ class Variant:
             model: a causal language model without adapters; its layers are wrapped in place, see
                 :func:`autolora.variants.detach`.
             rank, alpha: r, and the numerator of the scaling.
-            batches: token batches, where ``needs`` asks for gradients or activations.
-            horizon: optimiser steps of the full run, where ``needs`` asks for it.
-            seed: of the random initialisation.
+            batches: list of token batches, if ``needs`` asks for gradients or activations.
+            horizon: optimizer steps of the full run, if ``needs`` asks for it.
+            seed: of the random initialization.
             dropout: on the adapter's input.
-            allotted: rank and alpha of each layer, where a trained adapter goes on whose variant shares them out
-                (:func:`autolora.variants.attachment.allotment`); None: as the variant has it.
+            allotted: rank and alpha of each layer, for a trained adapter whose variant shares them out
+                (:func:`autolora.adapters.state.allotment`); None means that :meth:`allocate` decides.
+            adapter_name: PEFT's name of the adapter; without a dot.
 
         Returns:
             A ``PeftModel`` whose only trainable parameters are the adapter's, in float32. Train it with
@@ -191,16 +229,24 @@ class Variant:
         Raises:
             VariantError: no linear layers, what ``needs`` asks for is missing, or what :meth:`check` refuses.
         """
-        from autolora.variants.attachment import inject
-
-        return inject(self, model, rank, alpha, batches, horizon, seed, dropout, allotted)
+        start = Start(
+            model=model,
+            layers=linear_layers(model),
+            rank=rank,
+            alpha=alpha,
+            seed=seed,
+            batches=batches,
+            horizon=horizon,
+            adapter_name=adapter_name,
+        )
+        return inject(self, start, dropout=dropout, allotted=allotted)
 
     def parameter_groups(self, model: PeftModel, learning_rate: float) -> list[dict[str, Any]]:
-        """Optimiser groups over the trainable parameters."""
+        """Optimizer groups over the trainable parameters."""
         return [{"params": [p for p in model.parameters() if p.requires_grad], "lr": learning_rate}]
 
     def optimizer(self, model: PeftModel, learning_rate: float, weight_decay: float = 0.0) -> torch.optim.Optimizer:
-        """AdamW over :meth:`parameter_groups`, or the variant's own optimiser."""
+        """AdamW over :meth:`parameter_groups`, or the variant's own optimizer."""
         import torch
 
         groups = self.parameter_groups(model, learning_rate)
@@ -221,26 +267,9 @@ class Variant:
 
         Where ``export_form`` is "own", :func:`autolora.load_adapter` does.
         """
-        from autolora.variants.export import NATIVE, OWN, save_native, save_own, save_plain
-
         if self.export_form == OWN:
             save_own(self, model, Path(path))
         elif self.export_form == NATIVE:
             save_native(model, Path(path))
         else:
             save_plain(model, Path(path), self.plain_factors)
-
-
-_REGISTRY: dict[str, Variant] = {}
-
-
-def register(variant: Variant) -> Variant:
-    """Add a variant to the registry; raises ``ValueError`` where the name is taken."""
-    if variant.name in _REGISTRY:
-        raise ValueError(f"a variant named {variant.name!r} is registered already")
-    _REGISTRY[variant.name] = variant
-    return variant
-
-
-def registry() -> Mapping[str, Variant]:
-    return _REGISTRY

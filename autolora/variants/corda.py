@@ -9,18 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from autolora.adapters.attachment import frozen_layers
+from autolora.adapters.factors import input_factors, leading_svd, trailing_svd
 from autolora.space import Traits
-from autolora.variants.attachment import frozen_layers
-from autolora.variants.base import Variant, register
-from autolora.variants.factors import input_factors, leading_svd, trailing_svd
+from autolora.variants.base import Variant
 from autolora.variants.pissa import start_from_triplets
-from autolora.variants.subtraction import ADAPTER
+from autolora.variants.registry import register
 
 if TYPE_CHECKING:
-    from peft import PeftModel
     from torch import Tensor
+
+    from autolora.adapters.layer import AdaptedLayer
+    from autolora.adapters.start import Start
 
 DAMPING = 0.01
 """Added to C's diagonal, relative to its mean, and doubled until C can be inverted, as the authors do."""
@@ -32,10 +34,12 @@ INVERTED = 0.05
 class Corda(Variant):
     """Instruction-previewed mode: what the sample uses most trains."""
 
-    def initialise(self, model: PeftModel, seed: int, batches: Any, horizon: int | None) -> None:
-        rank = model.peft_config[ADAPTER].r
-        factors = input_factors(*frozen_layers(model), batches, rank, _leading)
-        start_from_triplets(model, {name: (u[:, :rank], s[:rank], vh[:rank]) for name, (u, s, vh) in factors.items()})
+    def initialize(self, start: Start[AdaptedLayer]) -> None:
+        rank = start.rank
+        factors = input_factors(*frozen_layers(start.model), start.batches, rank, _leading)
+        start_from_triplets(
+            start.model, {name: (u[:, :rank], s[:rank], vh[:rank]) for name, (u, s, vh) in factors.items()}
+        )
 
 
 @dataclass(frozen=True)
@@ -43,11 +47,11 @@ class CordaKpm(Variant):
     """Knowledge-preserved mode: what the sample uses least trains. The paper takes a sample of the knowledge to
     preserve; ``autolora tune`` passes its training sample, so pass another to ``attach`` for that purpose."""
 
-    def initialise(self, model: PeftModel, seed: int, batches: Any, horizon: int | None) -> None:
-        rank = model.peft_config[ADAPTER].r
-        factors = input_factors(*frozen_layers(model), batches, rank, _trailing)
+    def initialize(self, start: Start[AdaptedLayer]) -> None:
+        rank = start.rank
+        factors = input_factors(*frozen_layers(start.model), start.batches, rank, _trailing)
         start_from_triplets(
-            model, {name: (u[:, -rank:], s[-rank:], vh[-rank:]) for name, (u, s, vh) in factors.items()}
+            start.model, {name: (u[:, -rank:], s[-rank:], vh[-rank:]) for name, (u, s, vh) in factors.items()}
         )
 
 

@@ -7,18 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from autolora.adapters.errors import VariantError
 from autolora.space import Traits
-from autolora.variants.attachment import attachment
-from autolora.variants.base import Variant, VariantError, register
-from autolora.variants.subtraction import ADAPTER
+from autolora.variants.base import Variant
+from autolora.variants.registry import register
 
 if TYPE_CHECKING:
-    from peft import PeftModel
     from torch import Tensor, nn
 
-    from autolora.variants.targets import LinearLayer
+    from autolora.adapters.layer import AdaptedLayer
+    from autolora.adapters.start import Start
+    from autolora.adapters.targets import LinearLayer
 
 
 @dataclass(frozen=True)
@@ -39,19 +40,18 @@ class Delora(Variant):
         if not self.bound > 0:
             raise VariantError(f"{self.name} got bound {self.bound:g}: set space.options.{self.name}.bound above 0")
 
-    def initialise(self, model: PeftModel, seed: int, batches: Any, horizon: int | None) -> None:
+    def initialize(self, start: Start[AdaptedLayer]) -> None:
         """A and B as LoRA's, lambda at the bound."""
         import torch
 
-        from autolora.variants.kernels.branch import give
-        from autolora.variants.kernels.delora import Bounded
+        from autolora.adapters.kernels.delora import Bounded
 
-        for layer in attachment(model).layers.values():
-            give(layer, "bound", torch.tensor(self.bound))
-            layer.lora_variant[ADAPTER] = Bounded(layer)
+        for layer in start.layers.values():
+            layer.give("bound", torch.tensor(self.bound))
+            layer.install(Bounded(layer))
 
-    def plain_factors(self, layer: Any) -> tuple[Tensor, Tensor]:
-        return layer.lora_variant[ADAPTER].directions(layer).detach(), layer.lora_B[ADAPTER].weight.detach()
+    def plain_factors(self, layer: AdaptedLayer) -> tuple[Tensor, Tensor]:
+        return layer.branch.directions(layer).detach(), layer.b.detach()
 
 
 register(
@@ -66,5 +66,6 @@ register(
         # middle is half a decade below LoRA's best.
         traits=Traits(shift=0.0, shift_sd=0.6, unit_scale=True),
         factored=False,
+        own_forward=True,
     )
 )

@@ -6,41 +6,39 @@ y = W x + s gelu(B_t M gelu(A_t x)): L layers of a type train r (m + n) + L r^2 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from autolora.adapters.targets import by_type
 from autolora.space import Traits
-from autolora.variants.attachment import attachment, random_stream
-from autolora.variants.base import Variant, register
-from autolora.variants.subtraction import ADAPTER
-from autolora.variants.targets import by_type
+from autolora.variants.base import Variant
+from autolora.variants.registry import register
 
 if TYPE_CHECKING:
-    from peft import PeftModel
+    from autolora.adapters.layer import AdaptedLayer
+    from autolora.adapters.start import Start
 
 
 @dataclass(frozen=True)
 class Denselora(Variant):
     """No matrix stands for it: it stays a branch beside W, and cannot be merged."""
 
-    def initialise(self, model: PeftModel, seed: int, batches: Any, horizon: int | None) -> None:
+    def initialize(self, start: Start[AdaptedLayer]) -> None:
         """A and B of a type as LoRA's in its first layer; M Kaiming-uniform, bound 1/sqrt(r)."""
         import torch
 
-        from autolora.variants.kernels.branch import give
-        from autolora.variants.kernels.denselora import Dense
+        from autolora.adapters.kernels.denselora import Dense
 
-        generator = random_stream(seed, "mixer")
-        adapted = attachment(model).layers
+        generator = start.stream("mixer")
+        adapted = start.layers
         for first, names in by_type(adapted).items():
             shared = adapted[first]
             for name in names:
                 layer = adapted[name]
-                layer.lora_A[ADAPTER].weight = shared.lora_A[ADAPTER].weight
-                layer.lora_B[ADAPTER].weight = shared.lora_B[ADAPTER].weight
-                rank = layer.r[ADAPTER]
+                layer.replace_factors(shared.a, shared.b)
+                rank = layer.rank
                 bound = rank**-0.5
-                give(layer, "mixer", torch.empty(rank, rank).uniform_(-bound, bound, generator=generator))
-                layer.lora_variant[ADAPTER] = Dense()
+                layer.give("mixer", torch.empty(rank, rank).uniform_(-bound, bound, generator=generator))
+                layer.install(Dense())
 
 
 register(
@@ -56,5 +54,6 @@ register(
         traits=Traits(shift=0.3, shift_sd=0.4),
         export_form="own",
         factored=False,
+        own_forward=True,
     )
 )

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from autolora.variants.attachment import attachment, random_stream
-from autolora.variants.base import Variant, register
-from autolora.variants.subtraction import ADAPTER
+from autolora.variants.base import Variant
+from autolora.variants.registry import register
 
 if TYPE_CHECKING:
-    from peft import PeftModel
+    from autolora.adapters.layer import AdaptedLayer
+    from autolora.adapters.start import Start
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Dora(Variant):
         config.use_dora = True
         return config
 
-    def initialise(self, model: PeftModel, seed: int, batches: Any, horizon: int | None) -> None:
+    def initialize(self, start: Start[AdaptedLayer]) -> None:
         """Set mag to the row norms of W and give rows without a direction a random one.
 
         A row of norm 0 is 0 / 0 in PEFT (peft#2049). With a random row of B its norm is positive and, mag being 0, the
@@ -30,14 +30,15 @@ class Dora(Variant):
         """
         import torch
 
-        from autolora.variants.kernels.dora import GramDora
+        from autolora.adapters.kernels.dora import GramDora
 
-        generator = random_stream(seed, "dora zero rows")
-        for layer in attachment(model).layers.values():
-            if not layer.get_base_layer().weight.is_floating_point():
-                continue  # quantised: PEFT, which knows how to undo it, does it all
-            lean = layer.lora_variant[ADAPTER] = GramDora(layer)
-            magnitude, b = layer.lora_magnitude_vector[ADAPTER].weight, layer.lora_B[ADAPTER].weight
+        generator = start.stream("dora zero rows")
+        for layer in start.layers.values():
+            if not layer.base_layer.weight.is_floating_point():
+                continue  # quantized: PEFT, which knows how to undo it, does it all
+            lean = GramDora(layer)
+            layer.install(lean)
+            magnitude, b = layer.entry("lora_magnitude_vector").weight, layer.b
             magnitude.data = lean.squares.sqrt()  # PEFT took them in the base's precision
             without_direction = magnitude.data == 0
             if without_direction.any():
@@ -56,6 +57,7 @@ register(
         kind="architecture",
         starts_as_lora=True,
         export_form="native",
+        lean_forward="autolora.adapters.kernels.dora:GramDora",
         peft_options={"use_dora": True},
     )
 )

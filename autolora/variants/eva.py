@@ -10,24 +10,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from autolora.adapters.attachment import frozen_layers
+from autolora.adapters.errors import VariantError
+from autolora.adapters.factors import extreme_eigenvectors, input_factors, precise
+from autolora.adapters.start import Allotment
+from autolora.adapters.statistics import labeled_input_moments
 from autolora.space import Traits
-from autolora.variants.attachment import attachment, frozen_layers
-from autolora.variants.base import Allotment, Variant, VariantError, register
-from autolora.variants.factors import extreme_eigenvectors, input_factors, precise
-from autolora.variants.statistics import labelled_input_moments
-from autolora.variants.subtraction import ADAPTER
+from autolora.variants.base import Variant
+from autolora.variants.registry import register
 
 if TYPE_CHECKING:
-    from peft import PeftModel
     from torch import Tensor, nn
-    from transformers import PreTrainedModel
 
-    from autolora.variants.targets import LinearLayer
+    from autolora.adapters.layer import AdaptedLayer
+    from autolora.adapters.start import Start
+    from autolora.adapters.targets import LinearLayer
 
 
 @dataclass(frozen=True)
 class Eva(Variant):
-    """The singular vectors are exact, of the inputs at labelled tokens, as they are: not of their differences from the
+    """The singular vectors are exact, of the inputs at labeled tokens, as they are: not of their differences from the
     mean. A layer none of whose directions counts gets no adapter, and s is the same for all.
 
     Attributes:
@@ -41,31 +43,32 @@ class Eva(Variant):
         if self.rho < 1:
             raise VariantError(f"{self.name}.rho is {self.rho:g}: with less than 1 layers could not take r directions")
 
-    def allocate(
-        self, model: PreTrainedModel, layers: Mapping[str, LinearLayer], rank: int, alpha: float, batches: Any
-    ) -> dict[str, Allotment]:
-        most = {name: min(round(self.rho * rank), layer.largest_rank) for name, layer in layers.items()}
-        modules = {name: model.get_submodule(name) for name in layers}
+    def allocate(self, start: Start[LinearLayer]) -> dict[str, Allotment]:
+        rank = start.rank
+        most = {name: min(round(self.rho * rank), layer.largest_rank) for name, layer in start.layers.items()}
+        modules = {name: start.model.get_submodule(name) for name in start.layers}
+        found = self._directions(start.model, modules, start.batches, max(most.values()))
         shares = []
-        for name, (values, _, total) in self._directions(model, modules, batches, max(most.values())).items():
+        for name, (values, _, total) in found.items():
             explained = (values[: most[name]] / total.clamp_min(1e-30)).tolist()
             shares += [(-share, place, name) for place, share in enumerate(explained)]
-        chosen = sorted(shares, key=lambda item: item[:2])[: rank * len(layers)]
+        chosen = sorted(shares, key=lambda item: item[:2])[: rank * len(start.layers)]
         ranks = Counter(name for _, _, name in chosen)
-        return {name: Allotment(ranks[name], alpha * ranks[name] / rank) for name in layers if ranks[name]}
+        own = {name: ranks[name] for name in start.layers if ranks[name]}
+        return {name: Allotment(own[name], start.alpha * own[name] / rank) for name in own}
 
-    def initialise(self, model: PeftModel, seed: int, batches: Any, horizon: int | None) -> None:
-        layers = attachment(model).layers
-        needed = max(layer.r[ADAPTER] for layer in layers.values())
-        for name, (_, directions, _) in self._directions(*frozen_layers(model), batches, needed).items():
-            a = layers[name].lora_A[ADAPTER].weight
+    def initialize(self, start: Start[AdaptedLayer]) -> None:
+        layers = start.layers
+        needed = max(layer.rank for layer in layers.values())
+        for name, (_, directions, _) in self._directions(*frozen_layers(start.model), start.batches, needed).items():
+            a = layers[name].a
             a.data.copy_(directions[: len(a)])
 
     @staticmethod
     def _directions(
         base: nn.Module, layers: Mapping[str, nn.Module], batches: Sequence[Any], rank: int
     ) -> dict[str, tuple[Tensor, ...]]:
-        return input_factors(base, layers, batches, rank, _principal, labelled_input_moments)
+        return input_factors(base, layers, batches, rank, _principal, labeled_input_moments)
 
 
 def _principal(moment: Tensor, weight: Tensor, components: int) -> tuple[Tensor, ...]:
@@ -84,5 +87,6 @@ register(
         # directions where inputs are largest: the law of alpha for a random A does not apply.
         traits=Traits(shift=-0.1, shift_sd=0.25, alpha_law=1.0),
         needs=("activations",),
+        shares_ranks=True,
     )
 )

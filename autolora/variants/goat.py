@@ -9,20 +9,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from autolora.adapters.attachment import anchor, frozen_layers
+from autolora.adapters.errors import VariantError
+from autolora.adapters.factors import leading_svd, weight_factors
 from autolora.space import Traits
-from autolora.variants.attachment import anchor, attachment, frozen_layers
-from autolora.variants.base import VariantError, register
-from autolora.variants.factors import leading_svd, weight_factors
 from autolora.variants.loramoe import Loramoe
-from autolora.variants.subtraction import ADAPTER, set_factors
+from autolora.variants.registry import register
 
 if TYPE_CHECKING:
-    from peft import PeftModel
     from torch import Tensor, nn
 
-    from autolora.variants.targets import LinearLayer
+    from autolora.adapters.layer import AdaptedLayer
+    from autolora.adapters.start import Start
+    from autolora.adapters.targets import LinearLayer
 
 
 @dataclass(frozen=True)
@@ -45,35 +46,35 @@ class Goat(Loramoe):
         if not self.rho > 0:
             raise VariantError(f"{self.name} got rho = {self.rho}: set space.options.{self.name}.rho above 0")
 
-    def initialise(self, model: PeftModel, seed: int, batches: Any, horizon: int | None) -> None:
-        rank = model.peft_config[ADAPTER].r
-        experts, layers = self.count(rank), attachment(model).layers
+    def initialize(self, start: Start[AdaptedLayer]) -> None:
+        rank = start.rank
+        experts, layers = self.count(rank), start.layers
         share = rank // experts
         starts = {}
-        for name, factors in weight_factors(*frozen_layers(model), rank, segmented_svd(experts)).items():
+        for name, factors in weight_factors(*frozen_layers(start.model), rank, segmented_svd(experts)).items():
             u, values, vh = factors[0][:, :, :share], factors[1][:, :share], factors[2][:, :share]
-            root = (values / (layers[name].scaling[ADAPTER] * self.rho)).sqrt()
+            root = (values / (layers[name].scaling * self.rho)).sqrt()
             starts[name] = (root[..., None] * vh).flatten(0, 1), (u * root).flatten(1)
         for name, (a, b) in starts.items():
-            set_factors(layers[name], a, b)
-        anchor(model, {name: (a, b / experts) for name, (a, b) in starts.items()})
-        super().initialise(model, seed, batches, horizon)
+            layers[name].set_factors(a, b)
+        anchor(start.model, {name: (a, b / experts) for name, (a, b) in starts.items()})
+        super().initialize(start)
 
 
-@cache  # weight_factors knows a factorisation by the function: there must be one for each number of segments
+@cache  # weight_factors knows a factorization by the function: there must be one for each number of segments
 def segmented_svd(segments: int) -> Callable[[Tensor, int], tuple[Tensor, ...]]:
     """Of W's triplets in this many equal segments, the largest first, the leading ones of each, k in all.
 
     As U (m, segments, c), singular values (segments, c) and V^T (segments, c, n), where c = k // segments.
     """
 
-    def factorise(matrix: Tensor, components: int) -> tuple[Tensor, ...]:
+    def factorize(matrix: Tensor, components: int) -> tuple[Tensor, ...]:
         length = min(matrix.shape) // segments
         u, values, vh = leading_svd(matrix, segments * length)
         kept, cut = components // segments, (segments, length)
         return u.unflatten(1, cut)[:, :, :kept], values.unflatten(0, cut)[:, :kept], vh.unflatten(0, cut)[:, :kept]
 
-    return factorise
+    return factorize
 
 
 register(
@@ -91,6 +92,8 @@ register(
         traits=Traits(exponent=0.5, shift=0.0, shift_sd=0.4),
         export_form="own",
         factored=False,
+        own_forward=True,
+        mixture=True,
         moves_at_start=True,
     )
 )

@@ -9,19 +9,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from autolora.adapters.attachment import frozen_layers
+from autolora.adapters.factors import gradient_factors
+from autolora.adapters.start import Allotment
 from autolora.space import Traits
-from autolora.variants.attachment import attachment, frozen_layers
-from autolora.variants.base import Allotment, Variant, register
-from autolora.variants.factors import gradient_factors
-from autolora.variants.subtraction import ADAPTER
+from autolora.variants.base import Variant
+from autolora.variants.registry import register
 
 if TYPE_CHECKING:
-    from peft import PeftModel
-    from transformers import PreTrainedModel
-
-    from autolora.variants.targets import LinearLayer
+    from autolora.adapters.layer import AdaptedLayer
+    from autolora.adapters.start import Start
+    from autolora.adapters.targets import LinearLayer
 
 LEAST, MOST = 0.5, 4.0
 """Bounds of a layer's rank, relative to r: the authors take 4 and 32 where r = 8."""
@@ -37,24 +37,22 @@ class Gora(Variant):
 
     gamma: float = 0.05
 
-    def allocate(
-        self, model: PreTrainedModel, layers: Mapping[str, LinearLayer], rank: int, alpha: float, batches: Any
-    ) -> dict[str, Allotment]:
-        modules = {name: model.get_submodule(name) for name in layers}
-        factors = gradient_factors(model, modules, batches, round(MOST * rank))
+    def allocate(self, start: Start[LinearLayer]) -> dict[str, Allotment]:
+        modules = {name: start.model.get_submodule(name) for name in start.layers}
+        factors = gradient_factors(start.model, modules, start.batches, round(MOST * start.rank))
         importance = {name: float(found[-1]) for name, found in factors.items()}
-        ranks = shared_out(layers, importance, rank)
-        return {name: Allotment(ranks[name], alpha) for name in layers}
+        ranks = shared_out(start.layers, importance, start.rank)
+        return {name: Allotment(ranks[name], start.alpha) for name in start.layers}
 
-    def initialise(self, model: PeftModel, seed: int, batches: Any, horizon: int | None) -> None:
+    def initialize(self, start: Start[AdaptedLayer]) -> None:
         import torch
 
-        layers = attachment(model).layers
-        most = max(layer.r[ADAPTER] for layer in layers.values())
-        for name, (u, values, vh, _) in gradient_factors(*frozen_layers(model), batches, most).items():
-            a, b = layers[name].lora_A[ADAPTER].weight.detach().cpu(), layers[name].lora_B[ADAPTER].weight
+        layers = start.layers
+        most = max(layer.rank for layer in layers.values())
+        for name, (u, values, vh, _) in gradient_factors(*frozen_layers(start.model), start.batches, most).items():
+            a, b = layers[name].a.detach().cpu(), layers[name].b
             compressed = (u * values) @ torch.linalg.solve(a @ a.T, a @ vh.T).T  # G A^T (A A^T)^-1, (m, r)
-            size = self.gamma * (a.shape[1] / len(a)) ** 0.5 / layers[name].scaling[ADAPTER]
+            size = self.gamma * (a.shape[1] / len(a)) ** 0.5 / layers[name].scaling
             b.data.copy_(-size * compressed)
 
 
@@ -91,5 +89,6 @@ register(
         traits=Traits(shift_sd=0.25, rank_stabilised=True),
         needs=("gradients",),
         moves_at_start=True,
+        shares_ranks=True,
     )
 )

@@ -6,15 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from autolora.variants.attachment import FACTOR_A, attachment, random_stream
-from autolora.variants.base import Variant, VariantError, register
-from autolora.variants.subtraction import ADAPTER
+from autolora.adapters.draws import FACTOR_A
+from autolora.adapters.errors import VariantError
+from autolora.variants.base import Variant
+from autolora.variants.registry import register
 
 if TYPE_CHECKING:
-    from peft import PeftModel
     from torch import Tensor, nn
 
-    from autolora.variants.targets import LinearLayer
+    from autolora.adapters.layer import AdaptedLayer
+    from autolora.adapters.start import Start
+    from autolora.adapters.targets import LinearLayer
 
 LARGEST_RANK_OF_TWO = 32
 
@@ -50,6 +52,9 @@ class Gralora(Variant):
                     f"{layer.in_features}: set space.options.{self.name}.k to a divisor of both"
                 )
 
+    def exported_rank(self, rank: int, layers: Mapping[str, LinearLayer]) -> int:
+        return self.blocks(rank) * rank
+
     def lora_config(self, rank: int, alpha: float, dropout: float, target_modules: list[str]) -> Any:
         from peft import GraloraConfig
 
@@ -62,23 +67,23 @@ class Gralora(Variant):
             task_type="CAUSAL_LM",
         )
 
-    def initialise(self, model: PeftModel, seed: int, batches: Any, horizon: int | None) -> None:
+    def initialize(self, start: Start[AdaptedLayer]) -> None:
         """A Kaiming-uniform block by block, bound sqrt(k / n); with k = 1 plain LoRA's very numbers."""
         import torch
 
-        generator = random_stream(seed, FACTOR_A)
-        for layer in attachment(model).layers.values():
-            a = layer.gralora_A[ADAPTER]
+        generator = start.stream(FACTOR_A)
+        for layer in start.layers.values():
+            a = layer.entry("gralora_A")
             k, width, rank = a.shape
             bound = width**-0.5
             drawn = torch.empty(k, rank, width).uniform_(-bound, bound, generator=generator)
             a.data.copy_(drawn.transpose(1, 2))
 
-    def plain_factors(self, layer: Any) -> tuple[Tensor, Tensor]:
+    def plain_factors(self, layer: AdaptedLayer) -> tuple[Tensor, Tensor]:
         """Block (i, j), from input block j to output block i, has r / k ranks: k^2 blocks have k r in all."""
         import torch
 
-        a, b = layer.gralora_A[ADAPTER].detach(), layer.gralora_B[ADAPTER].detach()
+        a, b = layer.entry("gralora_A").detach(), layer.entry("gralora_B").detach()
         k, width, rank = a.shape
         share = rank // k
         plain_a, plain_b = a.new_zeros(k, k, share, k * width), b.new_zeros(k * b.shape[2], k, k, share)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from autolora.adapters.draws import FACTOR_A, draw_kaiming
 from autolora.space import Traits
-from autolora.variants.attachment import FACTOR_A, attachment, draw_kaiming, random_stream
-from autolora.variants.base import Variant, register
-from autolora.variants.subtraction import ADAPTER
+from autolora.variants.base import Variant
+from autolora.variants.registry import register
 
 if TYPE_CHECKING:
-    from peft import PeftModel
+    from autolora.adapters.layer import AdaptedLayer
+    from autolora.adapters.start import Start
 
 
 @dataclass(frozen=True)
@@ -23,16 +24,16 @@ class Hira(Variant):
 
         return HiraConfig(r=rank, hira_dropout=dropout, target_modules=target_modules, task_type="CAUSAL_LM")
 
-    def initialise(self, model: PeftModel, seed: int, batches: Any, horizon: int | None) -> None:
-        """A Kaiming-uniform, plain LoRA's very numbers; B = 0."""
-        from autolora.variants.kernels.hadamard import is_plain
-        from autolora.variants.kernels.hira import LeanHira
+    def tuner(self) -> type:
+        from autolora.adapters.kernels.hira import LeanHiraModel
 
-        generator = random_stream(seed, FACTOR_A)
-        for layer in attachment(model).layers.values():
-            draw_kaiming(layer.hira_A[ADAPTER], generator)
-            if is_plain(layer.get_base_layer()):  # else PEFT, which knows how to undo a quantisation, does it all
-                layer.__class__ = LeanHira
+        return LeanHiraModel
+
+    def initialize(self, start: Start[AdaptedLayer]) -> None:
+        """A Kaiming-uniform, plain LoRA's very numbers; B = 0."""
+        generator = start.stream(FACTOR_A)
+        for layer in start.layers.values():
+            draw_kaiming(layer.entry("hira_A"), generator)
 
 
 register(
@@ -47,5 +48,6 @@ register(
         traits=Traits(shift=0.8, shift_sd=0.35, unit_scale=True),
         export_form="native",
         factored=False,
+        lean_forward="autolora.adapters.kernels.hira:LeanHira",
     )
 )

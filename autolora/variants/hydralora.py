@@ -7,17 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from autolora.adapters.errors import VariantError
 from autolora.space import Traits
-from autolora.variants.attachment import attachment
-from autolora.variants.base import Variant, VariantError, register
+from autolora.variants.base import Variant
+from autolora.variants.registry import register
 
 if TYPE_CHECKING:
-    from peft import PeftModel
     from torch import nn
 
-    from autolora.variants.targets import LinearLayer
+    from autolora.adapters.layer import AdaptedLayer
+    from autolora.adapters.start import Start
+    from autolora.adapters.targets import LinearLayer
 
 
 @dataclass(frozen=True)
@@ -37,15 +39,15 @@ class Hydralora(Variant):
                 f"{self.name} got heads = {self.heads}: set space.options.{self.name}.heads to 1 or more"
             )
 
-    def initialise(self, model: PeftModel, seed: int, batches: Any, horizon: int | None) -> None:
-        from autolora.variants.kernels.experts import install, widen_b
+    def initialize(self, start: Start[AdaptedLayer]) -> None:
+        from autolora.adapters.kernels.experts import install, widen_b
 
         if self.heads == 1:
             return
-        layers = attachment(model).layers.values()
+        layers = start.layers.values()
         for layer in layers:
             widen_b(layer, self.heads)
-        install(layers, seed, self.heads, top_k=self.heads, shared_a=True, balanced=False)
+        install(layers, start.seed, experts=self.heads, top_k=self.heads, shared_a=True, balanced=False)
 
 
 register(
@@ -59,5 +61,7 @@ register(
         traits=Traits(shift_sd=0.4),
         export_form="own",
         factored=False,
+        own_forward=True,
+        mixture=True,
     )
 )

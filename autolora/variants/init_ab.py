@@ -7,16 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from autolora.adapters.attachment import attachment, start_from
 from autolora.space import Traits
-from autolora.variants.attachment import attachment, random_stream, start_from
-from autolora.variants.base import Variant, register
-from autolora.variants.subtraction import ADAPTER, set_factors
+from autolora.variants.base import Variant
+from autolora.variants.registry import register
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from torch import Tensor
+
+    from autolora.adapters.layer import AdaptedLayer
+    from autolora.adapters.start import Start
 
 
 @dataclass(frozen=True)
@@ -31,17 +34,17 @@ class InitAB(Variant):
     gamma_a: float = 1.0
     gamma_b: float = 1.0
 
-    def initialise(self, model: PeftModel, seed: int, batches: Any, horizon: int | None) -> None:
+    def initialize(self, start: Start[AdaptedLayer]) -> None:
         import torch
 
-        generator = random_stream(seed, "lora_B")
+        generator = start.stream("lora_B")
         starts = {}
-        for name, layer in attachment(model).layers.items():
-            a, b = layer.lora_A[ADAPTER].weight.detach(), layer.lora_B[ADAPTER].weight
+        for name, layer in start.layers.items():
+            a, b = layer.a.detach(), layer.b
             bound = (self.gamma_b / layer.in_features) ** 0.5
             drawn = torch.empty(b.shape).uniform_(-bound, bound, generator=generator)
             starts[name] = (self.gamma_a**0.5 * a, drawn)
-        self.place(model, starts)
+        self.place(start.model, starts)
 
     def place(self, model: PeftModel, starts: Mapping[str, tuple[Tensor, Tensor]]) -> None:
         """Start there with the model's outputs unchanged."""
@@ -54,7 +57,7 @@ class InitABPlus(InitAB):
 
     def place(self, model: PeftModel, starts: Mapping[str, tuple[Tensor, Tensor]]) -> None:
         for name, factors in starts.items():
-            set_factors(attachment(model).layers[name], *factors)
+            attachment(model).layers[name].set_factors(*factors)
 
 
 register(

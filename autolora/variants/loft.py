@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from autolora.adapters.attachment import attachment
+from autolora.adapters.errors import VariantError
 from autolora.space import Traits
-from autolora.variants.attachment import attachment
-from autolora.variants.base import Variant, VariantError, register
-from autolora.variants.subtraction import ADAPTER
+from autolora.variants.base import Variant
+from autolora.variants.registry import register
 
 if TYPE_CHECKING:
     import torch
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Loft(Variant):
-    """An optimiser of W = W0 + B A: see :class:`autolora.variants.kernels.loft.LoftAdamW`.
+    """An optimizer of W = W0 + B A: see :class:`autolora.adapters.kernels.loft.LoftAdamW`.
 
     Its state has about r/2 numbers for each of a factor's, where Adam's has 2.
 
@@ -28,18 +29,18 @@ class Loft(Variant):
     eps: float = 1e-4
 
     def optimizer(self, model: PeftModel, learning_rate: float, weight_decay: float = 0.0) -> torch.optim.Optimizer:
-        from autolora.variants.kernels.loft import LoftAdamW
+        from autolora.adapters.kernels.loft import LoftAdamW
 
         layers = attachment(model).layers.values()
-        pairs = [(layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight) for layer in layers]
+        pairs = [(layer.a, layer.b) for layer in layers]
         return LoftAdamW(pairs, learning_rate, eps=self.eps, weight_decay=weight_decay)
 
     def clip_gradients(self, model: PeftModel, optimizer: torch.optim.Optimizer, max_norm: float) -> float:
         """The norm is of the full weights' gradient, as far as the step can see it."""
-        from autolora.variants.kernels.loft import LoftAdamW
+        from autolora.adapters.kernels.loft import LoftAdamW
 
         if not isinstance(optimizer, LoftAdamW):
-            raise VariantError(f"{self.name} clips for its own optimiser, got {type(optimizer).__name__}")
+            raise VariantError(f"{self.name} clips for its own optimizer, got {type(optimizer).__name__}")
         return optimizer.clip_grad_norm(max_norm)
 
 
@@ -49,8 +50,8 @@ register(
         title="LoFT",
         paper="arXiv 2505.21289",
         cost=1.32,
-        kind="optimiser",
-        optimiser="AdamW of W, projected on one factor at a time",
+        kind="optimizer",
+        optimizer_name="AdamW of W, projected on one factor at a time",
         constraints="r <= min(m, n), alpha = r",
         # It wants full fine-tuning's rate. From LoRA-alpha's law that is LoRA's times sqrt(r / 3 n), -1.6 decades at
         # n = 4096 and r = 8, -0.7 at n = 64, where the runs of studies/curves say -0.4.

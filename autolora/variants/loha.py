@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from autolora.space import Traits
-from autolora.variants.attachment import attachment
-from autolora.variants.base import register
 from autolora.variants.lycoris import Lycoris
+from autolora.variants.registry import register
 
 if TYPE_CHECKING:
-    from peft import PeftModel
+    pass
 
 
 @dataclass(frozen=True)
@@ -23,14 +22,10 @@ class Loha(Lycoris):
 
         return LoHaConfig(r=rank, alpha=alpha, target_modules=target_modules, task_type="CAUSAL_LM")
 
-    def initialise(self, model: PeftModel, seed: int, batches: Any, horizon: int | None) -> None:
-        super().initialise(model, seed, batches, horizon)
-        from autolora.variants.kernels.hadamard import is_plain
-        from autolora.variants.kernels.loha import LeanLoha
+    def tuner(self) -> type:
+        from autolora.adapters.kernels.loha import LeanLohaModel
 
-        for layer in attachment(model).layers.values():
-            if is_plain(layer.get_base_layer()):
-                layer.__class__ = LeanLoha
+        return LeanLohaModel
 
 
 register(
@@ -46,5 +41,7 @@ register(
         traits=Traits(shift=0.3, shift_sd=0.4, alpha_law=1.0),
         export_form="native",
         factored=False,
+        linear_only=True,
+        lean_forward="autolora.adapters.kernels.loha:LeanLoha",
     )
 )

@@ -10,16 +10,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from autolora.adapters.errors import VariantError
 from autolora.space import Traits
-from autolora.variants.attachment import attachment
-from autolora.variants.base import VariantError, register
 from autolora.variants.lycoris import Lycoris
+from autolora.variants.registry import register
 
 if TYPE_CHECKING:
-    from peft import PeftModel
     from torch import nn
 
-    from autolora.variants.targets import LinearLayer
+    from autolora.adapters.targets import LinearLayer
 
 NEAR_SQUARE_ROOT = -1
 """What PEFT calls it."""
@@ -59,12 +58,10 @@ class Lokr(Lycoris):
             task_type="CAUSAL_LM",
         )
 
-    def initialise(self, model: PeftModel, seed: int, batches: Any, horizon: int | None) -> None:
-        super().initialise(model, seed, batches, horizon)
-        from autolora.variants.kernels.lokr import LeanLokr
+    def tuner(self) -> type:
+        from autolora.adapters.kernels.lokr import LeanLokrModel
 
-        for layer in attachment(model).layers.values():
-            layer.__class__ = LeanLokr
+        return LeanLokrModel
 
 
 register(
@@ -79,5 +76,7 @@ register(
         traits=Traits(shift=0.6, shift_sd=0.4, alpha_law=1.0),
         export_form="native",
         factored=False,
+        linear_only=True,
+        lean_forward="autolora.adapters.kernels.lokr:LeanLokr",
     )
 )

@@ -1,6 +1,7 @@
 """LoRA (arXiv 2106.09685): W x + s B A x, A Kaiming-uniform, B = 0."""
 
-from autolora.variants.base import Variant, register
+from autolora.variants.base import Variant
+from autolora.variants.registry import register
 
 register(
     Variant(

@@ -11,26 +11,27 @@ of the smallest eigenvalues, B = (A D)^T, both over sqrt(gamma); not subtracted.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from autolora.adapters.attachment import frozen_layers
+from autolora.adapters.factors import curvature_factors, extreme_eigenvectors, precise
 from autolora.space import Traits
-from autolora.variants.attachment import attachment, frozen_layers
-from autolora.variants.base import Variant, register
-from autolora.variants.factors import curvature_factors, extreme_eigenvectors, precise
-from autolora.variants.subtraction import ADAPTER, set_factors
+from autolora.variants.base import Variant
+from autolora.variants.registry import register
 
 if TYPE_CHECKING:
-    from peft import PeftModel
     from torch import Tensor
 
-    from autolora.variants.statistics import FisherFactors
+    from autolora.adapters.layer import AdaptedLayer
+    from autolora.adapters.start import Start
+    from autolora.adapters.statistics import FisherFactors
 
 
 @dataclass(frozen=True)
 class LoraDA(Variant):
     """Attributes:
     beta: weight of the variance that comes of N being finite, against the bias of leaving the gradient's directions.
-    gamma: the start's size is 1/gamma of the normalised step D.
+    gamma: the start's size is 1/gamma of the normalized step D.
     damping: added to the diagonals of Z and Y, relative to their means. The paper adds it as it is, to factors of its
         own scale.
     """
@@ -39,14 +40,15 @@ class LoraDA(Variant):
     gamma: float = 1024.0
     damping: float = 1e-6
 
-    def initialise(self, model: PeftModel, seed: int, batches: Any, horizon: int | None) -> None:
-        rank = model.peft_config[ADAPTER].r
-        layers = attachment(model).layers
+    def initialize(self, start: Start[AdaptedLayer]) -> None:
+        rank = start.rank
+        layers = start.layers
         guide = Guidance(self.beta, self.damping)
         root = self.gamma**0.5
-        for name, (directions, steps) in curvature_factors(*frozen_layers(model), batches, rank, guide).items():
+        factors = curvature_factors(*frozen_layers(start.model), start.batches, rank, guide)
+        for name, (directions, steps) in factors.items():
             if steps.any():  # where no gradient reaches the layer plain LoRA's start is as good
-                set_factors(layers[name], directions[:rank] / root, steps[:, :rank] / root)
+                layers[name].set_factors(directions[:rank] / root, steps[:, :rank] / root)
 
 
 @dataclass(frozen=True)

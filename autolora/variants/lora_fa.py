@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from autolora.space import Traits
-from autolora.variants.attachment import attachment
-from autolora.variants.base import Variant, register
-from autolora.variants.subtraction import ADAPTER
+from autolora.variants.base import Variant
+from autolora.variants.registry import register
 
 if TYPE_CHECKING:
-    from peft import PeftModel
+    from autolora.adapters.layer import AdaptedLayer
+    from autolora.adapters.start import Start
 
 
 @dataclass(frozen=True)
 class LoraFA(Variant):
     """Half the trainable parameters of LoRA, and no gradient for A."""
 
-    def initialise(self, model: PeftModel, seed: int, batches: Any, horizon: int | None) -> None:
-        for layer in attachment(model).layers.values():
-            layer.lora_A[ADAPTER].weight.requires_grad_(False)
+    def initialize(self, start: Start[AdaptedLayer]) -> None:
+        for layer in start.layers.values():
+            layer.a.requires_grad_(False)
 
 
 register(
@@ -30,7 +30,7 @@ register(
         paper="arXiv 2308.03303",
         cost=0.98,
         kind="architecture",
-        optimiser="AdamW on B",
+        optimizer_name="AdamW on B",
         # B alone moves, so p = 1 exactly, and it wants more than LoRA, whose A helps: at least 0.6 decades in the runs
         # of studies/curves. It has B's part of LoRA's Hessian.
         traits=Traits(exponent=1.0, shift=0.5, shift_sd=0.3),

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from autolora.adapters.attachment import frozen_layers, start_from
+from autolora.adapters.errors import VariantError
+from autolora.adapters.factors import gradient_factors
 from autolora.space import Traits
-from autolora.variants.attachment import frozen_layers, start_from
-from autolora.variants.base import Variant, VariantError, register
-from autolora.variants.factors import gradient_factors
-from autolora.variants.subtraction import ADAPTER
+from autolora.variants.base import Variant
+from autolora.variants.registry import register
 
 if TYPE_CHECKING:
-    from peft import PeftModel
     from torch import nn
 
-    from autolora.variants.targets import LinearLayer
+    from autolora.adapters.layer import AdaptedLayer
+    from autolora.adapters.start import Start
+    from autolora.adapters.targets import LinearLayer
 
 
 @dataclass(frozen=True)
@@ -42,13 +44,13 @@ class LoraGA(Variant):
         if dropout > 0:
             raise VariantError(f"{self.name} must be trained without dropout, which undoes its start; got {dropout:g}")
 
-    def initialise(self, model: PeftModel, seed: int, batches: Any, horizon: int | None) -> None:
-        rank = model.peft_config[ADAPTER].r
+    def initialize(self, start: Start[AdaptedLayer]) -> None:
+        rank = start.rank
         starts = {}
-        for name, (u, _, vh, _) in gradient_factors(*frozen_layers(model), batches, 2 * rank).items():
+        for name, (u, _, vh, _) in gradient_factors(*frozen_layers(start.model), start.batches, 2 * rank).items():
             size = u.shape[0] ** 0.25 / self.gamma**0.5
             starts[name] = (size * vh[:rank], size * u[:, rank : 2 * rank])
-        start_from(model, starts)
+        start_from(start.model, starts)
 
 
 register(

@@ -6,34 +6,35 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from autolora.adapters.attachment import frozen_layers
+from autolora.adapters.factors import gradient_factors
 from autolora.space import Traits
-from autolora.variants.attachment import attachment, frozen_layers
-from autolora.variants.base import Variant, register
-from autolora.variants.factors import gradient_factors
-from autolora.variants.subtraction import ADAPTER, set_factors
+from autolora.variants.base import Variant
+from autolora.variants.registry import register
 
 if TYPE_CHECKING:
-    from peft import PeftModel
+    from autolora.adapters.layer import AdaptedLayer
+    from autolora.adapters.start import Start
 
 
 @dataclass(frozen=True)
 class LoraOne(Variant):
     """Attributes:
-    gamma: the start's size is 1/gamma of the normalised gradient; the paper takes 128.
+    gamma: the start's size is 1/gamma of the normalized gradient; the paper takes 128.
     """
 
     gamma: float = 128.0
 
-    def initialise(self, model: PeftModel, seed: int, batches: Any, horizon: int | None) -> None:
-        rank = model.peft_config[ADAPTER].r
-        layers = attachment(model).layers
-        for name, (u, values, vh, _) in gradient_factors(*frozen_layers(model), batches, rank).items():
+    def initialize(self, start: Start[AdaptedLayer]) -> None:
+        rank = start.rank
+        layers = start.layers
+        for name, (u, values, vh, _) in gradient_factors(*frozen_layers(start.model), start.batches, rank).items():
             if values[0] == 0:  # no gradient reaches the layer: plain LoRA's start is as good
                 continue
             root = (values[:rank] / values[0] / self.gamma).sqrt()
-            set_factors(layers[name], root[:, None] * vh[:rank], -u[:, :rank] * root)
+            layers[name].set_factors(root[:, None] * vh[:rank], -u[:, :rank] * root)
 
 
 register(

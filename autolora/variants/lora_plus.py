@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from autolora.space import Traits
-from autolora.variants.base import Variant, register
+from autolora.variants.base import Variant
+from autolora.variants.registry import register
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -27,6 +28,11 @@ class LoraPlus(Variant):
     """
 
     ratio: float = 16.0  # the paper's recommendation
+
+    @property
+    def own_step(self) -> bool:
+        """False: the optimizer is plain LoRA's, with two rates."""
+        return False
 
     def configured(self, **options: Any) -> LoraPlus:
         """The best rate falls as B's rises: by ``SHARE`` of the ratio's decades."""
@@ -48,11 +54,11 @@ register(
         title="LoRA+",
         paper="arXiv 2402.12354",
         cost=0.97,
-        kind="optimiser",
-        optimiser="AdamW, B at ratio times A's rate",
+        kind="optimizer",
+        optimizer_name="AdamW, B at ratio times A's rate",
         traits=Traits(shift=-SHARE * math.log10(16.0), shift_sd=0.3),
         redundant_with_alpha=("ratio",),
         starts_as_lora=True,
-        peft_options={},  # the ratio is the optimiser's
+        peft_options={},  # the ratio is the optimizer's
     )
 )

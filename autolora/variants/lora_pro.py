@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from autolora.space import Traits
-from autolora.variants.base import register
+from autolora.variants.registry import register
 from autolora.variants.rplora import Rplora
 
 
@@ -22,7 +22,7 @@ class LoraPro(Rplora):
     """
 
     def precondition(self) -> Callable[..., Any]:
-        from autolora.variants.kernels.preconditioned import lora_pro
+        from autolora.adapters.kernels.preconditioned import lora_pro
 
         return lora_pro
 
@@ -33,8 +33,8 @@ register(
         title="LoRA-Pro",
         paper="arXiv 2407.18242",
         cost=1.01,
-        kind="optimiser",
-        optimiser="AdamW on the gradients whose update of W is closest to the full one",
+        kind="optimizer",
+        optimizer_name="AdamW on the gradients whose update of W is closest to the full one",
         # Adam sets the size of a step, as LoRA's; no published best rate was found, studies/curves says 0.2 decades.
         traits=Traits(shift=0.2, shift_sd=0.35),
         starts_as_lora=True,

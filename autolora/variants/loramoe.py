@@ -10,16 +10,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from autolora.adapters.attachment import attachment
+from autolora.adapters.errors import VariantError
 from autolora.space import Traits
-from autolora.variants.attachment import attachment
-from autolora.variants.base import Variant, VariantError, register
-from autolora.variants.subtraction import ADAPTER
+from autolora.variants.base import Variant
+from autolora.variants.registry import register
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from torch import Tensor, nn
 
-    from autolora.variants.targets import LinearLayer
+    from autolora.adapters.layer import AdaptedLayer
+    from autolora.adapters.start import Start
+    from autolora.adapters.targets import LinearLayer
 
 MOST_EXPERTS = 8
 
@@ -69,17 +72,24 @@ class Loramoe(Variant):
         if not self.balance >= 0:
             raise VariantError(f"{self.name} got balance = {self.balance}: set {option}.balance to 0 or more")
 
-    def initialise(self, model: PeftModel, seed: int, batches: Any, horizon: int | None) -> None:
-        from autolora.variants.kernels.experts import install
+    def initialize(self, start: Start[AdaptedLayer]) -> None:
+        from autolora.adapters.kernels.experts import install
 
-        experts = self.count(model.peft_config[ADAPTER].r)
+        experts = self.count(start.rank)
         if experts > 1:
-            install(attachment(model).layers.values(), seed, experts, self.top_k, False, self.balance > 0)
+            install(
+                start.layers.values(),
+                start.seed,
+                experts=experts,
+                top_k=self.top_k,
+                shared_a=False,
+                balanced=self.balance > 0,
+            )
 
     def penalty(self, model: PeftModel) -> Tensor | None:
         import torch
 
-        from autolora.variants.kernels.experts import balances
+        from autolora.adapters.kernels.experts import balances
 
         terms = balances(attachment(model).layers.values())
         return self.balance * torch.stack(terms).mean() if terms else None
@@ -98,5 +108,7 @@ register(
         traits=Traits(shift=0.2, shift_sd=0.4),
         export_form="own",
         factored=False,
+        own_forward=True,
+        mixture=True,
     )
 )

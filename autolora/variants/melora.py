@@ -7,18 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from autolora.adapters.errors import VariantError
 from autolora.space import Traits
-from autolora.variants.attachment import attachment
-from autolora.variants.base import Variant, VariantError, register
-from autolora.variants.subtraction import ADAPTER
+from autolora.variants.base import Variant
+from autolora.variants.registry import register
 
 if TYPE_CHECKING:
-    from peft import PeftModel
     from torch import Tensor, nn
 
-    from autolora.variants.targets import LinearLayer
+    from autolora.adapters.layer import AdaptedLayer
+    from autolora.adapters.start import Start
+    from autolora.adapters.targets import LinearLayer
 
 
 @dataclass(frozen=True)
@@ -49,15 +50,18 @@ class Melora(Variant):
                     f"space.options.{self.name}.k"
                 )
 
-    def initialise(self, model: PeftModel, seed: int, batches: Any, horizon: int | None) -> None:
+    def exported_rank(self, rank: int, layers: Mapping[str, LinearLayer]) -> int:
+        return self.k * rank
+
+    def initialize(self, start: Start[AdaptedLayer]) -> None:
         """A Kaiming-uniform block by block, bound sqrt(k / n): LoRA's numbers, times sqrt(k)."""
-        from autolora.variants.kernels.melora import BlockDiagonal
+        from autolora.adapters.kernels.melora import BlockDiagonal
 
-        for layer in attachment(model).layers.values():
-            layer.lora_A[ADAPTER].weight.data.mul_(self.k**0.5)
-            layer.lora_variant[ADAPTER] = BlockDiagonal(self.k)
+        for layer in start.layers.values():
+            layer.a.data.mul_(self.k**0.5)
+            layer.install(BlockDiagonal(self.k))
 
-    def plain_factors(self, layer: Any) -> tuple[Tensor, Tensor]:
+    def plain_factors(self, layer: AdaptedLayer) -> tuple[Tensor, Tensor]:
         """The blocks spread out: A (k r, n) and B (m, k r)."""
         import torch
 
@@ -77,5 +81,6 @@ register(
         traits=Traits(shift=-0.1, shift_sd=0.3),
         export_form="rank kr",
         factored=False,
+        own_forward=True,
     )
 )

@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from autolora.adapters.attachment import frozen_layers
+from autolora.adapters.factors import trailing_svd, weight_factors
 from autolora.space import Traits
-from autolora.variants.attachment import frozen_layers
-from autolora.variants.base import Variant, register
-from autolora.variants.factors import trailing_svd, weight_factors
+from autolora.variants.base import Variant
 from autolora.variants.pissa import start_from_triplets
-from autolora.variants.subtraction import ADAPTER
+from autolora.variants.registry import register
 
 if TYPE_CHECKING:
-    from peft import PeftModel
+    from autolora.adapters.layer import AdaptedLayer
+    from autolora.adapters.start import Start
 
 
 @dataclass(frozen=True)
 class Milora(Variant):
-    """The minor r singular triplets train; the SVD is exact, as a randomised one has no minor components."""
+    """The minor r singular triplets train; the SVD is exact, as a randomized one has no minor components."""
 
-    def initialise(self, model: PeftModel, seed: int, batches: Any, horizon: int | None) -> None:
-        rank = model.peft_config[ADAPTER].r
-        factors = weight_factors(*frozen_layers(model), rank, trailing_svd)
+    def initialize(self, start: Start[AdaptedLayer]) -> None:
+        rank = start.rank
+        factors = weight_factors(*frozen_layers(start.model), rank, trailing_svd)
         start_from_triplets(
-            model, {name: (u[:, -rank:], s[-rank:], vh[-rank:]) for name, (u, s, vh) in factors.items()}
+            start.model, {name: (u[:, -rank:], s[-rank:], vh[-rank:]) for name, (u, s, vh) in factors.items()}
         )
 
 

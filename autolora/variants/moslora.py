@@ -3,39 +3,39 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from autolora.space import Traits
-from autolora.variants.attachment import attachment, random_stream
-from autolora.variants.base import Variant, register
-from autolora.variants.subtraction import ADAPTER
+from autolora.variants.base import Variant
+from autolora.variants.registry import register
 
 if TYPE_CHECKING:
-    from peft import PeftModel
     from torch import Tensor
+
+    from autolora.adapters.layer import AdaptedLayer
+    from autolora.adapters.start import Start
 
 
 @dataclass(frozen=True)
 class Moslora(Variant):
     """It leaves as a plain LoRA, with M A in A's place."""
 
-    def initialise(self, model: PeftModel, seed: int, batches: Any, horizon: int | None) -> None:
+    def initialize(self, start: Start[AdaptedLayer]) -> None:
         """M Kaiming-uniform, bound 1/sqrt(r); A and B as LoRA's."""
         import torch
 
-        from autolora.variants.kernels.branch import give
-        from autolora.variants.kernels.moslora import Mixed
+        from autolora.adapters.kernels.moslora import Mixed
 
-        generator = random_stream(seed, "mixer")
-        for layer in attachment(model).layers.values():
-            rank = layer.r[ADAPTER]
+        generator = start.stream("mixer")
+        for layer in start.layers.values():
+            rank = layer.rank
             bound = rank**-0.5
-            give(layer, "mixer", torch.empty(rank, rank).uniform_(-bound, bound, generator=generator))
-            layer.lora_variant[ADAPTER] = Mixed()
+            layer.give("mixer", torch.empty(rank, rank).uniform_(-bound, bound, generator=generator))
+            layer.install(Mixed())
 
-    def plain_factors(self, layer: Any) -> tuple[Tensor, Tensor]:
+    def plain_factors(self, layer: AdaptedLayer) -> tuple[Tensor, Tensor]:
         a, b = super().plain_factors(layer)
-        return layer.mixer.detach() @ a, b
+        return layer.given("mixer").detach() @ a, b
 
 
 register(
@@ -47,5 +47,6 @@ register(
         kind="architecture",
         traits=Traits(shift_sd=0.25),  # M of LoRA's own size mixes A's rows: LoRA's best rate in studies/curves
         factored=False,
+        own_forward=True,
     )
 )

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from autolora.adapters.attachment import frozen_layers, start_from
+from autolora.adapters.factors import weight_factors
 from autolora.space import Traits
-from autolora.variants.attachment import frozen_layers, start_from
-from autolora.variants.base import Variant, register
-from autolora.variants.factors import weight_factors
-from autolora.variants.subtraction import ADAPTER
+from autolora.variants.base import Variant
+from autolora.variants.registry import register
 
 if TYPE_CHECKING:
-    from peft import PeftModel
     from torch import Tensor
+
+    from autolora.adapters.layer import AdaptedLayer
+    from autolora.adapters.start import Start
 
 
 @dataclass(frozen=True)
 class Olora(Variant):
     """B starts orthonormal."""
 
-    def initialise(self, model: PeftModel, seed: int, batches: Any, horizon: int | None) -> None:
-        rank = model.peft_config[ADAPTER].r
-        factors = weight_factors(*frozen_layers(model), rank, _leading_qr)
-        start_from(model, {name: (r[:rank], q[:, :rank]) for name, (q, r) in factors.items()})
+    def initialize(self, start: Start[AdaptedLayer]) -> None:
+        rank = start.rank
+        factors = weight_factors(*frozen_layers(start.model), rank, _leading_qr)
+        start_from(start.model, {name: (r[:rank], q[:, :rank]) for name, (q, r) in factors.items()})
 
 
 def _leading_qr(weight: Tensor, components: int) -> tuple[Tensor, Tensor]:

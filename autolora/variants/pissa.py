@@ -4,27 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from autolora.adapters.attachment import attachment, frozen_layers, start_from
+from autolora.adapters.factors import leading_svd, weight_factors
 from autolora.space import Traits
-from autolora.variants.attachment import attachment, frozen_layers, start_from
-from autolora.variants.base import Variant, register
-from autolora.variants.factors import leading_svd, weight_factors
-from autolora.variants.subtraction import ADAPTER
+from autolora.variants.base import Variant
+from autolora.variants.registry import register
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from torch import Tensor
+
+    from autolora.adapters.layer import AdaptedLayer
+    from autolora.adapters.start import Start
 
 
 @dataclass(frozen=True)
 class Pissa(Variant):
     """The principal r singular triplets train, the rest is frozen; the SVD is exact."""
 
-    def initialise(self, model: PeftModel, seed: int, batches: Any, horizon: int | None) -> None:
-        rank = model.peft_config[ADAPTER].r
-        factors = weight_factors(*frozen_layers(model), rank, leading_svd)
-        start_from_triplets(model, {name: (u[:, :rank], s[:rank], vh[:rank]) for name, (u, s, vh) in factors.items()})
+    def initialize(self, start: Start[AdaptedLayer]) -> None:
+        rank = start.rank
+        factors = weight_factors(*frozen_layers(start.model), rank, leading_svd)
+        start_from_triplets(
+            start.model, {name: (u[:, :rank], s[:rank], vh[:rank]) for name, (u, s, vh) in factors.items()}
+        )
 
 
 def start_from_triplets(model: PeftModel, triplets: Mapping[str, tuple[Tensor, Tensor, Tensor]]) -> None:
@@ -32,7 +37,7 @@ def start_from_triplets(model: PeftModel, triplets: Mapping[str, tuple[Tensor, T
     layers = attachment(model).layers
     starts = {}
     for name, (u, values, vh) in triplets.items():
-        root = (values / layers[name].scaling[ADAPTER]).sqrt()
+        root = (values / layers[name].scaling).sqrt()
         starts[name] = (root[:, None] * vh, u * root)
     start_from(model, starts)
 

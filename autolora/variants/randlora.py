@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from autolora.space import Traits
-from autolora.variants.attachment import random_stream
-from autolora.variants.base import Variant, register
-from autolora.variants.subtraction import ADAPTER
+from autolora.variants.base import Variant
+from autolora.variants.registry import register
 
 if TYPE_CHECKING:
-    from peft import PeftModel
+    from autolora.adapters.layer import AdaptedLayer
+    from autolora.adapters.start import Start
 
 RECOMMENDED_SCALE = 20.0
 """s = alpha / r, as the authors set it in PEFT."""
@@ -36,14 +36,15 @@ class Randlora(Variant):
             task_type="CAUSAL_LM",
         )
 
-    def initialise(self, model: PeftModel, seed: int, batches: Any, horizon: int | None) -> None:
+    def initialize(self, start: Start[AdaptedLayer]) -> None:
         """Uniform bases of standard deviation one."""
         import torch
 
-        generator = random_stream(seed, "bases")
-        for bases in (model.base_model.randlora_A, model.base_model.randlora_B):
-            drawn = torch.empty(bases[ADAPTER].shape).uniform_(-1, 1, generator=generator)
-            bases[ADAPTER].copy_(drawn / drawn.std())
+        generator = start.stream("bases")
+        for bases in (start.model.base_model.randlora_A, start.model.base_model.randlora_B):
+            own = bases[start.adapter_name]
+            drawn = torch.empty(own.shape).uniform_(-1, 1, generator=generator)
+            own.copy_(drawn / drawn.std())
 
 
 register(

@@ -10,17 +10,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from autolora.adapters.errors import VariantError
+from autolora.adapters.targets import by_type
 from autolora.space import Traits
-from autolora.variants.attachment import attachment
-from autolora.variants.base import Variant, VariantError, register
-from autolora.variants.subtraction import ADAPTER
-from autolora.variants.targets import by_type
+from autolora.variants.base import Variant
+from autolora.variants.registry import register
 
 if TYPE_CHECKING:
-    from peft import PeftModel
     from torch import Tensor, nn
 
-    from autolora.variants.targets import LinearLayer
+    from autolora.adapters.layer import AdaptedLayer
+    from autolora.adapters.start import Start
+    from autolora.adapters.targets import LinearLayer
 
 RANKS_A_SHARED_ONE = 8
 """Of how many ranks the authors share one."""
@@ -51,33 +52,36 @@ class Rasa(Variant):
                 f"space.rank, or space.options.{self.name}.shared"
             )
 
-    def initialise(self, model: PeftModel, seed: int, batches: Any, horizon: int | None) -> None:
+    def exported_rank(self, rank: int, layers: Mapping[str, LinearLayer]) -> int:
+        """r - k + k L, of the type with the most layers."""
+        k = self.pooled(rank)
+        return rank - k + k * max(map(len, by_type(layers).values()))
+
+    def initialize(self, start: Start[AdaptedLayer]) -> None:
         """LoRA's A and B, of which the last k ranks are the pool's; D gives either part half of LoRA's r."""
         import torch
         from torch import nn
 
-        from autolora.variants.kernels.branch import give
-        from autolora.variants.kernels.rasa import Pooled
+        from autolora.adapters.kernels.rasa import Pooled
 
-        adapted = attachment(model).layers
+        adapted = start.layers
         for names in by_type(adapted).values():
             layers = [adapted[name] for name in names]
-            rank = layers[0].r[ADAPTER]
+            rank = layers[0].rank
             own = rank - self.pooled(rank)
-            factors = [(layer.lora_A[ADAPTER].weight.data, layer.lora_B[ADAPTER].weight.data) for layer in layers]
+            factors = [(layer.a.data, layer.b.data) for layer in layers]
             pool_a = nn.Parameter(torch.cat([a[own:] for a, _ in factors]))
             pool_b = nn.Parameter(torch.cat([b[:, own:] for _, b in factors], dim=1))
             weights = [rank / (2 * own)] * own + [rank / (2 * len(pool_a))] * len(pool_a)
             for layer, (a, b) in zip(layers, factors, strict=True):
-                layer.lora_A[ADAPTER].weight = nn.Parameter(a[:own].clone())
-                layer.lora_B[ADAPTER].weight = nn.Parameter(b[:, :own].clone())
-                layer.register_parameter("pool_A", pool_a)
-                layer.register_parameter("pool_B", pool_b)
-                give(layer, "diagonal", torch.tensor(weights))
-                layer.lora_variant[ADAPTER] = Pooled()
+                layer.replace_factors(nn.Parameter(a[:own].clone()), nn.Parameter(b[:, :own].clone()))
+                layer.share("pool_A", pool_a)
+                layer.share("pool_B", pool_b)
+                layer.give("diagonal", torch.tensor(weights))
+                layer.install(Pooled())
 
-    def plain_factors(self, layer: Any) -> tuple[Tensor, Tensor]:
-        from autolora.variants.kernels.rasa import pooled_factors
+    def plain_factors(self, layer: AdaptedLayer) -> tuple[Tensor, Tensor]:
+        from autolora.adapters.kernels.rasa import pooled_factors
 
         a, b = pooled_factors(layer)
         return a.detach(), b.detach()
@@ -94,5 +98,6 @@ register(
         traits=Traits(shift_sd=0.3),  # the authors train it at LoRA's rate
         export_form="rank r+",
         factored=False,
+        own_forward=True,
     )
 )

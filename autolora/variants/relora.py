@@ -1,4 +1,4 @@
-"""ReLoRA (arXiv 2307.05695): LoRA in phases, W <- W + s B A at the end of each; A and the optimiser begin anew, B = 0.
+"""ReLoRA (arXiv 2307.05695): LoRA in phases, W <- W + s B A at the end of each; A and the optimizer start over, B = 0.
 
 What it learns has the rank of all phases together.
 """
@@ -9,19 +9,24 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from autolora.adapters.attachment import anchor, attachment
+from autolora.adapters.draws import draw_kaiming, random_stream
+from autolora.adapters.errors import VariantError
+from autolora.adapters.subtraction import put_residual
 from autolora.space import Traits
-from autolora.variants.attachment import anchor, attachment, draw_kaiming, random_stream
-from autolora.variants.base import Variant, VariantError, register
-from autolora.variants.subtraction import ADAPTER, put_residual
+from autolora.variants.base import Variant
+from autolora.variants.registry import register
 
 if TYPE_CHECKING:
     import torch
     from peft import PeftModel
     from torch import nn
 
-    from autolora.variants.targets import LinearLayer
+    from autolora.adapters.layer import AdaptedLayer
+    from autolora.adapters.start import Start
+    from autolora.adapters.targets import LinearLayer
 
 
 @dataclass(frozen=True)
@@ -49,20 +54,24 @@ class Relora(Variant):
                 f"{self.name} got warmup {self.warmup:g}, a share of a phase: set {options}.warmup to between 0 and 1"
             )
 
-    def initialise(self, model: PeftModel, seed: int, batches: Any, horizon: int | None) -> None:
+    def exported_rank(self, rank: int, layers: Mapping[str, LinearLayer]) -> int:
+        """That of all phases together."""
+        return self.phases * rank
+
+    def initialize(self, start: Start[AdaptedLayer]) -> None:
         """Plain LoRA's start, with room for the phases."""
         import torch
 
         anchors = {}
-        for name, layer in attachment(model).layers.items():
-            a, b = layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
+        for name, layer in start.layers.items():
+            a, b = layer.a, layer.b
             earlier = (self.phases - 1) * len(a)
             anchors[name] = torch.zeros(earlier, a.shape[1]), torch.zeros(len(b), earlier)
-        anchor(model, anchors)
+        anchor(start.model, anchors)
 
     def optimizer(self, model: PeftModel, learning_rate: float, weight_decay: float = 0.0) -> torch.optim.Optimizer:
         """AdamW, restarted at every phase's end but the run's."""
-        from autolora.variants.kernels.relora import ReloraAdamW
+        from autolora.adapters.kernels.relora import ReloraAdamW
 
         record = attachment(model)
         horizon = record.horizon
@@ -81,11 +90,11 @@ class Relora(Variant):
 
 
 def _end_phase(model: PeftModel, phase: int, seed: int) -> None:
-    """Add s B A to the weights, note A and -B as this phase's anchors, and start anew."""
+    """Add s B A to the weights, note A and -B as this phase's anchors, and start over."""
     record = attachment(model)
     generator = random_stream(seed, f"phase {phase}")
     for name, layer in record.layers.items():
-        a, b = layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
+        a, b = layer.a, layer.b
         kept = record.subtracted[name]
         own = slice((phase - 1) * len(a), phase * len(a))
         kept.a0[own], kept.b0[:, own] = a.detach(), -b.detach()
@@ -100,9 +109,9 @@ register(
         title="ReLoRA",
         paper="arXiv 2307.05695",
         cost=1.04,
-        kind="optimiser",
+        kind="optimizer",
         needs=("horizon",),
-        optimiser="AdamW, restarted and warmed up again at every phase's end",
+        optimizer_name="AdamW, restarted and warmed up again at every phase's end",
         export_form="rank kr",
         # Each phase is LoRA's; no published best rate for fine-tuning was found.
         traits=Traits(shift=0.0, shift_sd=0.3),

@@ -9,22 +9,23 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from autolora.adapters.attachment import attachment
+from autolora.adapters.errors import VariantError
 from autolora.space import Traits
-from autolora.variants.attachment import attachment
-from autolora.variants.base import Variant, VariantError, register
-from autolora.variants.subtraction import ADAPTER
+from autolora.variants.base import Variant
+from autolora.variants.registry import register
 
 if TYPE_CHECKING:
     import torch
     from peft import PeftModel
     from torch import nn
 
-    from autolora.variants.targets import LinearLayer
+    from autolora.adapters.targets import LinearLayer
 
 
 @dataclass(frozen=True)
 class Rplora(Variant):
-    """Plain LoRA but for its gradients, see :mod:`autolora.variants.kernels.preconditioned`.
+    """Plain LoRA but for its gradients, see :mod:`autolora.adapters.kernels.preconditioned`.
 
     Attributes:
         damping: of the Grams, relative to their mean diagonal. Not absolute, as the paper has it: B^T B grows from
@@ -43,17 +44,14 @@ class Rplora(Variant):
 
     def precondition(self) -> Callable[..., Any]:
         """What makes the new gradients."""
-        from autolora.variants.kernels.preconditioned import riemannian
+        from autolora.adapters.kernels.preconditioned import riemannian
 
         return riemannian
 
     def optimizer(self, model: PeftModel, learning_rate: float, weight_decay: float = 0.0) -> torch.optim.Optimizer:
-        from autolora.variants.kernels.preconditioned import PreconditionedAdamW
+        from autolora.adapters.kernels.preconditioned import PreconditionedAdamW
 
-        pairs = [
-            (layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight, layer.scaling[ADAPTER])
-            for layer in attachment(model).layers.values()
-        ]
+        pairs = [(layer.a, layer.b, layer.scaling) for layer in attachment(model).layers.values()]
         return PreconditionedAdamW(pairs, self.precondition(), self.damping, learning_rate, weight_decay)
 
 
@@ -63,8 +61,8 @@ register(
         title="RPLoRA",
         paper="arXiv 2402.02347",
         cost=0.99,
-        kind="optimiser",
-        optimiser="AdamW on gradients times the other factor's inverse Gram",
+        kind="optimizer",
+        optimizer_name="AdamW on gradients times the other factor's inverse Gram",
         # Adam sets the size of a step, as LoRA's; the paper finds a wider range of good rates, studies/curves the same
         # best as for LoRA-Pro.
         traits=Traits(shift=0.2, shift_sd=0.35),

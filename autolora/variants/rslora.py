@@ -1,7 +1,8 @@
 """rsLoRA (arXiv 2312.03732): LoRA with s = alpha / sqrt(r)."""
 
 from autolora.space import Traits
-from autolora.variants.base import Variant, register
+from autolora.variants.base import Variant
+from autolora.variants.registry import register
 
 register(
     Variant(

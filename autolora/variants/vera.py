@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from autolora.space import Traits
-from autolora.variants.attachment import attachment, random_stream
-from autolora.variants.base import Variant, register
-from autolora.variants.subtraction import ADAPTER
+from autolora.variants.base import Variant
+from autolora.variants.registry import register
 
 if TYPE_CHECKING:
-    from peft import PeftModel
     from torch import Tensor
+
+    from autolora.adapters.layer import AdaptedLayer
+    from autolora.adapters.start import Start
 
 START_OF_D = 0.1
 """The paper's; b starts at 0."""
@@ -38,23 +39,24 @@ class Vera(Variant):
             task_type="CAUSAL_LM",
         )
 
-    def initialise(self, model: PeftModel, seed: int, batches: Any, horizon: int | None) -> None:
+    def initialize(self, start: Start[AdaptedLayer]) -> None:
         """A and B Kaiming-uniform, bounds sqrt(6 / n) and sqrt(6 / r), n the widest layer's; in float32."""
         import torch
 
-        layers = list(attachment(model).layers.values())
+        layers = list(start.layers.values())
         for layer in layers:
-            layer.vera_lambda_d[ADAPTER].data.fill_(START_OF_D)  # PEFT's went through the base's precision
-        device = layers[0].vera_lambda_d[ADAPTER].device
-        generator = random_stream(seed, "bases")
-        for bases in (model.base_model.vera_A, model.base_model.vera_B):
-            bound = (6 / bases[ADAPTER].shape[1]) ** 0.5
-            drawn = torch.empty(bases[ADAPTER].shape, dtype=torch.float32).uniform_(-bound, bound, generator=generator)
-            bases[ADAPTER] = drawn.to(device)  # where PEFT would copy it to in every forward pass
+            layer.entry("vera_lambda_d").data.fill_(START_OF_D)  # PEFT's went through the base's precision
+        device = layers[0].entry("vera_lambda_d").device
+        generator = start.stream("bases")
+        for bases in (start.model.base_model.vera_A, start.model.base_model.vera_B):
+            shape = bases[start.adapter_name].shape
+            bound = (6 / shape[1]) ** 0.5
+            drawn = torch.empty(shape, dtype=torch.float32).uniform_(-bound, bound, generator=generator)
+            bases[start.adapter_name] = drawn.to(device)  # where PEFT would copy it to in every forward pass
 
-    def plain_factors(self, layer: Any) -> tuple[Tensor, Tensor]:
-        a, b = layer.vera_A[ADAPTER][:, : layer.in_features], layer.vera_B[ADAPTER][: layer.out_features]
-        d, scale = layer.vera_lambda_d[ADAPTER].detach(), layer.vera_lambda_b[ADAPTER].detach()
+    def plain_factors(self, layer: AdaptedLayer) -> tuple[Tensor, Tensor]:
+        a, b = layer.entry("vera_A")[:, : layer.in_features], layer.entry("vera_B")[: layer.out_features]
+        d, scale = layer.entry("vera_lambda_d").detach(), layer.entry("vera_lambda_b").detach()
         return d[:, None] * a, scale[:, None] * b
 
 

@@ -27,6 +27,7 @@ from design import CORE_VARIANTS
 
 from autolora import priors, variants
 from autolora import spec as specs
+from autolora.adapters.targets import linear_layers
 from autolora.priors import probe
 from autolora.priors.hessian import hessian_product, twice_differentiable
 from autolora.priors.lanczos import largest_eigenvalue
@@ -36,7 +37,6 @@ from autolora.space import Config
 from autolora.training.range_test import range_test
 from autolora.training.stepping import Stepper
 from autolora.training.workbench import Workbench
-from autolora.variants.targets import linear_layers
 
 BATCH, RANK = 8, 8
 FAST_BATCHES = 2

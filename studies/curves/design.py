@@ -120,10 +120,10 @@ def _seeds(width: int) -> Iterator[Cell]:
 def _grid(width: int) -> Iterator[Cell]:
     """Batch size x rank x alpha (alpha = r and the square-root law), windows moved to where the laws expect the best.
 
-    For PiSSA alpha only rescales the learning rate, so there it stays at r.
+    Where alpha only rescales the learning rate, as for PiSSA, it stays at r.
     """
     for variant in GRID_VARIANTS:
-        for law in (False,) if variant == "pissa" else (True, False):
+        for law in (False,) if variants.get(variant).traits.alpha_redundant else (True, False):
             for batch in GRID_BATCHES:
                 for rank in GRID_RANKS:
                     alpha = round(math.sqrt(3 * width * rank), 4) if law else rank

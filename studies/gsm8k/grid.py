@@ -35,7 +35,7 @@ def main() -> None:
     output = arguments.dir / "grid.json"
     rows = json.loads(output.read_text()) if output.is_file() else []
     done = {(row["variant"], row["learning_rate"], row["seed"]) for row in rows}
-    cells = product(range(arguments.seeds), LEARNING_RATES, spec.variants)
+    cells = product(range(arguments.seeds), LEARNING_RATES, spec.names)
     for number, (seed, rate, variant) in enumerate(cells):
         if (variant, rate, seed) in done:
             continue

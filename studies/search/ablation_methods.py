@@ -15,13 +15,13 @@ from ledger import Ledger
 from loop import Loop, by_policy, by_rule
 from own_methods import LENGTHS, laws, searched, uniform_starts
 
-from autolora import options
+from autolora import variants
 from autolora.priors import Prior
 from autolora.search.features import Features
 from autolora.search.sampler import RANGE_SDS, Sampler
 from autolora.search.surrogate import Surrogate
 from autolora.search.trials import Trial, TrialTable
-from autolora.space import Config, Coordinates, Range, Traits
+from autolora.space import Config, Coordinates, Range, Traits, searchable
 
 EXPONENT_SD, SHIFT_SD = 0.5, 0.5
 """Where no law is known: of the exponents of scale, rank and batch size, and of a variant's decades off plain LoRA."""
@@ -110,11 +110,11 @@ def _sampler(ledger: Ledger, prior: Prior | None, kind: type[Sampler] = Sampler)
     space, names = problem.space, problem.variants
     return kind(
         space=space,
-        traits={name: options.traits(space, name) for name in names},
+        traits={name: searchable.traits_at_start(space, variants.get(name)) for name in names},
         prior=prior,
         rungs=problem.rungs[-LENGTHS:],
         seed=ledger.seed,
-        starts={name: options.start(space, name, space.middle_rank) for name in names},
+        starts={name: searchable.start(space, variants.get(name), space.middle_rank) for name in names},
     )
 
 

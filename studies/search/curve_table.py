@@ -19,8 +19,8 @@ from collect import read
 from design import CORE_VARIANTS, OTHER_VARIANTS
 from surface import Curve, curves
 
-from autolora import options
-from autolora.space import Config, Range, Space
+from autolora import variants
+from autolora.space import Config, Range, Space, searchable
 from autolora.spec import Direction
 
 WIDTHS = {"quickstart": 96, "stories260k": 64}
@@ -112,7 +112,7 @@ class CurveTable:
         """The lowest cell of each variant: between cells the surface is linear."""
         found = {}
         for variant in self.variants:
-            traits = options.traits(self.space, variant)
+            traits = searchable.traits_at_start(self.space, variants.get(variant))
             settings = [
                 Config(1e-3, batch, rank, alpha)
                 for batch in self.space.batch_size

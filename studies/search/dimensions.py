@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autolora import options
-from autolora.space import Config, Range, Space
+from autolora import variants
+from autolora.space import Config, Range, Space, searchable
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Dimension:
 def dimensions(space: Space, variant: str) -> tuple[Dimension, ...]:
     """What is searched of a variant; what the space pins is left out."""
     rates = space.learning_rates
-    alphas = space.alphas(options.traits(space, variant), space.rank[0])
+    alphas = space.alphas(searchable.traits_at_start(space, variants.get(variant)), space.rank[0])
     own = {f"option {name}": choices for name, choices in space.options_of(variant).items()}
     found = []
     for name, values in {
@@ -55,7 +55,7 @@ def config(space: Space, variant: str, values: Mapping[str, float]) -> Config:
     }
     rates = space.learning_rates
     rank = int(chosen.get("rank", space.rank[0]))
-    pinned = space.alphas(options.traits(space, variant), rank)
+    pinned = space.alphas(searchable.traits_at_start(space, variants.get(variant)), rank)
     own = {name: chosen.get(f"option {name}", values[0]) for name, values in space.options_of(variant).items()}
     return Config(
         learning_rate=rates.clip(chosen["learning_rate"])

@@ -12,9 +12,9 @@ from dimensions import config, dimensions
 from ledger import Ledger, OutOfBudget
 from own_methods import LENGTHS
 
-from autolora import options
+from autolora import variants
 from autolora.priors import Prior
-from autolora.space import Config, Space
+from autolora.space import Config, Space, searchable
 
 ASKED = 500
 """Times that a variant's optimiser is asked at most, as what it repeats is free."""
@@ -66,7 +66,9 @@ def _rung(fidelity: int | None, rungs: int) -> int:
 
 
 def _space(space: Space, variant: str, examples: int | None, fidelities: int) -> Any:
-    mode = Prior.from_laws(space.hidden_size, examples).mode(space, options.traits(space, variant))
+    mode = Prior.from_laws(space.hidden_size, examples).mode(
+        space, searchable.traits_at_start(space, variants.get(variant))
+    )
     centre = mode.as_dict()
     found: dict[str, Any] = {}
     for dimension in dimensions(space, variant):

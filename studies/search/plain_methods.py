@@ -8,8 +8,8 @@ import numpy as np
 from dimensions import uniform
 from ledger import Ledger
 
-from autolora import options
-from autolora.space import Config, Range, Space
+from autolora import variants
+from autolora.space import Config, Range, Space, searchable
 
 PER_DECADE = 4
 """Learning rates of LR-matters' grid: 1.1247, 2, 3.5566 and 6.3246 in every decade."""
@@ -139,7 +139,7 @@ def _medium(settings: list[Config]) -> Config:
 def _settings(space: Space, variant: str) -> list[Config]:
     """Every setting but the rate; long lists of choices are thinned to five, ranges of alpha are given five."""
     found = []
-    traits = options.traits(space, variant)
+    traits = searchable.traits_at_start(space, variants.get(variant))
     for batch in _thinned(space.batch_size):
         for rank in _thinned(space.rank):
             alphas = space.alphas(traits, rank)

@@ -21,10 +21,10 @@ from ledger import Ledger
 from own_methods import laws, searched
 from problem import Problem, draw, regret
 
-from autolora import options, variants
+from autolora import variants
 from autolora.priors import Curvature, Prior, evidence
 from autolora.priors.prior import CENTRE, Evidence
-from autolora.space import Range
+from autolora.space import Range, searchable
 
 DRAWS = 50_000
 """Uniform draws, over all variants, of which the best and the worst are taken."""
@@ -90,7 +90,7 @@ def extremes(problem: Problem) -> Extremes:
     for variant in problem.variants:
         configs = [uniform(problem.space, variant, rng) for _ in range(DRAWS // len(problem.variants))]
         regrets = [regret(problem, variant, config) for config in configs]
-        traits = options.traits(problem.space, variant)
+        traits = searchable.traits_at_start(problem.space, variants.get(variant))
         best, worst = (coordinates.z(traits, configs[int(place(regrets))]) for place in (np.argmin, np.argmax))
         bests.append(best)
         worsts.append((max(regrets), worst))
@@ -104,7 +104,7 @@ def informed(problem: Problem) -> Prior:
     wanted = [name for name in problem.variants if variants.get(name).has_own_curvature]
     keys = {name: f"{model}/fast/{name}" for name in (evidence.REFERENCE, *wanted)}
     found = {name: Curvature(measured[key]["value"]) for name, key in keys.items() if key in measured}
-    traits = {name: options.traits(problem.space, name) for name in problem.variants}
+    traits = {name: searchable.traits_at_start(problem.space, variants.get(name)) for name in problem.variants}
     return laws(problem).informed(evidence.from_curvature(found), traits, CURVATURE_COST)
 
 

@@ -31,37 +31,10 @@ HERE = Path(__file__).parent
 TABLE = HERE / "cost.csv"
 WIDTHS = {256: 4, 1024: 2, 2048: 1}
 """Layers by width: what a layer costs decides, not how many there are."""
-WIDEST_ONLY = (
-    "lora",
-    "adalora",
-    "delora",
-    "denselora",
-    "dora",
-    "goat",
-    "gralora",
-    "hira",
-    "hydralora",
-    "loft",
-    "loha",
-    "lokr",
-    "lora_fa",
-    "lora_pro",
-    "loramoe",
-    "melora",
-    "moslora",
-    "randlora",
-    "rasa",
-    "relora",
-    "rplora",
-    "vera",
-)
-"""At the greatest width those alone whose step is another than plain LoRA's; the others differ in their start."""
 SEQUENCE, BATCH, RANK, VOCABULARY = 256, 2, 16, 512
 ROUNDS = 6
 PEFT_SUFFIX = " (PEFT's)"
-LEAN = {"dora": "GramDora", "hira": "LeanHira", "loha": "LeanLoha", "lokr": "LeanLokr"}
-"""Classes of variants/kernels that stand in for PEFT's own forward pass, which is measured beside them."""
-PEFTS = [f"{name}{PEFT_SUFFIX}" for name in LEAN]
+"""Of the rows that are measured with PEFT's own forward pass, where the variant has a leaner one."""
 COLUMNS = (
     "variant",
     "width",
@@ -86,11 +59,15 @@ def main() -> None:
         return
     from autolora import variants
 
+    known = [variants.get(name) for name in variants.names()]
+    pefts = [f"{variant.name}{PEFT_SUFFIX}" for variant in known if variant.lean_forward]
+    # At the greatest width those alone whose step is another than plain LoRA's; the others differ in their start.
+    widest_only = ["lora", *(variant.name for variant in known if variant.own_step), *pefts]
     done = _done()
     for width in arguments.widths:
-        for name in arguments.only or [*variants.names(), *PEFTS]:
-            widest = width == max(WIDTHS) and name not in (*WIDEST_ONLY, *PEFTS)
-            if (name, width) in done or (widest and not arguments.only):
+        for name in arguments.only or [*variants.names(), *pefts]:
+            left_out = width == max(WIDTHS) and name not in widest_only
+            if (name, width) in done or (left_out and not arguments.only):
                 continue
             command = [sys.executable, __file__, "--measure", name, str(width)]
             alone = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -101,13 +78,13 @@ def main() -> None:
 
 
 def measure(name: str, width: int) -> dict[str, Any]:
-    """One row of the table; of ``PEFTS`` with PEFT's own forward pass."""
+    """One row of the table; with ``PEFT_SUFFIX`` in its name, of the variant with PEFT's own forward pass."""
     from autolora.variants import detach, get
 
     known = name.removesuffix(PEFT_SUFFIX)
     if known != name:
-        lean = getattr(importlib.import_module(f"autolora.variants.kernels.{known}"), LEAN[known])
-        del lean.forward  # PEFT's class is its parent
+        module, _, lean = get(known).lean_forward.partition(":")
+        del getattr(importlib.import_module(module), lean).forward  # PEFT's class is its parent
 
     torch.set_num_threads(1)
     base = _model(width)
@@ -181,7 +158,7 @@ def _step(variant: Any, model: Any, optimizer: Any, batch: Any) -> None:
 
 
 def _tensors(state: Any) -> Iterator[torch.Tensor]:
-    """Of an optimiser."""
+    """Of an optimizer."""
     for own in state.values():
         yield from (value for value in own.values() if isinstance(value, torch.Tensor))
 

@@ -13,6 +13,7 @@ from autolora.scores import Scores
 from autolora.search.policy import Plan
 from autolora.search.trials import Finished, Sampled, Scored, TrialTable
 from autolora.space import Config
+from autolora.variants.registry import simple
 
 ROWS = 60
 
@@ -47,7 +48,7 @@ class Past:
 
     def judge(self) -> Verdict:
         variants = list(dict.fromkeys(trial.variant for trial in self.table.trials))
-        return judge(self.table, best(self.table, variants))
+        return judge(self.table, best(self.table, variants), simple(variants))
 
 
 def test_the_smallest_rank_within_the_noise_of_seeds_is_named():

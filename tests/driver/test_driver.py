@@ -403,15 +403,15 @@ def test_data_that_changed_under_a_study_is_refused(tmp_path):
 def opened(tmp_path_factory):
     """A study of LoRA-GA with its gamma opened; and the gammas that the variant started with."""
     started = []
-    initialise = LoraGA.initialise
+    initialize = LoraGA.initialize
 
     def spy(variant, *arguments):
         started.append(variant.gamma)
-        initialise(variant, *arguments)
+        initialize(variant, *arguments)
 
     folder = tmp_path_factory.mktemp("opened")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(LoraGA, "initialise", spy)
+        patch.setattr(LoraGA, "initialize", spy)
         space = {**SMALL_SPEC["space"], "options": {"lora_ga.gamma": [4, 64]}}
         result = tune(folder, variants=["lora_ga"], space=space, budget=3, prior="laws")
     return result, started

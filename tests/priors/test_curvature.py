@@ -10,15 +10,15 @@ import torch
 from tiny_models import CONFIGS, VOCABULARY, build_model
 
 from autolora import priors, variants
+from autolora.adapters.attachment import attachment
+from autolora.adapters.statistics import LayerStatistics, layer_gradients, layer_statistics
+from autolora.adapters.targets import linear_layers
 from autolora.losses import token_losses
 from autolora.priors import kfac
 from autolora.priors.hessian import hessian_product, twice_differentiable
 from autolora.priors.kfac import KfacBlock, Start
 from autolora.priors.lanczos import LanczosError, largest_eigenvalue
 from autolora.priors.sharpness import CurvatureError, matrix_type, spread_blocks
-from autolora.variants.attachment import attachment
-from autolora.variants.statistics import LayerStatistics, layer_gradients, layer_statistics
-from autolora.variants.targets import linear_layers
 
 BLOCK = "model.layers.1.self_attn.q_proj"
 BLOCKS = [BLOCK, "model.layers.0.mlp.down_proj"]
@@ -75,7 +75,7 @@ def attach(name, model, batches, **settings):
 
 def pair(adapted, block):
     layer = attachment(adapted).layers[block]
-    return layer.lora_A["default"].weight, layer.lora_B["default"].weight
+    return layer.a, layer.b
 
 
 def full_hessian(adapted, parameters, batches):

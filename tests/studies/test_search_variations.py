@@ -21,9 +21,9 @@ from own_methods import laws, with_laws
 from rows import Row
 from run import keys
 
-from autolora import options
+from autolora import variants
 from autolora.search.sampler import Sampler
-from autolora.space import Config, Space
+from autolora.space import Config, Space, searchable
 
 SPACE = Space(learning_rate=(1e-5, 1e-1), batch_size=[16, 64], rank=[8], alpha="rank", hidden_size=2048)
 RUNGS = (1 / 9, 1 / 3, 1.0)
@@ -37,7 +37,7 @@ def problem() -> Edge:
 
 def _sampler(problem: Edge, kind: type[Sampler] = Sampler) -> Sampler:
     prior = laws(problem) if kind is Sampler else None
-    traits = {name: options.traits(problem.space, name) for name in problem.variants}
+    traits = {name: searchable.traits_at_start(problem.space, variants.get(name)) for name in problem.variants}
     return kind(problem.space, traits, prior, problem.rungs, 3, dict.fromkeys(problem.variants, ()))
 
 
@@ -91,7 +91,7 @@ def test_extremes_lie_on_the_plateau_and_off_it(offset: float, monkeypatch: pyte
     monkeypatch.setattr(prior_methods, "DRAWS", 2000)
     problem = Edge("test", offset=offset, variants=("lora",), space=SPACE)
     found = prior_methods.extremes(problem)
-    mode = laws(problem).mode(problem.space, options.traits(problem.space, "lora"))
+    mode = laws(problem).mode(problem.space, searchable.traits_at_start(problem.space, variants.get("lora")))
     at = Config(mode.learning_rate * 10**found.best, mode.batch_size, mode.rank, mode.alpha)
     assert -PLATEAU - 0.2 < math.log10(at.learning_rate) - problem.cliff("lora", at) < 0.1
     assert abs(found.worst - found.best) > PLATEAU / 2
@@ -103,7 +103,7 @@ def test_given_priors_begin_where_they_say(method: str, factor: float, monkeypat
     problem = Edge("test", variants=("lora",), space=SPACE, rungs=(1.0,))
     ledger = Ledger(problem, 1.0, 0)
     getattr(prior_methods, method)(ledger)
-    mode = laws(problem).mode(problem.space, options.traits(problem.space, "lora"))
+    mode = laws(problem).mode(problem.space, searchable.traits_at_start(problem.space, variants.get("lora")))
     good = mode.learning_rate * 10 ** prior_methods.extremes(problem).best
     assert ledger.trace[0].config.learning_rate == pytest.approx(factor * good)
 

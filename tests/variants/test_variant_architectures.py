@@ -9,17 +9,18 @@ from peft.tuners.lora.variants import DoraLinearVariant
 from torch import nn
 from variant_readings import factors
 
+from autolora.adapters.attachment import attachment
+from autolora.adapters.kernels.dora import GramDora
+from autolora.adapters.start import DEFAULT_NAME
+from autolora.adapters.subtraction import weight_matrix
 from autolora.variants import VariantError, get
-from autolora.variants.attachment import adapter_parameters, attachment
-from autolora.variants.kernels.dora import GramDora
-from autolora.variants.subtraction import ADAPTER, weight_matrix
 
 
 def test_dora_magnitudes_are_row_norms(build, difference):
     model = get("dora").attach(build("gpt2"), rank=4, alpha=4)
     for name, layer in attachment(model).layers.items():
-        magnitude = layer.lora_magnitude_vector[ADAPTER].weight
-        assert difference(magnitude, weight_matrix(layer.get_base_layer()).norm(dim=1)) < 1e-6
+        magnitude = layer.entry("lora_magnitude_vector").weight
+        assert difference(magnitude, weight_matrix(layer.base_layer).norm(dim=1)) < 1e-6
         assert not factors(model, name)[1].any()
 
 
@@ -44,13 +45,13 @@ def test_dora_trains_as_peft_s_own(build, train, tokens, difference, monkeypatch
         assert difference(gradient, theirs[name]) < tolerance, name
 
 
-def test_dora_leaves_a_quantised_layer_to_peft(build):
+def test_dora_leaves_a_quantized_layer_to_peft(build):
     base = build()
     layer = base.get_submodule("model.layers.1.mlp.up_proj")
     layer.weight = nn.Parameter(torch.ones(layer.weight.shape, dtype=torch.int8), requires_grad=False)
     layers = attachment(get("dora").attach(base, rank=4, alpha=4)).layers
-    assert not isinstance(layers["model.layers.1.mlp.up_proj"].lora_variant[ADAPTER], GramDora)
-    assert isinstance(layers["model.layers.0.mlp.up_proj"].lora_variant[ADAPTER], GramDora)
+    assert not isinstance(layers["model.layers.1.mlp.up_proj"].branch, GramDora)
+    assert isinstance(layers["model.layers.0.mlp.up_proj"].branch, GramDora)
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
@@ -70,14 +71,14 @@ def test_dora_survives_rows_of_zero_norm(build, train, logits, difference, tmp_p
     losses = train(model, dora.optimizer(model, 5e-3), 5)
     assert losses[-1] < losses[0]
     assert all(parameter.isfinite().all() for parameter in model.parameters())
-    assert attachment(model).layers[inner].lora_magnitude_vector[ADAPTER].weight[3] != 0
+    assert attachment(model).layers[inner].entry("lora_magnitude_vector").weight[3] != 0
     dora.export(model, tmp_path / "dora")
     reloaded = PeftModel.from_pretrained(pruned()[0], tmp_path / "dora")
     assert difference(logits(reloaded), logits(model)) < 1e-4
 
 
 def trainable(layer):
-    return sum(p.numel() for p in adapter_parameters(layer).values() if p.requires_grad)
+    return sum(p.numel() for p in layer.parameters.values() if p.requires_grad)
 
 
 class TestGralora:
@@ -101,7 +102,7 @@ class TestGralora:
         for layer in attachment(model).layers.values():
             a, b = variant.plain_factors(layer)
             assert a.shape == (32, layer.in_features)
-            delta = layer.get_delta_weight(ADAPTER)
+            delta = layer.module.get_delta_weight(layer.adapter)
             delta = delta.T if family == "gpt2" else delta
             assert difference(b @ a, delta) < 1e-5
             block = delta[: layer.out_features // 4, -(layer.in_features // 4) :]
@@ -131,19 +132,19 @@ class TestRandlora:
         train(model, variant.optimizer(model, 1e-2), 10)
         for layer in attachment(model).layers.values():
             least = min(layer.in_features, layer.out_features)
-            assert torch.linalg.matrix_rank(layer.get_delta_weight(ADAPTER), rtol=1e-5) == least
+            assert torch.linalg.matrix_rank(layer.module.get_delta_weight(layer.adapter), rtol=1e-5) == least
             bases = -(-least // 4)
             assert trainable(layer) == bases * (4 + least)
 
     def test_bases_are_shared_frozen_and_of_the_seed(self, build, train):
         def bases(seed):
             model = get("randlora").attach(build(), rank=4, alpha=80, seed=seed)
-            return model, model.base_model.randlora_A[ADAPTER], model.base_model.randlora_B[ADAPTER]
+            return model, model.base_model.randlora_A[DEFAULT_NAME], model.base_model.randlora_B[DEFAULT_NAME]
 
         model, a, b = bases(1)
         before = a.clone(), b.clone()
         layers = list(attachment(model).layers.values())
-        assert all(layer.randlora_A[ADAPTER] is a and layer.randlora_B[ADAPTER] is b for layer in layers)
+        assert all(layer.entry("randlora_A") is a and layer.entry("randlora_B") is b for layer in layers)
         train(model, get("randlora").optimizer(model, 1e-2), 3)
         assert torch.equal(a, before[0])
         assert torch.equal(b, before[1])
@@ -157,7 +158,7 @@ def test_lora_alpha_scales_each_layer_by_its_inputs(build):
     model = variant.attach(build(), rank=4, alpha=variant.traits.law_alpha(4, 32))
     widths = set()
     for layer in attachment(model).layers.values():
-        assert layer.scaling[ADAPTER] == pytest.approx((3 * layer.in_features * 4) ** 0.5 / 4)
+        assert layer.scaling == pytest.approx((3 * layer.in_features * 4) ** 0.5 / 4)
         widths.add(layer.in_features)
     assert widths == {32, 48}
 
@@ -169,9 +170,9 @@ def test_lora_alpha_matches_the_signal_curvature_of_full_fine_tuning(build):
     for seed in range(200):
         model = variant.attach(build(), rank=4, alpha=variant.traits.law_alpha(4, 32), seed=seed)
         layer = attachment(model).layers["model.layers.0.mlp.down_proj"]
-        a = layer.lora_A[ADAPTER].weight.detach()
+        a = layer.a.detach()
         # alpha^2 / r^2 A^T A over r rows of variance 1 / (3 n): alpha^2 = r / var makes it r ** 0
-        total = total + layer.scaling[ADAPTER] ** 2 * a.T @ a
+        total = total + layer.scaling**2 * a.T @ a
     assert (total / 200).diagonal().mean().item() == pytest.approx(1.0, rel=0.05)
 
 

@@ -10,13 +10,15 @@ from peft import DeloraConfig, get_peft_model
 from torch import nn
 from torch.nn.functional import gelu
 
+from autolora.adapters.attachment import attachment
+from autolora.adapters.start import DEFAULT_NAME
+from autolora.adapters.state import adapter_state
+from autolora.adapters.subtraction import weight_matrix
+from autolora.api import load_adapter
 from autolora.variants import VariantError, detach, get
-from autolora.variants.attachment import adapter_parameters, adapter_state, attachment
-from autolora.variants.loading import load_adapter
-from autolora.variants.subtraction import ADAPTER, weight_matrix
 
 RANK = 4
-SHARED = {"rasa": ("pool_A", "pool_B"), "denselora": (f"lora_A.{ADAPTER}.weight", f"lora_B.{ADAPTER}.weight")}
+SHARED = {"rasa": ("pool_A", "pool_B"), "denselora": (f"lora_A.{DEFAULT_NAME}.weight", f"lora_B.{DEFAULT_NAME}.weight")}
 
 
 def trained(variant, base, train, rank=RANK, alpha=2 * RANK, rate=1e-2, steps=4, **settings):
@@ -31,14 +33,14 @@ def losses(variant, build, train, steps=8):
 
 
 def factors(layer):
-    return layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
+    return layer.a, layer.b
 
 
 @torch.no_grad()
 def change(layer):
     """W' - W, (m, n): what the adapter adds to the outputs of the unit vectors."""
     unit = torch.eye(layer.in_features)
-    return (layer(unit) - layer.get_base_layer()(unit)).T
+    return (layer.module(unit) - layer.base_layer(unit)).T
 
 
 @pytest.mark.parametrize("name", ["moslora", "melora", "delora", "rasa"])
@@ -51,7 +53,7 @@ def test_plain_factors_are_the_change_of_w(name, family, build, train, differenc
         a, b = variant.plain_factors(layer)
         assert not a.requires_grad
         assert not b.requires_grad
-        assert difference(layer.scaling[ADAPTER] * b @ a, change(layer)) < 1e-4
+        assert difference(layer.scaling * b @ a, change(layer)) < 1e-4
 
 
 @pytest.mark.parametrize("name", ["moslora", "melora", "delora", "rasa", "denselora"])
@@ -61,8 +63,8 @@ def test_inputs_may_have_any_batch_shape(name, build, train):
     layer = attachment(model).layers["model.layers.1.mlp.down_proj"]
     x = torch.randn(2, 3, 5, layer.in_features)
     with torch.no_grad():
-        expected = torch.stack([layer(row) for row in x.flatten(0, 2)])
-        assert torch.allclose(layer(x), expected.view(2, 3, 5, -1), atol=1e-5)
+        expected = torch.stack([layer.module(row) for row in x.flatten(0, 2)])
+        assert torch.allclose(layer.module(x), expected.view(2, 3, 5, -1), atol=1e-5)
 
 
 class TestMoslora:
@@ -72,8 +74,8 @@ class TestMoslora:
         def run(variant):
             model = variant.attach(build(), rank=RANK, alpha=2 * RANK, seed=3)
             for layer in attachment(model).layers.values():
-                if hasattr(layer, "mixer"):
-                    layer.mixer.requires_grad_(False).copy_(torch.eye(RANK))
+                if hasattr(layer.module, "mixer"):
+                    layer.given("mixer").requires_grad_(False).copy_(torch.eye(RANK))
             return train(model, variant.optimizer(model, 5e-3), 8)
 
         plain = run(get("lora"))
@@ -85,12 +87,12 @@ class TestMoslora:
         model = trained(get("moslora"), build(), train)
         for layer in attachment(model).layers.values():
             a, b = factors(layer)
-            assert difference(2 * b @ layer.mixer @ a, change(layer)) < 1e-4
+            assert difference(2 * b @ layer.given("mixer") @ a, change(layer)) < 1e-4
 
     def test_the_mixer_is_kaiming_uniform_of_the_seed(self, build):
         def mixers(seed):
             model = get("moslora").attach(build(), rank=16, alpha=16, seed=seed)
-            return torch.stack([layer.mixer.detach() for layer in attachment(model).layers.values()])
+            return torch.stack([layer.given("mixer").detach() for layer in attachment(model).layers.values()])
 
         drawn = mixers(0)
         assert drawn.abs().max() <= 0.25
@@ -162,12 +164,12 @@ class TestDelora:
         for name, layer in attachment(ours).layers.items():
             reference = theirs.get_base_model().get_submodule(name)
             a, b = factors(layer)
-            pairs += [(a, reference.delora_A[ADAPTER]), (b, reference.delora_B[ADAPTER])]
-            pairs += [(layer.bound, reference.delora_lambda[ADAPTER])]
+            pairs += [(a, reference.delora_A[DEFAULT_NAME]), (b, reference.delora_B[DEFAULT_NAME])]
+            pairs += [(layer.given("bound"), reference.delora_lambda[DEFAULT_NAME])]
         for own, reference in pairs:
             reference.data.copy_(own.detach().view_as(reference))
         for name, layer in attachment(ours).layers.items():
-            delta = theirs.get_base_model().get_submodule(name).get_delta_weight(ADAPTER).detach()
+            delta = theirs.get_base_model().get_submodule(name).get_delta_weight(DEFAULT_NAME).detach()
             assert torch.allclose(change(layer), delta, rtol=1e-4, atol=1e-4 * delta.abs().max().item())
         results = [model(input_ids=tokens, labels=tokens) for model in (ours, theirs.eval())]
         assert difference(results[0].logits, results[1].logits) < 1e-4
@@ -183,11 +185,11 @@ class TestDelora:
         for rate in (1e-3, 10.0):
             model = trained(get("delora"), build(family), train, alpha=RANK, rate=rate, steps=6)
             for layer in attachment(model).layers.values():
-                widest = weight_matrix(layer.get_base_layer()).norm(dim=0)
-                limit = layer.bound.abs().item() * widest.max().item()
+                widest = weight_matrix(layer.base_layer).norm(dim=0)
+                limit = layer.given("bound").abs().item() * widest.max().item()
                 assert 0 < change(layer).norm().item() <= limit * (1 + 1e-5)
                 a = factors(layer)[0]
-                mean = ((a * widest).norm(dim=1) / a.norm(dim=1)).mean() * layer.bound.abs()
+                mean = ((a * widest).norm(dim=1) / a.norm(dim=1)).mean() * layer.given("bound").abs()
                 assert change(layer).norm() <= mean * (1 + 1e-5)
 
     def test_a_step_sets_the_direction_and_lambda_the_length(self, build, train):
@@ -195,19 +197,19 @@ class TestDelora:
         model = trained(get("delora"), build(), train, alpha=RANK)
         layer = attachment(model).layers["model.layers.0.mlp.up_proj"]
         before = change(layer)
-        layer.lora_B[ADAPTER].weight.data.mul_(7)
+        layer.b.data.mul_(7)
         assert torch.allclose(change(layer), before, atol=1e-5)
-        layer.bound.data.mul_(2)
+        layer.given("bound").data.mul_(2)
         assert torch.allclose(change(layer), 2 * before, atol=1e-4)
 
     def test_lambda_starts_at_the_option(self, build):
         model = get("delora").configured(bound=4.0).attach(build(), rank=RANK, alpha=RANK)
-        assert all(layer.bound.item() == 4 for layer in attachment(model).layers.values())
+        assert all(layer.given("bound").item() == 4 for layer in attachment(model).layers.values())
 
     def test_the_norms_of_the_base_are_not_in_the_state(self, build):
         model = get("delora").attach(build(), rank=RANK, alpha=RANK)
         kinds = {key.rpartition("_proj.")[2] for key in adapter_state(model)}
-        assert kinds == {f"lora_A.{ADAPTER}.weight", f"lora_B.{ADAPTER}.weight", "bound"}
+        assert kinds == {f"lora_A.{DEFAULT_NAME}.weight", f"lora_B.{DEFAULT_NAME}.weight", "bound"}
 
     def test_another_scale_is_refused_and_leaves_no_trace(self, build, fingerprint):
         base = build()
@@ -227,8 +229,8 @@ class TestSharing:
         for first, layer in layers.items():
             other = layers[first.replace(".0.", ".1.")]
             for key in SHARED[name]:
-                assert adapter_parameters(layer)[key] is adapter_parameters(other)[key]
-                distinct.add(id(adapter_parameters(layer)[key]))
+                assert layer.parameters[key] is other.parameters[key]
+                distinct.add(id(layer.parameters[key]))
         assert len(distinct) == len(layers)  # two of each type, of which there are half as many as layers
 
     def test_the_state_has_it_once(self, name, family, build):
@@ -244,19 +246,19 @@ class TestSharing:
         layers = list(attachment(model).layers.values())
         model.zero_grad()
         model(input_ids=tokens, labels=tokens).loss.backward()
-        whole = {id(p): p.grad for layer in layers for p in adapter_parameters(layer).values()}
+        whole = {id(p): p.grad for layer in layers for p in layer.parameters.values()}
         originals = {}
         for layer in layers:
             for key in SHARED[name]:
                 path, _, last = key.rpartition(".")
-                owner = layer.get_submodule(path)
+                owner = layer.module.get_submodule(path)
                 originals[layer, key] = getattr(owner, last)
                 setattr(owner, last, nn.Parameter(originals[layer, key].detach().clone()))
         model.zero_grad()
         model(input_ids=tokens, labels=tokens).loss.backward()
         sums = {}
         for (layer, key), original in originals.items():
-            gradient = adapter_parameters(layer)[key].grad
+            gradient = layer.parameters[key].grad
             sums[id(original)] = sums.get(id(original), 0) + gradient
             assert difference(gradient, whole[id(original)]) > 0.01
         for original, gradient in sums.items():
@@ -267,11 +269,11 @@ class TestRasa:
     def test_it_is_the_private_and_the_pooled_ranks_weighed(self, build, train, difference):
         model = trained(get("rasa").configured(shared=2), build(), train, rank=6, alpha=18)
         for layer in attachment(model).layers.values():
-            (a, b), d = factors(layer), layer.diagonal
+            (a, b), d = factors(layer), layer.given("diagonal")
             assert a.shape == (4, layer.in_features)
-            assert layer.pool_A.shape == (4, layer.in_features)  # two ranks of either layer
+            assert layer.given("pool_A").shape == (4, layer.in_features)  # two ranks of either layer
             assert d.shape == (8,)
-            expected = 3 * (b @ d[:4].diag() @ a + layer.pool_B @ d[4:].diag() @ layer.pool_A)
+            expected = 3 * (b @ d[:4].diag() @ a + layer.given("pool_B") @ d[4:].diag() @ layer.given("pool_A"))
             assert difference(expected, change(layer)) < 1e-4
             assert torch.linalg.matrix_rank(change(layer), rtol=1e-5) == 8
 
@@ -283,23 +285,23 @@ class TestRasa:
         for name, layer in layers.items():
             assert torch.equal(factors(layer)[0], factors(plain[name])[0][:-1])
             given = [factors(plain[key])[0][-1] for key in plain if key.split(".")[3:] == name.split(".")[3:]]
-            assert torch.equal(layer.pool_A, torch.stack(given))
+            assert torch.equal(layer.given("pool_A"), torch.stack(given))
             assert not factors(layer)[1].any()
-            assert not layer.pool_B.any()
+            assert not layer.given("pool_B").any()
         count = sum(p.numel() for p in model.parameters() if p.requires_grad)
         lora = sum(RANK * (layer.in_features + layer.out_features) for layer in layers.values())
         assert count == lora + 5 * len(layers)
 
     def test_private_and_pooled_parts_start_at_half_of_lora_s_weight(self, build):
         for layer in attachment(get("rasa").attach(build(), rank=RANK, alpha=RANK)).layers.values():
-            assert layer.diagonal.sum().item() == pytest.approx(RANK)
-            assert layer.diagonal[:3].tolist() == pytest.approx([4 / 6] * 3)
-            assert layer.diagonal[3:].tolist() == pytest.approx([4 / 4] * 2)
+            assert layer.given("diagonal").sum().item() == pytest.approx(RANK)
+            assert layer.given("diagonal")[:3].tolist() == pytest.approx([4 / 6] * 3)
+            assert layer.given("diagonal")[3:].tolist() == pytest.approx([4 / 4] * 2)
 
     def test_an_eighth_of_the_rank_is_shared(self, build):
         assert [get("rasa").default("shared", rank) for rank in (2, 8, 16, 32)] == [1, 1, 2, 4]
         model = get("rasa").attach(build(), rank=16, alpha=16)
-        assert all(len(layer.diagonal) == 14 + 2 * 2 for layer in attachment(model).layers.values())
+        assert all(len(layer.given("diagonal")) == 14 + 2 * 2 for layer in attachment(model).layers.values())
 
     @pytest.mark.parametrize(("shared", "rank"), [(None, 1), (4, 4), (0, 4)])
     def test_a_rank_with_nothing_private_or_nothing_shared_is_refused(self, build, shared, rank):
@@ -320,7 +322,7 @@ class TestRasa:
             return base
 
         model = trained(get("rasa"), uneven(), train)
-        ranks = {len(layer.diagonal) for layer in attachment(model).layers.values()}
+        ranks = {len(layer.given("diagonal")) for layer in attachment(model).layers.values()}
         assert ranks == {3 + 2, 3 + 1}
         get("rasa").export(model, tmp_path / "rasa")
         assert difference(logits(load_adapter(uneven(), tmp_path / "rasa")), logits(model)) < 1e-4
@@ -332,10 +334,10 @@ class TestDenselora:
         layer = attachment(model).layers["model.layers.1.mlp.gate_proj"]
         x = torch.randn(3, 5, layer.in_features)
         (a, b), upstream = factors(layer), torch.randn(3, 5, layer.out_features)
-        own = [a, layer.mixer, b]
+        own = [a, layer.given("mixer"), b]
         copies = [p.detach().clone().requires_grad_() for p in own]
         expected = 2 * gelu(gelu(x @ copies[0].T) @ copies[1].T @ copies[2].T)
-        found = layer(x) - layer.get_base_layer()(x)
+        found = layer.module(x) - layer.base_layer(x)
         assert torch.allclose(found, expected, atol=1e-5)
         theirs = torch.autograd.grad((expected * upstream).sum(), copies)
         for gradient, reference in zip(torch.autograd.grad((found * upstream).sum(), own), theirs, strict=True):
@@ -347,7 +349,7 @@ class TestDenselora:
         layer = attachment(model).layers["model.layers.1.mlp.gate_proj"]
         x = torch.randn(5, layer.in_features)
         with torch.no_grad():
-            one, two = (layer(scale * x) - layer.get_base_layer()(scale * x) for scale in (1, 2))
+            one, two = (layer.module(scale * x) - layer.base_layer(scale * x) for scale in (1, 2))
         assert not torch.allclose(two, 2 * one, rtol=0.1)
 
     def test_shared_a_is_lora_s_and_m_is_each_layer_s_own(self, build):
@@ -356,7 +358,7 @@ class TestDenselora:
         for name, layer in layers.items():
             assert torch.equal(factors(layer)[0], factors(plain[name.replace(".1.", ".0.")])[0])
             assert not factors(layer)[1].any()
-        mixers = torch.stack([layer.mixer.detach() for layer in layers.values()])
+        mixers = torch.stack([layer.given("mixer").detach() for layer in layers.values()])
         assert 0.4 < mixers.abs().max() <= 0.5
         assert len({tuple(mixer.flatten().tolist()) for mixer in mixers}) == len(layers)
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import gc
+import importlib
 import json
 import math
+import pickle
+import re
 import subprocess
 import sys
 import warnings
@@ -12,19 +16,20 @@ import weakref
 
 import pytest
 import torch
+from peft.tuners.lora.layer import Linear as LoraLinear
 from torch import nn
 
 import autolora.variants
+from autolora.adapters.attachment import attachment
+from autolora.adapters.export import CONFIG, NATIVE, OWN, WEIGHTS, config_file
+from autolora.adapters.kernels.branch import Unmerged
+from autolora.adapters.kernels.experts import Experts
+from autolora.adapters.state import ALLOTTED, adapter_state, load_adapter_state
+from autolora.adapters.targets import linear_layers
+from autolora.api import load_adapter
 from autolora.variants import VariantError, detach, get, names
-from autolora.variants.attachment import ALLOTTED, adapter_parameters, adapter_state, attachment, load_adapter_state
-from autolora.variants.export import NATIVE, OWN, config_file
 
 RANK, HORIZON = 4, 20
-SHARING_RANKS = ("adalora", "eva", "gora")
-OF_THEIR_OWN = ("adalora", "delora", "denselora", "goat", "hydralora", "loramoe", "melora", "moslora", "rasa")
-"""With a forward pass that PEFT does not know, beside the base's."""
-EXPORTED_RANK: dict[str, int] = {"rasa": 5, "relora": 3 * RANK}
-"""At RANK, of variants that leave as another multiple than the double of it."""
 
 
 def alpha_of(name, rank):
@@ -70,7 +75,7 @@ class TestAttach:
         base = build()
         expected = [key for key, module in base.named_modules() if isinstance(module, nn.Linear) and key != "lm_head"]
         layers = list(attachment(attach(name, base)).layers)
-        if name in SHARING_RANKS:  # a layer may go without
+        if get(name).shares_ranks:  # a layer may go without
             assert layers
             expected = [layer for layer in expected if layer in layers]
         assert layers == expected
@@ -145,13 +150,139 @@ class TestTraining:
                 assert not torch.equal(parameter, start[key]), key
 
 
+def resolved(reference):
+    """The class that "package.module:Class" names."""
+    module, _, attribute = reference.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+@pytest.mark.parametrize("name", names())
+class TestFacts:
+    """What a variant declares of itself is so."""
+
+    def test_ranks_are_shared_out_where_it_says_so(self, name, attach, build):
+        base = build()
+        every = linear_layers(base)
+        layers = attachment(attach(name, base)).layers
+        uniform = layers.keys() == every.keys() and {layer.rank for layer in layers.values()} == {RANK}
+        assert uniform != get(name).shares_ranks
+
+    def test_its_forward_pass_is_none_of_peft_s_where_it_says_so(self, name, attach, build):
+        branches = [layer.branch for layer in attachment(attach(name, build())).layers.values()]
+        unmerged = [isinstance(branch, Unmerged) for branch in branches]
+        assert all(unmerged) if get(name).own_forward else not any(unmerged)
+        experts = [isinstance(branch, Experts) for branch in branches]
+        assert all(experts) if get(name).mixture else not any(experts)
+
+    def test_its_lean_forward_pass_stands_in_for_peft_s(self, name, attach, build):
+        layers = attachment(attach(name, build())).layers.values()
+        used = {type(part) for layer in layers for part in (layer.module, layer.branch)}
+        ours = {kind for kind in used if kind.__module__.startswith("autolora.")}
+        if get(name).lean_forward:
+            lean = resolved(get(name).lean_forward)
+            assert ours == {lean}
+            assert "forward" in vars(lean)
+            assert lean.__base__.__module__.startswith("peft.")
+        else:
+            assert get(name).own_forward or not ours
+
+    def test_layers_that_it_refuses_are_those_that_it_says(self, name, attach, build):
+        if get(name).linear_only:
+            with pytest.raises(VariantError, match=r"Conv1D.*transformer\.h\.0"):
+                attach(name, build("gpt2"))
+        else:
+            assert attachment(attach(name, build("gpt2"))).layers
+
+    def test_its_step_is_plain_lora_s_unless_it_says_otherwise(self, name, attach, build):
+        model = attach(name, build())
+        layers = attachment(model).layers.values()
+        plain = (
+            {type(layer.module) for layer in layers} == {LoraLinear}
+            and not any(layer.branch for layer in layers)
+            and type(make_optimizer(name, model)) is torch.optim.AdamW
+            and all(p.requires_grad for layer in layers for p in layer.parameters.values())
+        )
+        assert plain != get(name).own_step
+
+
+@pytest.mark.parametrize("name", names())
+class TestAdapterName:
+    def test_it_attaches_trains_and_leaves_under_any_name(
+        self, name, attach, build, train, logits, difference, fingerprint, tmp_path
+    ):
+        """With the default name's numbers, and its keys but for the name."""
+        models, losses = [], []
+        for adapter_name in ("default", "tuned-7"):
+            model = attach(name, build(), adapter_name=adapter_name)
+            assert list(model.peft_config) == [adapter_name]
+            losses.append(train(model, make_optimizer(name, model), 4))
+            models.append(model)
+        assert losses[0] == losses[1]
+        usual, other = (adapter_state(model) for model in models)
+        renamed = {re.sub(r"\.tuned-7\b", ".default", key): tensor for key, tensor in other.items()}
+        assert renamed.keys() == usual.keys()
+        assert all(torch.equal(renamed[key], usual[key]) for key in usual)
+        assert torch.equal(logits(models[0]), logits(models[1]))
+
+        get(name).export(models[1], tmp_path / "adapter")
+        base = build()
+        before = fingerprint(base)
+        loaded = load_adapter(base, tmp_path / "adapter")
+        assert difference(logits(loaded), logits(models[1])) < 1e-4
+        if get(name).export_form == OWN:
+            assert list(loaded.peft_config) == ["tuned-7"]
+            assert fingerprint(detach(loaded)) == before
+        base = models[1].get_base_model()
+        assert detach(models[1]) is base
+        assert fingerprint(base) == before
+
+    def test_a_plain_or_native_export_is_the_same_file_under_any_name(self, name, attach, build, tmp_path):
+        if get(name).export_form == OWN:
+            pytest.skip("its format records the name")
+        for adapter_name in ("default", "tuned-7"):
+            get(name).export(attach(name, build(), adapter_name=adapter_name), tmp_path / adapter_name)
+        for file in (CONFIG, WEIGHTS):
+            assert (tmp_path / "default" / file).read_bytes() == (tmp_path / "tuned-7" / file).read_bytes()
+
+    def test_resumed_training_equals_uncut(self, name, attach, build, train):
+        model = attach(name, build(), adapter_name="tuned-7")
+        optimizer = make_optimizer(name, model)
+        train(model, optimizer, 2)
+        state, kept = adapter_state(model), copy.deepcopy(optimizer.state_dict())
+        uncut = train(model, optimizer, 2)
+        again = attach(name, build(), seed=9, adapter_name="tuned-7")
+        load_adapter_state(again, state)
+        optimizer = make_optimizer(name, again)
+        optimizer.load_state_dict(kept)
+        assert train(again, optimizer, 2) == uncut
+
+
+@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_a_copy_of_an_attached_model_trains_as_the_original_and_alone(
+    name, duplicate, attach, build, train, logits, fingerprint
+):
+    base = build()
+    before = fingerprint(base)
+    model = attach(name, base)
+    train(model, make_optimizer(name, model), 2)
+    other = duplicate(model)
+    expected = logits(model)
+    assert torch.equal(logits(other), expected)
+    losses = train(other, make_optimizer(name, other), 3)
+    assert torch.equal(logits(model), expected)
+    assert train(model, make_optimizer(name, model), 3) == losses
+    assert fingerprint(detach(other)) == before
+    assert fingerprint(detach(model)) == before
+
+
 @pytest.mark.parametrize("name", names())
 class TestMerge:
     def test_merging_gives_the_same_outputs_or_is_refused(self, name, attach, build, train, logits, difference):
         model = attach(name, build())
         train(model, make_optimizer(name, model), 4)
         expected = logits(model)
-        if name in OF_THEIR_OWN:
+        if get(name).own_forward:
             with pytest.raises(VariantError, match="export it"):
                 model.merge_and_unload()
         else:
@@ -284,7 +415,7 @@ class TestExport:
         tolerance = 0 if get(name).export_form == OWN else 1e-4
         assert difference(torch.load(folder / name / "reloaded.pt"), expected[name]) <= tolerance
 
-    def test_configuration_is_plain(self, name, exported):
+    def test_configuration_is_plain(self, name, exported, build):
         folder, _, _ = exported
         form = get(name).export_form
         config = json.loads((folder / name / config_file(form)).read_text())
@@ -295,8 +426,9 @@ class TestExport:
         assert config["peft_type"] == "LORA"
         assert not config["rank_pattern"]
         assert not config["alpha_pattern"]
-        if name not in SHARING_RANKS:  # there the largest decides
-            assert config["r"] == EXPORTED_RANK.get(name, RANK * {"rank r": 1, "rank 2r": 2, "rank kr": 2}.get(form, 0))
+        expected = get(name).exported_rank(RANK, linear_layers(build()))
+        assert expected is not None or get(name).shares_ranks  # there the largest decides
+        assert config["r"] == (expected or config["r"])
 
     def test_export_replaces_an_older_one_and_leaves_no_litter(self, name, attach, build, tmp_path, train, logits):
         folder = tmp_path / "adapter"
@@ -326,11 +458,11 @@ def test_registered_facts_are_stated(name):
     assert variant.name == name
     assert variant.title
     assert variant.paper.startswith(("arXiv ", "OpenReview "))
-    assert variant.kind in ("reference", "scaling", "start", "architecture", "optimiser")
+    assert variant.kind in ("reference", "scaling", "start", "architecture", "optimizer")
     assert variant.export_form in ("rank r", "rank 2r", "rank kr", "rank r+", NATIVE, OWN)
     assert set(variant.needs) <= {"gradients", "activations", "horizon"}
     assert variant.constraints
-    assert variant.optimiser
+    assert variant.optimizer_name
     assert variant.cost, "studies/variants/cost.py measures it"
     assert 0 < variant.traits.shift_sd < 1
 
@@ -347,7 +479,7 @@ def near_root(size):
 def expected_parameters(name, layer):
     """What the paper trains in a layer of m x n at the rank it got."""
     m, n = layer.out_features, layer.in_features
-    rank = layer.r["default"]
+    rank = layer.rank
     bases = -(-min(m, n) // rank)
     return {
         "adalora": rank * (m + n + 1),
@@ -371,7 +503,7 @@ def expected_parameters(name, layer):
 @pytest.mark.parametrize("name", names())
 def test_as_many_parameters_train_as_the_paper_states(name, attach, build):
     for layer in attachment(attach(name, build())).layers.values():
-        trained = sum(p.numel() for p in adapter_parameters(layer).values() if p.requires_grad)
+        trained = sum(p.numel() for p in layer.parameters.values() if p.requires_grad)
         assert trained == expected_parameters(name, layer)
 
 

@@ -10,14 +10,15 @@ from peft.tuners.lora.corda import preprocess_corda
 from torch import nn
 from variant_readings import factors, original_weights
 
+from autolora.adapters import factors as variant_factors
+from autolora.adapters.attachment import attachment
+from autolora.adapters.start import DEFAULT_NAME
+from autolora.adapters.state import adapter_state, allotment, load_adapter_state
+from autolora.adapters.statistics import FisherFactors
+from autolora.adapters.targets import LinearLayer, linear_layers
 from autolora.variants import VariantError, detach, get, names
-from autolora.variants import factors as variant_factors
-from autolora.variants.attachment import adapter_state, allotment, attachment, load_adapter_state
 from autolora.variants.gora import shared_out
 from autolora.variants.lora_da import Guidance
-from autolora.variants.statistics import FisherFactors
-from autolora.variants.subtraction import ADAPTER
-from autolora.variants.targets import LinearLayer, linear_layers
 
 
 @pytest.fixture
@@ -157,11 +158,11 @@ class TestEva:
 
     def test_ranks_go_where_the_variance_is_and_s_stays(self, build, batches, seen):
         model = get("eva").attach(build(), rank=4, alpha=8, batches=batches)
-        ranks = {name: layer.r[ADAPTER] for name, layer in attachment(model).layers.items()}
+        ranks = {name: layer.rank for name, layer in attachment(model).layers.items()}
         assert sum(ranks.values()) == 4 * len(seen)
         assert max(ranks.values()) <= 8
         assert len(set(ranks.values())) > 1
-        assert {layer.scaling[ADAPTER] for layer in attachment(model).layers.values()} == {2.0}
+        assert {layer.scaling for layer in attachment(model).layers.values()} == {2.0}
         shares = {}
         for name, (x, _) in seen.items():
             values = torch.linalg.svdvals(x) ** 2
@@ -172,7 +173,7 @@ class TestEva:
 
     def test_rho_of_one_leaves_ranks_uniform(self, build, batches):
         model = get("eva").configured(rho=1.0).attach(build(), rank=4, alpha=4, batches=batches)
-        assert {layer.r[ADAPTER] for layer in attachment(model).layers.values()} == {4}
+        assert {layer.rank for layer in attachment(model).layers.values()} == {4}
 
     def test_prompt_tokens_do_not_count(self, build, batches, seen, difference):
         masked = {**batches[0], "labels": batches[0]["labels"].clone()}
@@ -207,7 +208,7 @@ class TestCorda:
         peft = get_peft_model(base, config).get_base_model()
         for layer in attachment(model).layers:
             theirs, (a, b) = peft.get_submodule(layer), factors(model, layer)
-            product = theirs.lora_B[ADAPTER].weight @ theirs.lora_A[ADAPTER].weight
+            product = theirs.lora_B[DEFAULT_NAME].weight @ theirs.lora_A[DEFAULT_NAME].weight
             # Components of the smallest singular values carry the inverse's error.
             assert difference(b @ a, product) < (1e-3 if method == "ipm" else 2e-2)
 
@@ -226,16 +227,16 @@ class TestGora:
         model = get("gora").attach(build(), rank=4, alpha=6, batches=batches)
         for name, layer in attachment(model).layers.items():
             a, b = factors(model, name)
-            assert layer.scaling[ADAPTER] == pytest.approx(6 / len(a) ** 0.5)
+            assert layer.scaling == pytest.approx(6 / len(a) ** 0.5)
             inside = gradients[name] @ torch.linalg.pinv(a) @ a
             size = 0.05 * (layer.in_features / len(a)) ** 0.5
-            assert difference(layer.scaling[ADAPTER] * b @ a, -size * inside) < 1e-2
+            assert difference(layer.scaling * b @ a, -size * inside) < 1e-2
 
     def test_ranks_follow_importance_within_bounds_and_budget(self, build, batches, gradients):
         base = build()
         model = get("gora").attach(base, rank=4, alpha=4, batches=batches)
         layers = attachment(model).layers
-        ranks = {name: layer.r[ADAPTER] for name, layer in layers.items()}
+        ranks = {name: layer.rank for name, layer in layers.items()}
         assert all(2 <= rank <= 16 for rank in ranks.values())
         costs = {name: layer.in_features + layer.out_features for name, layer in layers.items()}
         budget = 4 * sum(costs.values())
@@ -274,7 +275,7 @@ class TestSample:
             get(name).attach(build(), rank=4, alpha=4)
 
     def test_a_smaller_rank_holds_the_best_of_a_larger_one(self, build, batches, name):
-        """Ranks up to the kept one are served from one factorisation."""
+        """Ranks up to the kept one are served from one factorization."""
         fresh = adapter_state(get(name).attach(build(), rank=2, alpha=4, batches=batches))
         base = build()
         detach(get(name).attach(base, rank=8, alpha=4, batches=batches))
@@ -303,15 +304,15 @@ def test_a_state_goes_on_with_its_own_ranks_where_the_sample_now_gives_others(bu
     train(model, variant.optimizer(model, 2e-3), 2)
     state = adapter_state(model)
     other = [{**batches[0], "input_ids": batches[0]["input_ids"].flip(1)}]
-    ranks = {key: layer.r[ADAPTER] for key, layer in attachment(model).layers.items()}
+    ranks = {key: layer.rank for key, layer in attachment(model).layers.items()}
     again = variant.attach(build(), rank=4, alpha=8, batches=other)
-    assert {key: layer.r[ADAPTER] for key, layer in attachment(again).layers.items()} != ranks
+    assert {key: layer.rank for key, layer in attachment(again).layers.items()} != ranks
     again = variant.attach(build(), rank=4, alpha=8, batches=other, allotted=allotment(state))
     load_adapter_state(again, state)
     assert torch.equal(logits(again), logits(model))
 
 
-def test_gradient_starts_share_one_factorisation(build, batches):
+def test_gradient_starts_share_one_factorization(build, batches):
     base, passes = build(), []
     base.register_forward_hook(lambda *_: passes.append(1))
     for name in ("lora_ga", "lora_one", "gora"):

@@ -10,15 +10,16 @@ import pytest
 import torch
 from variant_readings import factors, original_weights
 
-from autolora.variants import VariantError, detach, get
-from autolora.variants.attachment import adapter_parameters, adapter_state, attachment
-from autolora.variants.factors import leading_svd, weight_factors
+from autolora.adapters.attachment import attachment
+from autolora.adapters.factors import leading_svd, weight_factors
+from autolora.adapters.kernels.experts import Experts
+from autolora.adapters.state import adapter_state
+from autolora.adapters.subtraction import weight_matrix
+from autolora.api import load_adapter
+from autolora.variants import VariantError, detach, get, names
 from autolora.variants.goat import segmented_svd
-from autolora.variants.kernels.experts import Experts
-from autolora.variants.loading import load_adapter
-from autolora.variants.subtraction import ADAPTER, weight_matrix
 
-MIXTURES = ("loramoe", "goat", "hydralora")
+MIXTURES = [name for name in names() if get(name).mixture]
 RANK = 8
 LAYER = "model.layers.0.mlp.down_proj"
 
@@ -31,23 +32,23 @@ def trained(name, model, train, steps=6, rank=RANK, **options):
 
 
 def branch_of(layer):
-    return layer.lora_variant[ADAPTER]
+    return layer.branch
 
 
 def written_out(layer, x, experts, top_k, shared_a):
     """s sum_e g_e B_e A_e x in float64, token by token and expert by expert."""
-    a, b = (factor.weight.detach().double() for factor in (layer.lora_A[ADAPTER], layer.lora_B[ADAPTER]))
+    a, b = (factor.weight.detach().double() for factor in (layer.entry("lora_A"), layer.entry("lora_B")))
     width = b.shape[1] // experts
     rows = []
     for token in x.double().flatten(0, -2):
-        logits = layer.router.detach().double() @ token
+        logits = layer.given("router").detach().double() @ token
         chosen = sorted(range(experts), key=lambda e: -logits[e])[:top_k]
         total = sum(torch.exp(logits[e]) for e in chosen)
         y = torch.zeros(len(b), dtype=torch.float64)
         for e in chosen:
             own = slice(e * width, (e + 1) * width)
             y += torch.exp(logits[e]) / total * (b[:, own] @ ((a if shared_a else a[own]) @ token))
-        rows.append(layer.scaling[ADAPTER] * y)
+        rows.append(layer.scaling * y)
     return torch.stack(rows).unflatten(0, x.shape[:-1])
 
 
@@ -70,11 +71,11 @@ def test_branch_is_the_formula(build, train, difference, name, options, experts,
     for layer in attachment(model).layers.values():
         if layer.in_features != 32:
             continue
-        gates = branch_of(layer).gates(layer, x)
+        gates = branch_of(layer).gates(layer.module, x)
         assert ((gates > 0).sum(-1) == top_k).all()
         assert (gates.sum(-1) - 1).abs().max() < 1e-6
         with torch.no_grad():
-            branch = layer(x) - layer.get_base_layer()(x)
+            branch = layer.module(x) - layer.base_layer(x)
         assert difference(branch.double(), written_out(layer, x, experts, top_k, name == "hydralora")) < 1e-5
 
 
@@ -102,9 +103,9 @@ def test_experts_and_router_learn_and_come_apart(build, train, tokens, name):
     model(input_ids=tokens, labels=tokens).loss.backward()
     apart = []
     for key, layer in attachment(model).layers.items():
-        assert layer.router.grad.abs().max() > 0
-        assert (layer.router - attachment(start).layers[key].router).abs().max() > 1e-3
-        b = layer.lora_B[ADAPTER].weight.detach().unflatten(1, (branch_of(layer).experts, -1))
+        assert layer.given("router").grad.abs().max() > 0
+        assert (layer.given("router") - attachment(start).layers[key].given("router")).abs().max() > 1e-3
+        b = layer.b.detach().unflatten(1, (branch_of(layer).experts, -1))
         apart.append(((b - b.mean(1, keepdim=True)).norm() / b.norm()).item())
     assert min(apart) > 0.3
 
@@ -114,36 +115,37 @@ def test_gates_stay_float32_under_autocast(build, train, difference, name):
     _, model = trained(name, build(), train)
     layer = attachment(model).layers[LAYER]
     x = torch.randn(2, 7, 48, generator=torch.Generator().manual_seed(4))
-    exact = branch_of(layer).gates(layer, x)
+    exact = branch_of(layer).gates(layer.module, x)
     with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
-        gates, y = branch_of(layer).gates(layer, x), layer(x)
+        gates, y = branch_of(layer).gates(layer.module, x), layer.module(x)
     assert gates.dtype == torch.float32
     assert torch.equal(gates, exact)
     assert y.dtype == torch.bfloat16
     with torch.no_grad():
-        assert difference(y.float(), layer(x)) < 0.03
+        assert difference(y.float(), layer.module(x)) < 0.03
 
 
 @pytest.mark.parametrize("name", MIXTURES)
 def test_dropout_is_the_experts_alone(build, name):
     model = get(name).attach(build(), rank=RANK, alpha=16, dropout=0.5)
-    layer = attachment(model).layers[LAYER].train()
-    layer.lora_B[ADAPTER].weight.data.normal_(generator=torch.Generator().manual_seed(5))
+    layer = attachment(model).layers[LAYER]
+    layer.module.train()
+    layer.b.data.normal_(generator=torch.Generator().manual_seed(5))
     seen = []
-    layer.lora_A[ADAPTER].register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
+    layer.entry("lora_A").register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
     x = torch.ones(2, 7, 48)
-    gates = branch_of(layer).gates(layer, x)
-    assert not torch.equal(layer(x), layer(x))
-    assert torch.equal(branch_of(layer).gates(layer, x), gates)
+    gates = branch_of(layer).gates(layer.module, x)
+    assert not torch.equal(layer.module(x), layer.module(x))
+    assert torch.equal(branch_of(layer).gates(layer.module, x), gates)
     assert {value.item() for value in seen[0].unique()} == {0.0, 2.0}
 
 
 def test_of_equal_logits_the_first_are_chosen(build):
     model = get("loramoe").attach(build(), rank=RANK, alpha=16)
     layer = attachment(model).layers[LAYER]
-    layer.router.data.copy_(torch.ones(8, 48))
-    layer.router.data[0] = -1
-    gates = branch_of(layer).gates(layer, torch.ones(2, 3, 48))
+    layer.given("router").data.copy_(torch.ones(8, 48))
+    layer.given("router").data[0] = -1
+    gates = branch_of(layer).gates(layer.module, torch.ones(2, 3, 48))
     assert torch.equal(gates, torch.tensor([0, 0.5, 0.5, 0, 0, 0, 0, 0]).expand(2, 3, 8))
 
 
@@ -154,7 +156,7 @@ def test_a_mixture_is_no_matrix_to_merge(build, fingerprint, name):
     model = get(name).attach(base, rank=RANK, alpha=16)
     for safe in (False, True):
         with pytest.raises(VariantError, match="cannot be merged"):
-            attachment(model).layers[LAYER].merge(safe_merge=safe)
+            attachment(model).layers[LAYER].module.merge(safe_merge=safe)
     assert fingerprint(detach(model)) == before
 
 
@@ -179,12 +181,14 @@ class TestBalance:
         model = get(name).attach(build(), rank=RANK, alpha=16, seed=3).train()
         inputs = {}
         for key, layer in attachment(model).layers.items():
-            layer.register_forward_hook(lambda module, args, output, key=key: inputs.update({key: args[0].detach()}))
+            layer.module.register_forward_hook(
+                lambda module, args, output, key=key: inputs.update({key: args[0].detach()})
+            )
         model(input_ids=tokens)
         penalty = get(name).penalty(model)
         terms = []
         for key, layer in attachment(model).layers.items():
-            probabilities = (inputs[key].double() @ layer.router.detach().double().T).softmax(-1).flatten(0, 1)
+            probabilities = (inputs[key].double() @ layer.given("router").detach().double().T).softmax(-1).flatten(0, 1)
             shares = torch.zeros(8, dtype=torch.float64)
             for token in probabilities:
                 shares[token.topk(2).indices] += 1 / len(probabilities)
@@ -192,7 +196,7 @@ class TestBalance:
         assert penalty.item() == pytest.approx(weight * (sum(terms) / len(terms)).item(), rel=1e-5)
         penalty.backward()
         for layer in attachment(model).layers.values():
-            reached = {key for key, p in adapter_parameters(layer).items() if p.grad is not None and p.grad.any()}
+            reached = {key for key, p in layer.parameters.items() if p.grad is not None and p.grad.any()}
             assert "router" in reached
 
     def test_it_makes_an_unbalanced_router_balanced(self, build):
@@ -200,17 +204,17 @@ class TestBalance:
         model = get("loramoe").attach(build(), rank=RANK, alpha=16).train()
         layer = attachment(model).layers[LAYER]
         x = torch.randn(4, 64, 48, generator=torch.Generator().manual_seed(6)) + 0.5
-        layer.router.data[2:4] += 0.5
+        layer.given("router").data[2:4] += 0.5
         terms = []
         for _ in range(250):
-            layer(x)
+            layer.module(x)
             term = branch_of(layer).take_balance()
             terms.append(term.item())
-            (gradient,) = torch.autograd.grad(term, layer.router)
-            layer.router.data -= 0.3 * gradient
+            (gradient,) = torch.autograd.grad(term, layer.given("router"))
+            layer.given("router").data -= 0.3 * gradient
         assert terms[0] > 7.9
         assert terms[-1] == pytest.approx(2, abs=0.02)
-        shares = (branch_of(layer).gates(layer, x) > 0).float().mean((0, 1))
+        shares = (branch_of(layer).gates(layer.module, x) > 0).float().mean((0, 1))
         assert shares.max() < 0.4
         assert shares.min() > 0.15
 
@@ -246,7 +250,7 @@ class TestBalance:
             model = get("loramoe").attach(base, rank=RANK, alpha=16).train()
             loss = model(input_ids=tokens, labels=tokens).loss
             (loss + get("loramoe").penalty(model)).backward()
-            return [layer.router.grad for layer in attachment(model).layers.values()]
+            return [layer.given("router").grad for layer in attachment(model).layers.values()]
 
         assert all(torch.equal(own, plain) for own, plain in zip(gradients(True), gradients(False), strict=True))
 
@@ -282,7 +286,7 @@ class TestGoat:
             a, b = (factor.detach() for factor in factors(model, key))
             original = original_weights(model)[key].detach()
             original = original.T if family == "gpt2" else original
-            residual = weight_matrix(layer.get_base_layer())
+            residual = weight_matrix(layer.base_layer)
             assert difference(residual + self.SCALE / 8 * b @ a, original) < 1e-6
             assert difference(residual, original) > 1e-3
 
@@ -292,7 +296,7 @@ class TestGoat:
         model = self.attach(build(), experts=4, top_k=4)
         assert difference(logits(model), expected) > 1e-3
         for layer in attachment(model).layers.values():
-            layer.router.data.zero_()
+            layer.given("router").data.zero_()
         assert difference(logits(model), expected) < 1e-5
 
     def test_the_start_moves_as_far_whatever_alpha_is_and_less_with_rho(self, build, logits, difference):
@@ -321,13 +325,13 @@ class TestGoat:
         def run(alpha, rate, routers_rest):
             model = get("goat").attach(build(), rank=RANK, alpha=alpha, seed=3)
             for layer in attachment(model).layers.values():
-                layer.router.requires_grad_(not routers_rest)
+                layer.given("router").requires_grad_(not routers_rest)
             return train(model, get("goat").optimizer(model, rate), 6)
 
         assert run(16, 4e-3, True) == pytest.approx(run(64, 2e-3, True), rel=1e-4)
         assert run(16, 4e-3, False) != pytest.approx(run(64, 2e-3, False), rel=1e-4)
 
-    def test_one_factorisation_serves_every_rank_of_as_many_experts(self, build):
+    def test_one_factorization_serves_every_rank_of_as_many_experts(self, build):
         base = build()
         layer = {LAYER: base.get_submodule(LAYER)}
         first = weight_factors(base, layer, 4, segmented_svd(4))[LAYER]
@@ -380,7 +384,7 @@ def test_every_layer_is_a_mixture_with_a_router_of_the_seed(build, name):
     def routers(seed):
         layers = attachment(get(name).attach(build(), rank=RANK, alpha=16, seed=seed)).layers.values()
         assert all(isinstance(branch_of(layer), Experts) for layer in layers)
-        return [layer.router for layer in layers]
+        return [layer.given("router") for layer in layers]
 
     one, again, other = routers(1), routers(1), routers(2)
     assert all(torch.equal(first, second) for first, second in zip(one, again, strict=True))

@@ -7,11 +7,10 @@ import warnings
 import pytest
 import torch
 
+from autolora.api import load_adapter
 from autolora.variants import VariantError, detach, get, names
-from autolora.variants.loading import load_adapter
 
-LINEAR_ONLY = ("loha", "lokr")
-"""Variants that PEFT has for ``nn.Linear`` alone."""
+LINEAR_ONLY = [name for name in names() if get(name).linear_only]
 FAMILIES = ("llama", "qwen3", "gemma3", "gpt2")
 
 

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import pytest
 import torch
-from peft.tuners import hira, loha, lokr
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from autolora.adapters.attachment import attachment
+from autolora.adapters.kernels.hadamard import hadamard_linear
+from autolora.adapters.kernels.hira import LeanHira
+from autolora.adapters.kernels.loha import LeanLoha
+from autolora.adapters.kernels.lokr import LeanLokr
+from autolora.adapters.start import DEFAULT_NAME
+from autolora.adapters.state import adapter_state, load_adapter_state
 from autolora.variants import VariantError, get
-from autolora.variants.attachment import adapter_parameters, adapter_state, attachment, load_adapter_state
-from autolora.variants.kernels.hadamard import hadamard_linear
-from autolora.variants.kernels.hira import LeanHira
-from autolora.variants.kernels.loha import LeanLoha
-from autolora.variants.kernels.lokr import LeanLokr
-from autolora.variants.subtraction import ADAPTER
 
-PEFT_FORWARD = {
-    "hira": hira.layer.Linear.forward,
-    "loha": loha.layer.LoHaLayer.forward,
-    "lokr": lokr.layer.LoKrLayer.forward,
-}
 LEAN_CLASS = {"hira": LeanHira, "loha": LeanLoha, "lokr": LeanLokr}
 RATE = {"hira": 5e-2, "loha": 5e-2, "lokr": 2e-2, "vera": 5e-2}
 
@@ -34,12 +29,12 @@ def attached(name, base, rank=4, **options):
 
 def update(layer):
     """(m, n): what the layer's adapter adds to W, by what PEFT merges."""
-    delta = layer.get_delta_weight(ADAPTER).detach()
-    return delta.T if isinstance(layer.get_base_layer(), Conv1D) else delta
+    delta = layer.module.get_delta_weight(layer.adapter).detach()
+    return delta.T if isinstance(layer.base_layer, Conv1D) else delta
 
 
 def own(layer):
-    return {name.removesuffix(f".{ADAPTER}"): p.detach() for name, p in adapter_parameters(layer).items()}
+    return {name.removesuffix(f".{DEFAULT_NAME}"): p.detach() for name, p in layer.parameters.items()}
 
 
 LEAN_ON = [("hira", "llama"), ("hira", "gpt2"), ("loha", "llama"), ("lokr", "llama"), ("lokr", "qwen3")]
@@ -52,7 +47,7 @@ def both_passes(tokens, monkeypatch):
     def evaluate(name, run):
         lean = run()
         with monkeypatch.context() as patch:
-            patch.setattr(LEAN_CLASS[name], "forward", PEFT_FORWARD[name])
+            patch.delattr(LEAN_CLASS[name], "forward")  # its parent is PEFT's
             return lean, run()
 
     return evaluate
@@ -140,11 +135,11 @@ def test_the_backward_pass_is_the_derivative(transposed, second_pair):
 def test_nothing_of_the_weight_s_size_is_kept(build, tokens, name):
     model, _ = attached(name, build())
     layers = attachment(model).layers
-    bases = {layer.get_base_layer().weight.data_ptr() for layer in layers.values()}
+    bases = {layer.base_layer.weight.data_ptr() for layer in layers.values()}
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
         layer = layers["model.layers.0.mlp.up_proj"]
-        layer(torch.zeros(3, 32, requires_grad=True))
+        layer.module(torch.zeros(3, 32, requires_grad=True))
     assert {t.numel() for t in kept if t.data_ptr() not in bases} <= {3 * 32, 4 * 32, 4 * 48}
 
 
@@ -167,39 +162,39 @@ def test_hira_drops_out_of_the_update_s_input_alone(build, difference):
     """As PEFT: in training W sees all of x, and the update some of it; in evaluation nothing is dropped."""
     model = get("hira").attach(build(), rank=4, alpha=4, dropout=0.5)
     layer = attachment(model).layers["model.layers.0.mlp.up_proj"]
-    layer.hira_B[ADAPTER].data.normal_()
+    layer.entry("hira_B").data.normal_()
     x = torch.randn(3, 32)
-    weight, changed = layer.get_base_layer().weight, layer.get_delta_weight(ADAPTER)
+    weight, changed = layer.base_layer.weight, layer.module.get_delta_weight(layer.adapter)
     model.train()
     torch.manual_seed(0)
-    y = layer(x)
+    y = layer.module(x)
     torch.manual_seed(0)
     expected = x @ weight.T + nn.functional.dropout(x, 0.5) @ (weight * changed).T
     assert difference(y, expected) < 1e-5
     model.eval()
-    assert difference(layer(x), x @ (weight * (1 + changed)).T) < 1e-5
+    assert difference(layer.module(x), x @ (weight * (1 + changed)).T) < 1e-5
 
 
 def test_hira_s_update_is_w_times_b_a_and_of_high_rank(build, train, difference):
     model, optimizer = attached("hira", build())
     train(model, optimizer, 5)
     for layer in attachment(model).layers.values():
-        factors, weight = own(layer), layer.get_base_layer().weight
+        factors, weight = own(layer), layer.base_layer.weight
         x = torch.eye(layer.in_features)
         with torch.no_grad():
-            change = (layer(x) - layer.get_base_layer()(x)).T
+            change = (layer.module(x) - layer.base_layer(x)).T
         assert difference(change, weight * (factors["hira_B"] @ factors["hira_A"])) < 1e-4
         assert torch.linalg.matrix_rank(change, rtol=1e-4) == min(weight.shape)
 
 
 @pytest.mark.parametrize("name", ["hira", "loha"])
-def test_a_quantised_layer_is_left_to_peft(build, name):
+def test_a_quantized_layer_is_left_to_peft(build, name):
     base = build()
     layer = base.get_submodule("model.layers.1.mlp.up_proj")
     layer.weight = nn.Parameter(torch.ones(layer.weight.shape, dtype=torch.int8), requires_grad=False)
     layers = attachment(attached(name, base)[0]).layers
-    assert not isinstance(layers["model.layers.1.mlp.up_proj"], LEAN_CLASS[name])
-    assert isinstance(layers["model.layers.0.mlp.up_proj"], LEAN_CLASS[name])
+    assert not isinstance(layers["model.layers.1.mlp.up_proj"].module, LEAN_CLASS[name])
+    assert isinstance(layers["model.layers.0.mlp.up_proj"].module, LEAN_CLASS[name])
 
 
 def test_disabling_the_adapter_gives_the_base(build, train, logits, difference):
@@ -207,7 +202,7 @@ def test_disabling_the_adapter_gives_the_base(build, train, logits, difference):
         expected = logits(build())
         model, optimizer = attached(name, build())
         train(model, optimizer, 3)
-        assert isinstance(next(iter(attachment(model).layers.values())), lean)
+        assert isinstance(next(iter(attachment(model).layers.values())).module, lean)
         trained = logits(model)
         assert difference(trained, expected) > 0.01
         with model.disable_adapter():
@@ -255,7 +250,7 @@ def test_lokr_s_update_is_a_kronecker_product(build, train, difference, factor, 
         assert difference(update(layer), product) < 1e-5
         x = torch.eye(layer.in_features)
         with torch.no_grad():
-            assert difference((layer(x) - layer.get_base_layer()(x)).T, product) < 1e-4
+            assert difference((layer.module(x) - layer.base_layer(x)).T, product) < 1e-4
         rank_of = torch.linalg.matrix_rank
         assert rank_of(product, rtol=1e-5) == rank_of(w1, rtol=1e-5) * rank_of(w2, rtol=1e-5) > rank
         if factor is not None:
@@ -283,7 +278,7 @@ class TestVera:
     def test_a_layer_is_its_formula_and_its_plain_factors(self, build, train, difference, family):
         model, optimizer = attached("vera", build(family), rank=8)
         train(model, optimizer, 5)
-        a, b = model.base_model.vera_A[ADAPTER], model.base_model.vera_B[ADAPTER]
+        a, b = model.base_model.vera_A[DEFAULT_NAME], model.base_model.vera_B[DEFAULT_NAME]
         widths = [(layer.out_features, layer.in_features) for layer in attachment(model).layers.values()]
         assert a.shape == (8, max(n for _, n in widths))
         assert b.shape == (max(m for m, _ in widths), 8)
@@ -293,7 +288,7 @@ class TestVera:
             x = torch.randn(5, layer.in_features)
             inner = vectors["vera_lambda_d"] * (x @ right.T)
             change = vectors["vera_lambda_b"] * (inner @ left.T)
-            assert difference(layer(x), layer.get_base_layer()(x) + change) < 1e-5
+            assert difference(layer.module(x), layer.base_layer(x) + change) < 1e-5
             plain_a, plain_b = get("vera").plain_factors(layer)
             assert plain_a.shape == right.shape
             assert plain_b.shape == left.shape
@@ -310,7 +305,7 @@ class TestVera:
             vectors = own(layer)
             assert torch.equal(vectors["vera_lambda_d"], torch.full((8,), 0.1))
             assert not vectors["vera_lambda_b"].any()
-        for bases in (model.base_model.vera_A[ADAPTER], model.base_model.vera_B[ADAPTER]):
+        for bases in (model.base_model.vera_A[DEFAULT_NAME], model.base_model.vera_B[DEFAULT_NAME]):
             bound = (6 / bases.shape[1]) ** 0.5
             assert bases.dtype == torch.float32
             assert 0.97 * bound < bases.abs().max() <= bound
@@ -318,12 +313,12 @@ class TestVera:
     def test_bases_are_shared_frozen_of_the_seed_and_in_the_state(self, build, train):
         def bases(seed):
             model = get("vera").attach(build(), rank=8, alpha=8, seed=seed)
-            return model, model.base_model.vera_A[ADAPTER], model.base_model.vera_B[ADAPTER]
+            return model, model.base_model.vera_A[DEFAULT_NAME], model.base_model.vera_B[DEFAULT_NAME]
 
         model, a, b = bases(1)
         before = a.clone(), b.clone()
         layers = list(attachment(model).layers.values())
-        assert all(layer.vera_A[ADAPTER] is a and layer.vera_B[ADAPTER] is b for layer in layers)
+        assert all(layer.entry("vera_A") is a and layer.entry("vera_B") is b for layer in layers)
         train(model, get("vera").optimizer(model, 1e-2), 3)
         assert torch.equal(a, before[0])
         assert torch.equal(b, before[1])

@@ -11,11 +11,11 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from variant_readings import factors, original_weights
 
+from autolora.adapters import factors as variant_factors
+from autolora.adapters.attachment import attachment, start_from
+from autolora.adapters.start import DEFAULT_NAME
 from autolora.space import Traits
 from autolora.variants import Variant, VariantError, detach, get, names
-from autolora.variants import factors as variant_factors
-from autolora.variants.attachment import attachment, random_stream, start_from
-from autolora.variants.subtraction import ADAPTER
 
 
 def test_lora_starts_kaiming_uniform_with_b_zero(build):
@@ -33,7 +33,7 @@ def test_lora_starts_kaiming_uniform_with_b_zero(build):
 def test_scaling(build, name, scale):
     model = get(name).attach(build(), rank=8, alpha=32)
     for layer in attachment(model).layers.values():
-        assert layer.scaling[ADAPTER] == pytest.approx(scale)
+        assert layer.scaling == pytest.approx(scale)
     assert get(name).traits.scale(32, 8) == pytest.approx(scale)
 
 
@@ -82,7 +82,7 @@ def test_pissa_holds_the_leading_singular_triplets(build, difference):
         assert difference(3 * b @ a, u[:, :4] * values[:4] @ vh[:4]) < 1e-5
         assert difference(a @ a.T, torch.diag(values[:4] / 3)) < 1e-5  # both factors carry sqrt(S / s)
         assert difference(b.T @ b, torch.diag(values[:4] / 3)) < 1e-5
-        residual = attachment(model).layers[name].get_base_layer().weight
+        residual = attachment(model).layers[name].base_layer.weight
         assert torch.linalg.matrix_norm(residual, 2) <= values[4] * (1 + 1e-4)
 
 
@@ -97,7 +97,7 @@ def test_milora_holds_the_trailing_singular_triplets(build, difference, monkeypa
         a, b = factors(model, name)
         assert difference(3 * b @ a, u[:, -4:] * values[-4:] @ vh[-4:]) < 1e-4
         assert difference(a @ a.T, torch.diag(values[-4:] / 3)) < 1e-4
-        residual = attachment(model).layers[name].get_base_layer().weight
+        residual = attachment(model).layers[name].base_layer.weight
         assert torch.linalg.matrix_norm(residual, 2).item() == pytest.approx(values[0].item(), rel=1e-4)
 
 
@@ -153,8 +153,8 @@ def test_start_equals_peft_s_own(build, difference, name, family):
     for layer_name, layer in attachment(model).layers.items():
         theirs = peft.get_submodule(layer_name)
         a, b = factors(model, layer_name)
-        assert difference(b @ a, theirs.lora_B[ADAPTER].weight @ theirs.lora_A[ADAPTER].weight) < 1e-5
-        assert difference(layer.get_base_layer().weight, theirs.get_base_layer().weight) < 1e-5
+        assert difference(b @ a, theirs.lora_B[DEFAULT_NAME].weight @ theirs.lora_A[DEFAULT_NAME].weight) < 1e-5
+        assert difference(layer.base_layer.weight, theirs.get_base_layer().weight) < 1e-5
 
 
 def test_the_way_back_from_a_shared_weight(build, fingerprint, logits, difference):
@@ -166,11 +166,11 @@ def test_the_way_back_from_a_shared_weight(build, fingerprint, logits, differenc
 
     @dataclasses.dataclass(frozen=True)
     class Random(Variant):
-        def initialise(self, model, seed, batches, horizon):
-            stream = random_stream(seed, "start")
-            shapes = {n: (layer.in_features, layer.out_features) for n, layer in attachment(model).layers.items()}
+        def initialize(self, start):
+            stream = start.stream("start")
+            shapes = {n: (layer.in_features, layer.out_features) for n, layer in start.layers.items()}
             start_from(
-                model,
+                start.model,
                 {
                     name: (torch.randn(4, n, generator=stream) / 8, torch.randn(m, 4, generator=stream) / 8)
                     for name, (n, m) in shapes.items()

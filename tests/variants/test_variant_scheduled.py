@@ -12,10 +12,13 @@ from peft.tuners.adalora.layer import RankAllocator, SVDLinear
 from safetensors.torch import load_file
 from transformers import get_scheduler
 
+from autolora.adapters.attachment import attachment
+from autolora.adapters.draws import draw_kaiming, random_stream
+from autolora.adapters.kernels.adalora import AdaloraAdamW, Budget, Singular, Triplets
+from autolora.adapters.start import DEFAULT_NAME
+from autolora.adapters.state import adapter_state, load_adapter_state
+from autolora.adapters.subtraction import weight_matrix
 from autolora.variants import VariantError, detach, get
-from autolora.variants.attachment import adapter_state, attachment, draw_kaiming, load_adapter_state, random_stream
-from autolora.variants.kernels.adalora import AdaloraAdamW, Budget, Singular, Triplets
-from autolora.variants.subtraction import ADAPTER, weight_matrix
 
 RANK, HORIZON = 4, 20
 
@@ -55,7 +58,7 @@ class Run:
 
     def kept(self):
         """Triplets that count, over all layers."""
-        return sum(int(layer.singular_values.count_nonzero()) for layer in self.layers.values())
+        return sum(int(layer.given("singular_values").count_nonzero()) for layer in self.layers.values())
 
 
 def assert_cut_run_goes_on_as_if_uncut(name, build, tokens, cut, tmp_path):
@@ -115,26 +118,26 @@ class TestImportance:
         for i, (a, b, e) in enumerate(ours):
             layer = torch.nn.Module()
             for key, value in (("lora_A", a), ("lora_B", b), ("lora_E", e[:, None])):
-                layer.register_module(key, torch.nn.ParameterDict({ADAPTER: value.detach().clone()}))
+                layer.register_module(key, torch.nn.ParameterDict({DEFAULT_NAME: value.detach().clone()}))
             theirs.register_module(f"layer{i}", layer)
         config = AdaLoraConfig(
             target_r=1, init_r=4, total_step=20, tinit=0, tfinal=10, deltaT=5, beta1=0.85, beta2=0.85
         )
-        allocator = RankAllocator(theirs, config, ADAPTER)
+        allocator = RankAllocator(theirs, config, DEFAULT_NAME)
 
         stream = torch.Generator().manual_seed(3)
         for step in range(1, 6):
             for i, (a, b, e) in enumerate(ours):
                 layer = theirs.get_submodule(f"layer{i}")
                 for p, key in ((a, "lora_A"), (b, "lora_B"), (e, "lora_E")):
-                    other = layer.get_submodule(key)[ADAPTER]
+                    other = layer.get_submodule(key)[DEFAULT_NAME]
                     p.grad = torch.randn(p.shape, generator=stream)
                     other.data.copy_(p.detach().view_as(other))
                     other.grad = p.grad.view_as(other)
             allocator.update_ipt(theirs)
             optimizer.step()
             for i, triplets in enumerate(ours):
-                e, a, b = (allocator._element_score(f"layer{i}.lora_{key}.{ADAPTER}") for key in "EAB")
+                e, a, b = (allocator._element_score(f"layer{i}.lora_{key}.{DEFAULT_NAME}") for key in "EAB")
                 expected = allocator._combine_ipt(e, torch.stack([a.mean(1), b.mean(0)], dim=1))
                 assert difference(optimizer.importance(triplets), expected) < 1e-5
             if step == 5:  # at half of the fall: 3 + 4 / 8
@@ -168,33 +171,33 @@ class TestAdalora:
         run = Run("adalora", build(), None)
         layer = next(iter(run.layers.values()))
         stream = torch.Generator().manual_seed(1)
-        layer.singular_values.data.normal_(generator=stream)
-        base = layer.get_base_layer()
+        layer.given("singular_values").data.normal_(generator=stream)
+        base = layer.base_layer
         config = AdaLoraConfig(target_r=4, init_r=6, total_step=20)
-        theirs = SVDLinear(base, ADAPTER, config=config, r=6, lora_alpha=12)
-        theirs.lora_A[ADAPTER].data.copy_(layer.lora_A[ADAPTER].weight)
-        theirs.lora_B[ADAPTER].data.copy_(layer.lora_B[ADAPTER].weight)
-        theirs.lora_E[ADAPTER].data.copy_(layer.singular_values[:, None])
-        theirs.ranknum[ADAPTER].data.fill_(6)
+        theirs = SVDLinear(base, DEFAULT_NAME, config=config, r=6, lora_alpha=12)
+        theirs.lora_A[DEFAULT_NAME].data.copy_(layer.a)
+        theirs.lora_B[DEFAULT_NAME].data.copy_(layer.b)
+        theirs.lora_E[DEFAULT_NAME].data.copy_(layer.given("singular_values")[:, None])
+        theirs.ranknum[DEFAULT_NAME].data.fill_(6)
         x = torch.randn(2, 3, base.in_features, generator=stream)
-        assert isinstance(layer.lora_variant[ADAPTER], Singular)
-        assert layer.scaling[ADAPTER] == 2
-        assert difference(layer(x) - base(x), theirs(x) - base(x)) < 1e-4
+        assert isinstance(layer.branch, Singular)
+        assert layer.scaling == 2
+        assert difference(layer.module(x) - base(x), theirs(x) - base(x)) < 1e-4
 
     def test_it_starts_as_the_base_with_triplets_of_their_own_scale(self, build):
         run = Run("adalora", build(), None)
         for layer in run.layers.values():
-            assert not layer.singular_values.any()
-            assert layer.lora_A[ADAPTER].weight.detach().std() == pytest.approx(0.02, rel=0.2)
-            assert layer.lora_B[ADAPTER].weight.detach().std() == pytest.approx(0.02, rel=0.2)
+            assert not layer.given("singular_values").any()
+            assert layer.a.detach().std() == pytest.approx(0.02, rel=0.2)
+            assert layer.b.detach().std() == pytest.approx(0.02, rel=0.2)
 
     def test_a_layer_never_has_more_triplets_than_it_can_use_and_s_is_one(self, build, tokens):
         base = build()
         widest = max(min(layer.weight.shape) for layer in base.modules() if isinstance(layer, torch.nn.Linear))
         run = Run("adalora", base, tokens, initial=float(widest))
-        ranks = {layer.r[ADAPTER] for layer in run.layers.values()}
-        assert ranks == {min(layer.get_base_layer().weight.shape) for layer in run.layers.values()}
-        assert {layer.scaling[ADAPTER] for layer in run.layers.values()} == {2.0}
+        ranks = {layer.rank for layer in run.layers.values()}
+        assert ranks == {min(layer.base_layer.weight.shape) for layer in run.layers.values()}
+        assert {layer.scaling for layer in run.layers.values()} == {2.0}
         run.step(HORIZON)
         assert run.kept() == RANK * len(run.layers)
 
@@ -204,15 +207,15 @@ class TestAdalora:
         first = run.step()[0]
         run.step(run.optimizer.budget.end - 1)
         assert run.kept() == RANK * layers
-        pruned = [layer.singular_values == 0 for layer in run.layers.values()]
+        pruned = [layer.given("singular_values") == 0 for layer in run.layers.values()]
         losses = run.step(HORIZON - run.optimizer.budget.end)
         assert losses[-1] < first - 0.2
         assert run.kept() == RANK * layers
         for before, layer in zip(pruned, run.layers.values(), strict=True):
-            assert torch.equal(layer.singular_values == 0, before)
-        ranks = {int(layer.singular_values.count_nonzero()) for layer in run.layers.values()}
+            assert torch.equal(layer.given("singular_values") == 0, before)
+        ranks = {int(layer.given("singular_values").count_nonzero()) for layer in run.layers.values()}
         assert len(ranks) > 1, "layers share the budget out as they need it"
-        state = run.optimizer.state[next(iter(run.layers.values())).lora_A[ADAPTER].weight]
+        state = run.optimizer.state[next(iter(run.layers.values())).a]
         assert state.keys() == {"step", "exp_avg", "exp_avg_sq"}
 
     @pytest.mark.parametrize("cut", [1, 5, 13, 14, 17])
@@ -224,16 +227,16 @@ class TestAdalora:
         run = Run("adalora", build(), tokens)
         run.step(HORIZON)
         none = next(iter(run.layers))
-        run.layers[none].singular_values.data.zero_()
+        run.layers[none].given("singular_values").data.zero_()
         run.variant.export(run.model, tmp_path)
         exported = load_file(tmp_path / "adapter_model.safetensors")
-        widest = max(int(layer.singular_values.count_nonzero()) for layer in run.layers.values())
+        widest = max(int(layer.given("singular_values").count_nonzero()) for layer in run.layers.values())
         for name, layer in run.layers.items():
             a, b = (exported[f"base_model.model.{name}.lora_{side}.weight"] for side in "AB")
             assert len(a) == widest
-            full = layer.lora_B[ADAPTER].weight * layer.singular_values @ layer.lora_A[ADAPTER].weight
+            full = layer.b * layer.given("singular_values") @ layer.a
             torch.testing.assert_close(b @ a, full.detach())
-            assert torch.count_nonzero(b.abs().sum(0)) == layer.singular_values.count_nonzero()
+            assert torch.count_nonzero(b.abs().sum(0)) == layer.given("singular_values").count_nonzero()
 
     def test_the_penalty_is_peft_s(self, build, tokens):
         """Which adds it to the model's loss."""
@@ -244,14 +247,14 @@ class TestAdalora:
         run = Run("adalora", build(), tokens, orthogonality=0.3)
         for name, layer in run.layers.items():
             other = theirs.get_base_model().get_submodule(name)
-            other.lora_A[ADAPTER].data.copy_(layer.lora_A[ADAPTER].weight)
-            other.lora_B[ADAPTER].data.copy_(layer.lora_B[ADAPTER].weight)
-            other.lora_E[ADAPTER].data.zero_()
+            other.lora_A[DEFAULT_NAME].data.copy_(layer.a)
+            other.lora_B[DEFAULT_NAME].data.copy_(layer.b)
+            other.lora_E[DEFAULT_NAME].data.zero_()
         plain = run.model(input_ids=tokens, labels=tokens).loss.item()
         penalty = run.variant.penalty(run.model)
         assert penalty.item() == pytest.approx(theirs(input_ids=tokens, labels=tokens).loss.item() - plain, rel=1e-5)
         penalty.backward()
-        assert all(layer.lora_A[ADAPTER].weight.grad.any() for layer in run.layers.values())
+        assert all(layer.a.grad.any() for layer in run.layers.values())
         assert get("adalora").configured(orthogonality=0.0).penalty(run.model) is None
 
     @pytest.mark.parametrize(
@@ -270,8 +273,8 @@ class TestAdalora:
 
 def delta(layer):
     """s B A of the moment."""
-    low_rank = layer.lora_B[ADAPTER].weight @ layer.lora_A[ADAPTER].weight
-    return (layer.scaling[ADAPTER] * low_rank).detach()
+    low_rank = layer.b @ layer.a
+    return (layer.scaling * low_rank).detach()
 
 
 class TestRelora:
@@ -282,7 +285,7 @@ class TestRelora:
         """What is exported, and what it computes with, are sum_i s B_i A_i, as each stood before its restart."""
         base = build(family)
         run = Run("relora", base, tokens)
-        original = {name: weight_matrix(layer.get_base_layer()).clone() for name, layer in run.layers.items()}
+        original = {name: weight_matrix(layer.base_layer).clone() for name, layer in run.layers.items()}
         sums = dict.fromkeys(run.layers, 0.0)
         ended = []
 
@@ -293,7 +296,7 @@ class TestRelora:
             restart(phase, seed)
             for name, layer in run.layers.items():
                 assert not delta(layer).any()
-                assert difference(weight_matrix(layer.get_base_layer()) - original[name], sums[name]) < 1e-4
+                assert difference(weight_matrix(layer.base_layer) - original[name], sums[name]) < 1e-4
 
         run.optimizer.restart = note
         run.step(HORIZON)
@@ -304,8 +307,8 @@ class TestRelora:
             total = sums[name] + delta(layer)
             a, b = (exported[f"base_model.model.{name}.lora_{side}.weight"] for side in "AB")
             assert a.shape[0] == b.shape[1] == 3 * RANK
-            assert difference(layer.scaling[ADAPTER] * b @ a, total) < 1e-5
-            computed = weight_matrix(layer.get_base_layer()) + delta(layer) - original[name]
+            assert difference(layer.scaling * b @ a, total) < 1e-5
+            computed = weight_matrix(layer.base_layer) + delta(layer) - original[name]
             assert difference(computed, total) < 1e-4
             assert torch.linalg.matrix_rank(total.double(), rtol=1e-6) > RANK
         detach(run.model)
@@ -323,7 +326,7 @@ class TestRelora:
         run.optimizer.restart = keep
         run.step()
         assert difference(logits(run.model), before["logits"]) < 1e-5
-        assert {len(layer.lora_A[ADAPTER].weight) for layer in run.layers.values()} == {RANK}
+        assert {len(layer.a) for layer in run.layers.values()} == {RANK}
 
     def test_moments_are_zero_after_a_restart_and_the_rate_climbs(self, build, tokens):
         """Of 20 steps a phase two warm up, at 1/3 and 2/3 of the schedule's rate. Adam's first step is its rate."""
@@ -333,14 +336,11 @@ class TestRelora:
         layers = list(run.layers.values())
         for share in (1 / 3, 2 / 3, 1.0, 1.0):
             rate = run.schedule.get_last_lr()[0]
-            first = not run.optimizer.state[layers[0].lora_B[ADAPTER].weight]["exp_avg"].any()
-            before = [layer.lora_B[ADAPTER].weight.detach().clone() for layer in layers]
+            first = not run.optimizer.state[layers[0].b]["exp_avg"].any()
+            before = [layer.b.detach().clone() for layer in layers]
             run.step()
             assert run.optimizer.param_groups[0]["lr"] == run.schedule.get_last_lr()[0]
-            moved = [
-                (layer.lora_B[ADAPTER].weight - old).abs().median().item()
-                for layer, old in zip(layers, before, strict=True)
-            ]
+            moved = [(layer.b - old).abs().median().item() for layer, old in zip(layers, before, strict=True)]
             if first:
                 assert moved == pytest.approx([rate * share] * len(moved), rel=1e-2)
             assert max(moved) < 1.2 * rate * share
@@ -350,9 +350,9 @@ class TestRelora:
         run.step(6)
         stream = random_stream(5, "phase 1")
         for layer in run.layers.values():
-            expected = torch.empty_like(layer.lora_A[ADAPTER].weight)
+            expected = torch.empty_like(layer.a)
             draw_kaiming(expected, stream)
-            assert torch.equal(layer.lora_A[ADAPTER].weight, expected)
+            assert torch.equal(layer.a, expected)
 
     @pytest.mark.parametrize("cut", [5, 6, 7, 13])
     def test_a_cut_run_restarts_as_the_uncut_does(self, build, tokens, tmp_path, cut):
@@ -384,12 +384,12 @@ class TestRelora:
         with pytest.raises(VariantError, match=message):
             get("relora").configured(**options).attach(build(), RANK, RANK, horizon=HORIZON)
 
-    def test_a_quantised_base_is_refused_and_left_as_it_was(self, build, fingerprint):
+    def test_a_quantized_base_is_refused_and_left_as_it_was(self, build, fingerprint):
         base = build()
         layer = base.get_submodule("model.layers.0.mlp.up_proj")
         layer.weight = torch.nn.Parameter(torch.ones(layer.weight.shape, dtype=torch.int8), requires_grad=False)
         before = fingerprint(base)
-        with pytest.raises(VariantError, match=r"the base is quantised to torch\.int8"):
+        with pytest.raises(VariantError, match=r"the base is quantized to torch\.int8"):
             get("relora").attach(base, RANK, RANK, horizon=HORIZON)
         assert fingerprint(base) == before
 

@@ -82,11 +82,10 @@ class VariantOptions(Dimension):
             return None
         return [tuple(zip(domains, values, strict=True)) for values in product(*domains.values())]
 
-    def corners(self, space: SpaceFields, variant: str) -> list[Options]:
-        """Every setting of a variant's options, a range by its ends."""
+    def corners(self, scope: Scope, config: Config) -> list[Options]:
         domains = {
             name: [domain.low, domain.high] if isinstance(domain, Range) else domain
-            for name, domain in self.domains(space, variant).items()
+            for name, domain in self.domains(scope.space, scope.variant).items()
         }
         return [tuple(zip(domains, values, strict=True)) for values in product(*domains.values())]
 

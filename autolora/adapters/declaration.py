@@ -1,0 +1,47 @@
+"""What attaching, exporting and loading need to know of a variant."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from torch import nn
+    from transformers import PreTrainedModel
+
+    from autolora.adapters.layer import AdaptedLayer
+    from autolora.adapters.start import Allotment, Start
+    from autolora.adapters.targets import LinearLayer
+    from autolora.space import Traits
+
+
+class Declaration(Protocol):
+    """A variant as the mechanism sees it; ``autolora.variants.Variant`` says what each of these means."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def traits(self) -> Traits: ...
+
+    @property
+    def needs(self) -> tuple[str, ...]: ...
+
+    @property
+    def needs_batches(self) -> bool: ...
+
+    @property
+    def options(self) -> Mapping[str, Any]: ...
+
+    def check(self, model: nn.Module, layers: Mapping[str, LinearLayer], rank: int, dropout: float) -> None: ...
+
+    def allocate(self, start: Start[LinearLayer]) -> Mapping[str, Allotment]: ...
+
+    def lora_config(self, rank: int, alpha: float, dropout: float, target_modules: list[str]) -> Any: ...
+
+    def tuner(self) -> type | None: ...
+
+    def attach(self, model: PreTrainedModel, rank: int, alpha: float, *, adapter_name: str) -> PeftModel: ...
+
+    def initialize(self, start: Start[AdaptedLayer]) -> None: ...

@@ -1,0 +1,219 @@
+"""Writing a trained adapter as a folder that plain PEFT, or one function, loads on the unmodified base."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from autolora.adapters.attachment import attachment
+from autolora.adapters.state import adapter_state
+from autolora.adapters.subtraction import weight_matrix
+
+if TYPE_CHECKING:
+    from peft import PeftConfig, PeftModel
+    from torch import Tensor
+
+    from autolora.adapters.declaration import Declaration
+    from autolora.adapters.layer import AdaptedLayer
+
+    Factors = tuple[Tensor, Tensor]
+
+WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+OWN_CONFIG, OWN_FORMAT = "autolora_adapter.json", 1
+"""Of the adapters that no plain LoRA and no format of PEFT's can hold."""
+NATIVE, OWN = "native", "own"
+"""``Variant.export_form`` of what is no plain LoRA."""
+
+
+def config_file(export_form: str) -> str:
+    """Name of the file that says how an adapter of this form loads."""
+    return OWN_CONFIG if export_form == OWN else CONFIG
+
+
+def save_plain(model: PeftModel, path: Path, factors: Callable[[AdaptedLayer], Factors]) -> None:
+    """Write a plain LoRA of one rank and one alpha, which every loader of LoRA adapters reads.
+
+    Variants that subtract from the base leave as rank 2r, s [B, -B0] [A; A0] with the same s. Where ranks or scales
+    differ between layers, A and B are padded with zeros to the largest rank, and B takes the scale: few loaders know
+    PEFT's patterns. Outputs equal the trained model's up to float32 rounding. Subtracting from a bfloat16 base rounds
+    the residual to bfloat16, which no adapter of low rank undoes: there the outputs differ by a few times bfloat16's
+    own error.
+
+    Args:
+        model: the attached model.
+        path: folder, see :func:`_write`.
+        factors: A (r, n) and B (m, r) of an adapted layer.
+    """
+    import torch
+
+    record = attachment(model)
+    pairs, scales = {}, {}
+    for name, layer in record.layers.items():
+        a, b = (factor.detach().cpu() for factor in factors(layer))
+        if name in record.subtracted:
+            kept = record.subtracted[name]
+            a, b = torch.cat([a, kept.a0]), torch.cat([b, -kept.b0], dim=1)
+        pairs[name], scales[name] = (a, b), layer.scaling
+    rank = max(len(a) for a, _ in pairs.values())
+    distinct = set(scales.values())
+    common = distinct.pop() if len(distinct) == 1 else 1.0
+    scaled = {name: (a, b * (scales[name] / common)) for name, (a, b) in pairs.items()}
+    _write(path, _padded(scaled, rank), _plain_config(model, record.adapter_name, list(scaled), rank, common))
+
+
+def save_native(model: PeftModel, path: Path) -> None:
+    """Write the adapter in PEFT's format for its method."""
+    from peft import get_peft_model_state_dict
+
+    adapter = attachment(model).adapter_name
+    # No embedding is ever adapted; PEFT's default would ask the hub about the vocabulary.
+    state = get_peft_model_state_dict(model, adapter_name=adapter, save_embedding_layers=False)
+    # A tensor that all layers share is saved once, by its shortest name, which is the one that PEFT loads.
+    once = {tensor.data_ptr(): key for key, tensor in sorted(state.items(), key=lambda item: -len(item[0]))}
+    state = {key: state[key] for key in once.values()}
+    _write(path, state, _described(copy.deepcopy(model.peft_config[adapter]), model))
+
+
+def save_own(variant: Declaration, model: PeftModel, path: Path) -> None:
+    """Write the adapter as it is, with what :func:`autolora.load_adapter` needs to attach it again."""
+    record = attachment(model)
+    settings = {
+        "format": OWN_FORMAT,
+        "variant": variant.name,
+        "options": variant.options,
+        "rank": record.rank,
+        "alpha": record.alpha,
+        "adapter_name": record.adapter_name,
+        "base_model_name_or_path": _base_path(model),
+    }
+
+    def describe(folder: Path) -> None:
+        (folder / OWN_CONFIG).write_text(json.dumps(settings, indent=2) + "\n")
+
+    _replace(path, adapter_state(model), OWN_CONFIG, describe)
+
+
+@dataclass(frozen=True)
+class Approximation:
+    """How far a plain LoRA of low rank is from the adapter it stands for.
+
+    Attributes:
+        rank: of the plain LoRA.
+        errors: by layer, the Frobenius norm of what is missing over that of the adapter's change of W.
+        overall: the same over all layers together.
+    """
+
+    rank: int
+    errors: Mapping[str, float]
+    overall: float
+
+
+def save_approximation(model: PeftModel, path: Path, rank: int) -> Approximation:
+    """Write the best plain LoRA of a rank for any adapter that PEFT can merge: the SVD of each layer's change of W.
+
+    Args:
+        model: as PEFT loads it; its base in float32, or the change is rounded away.
+        path: folder, see :func:`_write`.
+        rank: of the plain LoRA; where every layer has less, that.
+    """
+    import torch
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    pairs, errors, missing, total = {}, {}, 0.0, 0.0
+    for name, layer in model.get_base_model().named_modules():
+        if not isinstance(layer, BaseTunerLayer):
+            continue
+        module = layer.get_base_layer()
+        before = module.weight.data.clone()
+        layer.merge()
+        merged = weight_matrix(module)
+        module.weight.data = before
+        layer.merged_adapters.clear()
+        u, values, vh = torch.linalg.svd(merged - weight_matrix(module), full_matrices=False)
+        pairs[name] = vh[:rank], u[:, :rank] * values[:rank]
+        left, size = float(values[rank:].square().sum()), float(values.square().sum())
+        errors[name] = math.sqrt(left / size) if size > 0 else 0.0
+        missing, total = missing + left, total + size
+    rank = max(len(a) for a, _ in pairs.values())
+    _write(path, _padded(pairs, rank), _plain_config(model, model.active_adapter, list(pairs), rank, 1.0))
+    return Approximation(rank, errors, math.sqrt(missing / total) if total > 0 else 0.0)
+
+
+def _padded(pairs: Mapping[str, Factors], rank: int) -> dict[str, Tensor]:
+    """PEFT's names of A and B of each layer, filled up with zeros to the rank."""
+    from torch.nn.functional import pad
+
+    state = {}
+    for name, (a, b) in pairs.items():
+        prefix, missing = f"base_model.model.{name}", rank - len(a)
+        state[f"{prefix}.lora_A.weight"] = pad(a, (0, 0, 0, missing))
+        state[f"{prefix}.lora_B.weight"] = pad(b, (0, missing))
+    return state
+
+
+def _write(path: Path, state: Mapping[str, Tensor], config: PeftConfig) -> None:
+    """Write ``adapter_config.json`` and ``adapter_model.safetensors``."""
+    _replace(path, state, CONFIG, config.save_pretrained)
+
+
+def _replace(path: Path, state: Mapping[str, Tensor], config: str, describe: Callable[[Path], None]) -> None:
+    """Write weights and configuration to a folder, in place of an adapter that is there.
+
+    The folder holds at every moment the old adapter, the new one, or none that loads.
+
+    Args:
+        config: name of the file that ``describe`` writes to the folder it is given.
+    """
+    from safetensors.torch import save_file
+
+    path.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:
+        staged = Path(folder)
+        tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in state.items()}
+        save_file(tensors, staged / WEIGHTS, metadata={"format": "pt"})
+        describe(staged)
+        # The configuration goes first and comes last: old and new halves never load together.
+        for older in (CONFIG, OWN_CONFIG):
+            (path / older).unlink(missing_ok=True)
+        os.replace(staged / WEIGHTS, path / WEIGHTS)
+        os.replace(staged / config, path / config)
+
+
+def _plain_config(model: PeftModel, adapter: str, layers: list[str], rank: int, scale: float) -> PeftConfig:
+    """The ``LoraConfig`` of this rank and s on these layers, with the other settings of the one trained with."""
+    from peft import LoraConfig
+
+    trained = model.peft_config[adapter]
+    rank_stabilized = getattr(trained, "use_rslora", False)
+    alpha = scale * (math.sqrt(rank) if rank_stabilized else rank)
+    whole = round(alpha)
+    config = LoraConfig(
+        r=rank,
+        # As PEFT declares it; other loaders parse it strictly.
+        lora_alpha=whole if math.isclose(alpha, whole, rel_tol=1e-9) else alpha,
+        lora_dropout=getattr(trained, "lora_dropout", 0.0),
+        target_modules=layers,
+        fan_in_fan_out=trained.fan_in_fan_out,
+        use_rslora=rank_stabilized,
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+    return _described(config, model)
+
+
+def _described(config: Any, model: PeftModel) -> PeftConfig:
+    config.inference_mode = True
+    config.base_model_name_or_path = _base_path(model)
+    config.target_modules = sorted(config.target_modules)  # PEFT keeps a set: the file would differ from run to run
+    return config
+
+
+def _base_path(model: PeftModel) -> str | None:
+    return getattr(model.get_base_model(), "name_or_path", None) or None

@@ -1,0 +1,47 @@
+"""What stands in place of ``B A x`` on a layer to which PEFT has given A and B."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from peft.tuners.lora.layer import LoraVariant
+from torch import Tensor
+
+from autolora.adapters.errors import VariantError
+from autolora.adapters.layer import AdaptedLayer
+
+
+class Unmerged(LoraVariant):
+    """A forward pass that PEFT does not know and so cannot merge: left to its defaults it would drop the adapter."""
+
+    def merge_safe(self, module: Any, active_adapter: str, orig_weight: Tensor) -> Tensor:
+        raise VariantError(
+            "this adapter cannot be merged as it was trained: export it, and merge what plain PEFT loads of it"
+        )
+
+    def merge_unsafe(self, module: Any, active_adapter: str, orig_weight: Tensor) -> None:
+        self.merge_safe(module, active_adapter, orig_weight)
+
+    def supports_lora_conversion(self) -> bool:
+        return False
+
+
+class Branch(Unmerged):
+    """``y = W x + s f(x)``: subclasses say what f is; dropout is on its input, as PEFT has it for LoRA.
+
+    Put on a layer with :meth:`AdaptedLayer.install`. Parameters beyond A and B are the layer's, see
+    :meth:`AdaptedLayer.give`.
+    """
+
+    def update(self, layer: AdaptedLayer, x: Tensor) -> Tensor:
+        """f(x), (..., m), for x (..., n), by the layer's adapter."""
+        raise NotImplementedError
+
+    def forward(self, module: Any, active_adapter: str, x: Tensor, result: Tensor, **kwargs: Any) -> Tensor:
+        x = module.lora_dropout[active_adapter](x)
+        return result + self.update(AdaptedLayer(module, active_adapter), x) * module.scaling[active_adapter]
+
+
+def acts_alone(layer: Any, adapter: str) -> bool:
+    """Whether a layer of PEFT's does what it was attached for: no other adapter, none merged or switched off."""
+    return layer.active_adapters == [adapter] and not (layer.disable_adapters or layer.merged)

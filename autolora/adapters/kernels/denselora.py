@@ -1,0 +1,17 @@
+"""DenseLoRA's forward pass."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn.functional import gelu, linear
+
+from autolora.adapters.kernels.branch import Branch
+from autolora.adapters.layer import AdaptedLayer
+
+
+class Dense(Branch):
+    """gelu(B M gelu(A x))."""
+
+    def update(self, layer: AdaptedLayer, x: Tensor) -> Tensor:
+        encoded = gelu(layer.entry("lora_A")(x))
+        return gelu(layer.entry("lora_B")(linear(encoded, layer.given("mixer"))))

@@ -1,0 +1,192 @@
+"""LoFT's AdamW (arXiv 2505.21289): Adam's step on W = B A as far as it lies in the space that one factor spans."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from autolora.adapters.kernels.gram import inverse_gram
+
+CHUNK = 2**22
+"""Elements of a step's largest temporary, beside copies of one factor."""
+
+
+class LoftAdamW(torch.optim.Optimizer):
+    """AdamW of the product W = B A, seen through its factors.
+
+    The factors move in turn, B first. For the one that moves, as rows X (B, or A transposed) of X O with the other
+    factor O fixed, the gradient of W projected on O's row space is ``g O`` with ``g = dL/dX K``, ``K = (O O^T)^-1``.
+    Per row of X are kept the mean of g, (r,), and of g^T g, (r, r). They give the two moments of the projected
+    gradient, ``m_ij = m_i o_j`` and ``v_ij = o_j^T P_i o_j``; the step is ``U O^T K``, the projection of Adam's
+    ``U = m / (sqrt(v) + eps)``. Both factors' moments see every gradient, and when O moves they are carried to its
+    new row space by ``R = (O_old O_new^T) K_new``: ``m R`` and ``R^T P R``.
+
+    Only projections of W's gradient count, so the run does not depend on how W is split into factors. Where O is
+    square and invertible nothing is lost, and with ``damping=0`` every step is AdamW's on W.
+
+    State: of a factor with k rows of X, (k, r) and (k, r(r + 1)/2) numbers, the latter the upper triangles of P.
+
+    Args:
+        pairs: of (A, B), (r, n) and (m, r), at scaling s = 1.
+        lr, betas: as AdamW's on W.
+        eps: as AdamW's on W, and the paper's value: v comes with a rounding error, and projections can be near 0.
+        weight_decay: decoupled, times the learning rate; at every step B A shrinks by it once.
+        damping: added to the diagonal of O O^T, relative to that diagonal's mean. The default is above float32's
+            rounding, which is all that some directions of O hold where gradients have a lower rank than the factors.
+            0 needs factors of full rank, or all zero: a zero O has no row space, so its partner's moments are 0 and
+            it rests.
+
+    Raises:
+        ValueError: a setting out of range, or factors that do not fit together.
+    """
+
+    def __init__(
+        self,
+        pairs: Iterable[tuple[nn.Parameter, nn.Parameter]],
+        lr: float,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-4,
+        weight_decay: float = 0.0,
+        damping: float = 1e-5,
+    ) -> None:
+        for name, value in (("lr", lr), ("eps", eps), ("weight_decay", weight_decay), ("damping", damping)):
+            if not value >= 0:
+                raise ValueError(f"{name} must not be negative, got {value}")
+        if not all(0 <= beta < 1 for beta in betas):
+            raise ValueError(f"betas must be in [0, 1), got {betas}")
+        factors = []
+        for a, b in pairs:
+            if a.dim() != 2 or b.dim() != 2 or a.shape[0] != b.shape[1]:
+                raise ValueError(f"A (r, n) and B (m, r) expected, got {tuple(a.shape)} and {tuple(b.shape)}")
+            factors += [a, b]
+        settings = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "damping": damping}
+        super().__init__(factors, settings)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Move one factor of every pair that has gradients; returns the closure's loss."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group, moving, resting in self._sides():
+            self._move(group, moving, resting)
+        return loss
+
+    @torch.no_grad()
+    def clip_grad_norm(self, max_norm: float) -> float:
+        """Scale all gradients in place so that what the next step sees of W's gradient has at most this norm.
+
+        Returns:
+            The global norm, before scaling, of the projected gradients of W on the side that is about to move.
+        """
+        squares = []
+        for group, moving, _ in self._sides():
+            coordinates = moving.gradient @ moving.inverse_gram(group["damping"])
+            squares.append((coordinates @ (moving.other @ moving.other.T) * coordinates).sum().clamp(min=0))
+        if not squares:
+            return 0.0
+        norm = float(torch.stack([square.to(squares[0].device) for square in squares]).sum().sqrt())
+        if norm > max_norm:
+            for group in self.param_groups:
+                for parameter in group["params"]:
+                    if parameter.grad is not None:
+                        parameter.grad.mul_(max_norm / (norm + 1e-6))
+        return norm
+
+    def _sides(self) -> Iterator[tuple[dict[str, Any], _Side, _Side]]:
+        """Per pair with gradients: its group, the side whose turn it is, and the other."""
+        for group in self.param_groups:
+            for a, b in zip(group["params"][::2], group["params"][1::2], strict=True):
+                if a.grad is None or b.grad is None:
+                    continue
+                side_b = _Side(self._state(b, b), b, b.grad, a)
+                side_a = _Side(self._state(a, a.T), a.T, a.grad.T, b.T)
+                yield (group, side_b, side_a) if side_b.state["step"] % 2 == 0 else (group, side_a, side_b)
+
+    def _state(self, parameter: Tensor, rows: Tensor) -> dict[str, Any]:
+        state = self.state[parameter]
+        if not state:
+            count, rank = rows.shape
+            state["step"] = 0
+            state["mean"] = torch.zeros((count, rank), dtype=rows.dtype, device=rows.device)
+            state["cross"] = rows.new_zeros(count, rank * (rank + 1) // 2)
+        return state
+
+    @staticmethod
+    def _move(group: dict[str, Any], moving: _Side, resting: _Side) -> None:
+        inverse = moving.inverse_gram(group["damping"])
+        _observe(moving, inverse, group["betas"])
+        _observe(resting, resting.inverse_gram(group["damping"]), group["betas"])
+        before = moving.rows.clone()
+        update = _update(moving, inverse, group["betas"], group["eps"])
+        moving.rows.mul_(1 - group["lr"] * group["weight_decay"]).sub_(update, alpha=group["lr"])
+        # moving.rows.T is now the new O of the resting side, which has not seen it yet.
+        overlap = before.T @ moving.rows
+        _carry(resting.state, overlap @ resting.inverse_gram(group["damping"]))
+
+
+class _Side(NamedTuple):
+    """One factor as the rows X of X O, which is B A or its transpose. Views of the parameters, not copies.
+
+    Attributes:
+        state: the optimizer's, of this factor.
+        rows, gradient: X and dL/dX, (rows, r).
+        other: O, (r, columns).
+    """
+
+    state: dict[str, Any]
+    rows: Tensor
+    gradient: Tensor
+    other: Tensor
+
+    def inverse_gram(self, damping: float) -> Tensor:
+        """K = (O O^T)^-1, (r, r), damped; about I where O = 0."""
+        return inverse_gram(self.other @ self.other.T, damping)
+
+
+def _observe(side: _Side, inverse: Tensor, betas: tuple[float, float]) -> None:
+    """Take this step's gradient into both moments."""
+    state = side.state
+    coordinates = side.gradient @ inverse
+    state["step"] += 1
+    state["mean"].lerp_(coordinates, 1 - betas[0])
+    i, j = _triangle(coordinates)
+    count = max(1, CHUNK // len(i))
+    for cross, rows in zip(state["cross"].split(count), coordinates.split(count), strict=True):
+        cross.mul_(betas[1]).addcmul_(rows[:, i], rows[:, j], value=1 - betas[1])
+
+
+def _update(side: _Side, inverse: Tensor, betas: tuple[float, float], eps: float) -> Tensor:
+    """U O^T K, (rows, r), of Adam's full step U, which exists by blocks of columns only."""
+    state, other = side.state, side.other
+    first, second = (1 - beta ** state["step"] for beta in betas)
+    mean, cross = state["mean"] / first, state["cross"]
+    i, j = _triangle(mean)
+    times = torch.where(i == j, 1.0, 2.0).to(mean.dtype)[:, None]  # off the diagonal an entry stands for two
+    update = torch.zeros_like(mean)
+    for block in other.split(max(1, CHUNK // max(cross.shape)), dim=1):
+        # Rounding can take v below 0: it is a square where only one gradient has been seen.
+        denominator = (cross @ (block[i] * block[j] * times)).clamp_(min=0).sqrt_()
+        denominator.div_(math.sqrt(second)).add_(eps)
+        update.addmm_((mean @ block).div_(denominator), block.T)
+    return update @ inverse
+
+
+def _carry(state: dict[str, Any], transfer: Tensor) -> None:
+    """Moments with respect to the old O become those with respect to the new one: m R and R^T P R."""
+    state["mean"].copy_(state["mean"] @ transfer)
+    i, j = _triangle(transfer)
+    place = torch.empty(transfer.shape, dtype=torch.long, device=transfer.device)
+    place[i, j] = place[j, i] = torch.arange(len(i), device=transfer.device)
+    for cross in state["cross"].split(max(1, CHUNK // transfer.numel())):
+        cross.copy_((transfer.T @ cross[:, place] @ transfer)[:, i, j])
+
+
+def _triangle(like: Tensor) -> Tensor:
+    """Indices (i, j), i <= j < r, of the products that are kept, in their order; r is the last dimension's size."""
+    return torch.triu_indices(like.shape[-1], like.shape[-1], device=like.device)

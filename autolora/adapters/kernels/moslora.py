@@ -1,0 +1,16 @@
+"""MoSLoRA's forward pass."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn.functional import linear
+
+from autolora.adapters.kernels.branch import Branch
+from autolora.adapters.layer import AdaptedLayer
+
+
+class Mixed(Branch):
+    """B M A x."""
+
+    def update(self, layer: AdaptedLayer, x: Tensor) -> Tensor:
+        return layer.entry("lora_B")(linear(layer.entry("lora_A")(x), layer.given("mixer")))

@@ -1,0 +1,121 @@
+"""One adapted layer of a model, and which of its parameters are an adapter's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+@dataclass(frozen=True, eq=False)
+class AdaptedLayer:
+    """A layer to which PEFT gave an adapter, seen through the adapter's name.
+
+    PEFT keeps what belongs to an adapter in dictionaries by its name. The properties read them for the one adapter.
+
+    Attributes:
+        module: the layer, of PEFT's class.
+        adapter: name of the adapter.
+    """
+
+    module: Any
+    adapter: str
+
+    def entry(self, name: str) -> Any:
+        """What one of PEFT's dictionaries of the layer, such as "vera_lambda_d", holds for this adapter."""
+        return getattr(self.module, name)[self.adapter]
+
+    @property
+    def a(self) -> nn.Parameter:
+        """A (r, n), the weight of ``lora_A``."""
+        return self.entry("lora_A").weight
+
+    @property
+    def b(self) -> nn.Parameter:
+        """B (m, r), the weight of ``lora_B``."""
+        return self.entry("lora_B").weight
+
+    @property
+    def rank(self) -> int:
+        """r, as PEFT was told it."""
+        return self.entry("r")
+
+    @property
+    def alpha(self) -> float:
+        """The numerator of the scaling; only layers of LoRA's kind have one."""
+        return self.entry("lora_alpha")
+
+    @property
+    def scaling(self) -> float:
+        """s of W x + s B A x; 1 if PEFT's method has none, as VeRA."""
+        return getattr(self.module, "scaling", {}).get(self.adapter, 1.0)
+
+    @property
+    def base_layer(self) -> Any:
+        """The model's own layer beneath the adapter."""
+        return self.module.get_base_layer()
+
+    @property
+    def in_features(self) -> int:
+        """n of the weight W (m, n)."""
+        return self.module.in_features
+
+    @property
+    def out_features(self) -> int:
+        """m of the weight W (m, n)."""
+        return self.module.out_features
+
+    @property
+    def branch(self) -> Any:
+        """What stands in place of PEFT's forward pass of LoRA; None if nothing does."""
+        return getattr(self.module, "lora_variant", {}).get(self.adapter)
+
+    @property
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """The parameters that the adapter added, trainable or not, by their name in the layer."""
+        return adapter_parameters(self.module)
+
+    def install(self, branch: Any) -> None:
+        """Put a forward pass, a ``LoraVariant`` of PEFT's, in place of plain LoRA's."""
+        self.module.lora_variant[self.adapter] = branch
+
+    def set_factors(self, a: Tensor, b: Tensor) -> None:
+        """Copy (r, n) and (m, r) into A and B."""
+        self.a.data.copy_(a)
+        self.b.data.copy_(b)
+
+    def replace_factors(self, a: nn.Parameter, b: nn.Parameter) -> None:
+        """Train these parameters as A and B, which other layers may hold, too."""
+        self.entry("lora_A").weight = a
+        self.entry("lora_B").weight = b
+
+    def give(self, name: str, value: Tensor) -> nn.Parameter:
+        """Add a trainable parameter to the adapter, in float32 where A is, and return it."""
+        from torch import nn
+
+        return self.share(name, nn.Parameter(value.float().to(self.a.device)))
+
+    def share(self, name: str, parameter: nn.Parameter) -> nn.Parameter:
+        """Add a parameter that other layers may hold, too, and return it."""
+        self.module.register_parameter(name, parameter)
+        return parameter
+
+    def given(self, name: str) -> nn.Parameter:
+        """What :meth:`give` or :meth:`share` added under this name."""
+        return self.module.get_parameter(name)
+
+
+def adapter_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that an adapter added to a layer of PEFT's class, trainable or not."""
+    return {key: p for key, p in module.named_parameters() if not key.startswith("base_layer.")}
+
+
+def base_parameters(base: nn.Module) -> list[nn.Parameter]:
+    """A model's parameters without those of an adapter that is attached to it."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    adapted = [module for module in base.modules() if isinstance(module, BaseTunerLayer)]
+    adapters = {id(parameter) for layer in adapted for parameter in adapter_parameters(layer).values()}
+    return [parameter for parameter in base.parameters() if id(parameter) not in adapters]

@@ -1,0 +1,107 @@
+"""Reading an exported adapter back, whatever its format."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from autolora.adapters.attachment import remove
+from autolora.adapters.errors import VariantError
+from autolora.adapters.export import CONFIG, OWN_CONFIG, OWN_FORMAT, WEIGHTS
+from autolora.adapters.start import DEFAULT_NAME
+from autolora.adapters.state import load_adapter_state
+from autolora.adapters.targets import linear_layers
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
+    from autolora.adapters.declaration import Declaration
+
+    Resolve = Callable[[str, Mapping[str, Any]], Declaration]
+
+
+def load_exported(model: PreTrainedModel, folder: str | Path, resolve: Resolve) -> PeftModel:
+    """Put an exported adapter on its base, for use: in evaluation mode, nothing trainable.
+
+    Args:
+        model: the unmodified base, without adapters; its layers are wrapped in place.
+        folder: as ``export`` wrote it.
+        resolve: gives the variant that a folder in autolora's own format names, with its options set.
+
+    Returns:
+        A ``PeftModel``.
+
+    Raises:
+        VariantError: the folder holds no whole adapter, or one of another model; or what ``resolve`` raises.
+    """
+    path = Path(folder)
+    linear_layers(model)  # one that carries an adapter already is refused
+    own = (path / OWN_CONFIG).exists()
+    if not (own or (path / CONFIG).exists()):
+        raise VariantError(f"{path} holds no adapter: neither {CONFIG} nor {OWN_CONFIG} is there")
+    if not (path / WEIGHTS).exists():
+        raise VariantError(f"{path} holds no {WEIGHTS}: export the adapter again")
+    adapted = _load_own(model, path, resolve) if own else _load_peft_s(model, path)
+    return adapted.requires_grad_(False).eval()
+
+
+def _load_peft_s(model: PreTrainedModel, path: Path) -> PeftModel:
+    from peft import PeftModel
+    from safetensors import SafetensorError
+
+    try:
+        return PeftModel.from_pretrained(model, path)
+    except (SafetensorError, ValueError, RuntimeError, OSError) as error:
+        raise VariantError(f"{path} is damaged or of another model: {error}") from error
+
+
+def _load_own(model: PreTrainedModel, path: Path, resolve: Resolve) -> PeftModel:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    recorded = _Recorded.read(path / OWN_CONFIG)
+    variant = resolve(recorded.variant, recorded.options)
+    try:
+        state = load_file(path / WEIGHTS)
+    except (SafetensorError, OSError) as error:
+        raise VariantError(f"{path / WEIGHTS} cannot be read ({error}): export the adapter again") from error
+    adapted = variant.attach(model, rank=recorded.rank, alpha=recorded.alpha, adapter_name=recorded.adapter_name)
+    try:
+        load_adapter_state(adapted, state)
+    except BaseException:
+        remove(adapted)
+        raise
+    return adapted
+
+
+@dataclass(frozen=True)
+class _Recorded:
+    """What autolora's own format says of an adapter beside its weights."""
+
+    variant: str
+    options: Mapping[str, Any]
+    rank: int
+    alpha: float
+    adapter_name: str
+
+    @classmethod
+    def read(cls, file: Path) -> _Recorded:
+        try:
+            settings = json.loads(file.read_text())
+            found = settings["format"]
+            recorded = cls(
+                variant=settings["variant"],
+                options=dict(settings["options"]),
+                rank=int(settings["rank"]),
+                alpha=float(settings["alpha"]),
+                adapter_name=str(settings.get("adapter_name", DEFAULT_NAME)),  # earlier versions knew one name
+            )
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise VariantError(f"{file} is damaged ({error!r}): export the adapter again") from error
+        if found != OWN_FORMAT:
+            raise VariantError(f"{file} is of format {found}, this version reads {OWN_FORMAT}: update autolora")
+        return recorded

@@ -1,0 +1,55 @@
+"""What the start of an adapter is computed from, and what each layer gets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+
+from autolora.adapters.draws import random_stream
+
+if TYPE_CHECKING:
+    import torch
+
+DEFAULT_NAME = "default"
+"""Of an adapter, as PEFT has it."""
+
+Layer = TypeVar("Layer")
+
+
+class Allotment(NamedTuple):
+    """What one layer gets."""
+
+    rank: int
+    alpha: float
+
+
+@dataclass(frozen=True)
+class Start(Generic[Layer]):
+    """What a variant knows when it allots ranks and when it sets the values that training starts from.
+
+    A new input is a field here. No variant's signature changes.
+
+    Attributes:
+        model: the base model while ranks are allotted, the attached ``PeftModel`` afterwards.
+        layers: by name in the base: a :class:`~autolora.adapters.targets.LinearLayer` each while ranks are allotted,
+            an :class:`~autolora.adapters.layer.AdaptedLayer` each afterwards, of those that got an adapter.
+        rank, alpha: as asked for; a layer's own may differ, see :class:`Allotment`.
+        seed: of all randomness of the start.
+        batches: list of token batches: input_ids, labels and attention_mask, each (batch, seq); None if not given.
+        horizon: optimizer steps of the full run; None if not given.
+        adapter_name: PEFT's name of the adapter.
+    """
+
+    model: Any
+    layers: Mapping[str, Layer]
+    rank: int
+    alpha: float
+    seed: int = 0
+    batches: Any = None
+    horizon: int | None = None
+    adapter_name: str = DEFAULT_NAME
+
+    def stream(self, purpose: str) -> torch.Generator:
+        """The random numbers of one purpose, such as "lora_B": a CPU generator, the same on every device."""
+        return random_stream(self.seed, purpose)

@@ -1,0 +1,205 @@
+"""The registered variants: this package's, those of installed packages, and those that a reference names.
+
+Another package offers a variant by an entry point of the group ``autolora.variants``, which names an instance or a
+subclass of :class:`~autolora.variants.base.Variant`, or a module that registers some when it is imported::
+
+    [project.entry-points."autolora.variants"]
+    my_variant = "my_package.module:MyVariant"
+
+Entry points are loaded when all names are asked for, or one that is not known yet: importing this module stays light.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import sys
+import warnings
+from collections.abc import Iterable
+from importlib import metadata
+from threading import Lock, RLock
+from types import ModuleType
+from typing import Any
+
+from autolora.adapters.errors import VariantError
+from autolora.variants.base import Variant
+
+GROUP = "autolora.variants"
+"""Of the entry points by which other packages offer variants."""
+
+_variants: dict[str, Variant] = {}
+_modules: dict[str, str] = {}
+"""By variant, the module that registered it."""
+_resolved: dict[str, Variant] = {}
+"""By reference, see :func:`resolve`."""
+_adding = Lock()
+"""Held while the registry changes and never while a module is imported, which may register variants itself."""
+_loading = RLock()
+_loaded = False
+
+
+def register(variant: Variant) -> Variant:
+    """Add a variant to the registry and return it.
+
+    Registering the same declaration again, as a module does that is imported twice, changes nothing: the variant that
+    is registered already is returned.
+
+    Raises:
+        VariantError: another variant has the name.
+    """
+    return _add(variant, sys._getframe(1).f_globals.get("__name__", "?"))
+
+
+def get(name: str) -> Variant:
+    """The registered variant of that name; raises ``VariantError`` listing what there is."""
+    if name not in _variants:
+        _load_entry_points()
+    if name not in _variants:
+        close = difflib.get_close_matches(name, _variants, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise VariantError(f"unknown variant {name!r}: {hint}registered are {', '.join(names())}")
+    return _variants[name]
+
+
+def names() -> list[str]:
+    """All registered names, plain LoRA first, the others in alphabetical order.
+
+    A package whose entry point cannot be loaded is left out, with a warning that names it.
+    """
+    _load_entry_points()
+    with _adding:
+        return sorted(_variants, key=lambda name: (name != "lora", name))
+
+
+def simple(among: Iterable[str]) -> list[str]:
+    """Of these, the variants that are as simple to use as plain LoRA.
+
+    They need nothing to start with, and leave as a plain LoRA of their own rank.
+    """
+    found = ((name, get(name)) for name in among)
+    return [name for name, variant in found if not variant.needs and variant.export_form == "rank r"]
+
+
+def resolve(reference: str) -> Variant:
+    """The variant of a registered name, or of a reference ``"package.module:attribute"``, which is registered.
+
+    The module is imported with the working directory on the path. The attribute is an instance of
+    :class:`~autolora.variants.base.Variant`, or a subclass that can be made without arguments. The same reference
+    always gives the same variant.
+
+    Raises:
+        VariantError: the name is not registered, or taken by another variant; the module cannot be imported, has no
+            such attribute, or the attribute is not a variant.
+    """
+    if ":" not in reference:
+        return get(reference)
+    if reference not in _resolved:
+        _resolved[reference] = _imported(reference)
+    return _resolved[reference]
+
+
+def _imported(reference: str) -> Variant:
+    module_name, _, attribute = reference.partition(":")
+    if not (module_name and attribute):
+        raise VariantError(f"variant {reference!r}: write package.module:attribute, as in my_package.module:MyVariant")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        found: Any = importlib.import_module(module_name)
+    except VariantError:
+        raise
+    except ModuleNotFoundError as error:
+        raise VariantError(
+            f"variant {reference!r}: {error} (looked in {os.getcwd()} and the installed packages). Install the "
+            "package, or run in the folder that holds the module"
+        ) from error
+    except Exception as error:
+        raise VariantError(
+            f"variant {reference!r}: importing {module_name} failed ({error!r}). Fix the module"
+        ) from error
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            raise VariantError(
+                f"variant {reference!r}: {module_name} has no {attribute!r}. Name an attribute of the module that is "
+                "a Variant"
+            )
+        found = getattr(found, part)
+    return _registered(found, module_name, f"variant {reference!r}")
+
+
+def _registered(found: Any, module: str, what: str) -> Variant:
+    """The registered variant of an instance or a subclass.
+
+    Args:
+        found: what was named.
+        module: where it was.
+        what: named it, for errors.
+    """
+    if isinstance(found, type) and issubclass(found, Variant):
+        try:
+            found = found()  # type: ignore[call-arg]
+        except TypeError as error:
+            raise VariantError(
+                f"{what}: {found.__name__} cannot be made without arguments ({error}). Give its fields defaults, or "
+                "name an instance"
+            ) from error
+    if not isinstance(found, Variant):
+        raise VariantError(
+            f"{what} is {type(found).__name__} {found!r:.80}. Name an instance or a subclass of "
+            "autolora.variants.Variant"
+        )
+    return _add(found, module)
+
+
+def _add(variant: Variant, module: str) -> Variant:
+    """Register a variant on behalf of a module."""
+    with _adding:
+        known = _variants.get(variant.name)
+        if known is None:
+            _variants[variant.name], _modules[variant.name] = variant, module
+            return variant
+    if _same(known, variant):
+        return known
+    raise VariantError(
+        f"a variant named {variant.name!r} is registered already, by {_origin(_modules[variant.name])}; "
+        f"{_origin(module)} wants the name, too: rename one of them, or uninstall its package"
+    )
+
+
+def _load_entry_points() -> None:
+    """Register what installed packages offer; once in a process."""
+    global _loaded
+    with _loading:
+        if _loaded:
+            return
+        _loaded = True  # first: what is imported below may ask for names itself
+        for point in sorted(metadata.entry_points(group=GROUP), key=lambda point: (point.name, point.value)):
+            package = point.dist.name if point.dist is not None else point.value
+            # One broken package must not hide the variants of all others.
+            try:
+                _load(point)
+            except Exception as error:
+                warnings.warn(
+                    f"the variant {point.name!r} of package {package} ({point.value}) cannot be loaded and is left "
+                    f"out: {error or repr(error)}. Update or uninstall the package",
+                    stacklevel=3,
+                )
+
+
+def _load(point: metadata.EntryPoint) -> None:
+    found = point.load()
+    if not isinstance(found, ModuleType):  # a module registers what it has when it is imported
+        _registered(found, point.module, f"entry point {point.name!r}")
+
+
+def _same(one: Variant, other: Variant) -> bool:
+    """Whether two are one declaration, though their classes may come from two imports of one module."""
+    kinds = [(type(variant).__module__, type(variant).__qualname__) for variant in (one, other)]
+    return kinds[0] == kinds[1] and vars(one) == vars(other)
+
+
+def _origin(module: str) -> str:
+    """A module with the installed package that it is of."""
+    packages = metadata.packages_distributions().get(module.partition(".")[0], [])
+    return f"package {packages[0]} (module {module})" if packages else f"module {module}"
