@@ -295,7 +295,7 @@ class LoraSampler(BaseSampler):
         if key not in self._fresh:
             if len(self._fresh) >= REMEMBERED:
                 self._fresh.clear()
-            fresh = sampler.outlook(table, variant, sampler.surrogate(table)).fresh
+            fresh = sampler.acquisitions(table, variant, sampler.surrogate(table)).proposal
             self._fresh[key] = fresh.config if fresh else None
         return self._fresh[key]
 
@@ -328,7 +328,7 @@ class LoraSampler(BaseSampler):
     ) -> Iterator[Event]:
         """What is known of a trial, under its number in the table."""
         number, last = len(table.trials), len(table.rungs) - 1
-        yield Sampled(number, variant, config, 0, "search", last, "")
+        yield Sampled(number=number, variant=variant, config=config, seed=0, purpose="search", target=last, origin="")
         for rung, score in self._scores(trial).items():
             yield Scored(number, rung, score)
         outcome = self._outcome(trial, verdict)

@@ -1,7 +1,7 @@
-"""What lies before each variant, kept for as long as it holds.
+"""Acquisitions of each variant, kept for as long as they hold.
 
 A model takes a tenth of a second to fit and its joint draws some tens of milliseconds. While little is known both are
-made anew whenever something happens: every score counts, and they cost nothing beside a training. Where much is known,
+made again whenever something happens: every score counts, and they cost nothing beside a training. Where much is known,
 or many trials are under way, one score more changes little and many come in: then the model is kept until what was told
 since is a small share of that, and its draws serve several decisions, each of which counts on those before it.
 """
@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from autolora.search.sampler import Outlook, Promise, Sampler, View
+from autolora.search.acquisition import Acquisition, Acquisitions
+from autolora.search.sampler import Sampler, View
 from autolora.search.surrogate import MOST_SCORES, Surrogate
 from autolora.search.trials import Event, Finished, Scored, TrialTable
 
@@ -34,23 +35,23 @@ class Forecast:
         self._surrogate: Surrogate | None = None
         self._news = 0
         self._views: dict[str, View] = {}
-        self._outlooks: dict[str, Outlook] = {}
-        self._glances: dict[str, Mapping[int, Promise]] = {}
+        self._acquisitions: dict[str, Acquisitions] = {}
+        self._paused: dict[str, Mapping[int, Acquisition]] = {}
 
-    def look(self, variant: str) -> Outlook:
-        """What the variant has before it."""
-        if variant not in self._outlooks:
-            self._outlooks[variant] = self._view(variant).outlook(self._table)
-        return self._outlooks[variant]
+    def acquisitions(self, variant: str) -> Acquisitions:
+        """What the variant may train next."""
+        if variant not in self._acquisitions:
+            self._acquisitions[variant] = self._view(variant).acquisitions(self._table)
+        return self._acquisitions[variant]
 
-    def glance(self, variant: str) -> Mapping[int, Promise]:
-        """Of that, what its paused trials promise; by draws for them alone unless those for all are kept."""
-        if variant not in self._glances:
+    def paused_acquisitions(self, variant: str) -> Mapping[int, Acquisition]:
+        """Of its paused trials alone; by draws for them alone unless those for all are kept."""
+        if variant not in self._paused:
             if self._patience:
-                self._glances[variant] = self._view(variant).promises(self._table)
+                self._paused[variant] = self._view(variant).paused_acquisitions(self._table)
             else:
-                self._glances[variant] = self._sampler.promises(self._table, variant, self._model)
-        return self._glances[variant]
+                self._paused[variant] = self._sampler.paused_acquisitions(self._table, variant, self._model)
+        return self._paused[variant]
 
     def note(self, event: Event) -> None:
         """Forget what the event, now in the table, has changed."""
@@ -61,11 +62,11 @@ class Forecast:
             self._surrogate = None
         if self._surrogate is None or not self._patience:
             self._views.clear()
-            self._outlooks.clear()
-            self._glances.clear()
+            self._acquisitions.clear()
+            self._paused.clear()
         else:
-            self._outlooks.pop(variant, None)
-            self._glances.pop(variant, None)
+            self._acquisitions.pop(variant, None)
+            self._paused.pop(variant, None)
         if diverged:  # the view's candidates may lie beyond
             self._views.pop(variant, None)
 

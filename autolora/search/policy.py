@@ -1,8 +1,8 @@
 """What to do next, as a pure function of the trial table: sample, promote, finish, wait or stop.
 
 Nothing is remembered between calls. That is what makes resuming, retrying and simulating the same thing as running.
-A budget goes where it promises most: to the paused trial or the new configuration with the largest expected improvement
-per full run that it still costs. A trial ends early once its chance to become the best is small.
+A budget goes where it is worth most: to the paused trial or the new configuration with the largest expected improvement
+per full run that it still costs. A trial ends early once its probability of improvement is small.
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Literal
 
-from autolora.search.sampler import Outlook, Promise
+from autolora.search.acquisition import Acquisition, Acquisitions
 from autolora.search.trials import Outcome, Purpose, Trial, TrialTable
 from autolora.space import Config
 
 TOLERANCE = 1e-9
 FINALISTS = 2
 FUTILE = 0.05
-"""Chance to improve on the variant's best full run below which a trial is not trained on."""
+"""Probability to improve on the variant's best full run below which a trial is not trained on."""
 PAUSED = 6
-"""Trials of a variant that may wait with a checkpoint, so that what is on disk is bounded: the most promising."""
+"""Trials of a variant that may wait with a checkpoint, so that what is on disk is bounded: the best by expected
+improvement."""
 
 HOPELESS = 20
 """Searched trials of a variant that fail in a row before no further one is sampled: failing at once is free."""
@@ -97,22 +98,26 @@ class Done:
 
 
 Action = Sample | Promote | Resume | Finish | Wait | Done
-Look = Callable[[str], Outlook]
-"""What a variant has before it, as the table is now."""
-Glance = Callable[[str], Mapping[int, Promise]]
-"""Of that, what its paused trials promise, by number: quickly told."""
+Acquire = Callable[[str], Acquisitions]
+"""What a variant may train next, as the table is now."""
+AcquirePaused = Callable[[str], Mapping[int, Acquisition]]
+"""Of that, the paused trials alone, by number: computed quickly."""
 
 
 def decide(
-    table: TrialTable, plan: Plan, look: Look, glance: Glance, in_flight: frozenset[int] | set[int] = frozenset()
+    table: TrialTable,
+    plan: Plan,
+    acquire: Acquire,
+    acquire_paused: AcquirePaused,
+    in_flight: frozenset[int] | set[int] = frozenset(),
 ) -> Action:
     """The next action.
 
     Args:
         table: everything that has happened.
         plan: the terms.
-        look: asked only about variants whose turn it is, as it costs a model.
-        glance: asked about all with paused trials.
+        acquire: asked only about variants whose turn it is, as it costs a model.
+        acquire_paused: asked about all with paused trials.
         in_flight: trials that a worker has now.
     """
     for finish in completed(table, plan):
@@ -120,12 +125,12 @@ def decide(
     for trial in table.pending():
         if trial.number not in in_flight:
             return Resume(trial.number)
-    for finish in futile(table, plan, glance):
+    for finish in futile(table, plan, acquire_paused):
         return finish
     # The variant that has used the smallest share of its budget goes first, so that all learn from one another.
     # Rounded, since sums of the same shares in another order differ in their last digits: ties go by the order given.
     for variant in sorted(plan.variants, key=lambda name: round(table.spent(name), 9)):
-        action = _next_of(table, plan, variant, look)
+        action = _next_of(table, plan, variant, acquire)
         if action is not None:
             return action
     return Wait() if in_flight else Done()
@@ -137,40 +142,42 @@ def completed(table: TrialTable, plan: Plan) -> Iterator[Finish]:
         yield Finish(trial.number, "complete", "trained to full length")
 
 
-def futile(table: TrialTable, plan: Plan, glance: Glance) -> Iterator[Finish]:
+def futile(table: TrialTable, plan: Plan, acquire_paused: AcquirePaused) -> Iterator[Finish]:
     """Paused trials that are unlikely to become the best of their variant, or one too many to keep.
 
-    Only the first is sure: what the others promise is to be looked at again once it has ended.
+    Only the first is sure: acquisitions of the others change once it has ended.
     """
     for variant in plan.variants:
         complete = bool(table.leaders(variant))
         paused = len(table.paused(variant))
         if not paused or not (complete or paused > PAUSED):
             continue
-        by_gain = sorted(glance(variant).items(), key=lambda item: -item[1].gain)
-        for place, (number, promise) in enumerate(by_gain, start=1):
+        by_improvement = sorted(acquire_paused(variant).items(), key=lambda item: -item[1].expected_improvement)
+        for place, (number, acquisition) in enumerate(by_improvement, start=1):
             trial = table.trials[number]
-            if complete and promise.chance < FUTILE:
-                yield Finish(number, "pruned", _standing(table, trial, promise))
+            if complete and acquisition.probability_of_improvement < FUTILE:
+                yield Finish(number, "pruned", _improvement(table, trial, acquisition))
             elif place > PAUSED:
-                yield Finish(number, "pruned", f"{_standing(table, trial, promise)}; {PAUSED} others promise more")
+                yield Finish(
+                    number, "pruned", f"{_improvement(table, trial, acquisition)}; {PAUSED} others promise more"
+                )
 
 
-def _next_of(table: TrialTable, plan: Plan, variant: str, look: Look) -> Action | None:
+def _next_of(table: TrialTable, plan: Plan, variant: str, acquire: Acquire) -> Action | None:
     trials = table.of(variant)
     baseline = next((trial for trial in trials if trial.purpose == "baseline"), None)
     if baseline is None:
         return Sample(variant, "baseline", 0)
     if baseline.live and not baseline.pending:
         return Promote(baseline.number, baseline.reached + 1, "the baseline is trained to the end")
-    action = _search(table, plan, variant, look)
+    action = _search(table, plan, variant, acquire)
     if action is None and all(trial.purpose == "confirm" for trial in table.pending(variant)):
         return _confirmation(table, plan, variant)
     return action
 
 
-def _search(table: TrialTable, plan: Plan, variant: str, look: Look) -> Action | None:
-    """Train on or start anew, whichever promises more for what it costs to the end."""
+def _search(table: TrialTable, plan: Plan, variant: str, acquire: Acquire) -> Action | None:
+    """Train on or start a new trial, by expected improvement per full run that it still costs."""
     trials = table.of(variant)
     room = plan.budget - _kept(table, plan, variant) - table.spent(variant) + TOLERANCE
     costs = {trial.number: 1.0 - plan.rungs[trial.reached] for trial in table.paused(variant)}
@@ -178,22 +185,22 @@ def _search(table: TrialTable, plan: Plan, variant: str, look: Look) -> Action |
     starts = room >= 1.0 and not _given_up(trials)
     if not affordable and not starts:
         return None
-    outlook = look(variant)
-    fresh = outlook.fresh if starts else None
-    rates = {number: outlook.paused[number].gain / costs[number] for number in affordable}
+    acquisitions = acquire(variant)
+    proposal = acquisitions.proposal if starts else None
+    rates = {number: acquisitions.paused[number].expected_improvement / costs[number] for number in affordable}
     best = max(affordable, key=rates.__getitem__, default=None)
-    if best is not None and (fresh is None or rates[best] >= fresh.promise.gain):
+    if best is not None and (proposal is None or rates[best] >= proposal.acquisition.expected_improvement):
         trial = table.trials[best]
-        return Promote(best, trial.reached + 1, _standing(table, trial, outlook.paused[best]))
-    return None if fresh is None else Sample(variant, "search", 0, fresh.config, reason=fresh.origin)
+        return Promote(best, trial.reached + 1, _improvement(table, trial, acquisitions.paused[best]))
+    return None if proposal is None else Sample(variant, "search", 0, proposal.config, reason=proposal.origin)
 
 
-def _standing(table: TrialTable, trial: Trial, promise: Promise) -> str:
-    """The chance of a paused trial, in words."""
+def _improvement(table: TrialTable, trial: Trial, acquisition: Acquisition) -> str:
+    """The probability that a paused trial improves on the best, in words."""
     score = f"{trial.scores[trial.reached]:.4g} at {table.rungs[trial.reached]:.3g} of a run"
     leaders = table.leaders(trial.variant)
     best = f" on trial {leaders[0].number}" if leaders else ""
-    return f"{promise.chance:.0%} to improve{best}, from {score}"
+    return f"{acquisition.probability_of_improvement:.0%} to improve{best}, from {score}"
 
 
 def _given_up(trials: list[Trial]) -> bool:

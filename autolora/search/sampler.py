@@ -1,7 +1,7 @@
-"""Where the next configuration comes from, and what the trials under way still promise.
+"""Where the next configuration comes from, and what training on the paused trials is worth.
 
-Both are judged by the same draws of a surrogate: by how much a full run is expected to improve on the best full run of
-its variant. The prior is the surrogate's belief before the first score; it weighs less with every score, and is dropped
+Both are judged by the same draws of a surrogate: by the expected improvement of a full run on the best full run of its
+variant. The prior is the surrogate's belief before the first score; it weighs less with every score, and is dropped
 where they contradict it.
 """
 
@@ -15,13 +15,14 @@ from functools import cached_property
 import numpy as np
 
 from autolora.priors.prior import Prior
+from autolora.search.acquisition import Acquisition, Acquisitions, Proposal
 from autolora.search.candidates import candidates
 from autolora.search.features import Features
 from autolora.search.surrogate import Draws, Surrogate
 from autolora.search.trials import Trial, TrialTable
 from autolora.space import Config, Coordinates, Options, Range, Scope, Space, Traits
 
-UNKNOWN_GAIN = 1.0
+UNKNOWN_IMPROVEMENT = 1.0
 """Units of the response that a variant without a full run is taken to be worse than the median draw of its trials."""
 RANGE_SDS = 3.0
 """Standard deviations that the searched range of learning rates counts as where there is no prior."""
@@ -35,41 +36,6 @@ TOLD = 0.05
 """Decades that the centre must have moved to be told of; less may be chance."""
 DOUBTED = 0.5
 """Trust in the prior's centre below which a proposal says that it was dropped."""
-
-
-@dataclass(frozen=True)
-class Promise:
-    """What a full run of a configuration promises.
-
-    Attributes:
-        gain: expected improvement on the variant's best full run and what is being trained, in units of the response.
-        chance: probability of an improvement on the best full run.
-    """
-
-    gain: float
-    chance: float
-
-
-@dataclass(frozen=True)
-class Proposal:
-    """A configuration not tried yet, with the reason for it."""
-
-    config: Config
-    origin: str
-    promise: Promise
-
-
-@dataclass(frozen=True)
-class Outlook:
-    """What one variant has before it.
-
-    Attributes:
-        fresh: the most promising new configuration; None where a finite space is used up.
-        paused: what its scored and unfinished trials promise, by number.
-    """
-
-    fresh: Proposal | None
-    paused: Mapping[int, Promise]
 
 
 @dataclass(frozen=True)
@@ -102,26 +68,34 @@ class Sampler:
         """The model of everything that has been scored."""
         return Surrogate(self._features, table, self.seed, fades=self.prior is not None)
 
-    def outlook(self, table: TrialTable, variant: str, surrogate: Surrogate) -> Outlook:
-        """The most promising new configuration, and what the paused trials promise."""
-        return self.view(table, variant, surrogate).outlook(table)
+    def acquisitions(self, table: TrialTable, variant: str, surrogate: Surrogate) -> Acquisitions:
+        """The new configuration of the largest expected improvement, and what the paused trials are worth."""
+        return self.view(table, variant, surrogate).acquisitions(table)
 
-    def promises(self, table: TrialTable, variant: str, surrogate: Surrogate) -> Mapping[int, Promise]:
-        """What the paused trials promise, by number: the part of :meth:`outlook` that is quickly told."""
-        return self.view(table, variant, surrogate, proposing=False).promises(table)
+    def paused_acquisitions(self, table: TrialTable, variant: str, surrogate: Surrogate) -> Mapping[int, Acquisition]:
+        """Of the paused trials, by number: the part of :meth:`acquisitions` that is computed quickly."""
+        return self.view(table, variant, surrogate, proposing=False).paused_acquisitions(table)
 
     def view(self, table: TrialTable, variant: str, surrogate: Surrogate, proposing: bool = True) -> View:
         """Joint draws for a variant's trials and, to propose one, for new configurations."""
         rng = self._rng(table)
         new = self._candidates(rng, table, variant, surrogate) if proposing else []
-        known = _Standing.of(table, variant).trials
+        known = _Contenders.of(table, variant).trials
         draws = surrogate.draws(variant, [*new, *(trial.config for trial in known)], rng)
         places = {trial.number: place for place, trial in enumerate(known, start=len(new))}
-        return View(self, variant, surrogate, draws, new, places, len(table.of(variant)))
+        return View(
+            sampler=self,
+            variant=variant,
+            surrogate=surrogate,
+            draws=draws,
+            new=new,
+            places=places,
+            seen=len(table.of(variant)),
+        )
 
-    def origin(self, surrogate: Surrogate, promise: Promise) -> str:
+    def origin(self, surrogate: Surrogate, acquisition: Acquisition) -> str:
         """Of a proposal, in words; the offset only where there is a prior that it moves."""
-        words = f"model: {promise.chance:.0%} to improve"
+        words = f"model: {acquisition.probability_of_improvement:.0%} to improve"
         if self.prior is None:
             return words
         moved = surrogate.offset()
@@ -206,36 +180,37 @@ class View:
         """Whether the draws are of every trial that counts, and there are enough left to propose."""
         started = self._started(table)
         self.places |= started
-        known = all(trial.number in self.places for trial in _Standing.of(table, self.variant).trials)
+        known = all(trial.number in self.places for trial in _Contenders.of(table, self.variant).trials)
         return known and not (started and len(started) >= min(PROPOSALS, len(self.new)))
 
-    def outlook(self, table: TrialTable) -> Outlook:
-        """The most promising new configuration, and what the paused trials promise.
+    def acquisitions(self, table: TrialTable) -> Acquisitions:
+        """The new configuration of the largest expected improvement, and what the paused trials are worth.
 
         A new one is chosen for what it adds to those that are paused or being trained: so the trials of several
         workers spread.
         """
         values, weights = self.draws.values, self.draws.weights
-        standing = _Standing.of(table, self.variant)
-        known = self._of(standing.trials)
-        best, left = standing.to_beat(values, known)
-        promises = standing.promises(weights, best, left, known)
+        contenders = _Contenders.of(table, self.variant)
+        known = self._of(contenders.trials)
+        best, left = contenders.to_beat(values, known)
+        paused = contenders.paused_acquisitions(weights, best, left, known)
         started = list(self._started(table).values())
         if len(started) == len(self.new):
-            return Outlook(None, promises)
+            return Acquisitions(None, paused)
         floor = known.min(axis=1, initial=np.inf)
-        gains = weights @ np.maximum(0.0, np.minimum(left, floor)[:, None] - values[:, : len(self.new)])
-        gains[started] = -np.inf
-        chosen = int(np.argmax(gains))
-        promise = _promise(weights, best, left, values[:, chosen])
-        return Outlook(Proposal(self.new[chosen], self.sampler.origin(self.surrogate, promise), promise), promises)
+        improvements = weights @ np.maximum(0.0, np.minimum(left, floor)[:, None] - values[:, : len(self.new)])
+        improvements[started] = -np.inf
+        chosen = int(np.argmax(improvements))
+        acquisition = Acquisition.of(weights, best, left, values[:, chosen])
+        proposal = Proposal(self.new[chosen], self.sampler.origin(self.surrogate, acquisition), acquisition)
+        return Acquisitions(proposal, paused)
 
-    def promises(self, table: TrialTable) -> Mapping[int, Promise]:
-        """What the paused trials promise, by number."""
-        standing = _Standing.of(table, self.variant)
-        known = self._of(standing.trials)
-        best, left = standing.to_beat(self.draws.values, known)
-        return standing.promises(self.draws.weights, best, left, known)
+    def paused_acquisitions(self, table: TrialTable) -> Mapping[int, Acquisition]:
+        """Of the paused trials, by number."""
+        contenders = _Contenders.of(table, self.variant)
+        known = self._of(contenders.trials)
+        best, left = contenders.to_beat(self.draws.values, known)
+        return contenders.paused_acquisitions(self.draws.weights, best, left, known)
 
     def _of(self, trials: Sequence[Trial]) -> np.ndarray:
         """(D, n) draws for trials."""
@@ -252,7 +227,7 @@ class View:
 
 
 @dataclass(frozen=True)
-class _Standing:
+class _Contenders:
     """Trials of a variant that wait to be trained on, the best that are trained to the end, and those being trained."""
 
     paused: list[Trial]
@@ -260,7 +235,7 @@ class _Standing:
     running: list[Trial]
 
     @classmethod
-    def of(cls, table: TrialTable, variant: str) -> _Standing:
+    def of(cls, table: TrialTable, variant: str) -> _Contenders:
         complete = sorted(table.leaders(variant)[:LEADERS], key=lambda trial: trial.number)
         running = [trial for trial in table.pending(variant) if trial.purpose != "confirm"]
         return cls(table.paused(variant), complete, running)
@@ -284,19 +259,14 @@ class _Standing:
         if self.complete:
             best = complete.min(axis=1)
         else:
-            best = np.full(len(values), np.median(known if known.shape[1] else values) + UNKNOWN_GAIN)
+            best = np.full(len(values), np.median(known if known.shape[1] else values) + UNKNOWN_IMPROVEMENT)
         furthest = sorted(range(len(self.running)), key=lambda place: -self.running[place].target)[:RELIED]
         return best, np.minimum(best, running[:, furthest].min(axis=1, initial=np.inf))
 
-    def promises(
+    def paused_acquisitions(
         self, weights: np.ndarray, best: np.ndarray, left: np.ndarray, known: np.ndarray
-    ) -> dict[int, Promise]:
-        return {trial.number: _promise(weights, best, left, known[:, at]) for at, trial in enumerate(self.paused)}
-
-
-def _promise(weights: np.ndarray, best: np.ndarray, left: np.ndarray, values: np.ndarray) -> Promise:
-    """Of joint draws."""
-    return Promise(float(weights @ np.maximum(0.0, left - values)), float(weights @ (values < best)))
+    ) -> dict[int, Acquisition]:
+        return {trial.number: Acquisition.of(weights, best, left, known[:, at]) for at, trial in enumerate(self.paused)}
 
 
 def _uninformed(space: Space, traits: Mapping[str, Traits]) -> tuple[Coordinates, float]:

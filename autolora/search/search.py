@@ -148,7 +148,9 @@ class Search:
     def ask(self) -> Job | _Wait | None:
         """The next job; :data:`WAIT` where one in flight must be told first; None at the end of the budget."""
         while True:
-            action = decide(self.table, self.plan, self._forecast.look, self._forecast.glance, self._in_flight)
+            action = decide(
+                self.table, self.plan, self._forecast.acquisitions, self._forecast.paused_acquisitions, self._in_flight
+            )
             match action:
                 case Done():
                     return None
@@ -237,7 +239,9 @@ class Search:
         forecast = Forecast(self._sampler, table)
         sampled: list[Sampled] = []
         while len(sampled) < count:
-            action = decide(table, self.plan, forecast.look, forecast.glance, set(range(len(sampled))))
+            action = decide(
+                table, self.plan, forecast.acquisitions, forecast.paused_acquisitions, set(range(len(sampled)))
+            )
             if not isinstance(action, Sample):
                 break
             sampled.append(self._sampled(table, action))
@@ -290,7 +294,7 @@ class Search:
 
     def _decided(self) -> Iterator[Finish]:
         yield from completed(self.table, self.plan)
-        yield from futile(self.table, self.plan, self._forecast.glance)
+        yield from futile(self.table, self.plan, self._forecast.paused_acquisitions)
 
     def _record(self, event: Event) -> None:
         """Recorder first, table second: what the table knows is kept."""

@@ -95,7 +95,7 @@ class Surrogate:
 
         starts = np.vstack([mean, centre[: int(np.clip(WORK // max(1, len(seen)), *STARTS)) - 1]])
         starts, objective = fit(
-            self._response, seen, seen.values, starts, mean, np.repeat(sd[:1], len(starts), 0), FIRST_STEPS
+            self._response, seen, seen.values, starts, mean, sd=np.repeat(sd[:1], len(starts), 0), steps=FIRST_STEPS
         )
         self._points, values = seen.points[~seen.bound], seen.values[~seen.bound]
         self.noise, self.misfit = np.full(len(table.rungs), 0.3), 0.3

@@ -125,7 +125,7 @@ def _halving(loop: Loop, variant: str) -> Iterator[None]:
     while size := next((size for size in BRACKETS if _cost(size, rungs) <= loop.left(variant) + TOLERANCE), 0):
         bracket: list[Trial] = []
         for _ in range(size if loop.last else 1):
-            fresh = loop.outlook(variant).fresh
+            fresh = loop.acquisitions(variant).proposal
             if fresh is not None:
                 bracket.append(loop.start(variant, fresh.config))
                 yield
@@ -146,7 +146,7 @@ def _to_the_end(loop: Loop, variant: str) -> Iterator[None]:
     loop.begin(variant)
     yield
     while loop.left(variant) >= 1 - TOLERANCE:
-        fresh = loop.outlook(variant).fresh
+        fresh = loop.acquisitions(variant).proposal
         if fresh is None:
             return
         trial = loop.start(variant, fresh.config)

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator, Mapping
 
 from ledger import Ledger
 
+from autolora.search.acquisition import Acquisition, Acquisitions
 from autolora.search.policy import Finish, Plan, Promote, Sample, decide
-from autolora.search.sampler import Outlook, Promise, Sampler
+from autolora.search.sampler import Sampler
 from autolora.search.surrogate import Surrogate
 from autolora.search.trials import Event, Finished, Outcome, Promoted, Purpose, Sampled, Scored, Trial, TrialTable
 from autolora.space import Config
@@ -31,23 +32,23 @@ class Loop:
         self.last = len(sampler.rungs) - 1
         self._firsts = firsts or {}
         self._surrogate: Surrogate | None = None
-        self._outlooks: dict[str, Outlook] = {}
-        self._promises: dict[str, Mapping[int, Promise]] = {}
+        self._acquisitions: dict[str, Acquisitions] = {}
+        self._paused_acquisitions: dict[str, Mapping[int, Acquisition]] = {}
 
     def left(self, variant: str) -> float:
         return self.ledger.left(variant)
 
-    def outlook(self, variant: str) -> Outlook:
-        """What the variant has before it; kept until something happens."""
-        if variant not in self._outlooks:
-            self._outlooks[variant] = self.sampler.outlook(self.table, variant, self._model)
-        return self._outlooks[variant]
+    def acquisitions(self, variant: str) -> Acquisitions:
+        """What the variant may train next; kept until something happens."""
+        if variant not in self._acquisitions:
+            self._acquisitions[variant] = self.sampler.acquisitions(self.table, variant, self._model)
+        return self._acquisitions[variant]
 
-    def promises(self, variant: str) -> Mapping[int, Promise]:
-        """Of that, what its paused trials promise; kept likewise."""
-        if variant not in self._promises:
-            self._promises[variant] = self.sampler.promises(self.table, variant, self._model)
-        return self._promises[variant]
+    def paused_acquisitions(self, variant: str) -> Mapping[int, Acquisition]:
+        """Of that, the paused trials alone; kept likewise."""
+        if variant not in self._paused_acquisitions:
+            self._paused_acquisitions[variant] = self.sampler.paused_acquisitions(self.table, variant, self._model)
+        return self._paused_acquisitions[variant]
 
     def begin(self, variant: str, target: int | None = None) -> Trial:
         """The variant's first trial, to a rung; None: at full length."""
@@ -91,8 +92,8 @@ class Loop:
 
     def _apply(self, event: Event) -> None:
         self.table.apply(event)
-        self._outlooks.clear()
-        self._promises.clear()
+        self._acquisitions.clear()
+        self._paused_acquisitions.clear()
         if isinstance(event, Scored) or (isinstance(event, Finished) and event.outcome == "diverged"):
             self._surrogate = None
 
@@ -101,7 +102,7 @@ def by_policy(loop: Loop) -> None:
     """As Search does, to the end of the budget."""
     plan = Plan(loop.ledger.problem.variants, loop.table.rungs, loop.ledger.budget, confirm=0)
     while True:
-        match decide(loop.table, plan, loop.outlook, loop.promises):
+        match decide(loop.table, plan, loop.acquisitions, loop.paused_acquisitions):
             case Finish(number, outcome):
                 loop.finish(number, outcome)
             case Promote(number):

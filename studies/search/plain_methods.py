@@ -61,7 +61,7 @@ def grid(ledger: Ledger) -> None:
 
     Four rates a decade, where the first lies at random: on the paper's own rates, which are the cells of the tables and
     hence the kinks of surfaces that are linear between them, a grid would be flattered. Every second rate in random
-    order, then the two grid neighbours of the best, then that rate at every other setting,
+    order, then the two grid neighbors of the best, then that rate at every other setting,
     scaled by the square root of the batch size, then what is left of the grid, in random order. Choices are the grid;
     a range of alpha gets five values.
 

@@ -233,7 +233,7 @@ def _busy(flights: Sequence[Flight], until: float) -> float:
 
 
 def _crowding(flights: Sequence[Flight]) -> tuple[int, list[float]]:
-    """Jobs that two workers had at once, and how far each new trial was from its nearest neighbour in flight."""
+    """Jobs that two workers had at once, and how far each new trial was from its nearest neighbor in flight."""
     duplicates, distances, started = 0, [], set()
     flying: list[Flight] = []
     for flight in flights:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from history import History
 
+from autolora.search.acquisition import Acquisition, Acquisitions, Proposal
 from autolora.search.policy import (
     HOPELESS,
     PAUSED,
@@ -18,7 +19,6 @@ from autolora.search.policy import (
     decide,
     seeds_kept,
 )
-from autolora.search.sampler import Outlook, Promise, Proposal
 from autolora.search.trials import Scored
 from autolora.space import Config
 
@@ -46,18 +46,20 @@ class Past(History):
 
 
 def decided(past: History, budget=8.0, confirm=2, fresh=1.0, paused=None, in_flight=(), names=("lora",)):
-    """The next action where the new configuration and the paused trials promise these gains (or (gain, chance))."""
+    """The next action, given expected improvements, of paused trials also with the probability of improvement."""
     given = {number: p if isinstance(p, tuple) else (p, 0.5) for number, p in (paused or {}).items()}
-    promises = {number: Promise(*promise) for number, promise in given.items()}
+    known = {number: Acquisition(*pair) for number, pair in given.items()}
 
-    def glance(variant: str) -> dict[int, Promise]:
-        return {trial.number: promises.get(trial.number, Promise(0.1, 0.5)) for trial in waiting(past, variant)}
+    def paused_acquisitions(variant: str) -> dict[int, Acquisition]:
+        return {trial.number: known.get(trial.number, Acquisition(0.1, 0.5)) for trial in waiting(past, variant)}
 
-    def look(variant: str) -> Outlook:
-        new = None if fresh is None else Proposal(NEW, "made up", Promise(fresh, 0.5))
-        return Outlook(new, glance(variant))
+    def acquisitions(variant: str) -> Acquisitions:
+        new = None if fresh is None else Proposal(NEW, "made up", Acquisition(fresh, 0.5))
+        return Acquisitions(new, paused_acquisitions(variant))
 
-    return decide(past.table, Plan(tuple(names), RUNGS, budget, confirm), look, glance, set(in_flight))
+    return decide(
+        past.table, Plan(tuple(names), RUNGS, budget, confirm), acquisitions, paused_acquisitions, set(in_flight)
+    )
 
 
 def waiting(past: History, variant: str):
@@ -129,8 +131,8 @@ def test_no_more_than_a_few_trials_wait(baseline):
     past = Past() if baseline == "complete" else History(RUNGS).add("lora", config(0), purpose="baseline", target=2)
     for number in range(1, PAUSED + 2):
         past.add("lora", config(number), 1.5)
-        gains = {waits: float(waits) for waits in range(1, number + 1)}
-        action = decided(past, budget=20.0, fresh=99.0, paused=gains, in_flight=[0])
+        improvements = {waits: float(waits) for waits in range(1, number + 1)}
+        action = decided(past, budget=20.0, fresh=99.0, paused=improvements, in_flight=[0])
         assert isinstance(action, Finish) == (number > PAUSED)
     assert (action.number, action.outcome) == (1, "pruned")
     assert action.reason.endswith(f"; {PAUSED} others promise more")

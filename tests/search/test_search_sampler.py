@@ -11,21 +11,21 @@ from simulation import SPACE, play, searched
 
 from autolora import Search
 from autolora.priors import Prior
+from autolora.search.acquisition import Acquisitions
 from autolora.search.policy import FUTILE
-from autolora.search.sampler import Outlook
 from autolora.space import Config, Space
 
 LISTED = Space(learning_rate=[1e-4, 1e-3, 1e-2], batch_size=[8], rank=[4, 8], alpha="rank")
 OPENED = SPACE.model_copy(update={"options": {"lora.gamma": [4, 16, 64]}})
 
 
-def outlook(history: History, variant: str = "lora", **settings) -> Outlook:
+def acquisitions(history: History, variant: str = "lora", **settings) -> Acquisitions:
     made = sampler(**settings)
-    return made.outlook(history.table, variant, made.surrogate(history.table))
+    return made.acquisitions(history.table, variant, made.surrogate(history.table))
 
 
 def fresh(history: History, variant: str = "lora", **settings) -> Config | None:
-    proposal = outlook(history, variant, **settings).fresh
+    proposal = acquisitions(history, variant, **settings).proposal
     return proposal and proposal.config
 
 
@@ -48,7 +48,7 @@ def bowl(*places: float, best: float = 0.0, variant: str = "lora") -> History:
 
 def test_an_outlook_depends_on_table_and_seed_alone():
     history = bowl(0.3, -0.4).add("lora", at(0.1), 1.5)
-    assert outlook(history) == outlook(history)
+    assert acquisitions(history) == acquisitions(history)
     assert fresh(history, seed=1) != fresh(history)
 
 
@@ -71,7 +71,7 @@ def test_a_used_up_space_still_tells_what_paused_trials_promise():
     history = History()
     for config in LISTED.enumerate(TRAITS["lora"]):
         history.add("lora", config, 1.0)
-    assert set(outlook(history, space=LISTED).paused) == set(range(6))
+    assert set(acquisitions(history, space=LISTED).paused) == set(range(6))
 
 
 def test_another_variant_s_trials_use_up_nothing():
@@ -124,25 +124,25 @@ def test_proposals_spread_over_what_is_open(under_way):
 
 def test_a_trial_that_is_being_trained_takes_gain_but_no_chance():
     history = bowl(0.8).add("lora", at(0.0), 1.45)
-    before = outlook(history).paused[1]
+    before = acquisitions(history).paused[1]
     for _ in range(6):
         history.add("lora", at(0.01), target=0)
         history.add("lora", at(-0.01), target=0)
-    after = outlook(history).paused[1]
-    assert after.gain < 0.8 * before.gain
-    assert after.chance == pytest.approx(before.chance, abs=0.1)
+    after = acquisitions(history).paused[1]
+    assert after.expected_improvement < 0.8 * before.expected_improvement
+    assert after.probability_of_improvement == pytest.approx(before.probability_of_improvement, abs=0.1)
 
 
 def test_what_paused_trials_promise_is_told_without_a_proposal():
     history = bowl(0.8).add("lora", at(0.0), 1.45).add("lora", at(2.0), 9.0)
     made = sampler()
-    promises = made.promises(history.table, "lora", made.surrogate(history.table))
+    promises = made.paused_acquisitions(history.table, "lora", made.surrogate(history.table))
     assert set(promises) == {1, 2}
-    assert promises[1].chance > 0.1 > FUTILE > promises[2].chance
+    assert promises[1].probability_of_improvement > 0.1 > FUTILE > promises[2].probability_of_improvement
 
 
 def test_a_variant_without_a_full_run_welcomes_one():
-    assert outlook(History()).fresh.promise.gain > 0
+    assert acquisitions(History()).proposal.acquisition.expected_improvement > 0
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -161,20 +161,20 @@ def test_every_proposal_keeps_to_the_space(alpha, name, prior):
 
 
 def test_a_proposal_says_its_chance_and_how_far_the_centre_has_moved():
-    origin = outlook(bowl(0.8, 1.0, 1.2, best=1.0)).fresh.origin
+    origin = acquisitions(bowl(0.8, 1.0, 1.2, best=1.0)).proposal.origin
     assert origin.startswith("model: ")
     assert "% to improve, centre moved by +0." in origin
 
 
 def test_without_a_prior_no_centre_is_told_of():
-    assert "centre" not in outlook(bowl(0.8, 1.0, 1.2, best=1.0), prior=None).fresh.origin
+    assert "centre" not in acquisitions(bowl(0.8, 1.0, 1.2, best=1.0), prior=None).proposal.origin
 
 
 def test_a_prior_that_the_scores_contradict_is_said_to_be_doubted():
     sure = Prior(PRIOR.centre, 0.1, 64)
     history = bowl(-0.5, 0.5, 1.0, 1.5, 2.0, 2.5, best=1.5)
-    assert outlook(history, prior=sure).fresh.origin.endswith("the prior's centre is doubted")
-    assert "doubted" not in outlook(bowl(-0.5, 0.0, 0.5), prior=sure).fresh.origin
+    assert acquisitions(history, prior=sure).proposal.origin.endswith("the prior's centre is doubted")
+    assert "doubted" not in acquisitions(bowl(-0.5, 0.0, 0.5), prior=sure).proposal.origin
 
 
 def test_a_search_finds_the_good_region_of_a_prior_that_is_off_by_a_decade():

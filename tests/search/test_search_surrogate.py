@@ -198,5 +198,5 @@ def test_before_any_score_the_centre_has_not_moved():
 
 def test_candidates_are_not_remembered():
     made, history = sampler(), History().add("lora", at(0.0), 2.0, 2.0, 2.0)
-    made.outlook(history.table, "lora", made.surrogate(history.table))
+    made.acquisitions(history.table, "lora", made.surrogate(history.table))
     assert len(made._features._known) == 1

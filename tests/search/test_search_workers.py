@@ -11,30 +11,31 @@ from simulation import SPACE, loss, play, train
 
 from autolora import WAIT, Search
 from autolora.search import Job, forecast
+from autolora.search.acquisition import Acquisition, Acquisitions, Proposal
 from autolora.search.forecast import Forecast
 from autolora.search.policy import TOLERANCE
-from autolora.search.sampler import PROPOSALS, Outlook, Promise, Proposal, Sampler
+from autolora.search.sampler import PROPOSALS, Sampler
 from autolora.search.trials import Event, Finished, Lost, Promoted, Sampled, Scored, TrialTable
 
 
 class Guesses:
-    """A forecast without a model: promises by chance, so that hundreds of workers are simulated in a second."""
+    """A forecast without a model: acquisitions by chance, so that hundreds of workers are simulated in a second."""
 
     def __init__(self, search: Search, seed: int) -> None:
         self.table, self.random = search.table, random.Random(seed)
 
-    def look(self, variant: str) -> Outlook:
+    def acquisitions(self, variant: str) -> Acquisitions:
         config = at(self.random.uniform(-2, 2), variant)
-        return Outlook(Proposal(config, "guessed", self.promise()), self.glance(variant))
+        return Acquisitions(Proposal(config, "guessed", self.acquisition()), self.paused_acquisitions(variant))
 
-    def glance(self, variant: str) -> dict[int, Promise]:
-        return {trial.number: self.promise() for trial in self.table.paused(variant)}
+    def paused_acquisitions(self, variant: str) -> dict[int, Acquisition]:
+        return {trial.number: self.acquisition() for trial in self.table.paused(variant)}
 
     def note(self, event: Event) -> None:
         pass
 
-    def promise(self) -> Promise:
-        return Promise(self.random.expovariate(1.0), self.random.uniform(0.0, 0.5))
+    def acquisition(self) -> Acquisition:
+        return Acquisition(self.random.expovariate(1.0), self.random.uniform(0.0, 0.5))
 
 
 def guessing(seed: int, budget: float = 40.0, confirm: int = 3) -> Search:
@@ -170,12 +171,12 @@ def test_a_divergence_ends_a_kept_view_at_once(soon):
     for number, z in enumerate([-1.5, -1.2, -1.0, -0.8] * 5):
         for event in (Sampled(number, "lora", at(z), 0, "search", 0, ""), Scored(number, 0, 1 + z * z)):
             table.apply(event)
-    before = ahead.look("lora").fresh.config
+    before = ahead.acquisitions("lora").proposal.config
     number, diverged = len(table.trials), at(-0.7)
     for event in (Sampled(number, "lora", diverged, 0, "search", 0, ""), Finished(number, "diverged", "", 0.02)):
         table.apply(event)
         ahead.note(event)
-    after = ahead.look("lora").fresh.config
+    after = ahead.acquisitions("lora").proposal.config
     coordinates, traits = made.coordinates, made.traits["lora"]
     assert coordinates.z(traits, before) > -0.7 > coordinates.z(traits, after)
 
@@ -191,11 +192,11 @@ def test_a_paused_trial_keeps_its_promise_beside_a_crowd_of_new_ones():
 
     start(1.0, 2.4, 2.2, 2.0)
     start(0.1, 1.4)
-    alone = made.outlook(table, "lora", made.surrogate(table)).paused[1]
+    alone = made.acquisitions(table, "lora", made.surrogate(table)).paused[1]
     for place in range(60):
         start(-1 + place / 30)
-    crowded = made.outlook(table, "lora", made.surrogate(table)).paused[1]
-    assert crowded.gain > 0.1 * alone.gain
+    crowded = made.acquisitions(table, "lora", made.surrogate(table)).paused[1]
+    assert crowded.expected_improvement > 0.1 * alone.expected_improvement
 
 
 def random_events(chance: random.Random, count: int) -> Iterator[Event]:
