@@ -36,7 +36,7 @@ def empirical_alpha(rank: int) -> float:
 
 
 def analytic_alpha(rank: int, width: int) -> float:
-    """alpha = sqrt(r / var(A0)), Variant II of LoRA-alpha's law: LoRA's signal curvature at initialisation is then that
+    """alpha = sqrt(r / var(A0)), Variant II of LoRA-alpha's law: LoRA's signal curvature at initialization is then that
     of full fine-tuning. Kaiming-uniform A, bound 1/sqrt(n), has variance 1/(3 n), so alpha = sqrt(3 n r)."""
     return math.sqrt(3 * width * rank)
 

@@ -46,7 +46,7 @@ class Scores:
     def contributions(self) -> np.ndarray | None:
         """(rows,) values whose plain mean is the score and whose variance is that of the score over new rows.
 
-        For a weighted mean they are linearised: a long row that scores as the mean does moves nothing. None where the
+        For a weighted mean they are linearized: a long row that scores as the mean does moves nothing. None where the
         metric gives one number for all rows.
         """
         if len(self.totals) == 0:

@@ -91,7 +91,7 @@ class TrainingSpec(_Strict):
         examples: training examples of a full run; None: every training row once. More than the rows: several epochs.
         max_length: longest example in tokens; completions are cut, rows whose prompt fills it are dropped.
         schedule: a ``transformers.get_scheduler`` name, laid out over the full run.
-        warmup_ratio: share of the optimiser steps spent warming up.
+        warmup_ratio: share of the optimizer steps spent warming up.
         weight_decay, dropout: AdamW's weight decay; dropout on the adapter's input.
         max_grad_norm: global gradient-norm clip; 0: none.
         micro_batch: examples in one forward pass; None: the whole batch, halved when memory runs out.
@@ -129,7 +129,7 @@ class TrainingSpec(_Strict):
 
 
 class MetricSpec(_Strict):
-    """What is optimised: a built-in name, or ``module:function`` with a stated direction.
+    """What is optimized: a built-in name, or ``module:function`` with a stated direction.
 
     The function is called as ``function(model, tokenizer, rows)`` with the raw evaluation rows and returns a number,
     or a number for each row, of which the score is the mean: variants are then compared row by row.
@@ -165,7 +165,7 @@ class ResourcesSpec(_Strict):
         cpu: CPU cores.
         gpu: GPUs; below 1, several workers share one. None: 1 where the cluster has any when it is looked at, else 0.
         workers: most workers at once; None: as many as fit into the cluster.
-        stall_minutes: a worker that takes no optimiser step for so long, while it loads the base or evaluates too, is
+        stall_minutes: a worker that takes no optimizer step for so long, while it loads the base or evaluates too, is
             killed, and its trial goes on elsewhere from its newest checkpoint.
     """
 
@@ -197,7 +197,7 @@ class PriorSpec(_Strict):
     Args:
         curvature: measure each variant's curvature at its start, on 16 training examples, where the budget has that to
             spare.
-        probe: run a learning-rate range test of at most 40 optimiser steps first; charged to the budget.
+        probe: run a learning-rate range test of at most 40 optimizer steps first; charged to the budget.
         learning_rate: what you expect to be best for plain LoRA at the middle rank, the smallest batch size and the
             first alpha of the space; ``autolora prior`` shows that setting.
         sd: how sure you are of it, in decades; None: 0.3. How the best rate goes with alpha is uncertain besides.

@@ -412,7 +412,7 @@ def test_the_trl_script_saves_what_loads_on_the_unmodified_base(make_run, name):
 # --- data ---
 
 
-def test_recognised_columns_are_carried_over(make_run, tmp_path):
+def test_recognized_columns_are_carried_over(make_run, tmp_path):
     folder = make_run()
     file = str(tmp_path / "rows.jsonl")
     [dataset] = axolotl(folder)["datasets"]

@@ -179,8 +179,8 @@ def test_an_unknown_key_of_the_baseline_has_a_suggestion():
 
 
 def test_an_unknown_key_like_none_lists_what_there_is():
-    assert message(colour=1).startswith("colour: unknown key; known here: model, data, variants")
-    assert "known here: learning_rate, batch_size, rank" in message(**{"space.colour": 1})
+    assert message(color=1).startswith("color: unknown key; known here: model, data, variants")
+    assert "known here: learning_rate, batch_size, rank" in message(**{"space.color": 1})
 
 
 @pytest.mark.parametrize(
@@ -374,7 +374,7 @@ def test_mistakes_are_plain_errors_of_the_package():
         load(budget=0)
 
 
-def test_a_missing_data_file_is_named_with_its_neighbour(tmp_path):
+def test_a_missing_data_file_is_named_with_its_neighbor(tmp_path):
     (tmp_path / "train.jsonl").write_text("{}\n")
     line = message(data=str(tmp_path / "trian.jsonl"))
     assert line == f"data.train: no such file: {tmp_path}/trian.jsonl (did you mean {tmp_path}/train.jsonl?)"
@@ -384,7 +384,7 @@ def test_a_missing_evaluation_file_is_named():
     assert message(**{"data.eval": "nowhere/eval.csv"}) == "data.eval: no such file: nowhere/eval.csv"
 
 
-def test_a_missing_model_directory_is_named_with_its_neighbour(tmp_path):
+def test_a_missing_model_directory_is_named_with_its_neighbor(tmp_path):
     (tmp_path / "llama").mkdir()
     line = message(model=f"{tmp_path}/lama")
     assert line == f"model: no such model directory: {tmp_path}/lama (did you mean {tmp_path}/llama?)"
@@ -395,7 +395,7 @@ def test_names_of_a_hub_are_taken_as_they_are():
     assert (spec.model, spec.data.train) == ("someone/some-model", "someone/some-data")
 
 
-def test_a_missing_spec_file_is_named_with_its_neighbour(full):
+def test_a_missing_spec_file_is_named_with_its_neighbor(full):
     with pytest.raises(SpecError, match=r"^no such spec file: .*/studdy\.yaml \(did you mean .*/study\.yaml\?\)$"):
         specs.load(full.parent / "studdy.yaml")
 

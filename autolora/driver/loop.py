@@ -40,7 +40,7 @@ class Loop:
         reporter: told of everything.
         seconds: wall time by what it was spent on.
         losses: workers that each trial has lost without getting further.
-        furthest: optimiser steps that each trial was seen to have taken.
+        furthest: optimizer steps that each trial was seen to have taken.
         returned: jobs that have come back.
         removed: trials whose checkpoints or weights have been removed.
     """
@@ -60,7 +60,7 @@ class Loop:
 
         Args:
             executor: trains the jobs.
-            asked_to_stop: looked at between jobs and after optimiser steps.
+            asked_to_stop: looked at between jobs and after optimizer steps.
 
         Raises:
             Interrupted: it was asked to stop; trials in progress have been checkpointed.
@@ -148,7 +148,7 @@ class Loop:
 
 @contextmanager
 def interruptible() -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C or SIGTERM into a request that is honoured at the next optimiser step.
+    """Turn the first Ctrl-C or SIGTERM into a request that is honored at the next optimizer step.
 
     A second one interrupts at once. Outside the main thread signals stay as they are.
     """

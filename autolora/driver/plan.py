@@ -1,6 +1,6 @@
 """What a study would do, without doing it: data, spending, first configurations, and an estimate of what it costs.
 
-Time and memory are measured over a few real optimiser steps of the largest configuration, not modelled.
+Time and memory are measured over a few real optimizer steps of the largest configuration, not modeled.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from autolora.training import checkpoint, segment
 from autolora.training.workbench import Workbench
 
 PROBE_STEPS = 4
-"""Optimiser steps that are timed; the first, which also allocates, is left out."""
+"""Optimizer steps that are timed; the first, which also allocates, is left out."""
 PROBE_RATE = 1e-6
 ROOM = 1.1
 """Disk is stated with a tenth to spare."""

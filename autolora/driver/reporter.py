@@ -30,7 +30,7 @@ class Reporter(Protocol):
         """A job goes to a worker."""
 
     def progress(self, progress: Progress) -> None:
-        """An optimiser step of a running trial."""
+        """An optimizer step of a running trial."""
 
     def told(self, search: Search, job: Job, outcome: Outcome | LostWorker) -> None:
         """A job came back and has been recorded."""

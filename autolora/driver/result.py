@@ -37,7 +37,7 @@ class TuneResult(Mapping[str, TunedVariant]):
         variants: the outcome of each variant that finished a full run.
         spent: full-run equivalents per variant.
         versions: of the packages that computed it.
-        metric, direction: what was optimised.
+        metric, direction: what was optimized.
         folder: run directory.
         seconds: wall time of this call: "total", "training" (and evaluation) and "driver" (deciding and recording).
         verdict: which variants differ from plain LoRA beyond noise; ``.text`` says it in words. None in results of

@@ -40,7 +40,7 @@ class Executor(Protocol):
         """Block until submitted jobs have ended, and return them; or none after a while, for the caller to look up.
 
         Args:
-            on_step: told about optimiser steps as they are heard of, of no trial that has been returned; it may raise
+            on_step: told about optimizer steps as they are heard of, of no trial that has been returned; it may raise
                 :class:`autolora.training.segment.Interrupted` to stop.
 
         Raises:

@@ -66,7 +66,7 @@ class _Running:
 
     Attributes:
         trial: Tune's, which knows the actor.
-        newest: the last optimiser step heard of.
+        newest: the last optimizer step heard of.
         since: when that, or the start, was heard.
     """
 

@@ -21,16 +21,16 @@ from autolora.training.workbench import Workbench
 PACK = "pack"
 """Key of a Tune trial's config."""
 PROGRESS, OUTCOMES, ERROR, WORKER = "progress", "outcomes", "error", "worker"
-"""Keys of what a worker reports: the newest optimiser step, or None before the first; at the end the outcomes of the
+"""Keys of what a worker reports: the newest optimizer step, or None before the first; at the end the outcomes of the
 pack or the user's error; and which process it is, with how often it has loaded a base."""
 COMMIT_SECONDS = 120.0
-"""Longest wait for the optimiser step that runs when a worker is asked to stop, and the checkpoint after it."""
+"""Longest wait for the optimizer step that runs when a worker is asked to stop, and the checkpoint after it."""
 
 
 class SegmentWorker(tune.Trainable):
     """A Tune trial is a pack; ``reuse_actors`` gives the worker the next one without loading anything again.
 
-    The training has a thread of its own, so that the worker can tell between optimiser steps that it lives, and be
+    The training has a thread of its own, so that the worker can tell between optimizer steps that it lives, and be
     asked to commit a checkpoint and stop.
     """
 

@@ -55,7 +55,7 @@ class DivergencePruner(BasePruner):
 
     The rule is relative to the trial's own past, so it needs no other trials: it can prune the first. A trial that is
     merely bad, its loss never far above its start, goes on. A value that is NaN or infinite counts at once. Where the
-    study maximises, values are no losses, and that is all that counts.
+    study maximizes, values are no losses, and that is all that counts.
 
     Args:
         wrapped_pruner: asked about the trials that have not diverged; None: those are never pruned.
@@ -91,7 +91,7 @@ class LoraSampler(BaseSampler):
 
     The first trial of a variant is the mode of the prior. Further ones are those of which a full run promises most by
     a model of all trials, of every variant and length; none is drawn where the variant is known to diverge.
-    Parameters are recognised by name; those that are not of LoRA are left to another sampler, and so is a study of
+    Parameters are recognized by name; those that are not of LoRA are left to another sampler, and so is a study of
     several objectives.
 
     The sampler holds nothing but a cache: a proposal is a function of the study's trials, the trial's number and the
@@ -110,8 +110,8 @@ class LoraSampler(BaseSampler):
         prior: "laws", a :class:`autolora.Prior`, or None for no belief but the searched range.
         names: the user's parameter names by ours ("learning_rate", "batch_size", "rank", "alpha", "variant"), where
             they are not among ``autolora.integrations.parameters.NAMES``.
-        batch_size: examples per optimiser step, where that is not searched.
-        batch_multiplier: optimiser steps take so many examples for each unit of the batch size parameter: devices times
+        batch_size: examples per optimizer step, where that is not searched.
+        batch_multiplier: optimizer steps take so many examples for each unit of the batch size parameter: devices times
             gradient accumulation, where the parameter is the batch size of one device.
         rank: where it is not searched.
         alpha: where it is not searched, what the objective trains with: "rank" (alpha = r), "law" (the objective calls

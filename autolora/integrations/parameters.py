@@ -38,10 +38,10 @@ class Parameters:
     Attributes:
         names: the names that each of ours may have, the first one found counts.
         variant: registry name.
-        batch_size: examples per optimiser step.
+        batch_size: examples per optimizer step.
         rank: r.
         alpha: "law", "rank" (alpha = r) or a number.
-        batch_multiplier: examples per optimiser step for each unit of the batch size parameter.
+        batch_multiplier: examples per optimizer step for each unit of the batch size parameter.
         hidden_size: width of the model, or None where unknown.
     """
 

@@ -58,7 +58,7 @@ def from_range_test(test: RangeTest, traits: Traits, full_run_steps: int) -> Evi
     Args:
         test: see :class:`autolora.priors.probe.RangeTest`.
         traits: of the variant that was tested.
-        full_run_steps: optimiser steps of a full run at the test's batch size; the length law carries the offset from
+        full_run_steps: optimizer steps of a full run at the test's batch size; the length law carries the offset from
             the runs that it was measured on.
     """
     well = 0.5 * (math.log10(test.lowest) + math.log10(test.edge))

@@ -1,4 +1,4 @@
-"""The curvature of one layer's {A, B} at initialisation, from the statistics of one pass (K-FAC, arXiv 1503.05671).
+"""The curvature of one layer's {A, B} at initialization, from the statistics of one pass (K-FAC, arXiv 1503.05671).
 
 With dW = s (B0 dA + dB A0), the loss changes to second order by
 

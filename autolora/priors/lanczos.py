@@ -32,7 +32,7 @@ class Eigenpair(NamedTuple):
 def largest_eigenvalue(
     product: Callable[[Tensor], Tensor], start: Tensor, tolerance: float = 1e-3, products: int = 64
 ) -> Eigenpair:
-    """Lanczos with full re-orthogonalisation, twice at every step (Parlett, The Symmetric Eigenvalue Problem, ch. 13).
+    """Lanczos with full re-orthogonalization, twice at every step (Parlett, The Symmetric Eigenvalue Problem, ch. 13).
 
     Not power iteration: at B = 0 the joint Hessian of {A, B} has a spectrum nearly symmetric about 0, where "largest
     in magnitude" is not defined; this finds the algebraically largest.

@@ -1,4 +1,4 @@
-"""lambda_max of the joint {A, B} block of single layers at initialisation, per variant: exact, or fast.
+"""lambda_max of the joint {A, B} block of single layers at initialization, per variant: exact, or fast.
 
 Where a variant's curvature is higher than plain LoRA's, its best learning rate is lower (LR-matters, arXiv 2602.04998).
 """
@@ -36,7 +36,7 @@ class CurvatureError(AutoloraError, ValueError):
 
 @dataclass(frozen=True)
 class Curvature:
-    """Largest eigenvalue of the loss Hessian in {A, B} of one layer at a time, at initialisation; in what trains there
+    """Largest eigenvalue of the loss Hessian in {A, B} of one layer at a time, at initialization; in what trains there
     where there are no such factors.
 
     Attributes:
@@ -72,7 +72,7 @@ def curvature(
     seed: int = 0,
     start_batches: Sequence[Batch] | None = None,
 ) -> dict[str, Curvature]:
-    """Curvature of LoRA variants at initialisation.
+    """Curvature of LoRA variants at initialization.
 
     Args:
         model: a causal language model without adapters; it is as before afterwards.
@@ -84,7 +84,7 @@ def curvature(
             several passes where the statistics of all the blocks exceed STATISTICS_BYTES.
             "lanczos": exact, by Hessian-vector products (:mod:`autolora.priors.lanczos`): dozens of passes a block.
         blocks: module names; None: all, for "lanczos" six.
-        seed: of the adapters' initialisation.
+        seed: of the adapters' initialization.
         start_batches: what data-aware variants start from, as in training; None: ``batches``.
 
     Returns:
@@ -105,7 +105,7 @@ def curvature(
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise CurvatureError(f"blocks: {unknown[0]!r} is no linear layer of the model{hint}")
     if not batches:
-        raise CurvatureError("batches is empty: curvature needs a sample of tokenised examples")
+        raise CurvatureError("batches is empty: curvature needs a sample of tokenized examples")
     if method not in ("kfac", "lanczos"):
         raise CurvatureError(f"method={method!r} must be 'kfac' or 'lanczos'")
     fast = method == "kfac"

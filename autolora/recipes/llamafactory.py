@@ -12,7 +12,7 @@ from autolora.recipes.recipe import Recipe, yaml_file
 
 TOOL, FILE, DATASETS = "LLaMA-Factory", "llamafactory.yaml", "dataset_info.json"
 OPTIONS = {"use_dora": "use_dora", "use_rslora": "use_rslora", "init_lora_weights": "init_lora_weights"}
-INITIALISATIONS: dict[Any, dict[str, Any]] = {
+INITIALIZATIONS: dict[Any, dict[str, Any]] = {
     # the exact decomposition, and an adapter in the end that loads on the unmodified base
     "pissa": {"pissa_init": True, "pissa_iter": -1, "pissa_convert": True},
 }
@@ -74,9 +74,9 @@ def _switches(recipe: Recipe) -> dict[str, Any]:
     switches = recipe.peft_options(TOOL, OPTIONS)
     start = switches.pop("init_lora_weights", None)
     if start is not None:
-        if start not in INITIALISATIONS:
+        if start not in INITIALIZATIONS:
             raise recipe.inexpressible(TOOL)
-        switches |= INITIALISATIONS[start]
+        switches |= INITIALIZATIONS[start]
     if recipe.loraplus_ratio != 1:
         switches["loraplus_lr_ratio"] = recipe.loraplus_ratio
     return switches

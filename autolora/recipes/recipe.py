@@ -108,7 +108,7 @@ class Recipe:
 
     @property
     def steps(self) -> int:
-        """Optimiser steps of a full run."""
+        """Optimizer steps of a full run."""
         return max(1, math.ceil(self.examples / self.config.batch_size))
 
     @property

@@ -9,7 +9,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from autolora.report.summary import duration, incumbent, seconds_left, setting, summarise
+from autolora.report.summary import duration, incumbent, seconds_left, setting, summarize
 from autolora.report.tables import clock, result_table, status_table
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ class LiveReporter(PlainReporter):
         left = seconds_left(table, plan)
         if left is not None:
             lines.append(Text(f"about {duration(left)} left"))
-        rows = [summarise(table, plan, variant) for variant in plan.variants]
+        rows = [summarize(table, plan, variant) for variant in plan.variants]
         self._live.update(Group(Text(), status_table(rows, plan.rungs), *lines), refresh=True)
         self._drawn = time.monotonic()
 

@@ -69,20 +69,20 @@ def curvature_boxes(path: Path, curvatures: Mapping[str, Curvature]) -> Path:
     kinds = list(next(iter(curvatures.values())).per_type)
     figure, axes = plt.subplots(figsize=(max(8.0, 1.5 * len(kinds)), 4.5), constrained_layout=True)
     width = 0.8 / len(curvatures)
-    colours = plt.get_cmap("tab10")
+    colors = plt.get_cmap("tab10")
     for place, (name, curvature) in enumerate(curvatures.items()):
         values = [curvature.of_type(kind) for kind in kinds]
         positions = [index + (place - (len(curvatures) - 1) / 2) * width for index in range(len(kinds))]
         boxes = axes.boxplot(values, positions=positions, widths=0.9 * width, patch_artist=True, manage_ticks=False)
         for box in boxes["boxes"]:
-            box.set_facecolor(colours(place % 10))
+            box.set_facecolor(colors(place % 10))
         for median in boxes["medians"]:
             median.set_color("black")
-        axes.plot([], [], color=colours(place % 10), linewidth=6, label=name)
+        axes.plot([], [], color=colors(place % 10), linewidth=6, label=name)
     axes.set_yscale("log")
     axes.set_xticks(range(len(kinds)), kinds)
     axes.set_ylabel("largest Hessian eigenvalue of {A, B}")
-    axes.set_title("Curvature at initialisation, over layers")
+    axes.set_title("Curvature at initialization, over layers")
     axes.legend(ncols=2)
     return _saved(figure, path)
 

@@ -13,7 +13,7 @@ from autolora.analysis.best import best
 from autolora.analysis.verdict import judge
 from autolora.driver.result import TuneResult
 from autolora.driver.rows import recall_rows
-from autolora.report.summary import duration, summarise
+from autolora.report.summary import duration, summarize
 from autolora.report.tables import result_table, status_table
 from autolora.spec import register_variants
 from autolora.study.directory import read_study, recorded_spec
@@ -67,7 +67,7 @@ def read_status(folder: Path) -> Status:
     recorded = recorded_spec(folder)
     register_variants(recorded)
     recall_rows(table, plan, root_of(recorded.get("checkpoints"), folder))
-    rows = [summarise(table, plan, variant) for variant in plan.variants]
+    rows = [summarize(table, plan, variant) for variant in plan.variants]
     spent = duration(sum(row.seconds for row in rows))
     lines = [f"{len(table.trials)} trials, {spent} of training and evaluation"]
     verdict = judge(table, best(table, plan.variants), registry.simple(plan.variants))

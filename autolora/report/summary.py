@@ -30,7 +30,7 @@ class VariantSummary:
     seconds: float
 
 
-def summarise(table: TrialTable, plan: Plan, variant: str) -> VariantSummary:
+def summarize(table: TrialTable, plan: Plan, variant: str) -> VariantSummary:
     trials = table.of(variant)
     counts: Counter[str] = Counter(trial.outcome or ("running" if trial.pending else "paused") for trial in trials)
     seconds = sum(trial.seconds for trial in trials)

@@ -1,4 +1,4 @@
-"""Draws from the posterior of a response's parameters, by randomised maximum likelihood.
+"""Draws from the posterior of a response's parameters, by randomized maximum likelihood.
 
 Every member gets its own perturbed observations and its own draw from the beliefs, and is fitted to both (Oliver, He
 and Reynolds, 1996; exact where the response is linear). So several explanations of few scores stay alive side by side:
@@ -72,7 +72,7 @@ def fit(
         standard deviations.
     """
     parameters, damping, diagonal = start, np.full(len(start), 1e-2), np.arange(start.shape[1])
-    responses, jacobian = response.linearised(parameters, seen.points)
+    responses, jacobian = response.linearized(parameters, seen.points)
     residuals = seen.residuals(responses, targets)
     objective = _objective(residuals, parameters, centre, sd)
     for _ in range(steps):
@@ -83,7 +83,7 @@ def fit(
         hessian[:, diagonal, diagonal] *= 1 + damping[:, None]
         step = -np.linalg.solve(hessian, gradient[:, :, None])[:, :, 0]
         proposed = parameters + np.clip(step, -LARGEST_STEP * sd, LARGEST_STEP * sd)
-        new_responses, new_jacobian = response.linearised(proposed, seen.points)
+        new_responses, new_jacobian = response.linearized(proposed, seen.points)
         new_residuals = seen.residuals(new_responses, targets)
         new_objective = _objective(new_residuals, proposed, centre, sd)
         better = new_objective < objective

@@ -49,7 +49,7 @@ class Response:
         level, _, excess, *_ = self._parts(parameters, points)
         return _seen(level + excess)
 
-    def linearised(self, parameters: np.ndarray, points: Points) -> tuple[np.ndarray, np.ndarray]:
+    def linearized(self, parameters: np.ndarray, points: Points) -> tuple[np.ndarray, np.ndarray]:
         """(K, n) responses and their (K, n, P) derivatives by the parameters."""
         level, left, excess, height, width, t = self._parts(parameters, points)
         raw = level + excess

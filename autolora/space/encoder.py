@@ -54,8 +54,8 @@ class SmoothLevels:
     def __init__(self, choices: Sequence[int]) -> None:
         self._at = np.log10(np.array(choices, dtype=float))
         covariance = self._covariance(self._at)
-        centring = np.eye(len(choices)) - 1 / len(choices)
-        values, vectors = np.linalg.eigh(centring @ covariance @ centring)
+        centering = np.eye(len(choices)) - 1 / len(choices)
+        values, vectors = np.linalg.eigh(centering @ covariance @ centering)
         kept = np.argsort(-values)[: min(SMOOTHEST, len(choices) - 1)]
         basis = vectors[:, kept] * np.sqrt(np.maximum(values[kept], 0.0))
         self._weights = np.linalg.solve(covariance + 1e-6 * np.eye(len(choices)), basis)

@@ -3,7 +3,7 @@
 A checkpoint is a folder ``trials/<n>/step-<step>-<scores>-<token>`` of a place, see :mod:`autolora.training.places`:
 
 - ``adapter.safetensors``: the adapter;
-- ``optimizer.pt``: optimiser and schedule, by ``torch.save``, read with ``weights_only=True``; finished runs have none;
+- ``optimizer.pt``: optimizer and schedule, by ``torch.save``, read with ``weights_only=True``; finished runs have none;
 - ``manifest.json``, written last: a :class:`Manifest`, with the SHA-256 of the files above.
 
 Step and number of scores order them, for a rung may be scored after a run was stopped right there. The token keeps
@@ -41,10 +41,10 @@ class Manifest:
         trial, variant, config, seed: whose it is.
         study: model, data and training that it is of, see :attr:`autolora.training.workbench.Workbench.identity`;
             empty in one of an earlier version.
-        step: optimiser steps done.
+        step: optimizer steps done.
         examples: training examples seen; the data position follows from it and the seed.
         scores: score at each rung reached, by rung index.
-        losses, gradient_norms: one value an optimiser step.
+        losses, gradient_norms: one value an optimizer step.
         seconds: wall time of training and evaluation so far.
         totals, weights: what each evaluation row contributes to the full-length score, see
             :class:`autolora.scores.Scores`; empty before, and where the metric tells nothing of rows.
@@ -101,9 +101,9 @@ def save(folder: Location, manifest: Manifest, state: dict[str, Any]) -> None:
         CheckpointError: the disk is full, or the place cannot be written to. What was there before stays.
     """
     import torch
-    from safetensors.torch import save as serialised
+    from safetensors.torch import save as serialized
 
-    files = {ADAPTER: serialised({name: tensor.contiguous() for name, tensor in state["adapter"].items()})}
+    files = {ADAPTER: serialized({name: tensor.contiguous() for name, tensor in state["adapter"].items()})}
     training = {name: value for name, value in state.items() if name != "adapter"}
     if training:
         content = io.BytesIO()

@@ -28,7 +28,7 @@ class DivergenceWatch:
     """Watches one run, step by step.
 
     Args:
-        batch_size: examples per optimiser step.
+        batch_size: examples per optimizer step.
         losses, gradient_norms: the steps before, where the run is resumed; the watch then continues as if uncut.
     """
 
@@ -43,7 +43,7 @@ class DivergenceWatch:
             self.update(loss, norm)
 
     def update(self, loss: float, gradient_norm: float) -> str | None:
-        """Take in one optimiser step.
+        """Take in one optimizer step.
 
         Args:
             loss: token-averaged training loss of the step's batch, in nats.

@@ -36,7 +36,7 @@ class Evaluation:
     Attributes:
         model: with its adapter, in eval mode.
         base: tokenizer and device.
-        split: tokenised rows and, for generation, their texts.
+        split: tokenized rows and, for generation, their texts.
         spec: the metric's own options.
         autocast: context factory for the forward pass.
         batch_size: rows in one forward pass.

@@ -10,13 +10,13 @@ from autolora.training.stepping import Stepper
 from autolora.training.workbench import Workbench
 
 SEED = 1000
-"""Of the probe's data order and initialisation: no trial's."""
+"""Of the probe's data order and initialization: no trial's."""
 BLOWN_UP, MARGIN = 1.5, 1.0
 """The test ends where the loss exceeds the first by this factor plus this margin (nats): what follows says nothing."""
 
 
 def range_test(bench: Workbench, variant: str, config: Config, steps: int, decades_a_step: float) -> RangeTest:
-    """Train with the real optimiser, data and clipping, from ``config``'s learning rate upwards.
+    """Train with the real optimizer, data and clipping, from ``config``'s learning rate upwards.
 
     Args:
         bench: the worker's shared state.

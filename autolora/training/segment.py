@@ -47,7 +47,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Progress:
-    """One optimiser step of a running trial."""
+    """One optimizer step of a running trial."""
 
     trial: int
     step: int
@@ -65,7 +65,7 @@ def run(bench: Workbench, job: Job, on_step: Callable[[Progress], None] | None =
     Args:
         bench: the worker's shared state.
         job: what to train.
-        on_step: called after every optimiser step; may raise :class:`Interrupted`.
+        on_step: called after every optimizer step; may raise :class:`Interrupted`.
 
     Returns:
         The outcome, after its checkpoint has been committed.
@@ -158,7 +158,7 @@ def _check_owner(bench: Workbench, job: Job, manifest: Manifest) -> None:
 
 
 class _Run:
-    """The live parts of one segment: adapter, optimiser, schedule, watch."""
+    """The live parts of one segment: adapter, optimizer, schedule, watch."""
 
     def __init__(self, bench: Workbench, job: Job, manifest: Manifest, adapted: Any, steps: int, began: float) -> None:
         from transformers import get_scheduler
@@ -178,7 +178,7 @@ class _Run:
         self._mark, self._before = began, manifest.seconds
 
     def restore(self, state: dict[str, Any]) -> None:
-        """The optimiser and the schedule; the adapter is attached in its state."""
+        """The optimizer and the schedule; the adapter is attached in its state."""
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
 
@@ -198,7 +198,7 @@ class _Run:
         checkpoint.save(self.bench.trial_folder(self.job.trial), self.manifest, state)
 
     def train(self, until: int, on_step: Callable[[Progress], None] | None) -> str | None:
-        """Take optimiser steps up to ``until``; returns why the run diverged, or None."""
+        """Take optimizer steps up to ``until``; returns why the run diverged, or None."""
         self.adapted.train()
         committed = time.monotonic()
         while self.manifest.step < until:

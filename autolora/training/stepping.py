@@ -1,4 +1,4 @@
-"""One optimiser step's gradients: a global batch in as many micro-batches as memory asks for."""
+"""One optimizer step's gradients: a global batch in as many micro-batches as memory asks for."""
 
 from __future__ import annotations
 

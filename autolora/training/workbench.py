@@ -1,4 +1,4 @@
-"""What all trials of a process share: the resident base, the tokenised data, the settings of a full run."""
+"""What all trials of a process share: the resident base, the tokenized data, the settings of a full run."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from autolora.variants import Variant
 
-ORDER, INITIALISATION, STEP = 1, 2, 3
+ORDER, INITIALIZATION, STEP = 1, 2, 3
 """Purposes of randomness within a training."""
 
 ORDERS_KEPT = 4
@@ -45,7 +45,7 @@ class Workbench:
 
     Attributes:
         base: the resident model and tokenizer.
-        data: tokenised splits.
+        data: tokenized splits.
         training: settings of a full run.
         metric: what is scored.
         seed: of the study.
@@ -142,7 +142,7 @@ class Workbench:
         return self.training.examples or len(self.data.train)
 
     def steps(self, batch_size: int) -> int:
-        """Optimiser steps of a full run: its horizon."""
+        """Optimizer steps of a full run: its horizon."""
         return max(1, math.ceil(self.examples / batch_size))
 
     def trial_folder(self, trial: int) -> Location:
@@ -152,7 +152,7 @@ class Workbench:
         return np.random.default_rng([self.seed, seed, *purpose])
 
     def batch_rows(self, seed: int, step: int, batch_size: int) -> np.ndarray:
-        """Rows of the training split in optimiser step ``step`` (0-based): the same order for every configuration.
+        """Rows of the training split in optimizer step ``step`` (0-based): the same order for every configuration.
 
         The order is an endless sequence of permutations, a function of the seed alone, so a resumed run needs no
         stored position and trials of equal seed see the same examples in the same order.
@@ -200,7 +200,7 @@ class Workbench:
             alpha=config.alpha,
             batches=self.calibration_batches if variant.needs_batches else None,
             horizon=self.steps(config.batch_size),
-            seed=int(self.rng(seed, INITIALISATION).integers(2**31)),
+            seed=int(self.rng(seed, INITIALIZATION).integers(2**31)),
             dropout=self.training.of_trial(config).dropout,
             allotted=None if state is None else allotment(state),
         )
@@ -257,7 +257,7 @@ class Workbench:
 
 
 def prepare_data(spec: Spec, tokenizer: Any, folder: Path) -> PreparedData:
-    """The tokenised splits of a specification, cached in the run directory."""
+    """The tokenized splits of a specification, cached in the run directory."""
     return prepare(
         spec.data,
         tokenizer,

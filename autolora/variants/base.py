@@ -159,7 +159,7 @@ class Variant:
             lora_alpha=alpha,
             lora_dropout=dropout,
             target_modules=target_modules,
-            use_rslora=self.traits.rank_stabilised,
+            use_rslora=self.traits.rank_stabilized,
             bias="none",
             task_type="CAUSAL_LM",
         )
@@ -259,7 +259,7 @@ class Variant:
         return float(torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], max_norm))
 
     def penalty(self, model: PeftModel) -> Tensor | None:
-        """What training minimises beside the loss: a scalar, of the last forward pass in training mode; or nothing."""
+        """What training minimizes beside the loss: a scalar, of the last forward pass in training mode; or nothing."""
         return None
 
     def export(self, model: PeftModel, path: str | Path) -> None:

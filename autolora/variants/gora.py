@@ -86,7 +86,7 @@ register(
         paper="arXiv 2502.12171",
         cost=1.00,
         # Kaiming-uniform A and a small B: near LoRA, whose best rate it has in the runs of studies/curves.
-        traits=Traits(shift_sd=0.25, rank_stabilised=True),
+        traits=Traits(shift_sd=0.25, rank_stabilized=True),
         needs=("gradients",),
         moves_at_start=True,
         shares_ranks=True,

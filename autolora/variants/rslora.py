@@ -11,7 +11,7 @@ register(
         paper="arXiv 2312.03732",
         cost=1.00,
         kind="scaling",
-        traits=Traits(rank_stabilised=True),
+        traits=Traits(rank_stabilized=True),
         starts_as_lora=True,
         peft_options={"use_rslora": True},
     )

@@ -95,7 +95,7 @@ def _others(width: int) -> Iterator[Cell]:
 
 
 def _later(width: int) -> Iterator[Cell]:
-    """The architectures and optimisers that came later, likewise."""
+    """The architectures and optimizers that came later, likewise."""
     for variant, (lowest, highest) in LATER_RANGES.items():
         for rate in RATES:
             if lowest <= rate <= highest:

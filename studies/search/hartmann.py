@@ -49,7 +49,7 @@ RATES, ALPHAS = (1e-5, 1e-1), (1.0, 1024.0)
 
 
 def hartmann(x: np.ndarray, bias: float = 0.0) -> float:
-    """The function at x (dimensions,), to be minimised; ``bias`` is taken from its weights."""
+    """The function at x (dimensions,), to be minimized; ``bias`` is taken from its weights."""
     dimensions = len(x)
     inner = np.sum(SHAPES[dimensions] * (x - PLACES[dimensions]) ** 2, axis=1)
     return float(-np.sum((WEIGHTS - bias) * np.exp(-inner)))

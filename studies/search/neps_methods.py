@@ -1,4 +1,4 @@
-"""NePS's PriorBand on its Hyperband base, by ask and tell, given the laws' prior. One optimiser for each variant."""
+"""NePS's PriorBand on its Hyperband base, by ask and tell, given the laws' prior. One optimizer for each variant."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from autolora.priors import Prior
 from autolora.space import Config, Space, searchable
 
 ASKED = 500
-"""Times that a variant's optimiser is asked at most, as what it repeats is free."""
+"""Times that a variant's optimizer is asked at most, as what it repeats is free."""
 
 
 def priorband(ledger: Ledger) -> None:

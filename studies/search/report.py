@@ -161,13 +161,13 @@ def _figure(file: Path, title: str, rows: list[Row]) -> None:
     columns = min(3, len(problems))
     lines = math.ceil(len(problems) / columns)
     figure, panels = plt.subplots(lines, columns, figsize=(4.6 * columns, 3.6 * lines + 0.9), squeeze=False)
-    colours = dict(zip(PEERS, plt.get_cmap("tab20").colors[::2] + plt.get_cmap("tab20").colors[1::2], strict=False))
+    colors = dict(zip(PEERS, plt.get_cmap("tab20").colors[::2] + plt.get_cmap("tab20").colors[1::2], strict=False))
     for panel, problem in zip(panels.flat, problems, strict=False):
         for method in methods:
             own = [row for row in rows if row.problem == problem and row.method == method]
             if own:
-                _band(panel, own, method, colours[method])
-        panel.axhline(100 * TARGET, color="grey", linewidth=0.6, linestyle=":")
+                _band(panel, own, method, colors[method])
+        panel.axhline(100 * TARGET, color="gray", linewidth=0.6, linestyle=":")
         panel.set_yscale("log")
         panel.set_title(problem, fontsize=9)
         panel.set_xlabel("full runs per variant", fontsize=8)
@@ -183,14 +183,14 @@ def _figure(file: Path, title: str, rows: list[Row]) -> None:
     plt.close(figure)
 
 
-def _band(panel: plt.Axes, rows: list[Row], method: str, colour: tuple[float, ...]) -> None:
+def _band(panel: plt.Axes, rows: list[Row], method: str, color: tuple[float, ...]) -> None:
     found = [bootstrapped(by_repeat(rows, regret_at(at)), interquartile_mean) for at in GRID]
     own = method in (OWN, UNINFORMED)
     curve = [100 * max(FLOOR, point.value) for point in found]
-    panel.step(GRID, curve, where="post", color=colour, label=method, linewidth=2.0 if own else 1.0)
+    panel.step(GRID, curve, where="post", color=color, label=method, linewidth=2.0 if own else 1.0)
     low = [100 * max(FLOOR, point.low) for point in found]
     high = [100 * max(FLOOR, point.high) for point in found]
-    panel.fill_between(GRID, low, high, step="post", color=colour, alpha=0.12, linewidth=0)
+    panel.fill_between(GRID, low, high, step="post", color=color, alpha=0.12, linewidth=0)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""SMAC's facades by ask and tell: multi-fidelity (random forest and Hyperband). One optimiser for each variant."""
+"""SMAC's facades by ask and tell: multi-fidelity (random forest and Hyperband). One optimizer for each variant."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Factorisations of base weights are computed once per base."""
+"""Factorizations of base weights are computed once per base."""
 
 from __future__ import annotations
 

@@ -306,7 +306,7 @@ def test_a_rank_above_a_layers_size_is_refused_before_training(tmp_path):
 
 
 class InterruptOnce(Silent):
-    """Presses Ctrl-C at the given optimiser step."""
+    """Presses Ctrl-C at the given optimizer step."""
 
     def __init__(self, at: int) -> None:
         self.left = at

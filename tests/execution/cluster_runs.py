@@ -25,7 +25,7 @@ TERMS = {
     "prior": "laws",
     "training": {**SMALL_SPEC["training"], "examples": 128, "checkpoint_seconds": 0},
 }
-"""Long enough to be disturbed in the middle of a segment, which has a checkpoint after every optimiser step."""
+"""Long enough to be disturbed in the middle of a segment, which has a checkpoint after every optimizer step."""
 
 
 def tune(folder: Path, executor="ray", reporter=None, **overrides) -> TuneResult:
@@ -56,7 +56,7 @@ class Disturber(Silent):
 
     Args:
         disturb: called once for each of these moments; again at the next where it says False.
-        at: optimiser steps heard of in all, at which it is called.
+        at: optimizer steps heard of in all, at which it is called.
     """
 
     def __init__(self, disturb: Callable[[], bool | None], at: tuple[int, ...] = (5,)) -> None:
@@ -73,7 +73,7 @@ class Disturber(Silent):
         return not self._moments
 
     def repeated(self) -> int:
-        """Most optimiser steps that a trial was heard to take again."""
+        """Most optimizer steps that a trial was heard to take again."""
         newest: dict[int, int] = {}
         most = 0
         for trial, step in self.steps:

@@ -47,7 +47,7 @@ def test_the_fewer_examples_a_report_averages_over_the_longer_noise_is_forgiven(
     assert len(set(steps)) == 3
 
 
-def test_what_is_maximised_may_rise():
+def test_what_is_maximized_may_rise():
     assert pruned_at(DivergencePruner(), [1.0, 1.0, 20.0, 30.0, 40.0], "maximize") is None
 
 

@@ -1,4 +1,4 @@
-"""Curvature at initialisation, against full Hessians and another library."""
+"""Curvature at initialization, against full Hessians and another library."""
 
 from __future__ import annotations
 
@@ -312,7 +312,7 @@ class TestFast:
         assert set(found["lora"].per_type) == {matrix_type(name) for name in linear_layers(model)}
         assert found["dora"].per_block == pytest.approx(found["lora"].per_block)
 
-    def test_rank_stabilised_lora_is_lora_at_the_same_s(self, batches):
+    def test_rank_stabilized_lora_is_lora_at_the_same_s(self, batches):
         found = priors.curvature(build_model(), batches, ["lora", "rslora"], rank=4, alpha=None)
         assert found["rslora"].per_block == pytest.approx(found["lora"].per_block)
 

@@ -38,7 +38,7 @@ def test_the_law_is_alpha_equal_r_where_a_is_not_kaiming_uniform():
 
 def test_scale():
     assert LORA.scale(16.0, 8) == 2.0
-    assert Traits(rank_stabilised=True).scale(16.0, 4) == 8.0
+    assert Traits(rank_stabilized=True).scale(16.0, 4) == 8.0
 
 
 @NAMES

@@ -1,4 +1,4 @@
-"""Randomised maximum likelihood against what it has to equal where everything is linear."""
+"""Randomized maximum likelihood against what it has to equal where everything is linear."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Linear:
     def values(self, parameters, points):
         return parameters @ DESIGN[: len(points)].T
 
-    def linearised(self, parameters, points):
+    def linearized(self, parameters, points):
         design = DESIGN[: len(points)]
         return parameters @ design.T, np.broadcast_to(design, (len(parameters), *design.shape))
 

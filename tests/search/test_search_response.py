@@ -20,7 +20,7 @@ def test_derivatives_are_those_of_finite_differences():
         [0, 1, 2, 2] * 3,
     )
     parameters = response.mean + response.sd * rng.standard_normal((3, len(response.mean)))
-    values, jacobian = response.linearised(parameters, points)
+    values, jacobian = response.linearized(parameters, points)
     assert values == pytest.approx(response.values(parameters, points))
     for place in range(len(response.mean)):
         step = np.zeros(len(response.mean))

@@ -157,7 +157,7 @@ def test_a_table_that_is_rebuilt_gives_the_same_draws():
     assert (draws[0].weights == draws[1].weights).all()
 
 
-def test_larger_is_better_where_scores_are_maximised():
+def test_larger_is_better_where_scores_are_maximized():
     up, down = History(direction="maximize"), bowl(-0.8, 0.0, 0.6)
     for trial in down.table.trials:
         up.add("lora", trial.config, *(-score for score in trial.scores.values()))

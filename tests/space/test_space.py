@@ -134,7 +134,7 @@ def test_a_number_is_taken_at_its_word_even_where_alpha_is_redundant():
     assert alphas(24, traits=PISSA) == [24.0]
 
 
-def test_alpha_by_law_of_a_rank_stabilised_variant_has_the_law_s_scale():
+def test_alpha_by_law_of_a_rank_stabilized_variant_has_the_law_s_scale():
     ours, plain = alphas("law", traits=RSLORA)[0], alphas("law")[0]
     assert RSLORA.scale(ours, 8) == pytest.approx(LORA.scale(plain, 8))
 

@@ -33,7 +33,7 @@ def weights(step: int) -> dict[str, torch.Tensor]:
 
 
 def training() -> dict:
-    """What an optimiser and a schedule hold: numbered entries, tensors, numbers, None."""
+    """What an optimizer and a schedule hold: numbered entries, tensors, numbers, None."""
     return {"optimizer": {"state": {0: {"step": torch.tensor(3.0)}}, "groups": [{"lr": 0.1}]}, "schedule": {"x": None}}
 
 
@@ -85,7 +85,7 @@ class CheckpointContract:
             checkpoint.save(folder, replace(manifest(4), scores=scores), {"adapter": weights(4), **training()})
         assert checkpoint.newest(folder)[0].scores == {0: 1.5, 1: 1.2}
 
-    def test_a_finished_run_keeps_its_last_alone_without_the_optimiser(self, folder):
+    def test_a_finished_run_keeps_its_last_alone_without_the_optimizer(self, folder):
         save(folder, 1)
         save_finished(folder, 2)
         (name,) = steps(folder)

@@ -18,7 +18,7 @@ CONFIG = Config(2e-3, 8, 4, 4.0)
 RUNGS = (1 / 9, 1 / 3, 1.0)
 KINDS = ("lora", "pissa", "dora", "loft", "gora", "randlora")
 """One variant for each kind of state that a segment carries: two factors; a start taken off the base; a parameter
-beside the factors; an optimiser of its own; ranks that differ by layer; bases shared between layers. What every variant
+beside the factors; an optimizer of its own; ranks that differ by layer; bases shared between layers. What every variant
 does by itself, resume bit for bit and leave the base as it was, is in tests/variants."""
 
 
@@ -225,7 +225,7 @@ def test_a_single_example_that_does_not_fit_is_infeasible_with_the_reason(make_b
     assert "out of memory, with as little as one example" in outcome.reason
 
 
-def test_memory_that_runs_out_in_the_optimiser_is_infeasible_not_the_end_of_the_study(make_bench, monkeypatch):
+def test_memory_that_runs_out_in_the_optimizer_is_infeasible_not_the_end_of_the_study(make_bench, monkeypatch):
     def step(self, closure=None):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
 

@@ -185,8 +185,8 @@ def test_the_way_back_from_a_shared_weight(build, fingerprint, logits, differenc
     assert first.weight is second.weight
 
 
-def test_rank_stabilised_subtraction_keeps_its_scale_on_export(build, train, logits, difference, tmp_path):
-    variant = dataclasses.replace(get("pissa"), traits=Traits(rank_stabilised=True))
+def test_rank_stabilized_subtraction_keeps_its_scale_on_export(build, train, logits, difference, tmp_path):
+    variant = dataclasses.replace(get("pissa"), traits=Traits(rank_stabilized=True))
     model = variant.attach(build(), rank=4, alpha=4)
     train(model, variant.optimizer(model, 2e-3), 5)
     variant.export(model, tmp_path / "adapter")

@@ -1,4 +1,4 @@
-"""The data of a study: read, turned into text, tokenised once, split without leakage, and kept in a cache."""
+"""The data of a study: read, turned into text, tokenized once, split without leakage, and kept in a cache."""
 
 from autolora.training.data.errors import DataError
 from autolora.training.data.preparation import prepare

@@ -1,4 +1,4 @@
-"""Tokenised data on disk, found again by a fingerprint of everything that determines it."""
+"""Tokenized data on disk, found again by a fingerprint of everything that determines it."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def load(folder: Path, fingerprint: str) -> PreparedData | None:
                 for name, rows in meta["rows"].items()
             }
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        logger.warning("ignoring the damaged cache file %s (%s); tokenising again", path, error)
+        logger.warning("ignoring the damaged cache file %s (%s); tokenizing again", path, error)
         return None
     reports = {name: SplitReport(**values) for name, values in meta["report"]["splits"].items()}
     report = DataReport(reports, meta["report"]["max_length"], tuple(meta["report"]["notes"]))

@@ -1,4 +1,4 @@
-"""From a data specification to tokenised splits.
+"""From a data specification to tokenized splits.
 
 Which rows go where depends on the content and ``seed`` alone:
 
@@ -7,7 +7,7 @@ Which rows go where depends on the content and ``seed`` alone:
 - ``test`` likewise, from what ``eval`` left: a test split never changes the evaluation rows.
 - ``train``: the rest. No text is in two splits; repeated rows within the training rows stay.
 - With ``examples`` given, at most ``max(4 * examples, 20,000)`` training rows, drawn at random: a full run and its
-  repetitions with other seeds see fresh rows, and a huge data set is not tokenised for nothing.
+  repetitions with other seeds see fresh rows, and a huge data set is not tokenized for nothing.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ LIMIT_FACTOR, LIMIT_LEAST = 4, 20_000
 def prepare(
     spec: DataSpec, tokenizer: Any, *, max_length: int, examples: int | None, seed: int, cache_dir: Path | None
 ) -> PreparedData:
-    """Read, tokenise and split the data, or find it in the cache.
+    """Read, tokenize and split the data, or find it in the cache.
 
     Args:
         spec: where the rows come from and how they become text.
@@ -107,7 +107,7 @@ class Reader:
 
 @dataclass(frozen=True, eq=False)
 class _Taken:
-    """Rows that survived tokenisation: their indices in the table, and how many others were dropped on the way."""
+    """Rows that survived tokenization: their indices in the table, and how many others were dropped on the way."""
 
     indices: list[int]
     encoded: list[Encoded]

@@ -1,4 +1,4 @@
-"""Tokenised rows in flat arrays, and batches of them."""
+"""Tokenized rows in flat arrays, and batches of them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Split:
         offsets: (rows + 1,) int64; row i is ``tokens[offsets[i]:offsets[i + 1]]``.
         targets: (total,) bool, True where the loss is taken. The first token of a row never is, so that
             ``targets.sum()`` is the number of terms in the loss.
-        rows: for evaluation, per row {"prompt": the text as tokenised, "completion": the text learnt last, without
+        rows: for evaluation, per row {"prompt": the text as tokenized, "completion": the text learnt last, without
             EOS}; empty for the training rows.
     """
 
@@ -77,7 +77,7 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class PreparedData:
-    """Tokenised splits; ``test`` is None where neither a test source nor ``test_size`` was given.
+    """Tokenized splits; ``test`` is None where neither a test source nor ``test_size`` was given.
 
     Args:
         train, eval, test: the splits.

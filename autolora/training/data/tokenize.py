@@ -38,7 +38,7 @@ class Encoded:
 
 
 class Encoder:
-    """Tokenises examples in batches.
+    """Tokenizes examples in batches.
 
     Args:
         tokenizer: a ``transformers`` tokenizer.
@@ -207,7 +207,7 @@ class Encoder:
         if outside.size:
             raise DataError(
                 f"{place}, column 'input_ids': {outside[0]} is no token of this tokenizer, which has "
-                f"{len(self._tokenizer)}; tokenise the data with the tokenizer of the model"
+                f"{len(self._tokenizer)}; tokenize the data with the tokenizer of the model"
             )
         return Encoded(ids, targets, None)
 

@@ -1,4 +1,4 @@
-"""Tokenised once, found again, and rebuilt where the file is damaged."""
+"""Tokenized once, found again, and rebuilt where the file is damaged."""
 
 import logging
 
@@ -46,7 +46,7 @@ def _arrays(data):
     return [a.tolist() for s in data.splits.values() for a in (s.tokens, s.offsets, s.targets)]
 
 
-def test_a_second_run_does_not_tokenise(run, tokenizer):
+def test_a_second_run_does_not_tokenize(run, tokenizer):
     run()
     before = tokenizer.calls
     run()
@@ -68,7 +68,7 @@ def test_the_cached_report_and_rows_are_the_same(run):
     assert (first.report, first.eval.rows) == (second.report, second.eval.rows)
 
 
-def test_other_options_are_tokenised_anew(run):
+def test_other_options_are_tokenized_anew(run):
     assert run(max_length=50).fingerprint != run(max_length=40).fingerprint
 
 

@@ -156,7 +156,7 @@ def test_fewer_evaluation_rows_than_asked_is_an_error(split, numbered):
         split(numbered(3), eval=numbered(3, start=10), eval_size=5)
 
 
-def test_a_huge_data_set_is_tokenised_only_as_far_as_examples_need(split, numbered, monkeypatch):
+def test_a_huge_data_set_is_tokenized_only_as_far_as_examples_need(split, numbered, monkeypatch):
     monkeypatch.setattr(preparation, "LIMIT_LEAST", 8)
     report = split(numbered(100), eval=numbered(1, start=500), examples=3).report.splits["train"]
     assert (report.rows, report.unused) == (12, 88)

@@ -78,7 +78,7 @@ def test_a_long_completion_is_cut_on_the_right(tokenizer, first_row):
     assert first_row(tokenizer, [{"prompt": "ab", "completion": "c" * 20}], max_length=8)[0] == "<s>ab\ncccc"
 
 
-def test_rows_hold_prompt_as_tokenised_and_completion_without_eos(prepare_rows):
+def test_rows_hold_prompt_as_tokenized_and_completion_without_eos(prepare_rows):
     rows = prepare_rows(ROWS, eval_rows=[{"prompt": "x", "completion": "y</s>"}]).eval.rows
     assert rows == [{"prompt": "x\n", "completion": "y"}]
 
