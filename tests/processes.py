@@ -10,7 +10,8 @@ FORKED = multiprocessing.get_context("forkserver")
 FORKED.set_forkserver_preload(
     [
         "autolora.driver",
-        "autolora.study",
+        "autolora.api",
+        "autolora.study.study",
         "alembic.command",
         "sqlalchemy.dialects.postgresql",
         "peft",

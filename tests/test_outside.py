@@ -8,6 +8,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
+from autolora.metrics.eval_loss import eval_loss
 from autolora.quickstart import resolve
 from autolora.search import Job
 from autolora.space import Config
@@ -65,7 +66,7 @@ def trainer_loss(bench: Workbench, seed: int, folder) -> float:
         model.eval(), bench.base, bench.data.eval, bench.metric, bench.accelerator.autocast, batch_size=32
     )
     with torch.no_grad():
-        return evaluate.eval_loss(view).value
+        return eval_loss(view).value
 
 
 def test_transformers_trainer_with_the_exported_settings_ends_within_seed_noise(tmp_path):

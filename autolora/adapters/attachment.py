@@ -77,6 +77,9 @@ def inject(
         start: its inputs; ``layers`` are all linear layers of the base, :func:`linear_layers`.
         dropout: on the adapter's input.
         allotted: rank and alpha of each layer; None means that the variant allots them.
+
+    Raises:
+        VariantError: the adapter's name cannot be used, an input is missing, or what the variant's ``check`` refuses.
     """
     base, targets = start.model, start.layers
     _check(variant, start)

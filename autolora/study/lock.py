@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
+import time
 import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -15,6 +16,10 @@ from autolora.study.storage import ConnectionLost, StudyError, engine, resolved,
 
 if TYPE_CHECKING:
     from sqlalchemy import URL, Connection
+
+
+CLOSING_SECONDS = 5.0
+"""Longest wait for a database server to end a session that this process has closed."""
 
 
 class StudyInUseError(StudyError):
@@ -53,9 +58,21 @@ class Ownership:
         earlier = self._held.get(self._lock.key)
         if earlier is not None:
             earlier.release()
+        self._await_own_release()
         self.ensure()
         if self._lock.key:
             self._held[self._lock.key] = self
+
+    def _await_own_release(self) -> None:
+        """Wait while the lock is held by a session that this process has closed, which the server has yet to notice."""
+        deadline = time.monotonic() + CLOSING_SECONDS
+        while time.monotonic() < deadline:
+            try:
+                return self._lock.take()
+            except _Occupied as owner:
+                if not _ourselves().startswith(str(owner)):
+                    return  # ensure() says whose it is
+            time.sleep(0.02)
 
     def ensure(self) -> None:
         """Make sure of it before a write; a lock that went with its connection is taken again.

@@ -215,7 +215,7 @@ class TestAdapterName:
         for adapter_name in ("default", "tuned-7"):
             model = attach(name, build(), adapter_name=adapter_name)
             assert list(model.peft_config) == [adapter_name]
-            losses.append(train(model, make_optimizer(name, model), 4))
+            losses.append(train(model, make_optimizer(name, model), 8))  # past the first restart and prunings
             models.append(model)
         assert losses[0] == losses[1]
         usual, other = (adapter_state(model) for model in models)
@@ -269,9 +269,9 @@ def test_a_copy_of_an_attached_model_trains_as_the_original_and_alone(
     other = duplicate(model)
     expected = logits(model)
     assert torch.equal(logits(other), expected)
-    losses = train(other, make_optimizer(name, other), 3)
+    losses = train(other, make_optimizer(name, other), 8)  # past the first restart and prunings
     assert torch.equal(logits(model), expected)
-    assert train(model, make_optimizer(name, model), 3) == losses
+    assert train(model, make_optimizer(name, model), 8) == losses
     assert fingerprint(detach(other)) == before
     assert fingerprint(detach(model)) == before
 

@@ -1,1 +1,1 @@
-"""What variants compute with torch at import: their registrations stay light, and import from here when one is used."""
+"""Forward passes and optimizers, which import torch and peft at the top: import them where a variant is used."""
