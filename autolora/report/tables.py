@@ -18,7 +18,7 @@ from autolora.priors.evidence import REFERENCE, log_ratio
 from autolora.priors.prior import nearest_rate
 from autolora.report.recommended import alternatives, differences_table
 from autolora.report.summary import VariantSummary, cells, columns, duration, setting, size, stops
-from autolora.space import Space, searchable
+from autolora.space import Space
 from autolora.space.dimensions.learning_rate import LEARNING_RATE
 
 if TYPE_CHECKING:
@@ -209,7 +209,7 @@ def prior_table(scouted: Scouted, space: Space, names: Sequence[str]) -> Rendera
     assert prior is not None
     table = Table(box=None, pad_edge=False, header_style="bold")
     traits = {name: prior.traits(name, variants.get(name).traits) for name in names}
-    modes = {name: prior.mode(*searchable.scope(space, variants.get(name), traits[name])) for name in names}
+    modes = {name: prior.mode(space, traits[name]) for name in names}
     others = [dimension for dimension in columns(modes.values()) if dimension is not LEARNING_RATE]
     labels = [dimension.label for dimension in others]
     for column in ("variant", "curvature", LEARNING_RATE.label, "central 90%", *labels, "cost"):

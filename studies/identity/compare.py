@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 FILES = ("decisions", "study", "continued", "texts")
-PACKAGE = re.compile(r"\S*/autolora/quickstart/")
+PACKAGE = re.compile(r"[^\s\"]*/autolora/quickstart/")
 """The shipped data's folder, which is another in each checkout."""
 
 
@@ -48,12 +48,12 @@ def differences(before: Any, after: Any, where: str) -> Iterator[str]:
 
 
 def _read(path: Path) -> Any:
-    content = json.loads(path.read_text())
+    content = json.loads(PACKAGE.sub("quickstart/", path.read_text()))
     if "spec" in content:
         content["spec"] = yaml.safe_load(content["spec"])  # the order of keys means nothing
     if path.stem == "texts":
-        # Line by line and without the breaks that the width of a path decides.
-        return {name: " ".join(PACKAGE.sub("quickstart/", text).split()) for name, text in content.items()}
+        # Without the line breaks that the width of a path decides.
+        return {name: " ".join(text.split()) for name, text in content.items()}
     return content
 
 

@@ -1,0 +1,130 @@
+"""Variants of other packages, named by a reference: from the command line, in Python, and on Ray workers."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from tests.conftest import SMALL_SPEC
+
+MODULE = """
+from dataclasses import dataclass
+
+from autolora.variants import Variant
+
+
+@dataclass(frozen=True)
+class Halved(Variant):
+    name: str = "halved"
+    title: str = "Halved"
+    paper: str = "-"
+    share: float = 0.5
+
+    def initialize(self, start):
+        for layer in start.layers.values():
+            layer.a.data.mul_(self.share)
+"""
+REFERENCE = "my_package.adapters:Halved"
+COMMAND = [sys.executable, "-c", "from autolora.cli import main; main()"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A working directory with the package in it."""
+    folder = tmp_path_factory.mktemp("foreign")
+    package = folder / "my_package"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "adapters.py").write_text(MODULE)
+    spec = {**SMALL_SPEC, "variants": ["lora", REFERENCE], "budget": 1, "prior": "laws"}
+    (folder / "spec.yaml").write_text(yaml.safe_dump(spec))
+    return folder
+
+
+def run(folder, *program: str) -> subprocess.CompletedProcess[str]:
+    """In a process of its own, which knows nothing of the package yet."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")])}
+    return subprocess.run(program, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def command(folder, *words: str) -> str:
+    done = run(folder, *COMMAND, *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def tuned(folder):
+    """What the command said, of a study of the reference beside plain LoRA."""
+    return command(folder, "tune", "spec.yaml", "--dir", "run")
+
+
+def test_the_command_tunes_it_under_its_own_name(folder, tuned):
+    assert "halved: run/best/halved" in tuned
+    best = json.loads((folder / "run" / "best.json").read_text())
+    assert list(best["variants"]) == ["lora", "halved"]
+    assert yaml.safe_load((folder / "run" / "spec.yaml").read_text())["variants"] == ["lora", REFERENCE]
+
+
+@pytest.mark.usefixtures("tuned")
+@pytest.mark.parametrize("words", [["status", "run"], ["best", "run", "--variant", "halved"]])
+def test_commands_that_read_know_it(folder, words):
+    assert "halved" in command(folder, *words)
+
+
+@pytest.mark.usefixtures("tuned")
+def test_it_is_exported(folder):
+    command(folder, "export", "run", "--variant", "halved", "out")
+    assert (folder / "out" / "adapter_config.json").is_file()
+
+
+@pytest.mark.usefixtures("tuned")
+def test_the_same_command_continues_the_study(folder):
+    command(folder, "tune", "spec.yaml", "--dir", "run", "--set", "budget=2")
+    assert json.loads((folder / "run" / "best.json").read_text())["spent"]["halved"] > 1
+
+
+def test_its_options_are_searched(folder):
+    words = ["tune", "spec.yaml", "--dir", "options", "--dry-run", "--set", "space.options.halved.share=[0.25, 1.0]"]
+    assert "share" in command(folder, *words)
+
+
+def test_python_takes_the_reference(folder):
+    program = f"""
+import autolora
+search = autolora.Search(["lora", "{REFERENCE}"], budget=1)
+jobs = []
+while (job := search.ask()) is not None:
+    jobs.append(job.variant)
+    search.tell(job, 1.0)
+print(sorted(set(jobs)))
+"""
+    done = run(folder, sys.executable, "-c", program)
+    assert done.stdout.strip() == "['halved', 'lora']", done.stderr
+
+
+def test_a_ray_worker_trains_it(folder):
+    pytest.importorskip("ray")
+    words = ["--dir", "cluster", "--executor", "ray", "--set", f"variants=[{REFERENCE}]", "--set", "resources.workers=1"]
+    out = command(folder, "tune", "spec.yaml", *words)
+    assert "halved: cluster/best/halved" in out
+
+
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [
+        ("my_package.adapters:Missing", "has no 'Missing'"),
+        ("my_package.nowhere:Halved", "No module named 'my_package.nowhere'"),
+        ("halfed", "unknown variant 'halfed'"),
+    ],
+)
+def test_what_cannot_be_found_is_an_error_in_one_line(folder, reference, message):
+    done = run(folder, *COMMAND, "tune", "spec.yaml", "--dir", "wrong", "--set", f"variants=[{reference}]")
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
