@@ -51,6 +51,14 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     sync_folder(path.parent)
 
 
+def move(staged: Path, path: Path) -> None:
+    """Put a file that was written elsewhere on the same disk in place of another, whole after any crash."""
+    with staged.open("rb+") as file:
+        sync(file)
+    staged.replace(path)
+    sync_folder(path.parent)
+
+
 def sync(file: BinaryIO) -> None:
     """Wait until the disk holds the content of an open file."""
     file.flush()

@@ -120,3 +120,12 @@ def test_children_neither_keep_a_lock_nor_release_it(tmp_path):
         forked.kill()
         started.kill()
         started.wait()
+
+
+def test_a_staged_file_takes_the_place_of_another(tmp_path):
+    path, staged = tmp_path / "file.txt", tmp_path / "staged.txt"
+    path.write_text("old")
+    staged.write_text("new")
+    files.move(staged, path)
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]

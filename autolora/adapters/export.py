@@ -5,13 +5,13 @@ from __future__ import annotations
 import copy
 import json
 import math
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from autolora import files
 from autolora.adapters.attachment import attachment
 from autolora.adapters.state import adapter_state
 from autolora.adapters.subtraction import weight_matrix
@@ -182,8 +182,8 @@ def _replace(path: Path, state: Mapping[str, Tensor], config: str, describe: Cal
         # The configuration goes first and comes last: old and new halves never load together.
         for older in (CONFIG, OWN_CONFIG):
             (path / older).unlink(missing_ok=True)
-        os.replace(staged / WEIGHTS, path / WEIGHTS)
-        os.replace(staged / config, path / config)
+        files.move(staged / WEIGHTS, path / WEIGHTS)
+        files.move(staged / config, path / config)
 
 
 def _plain_config(model: PeftModel, adapter: str, layers: list[str], rank: int, scale: float) -> PeftConfig:

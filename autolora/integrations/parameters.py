@@ -171,7 +171,8 @@ def readable(own: str, distribution: BaseDistribution) -> Any:
         steps = round((distribution.high - distribution.low) / distribution.step)
         if steps < MOST_STEPS:
             return [distribution.low + step * distribution.step for step in range(steps + 1)]
-    return float(distribution.low), float(distribution.high)
+    low, high = float(distribution.low), float(distribution.high)
+    return {"low": low, "high": high, "log": distribution.log} if _DIMENSIONS[own].optional else (low, high)
 
 
 def nearest(distribution: BaseDistribution, value: Any) -> Any:

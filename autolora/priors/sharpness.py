@@ -5,14 +5,13 @@ Where a variant's curvature is higher than plain LoRA's, its best learning rate 
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Literal
 
 from autolora import variants as registry
-from autolora.errors import AutoloraError
+from autolora.errors import AutoloraError, closest
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -101,8 +100,8 @@ def curvature(
     blocks_there = list(linear_layers(model))
     unknown = [block for block in blocks or () if block not in blocks_there]
     if unknown:
-        close = difflib.get_close_matches(unknown[0], blocks_there, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
+        close = closest(unknown[0], blocks_there)
+        hint = f"; did you mean {close!r}?" if close else ""
         raise CurvatureError(f"blocks: {unknown[0]!r} is no linear layer of the model{hint}")
     if not batches:
         raise CurvatureError("batches is empty: curvature needs a sample of tokenized examples")

@@ -11,7 +11,6 @@ Entry points are loaded when all names are asked for, or one that is not known y
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import os
 import sys
@@ -23,6 +22,7 @@ from types import ModuleType
 from typing import Any
 
 from autolora.adapters.errors import VariantError
+from autolora.errors import closest
 from autolora.variants.base import Variant
 
 GROUP = "autolora.variants"
@@ -56,8 +56,8 @@ def get(name: str) -> Variant:
     if name not in _variants:
         _load_entry_points()
     if name not in _variants:
-        close = difflib.get_close_matches(name, _variants, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
+        close = closest(name, _variants)
+        hint = f"did you mean {close!r}? " if close else ""
         raise VariantError(f"unknown variant {name!r}: {hint}registered are {', '.join(names())}")
     return _variants[name]
 

@@ -110,7 +110,16 @@ print(sorted(set(jobs)))
 
 def test_a_ray_worker_trains_it(folder):
     pytest.importorskip("ray")
-    words = ["--dir", "cluster", "--executor", "ray", "--set", f"variants=[{REFERENCE}]", "--set", "resources.workers=1"]
+    words = [
+        "--dir",
+        "cluster",
+        "--executor",
+        "ray",
+        "--set",
+        f"variants=[{REFERENCE}]",
+        "--set",
+        "resources.workers=1",
+    ]
     out = command(folder, "tune", "spec.yaml", *words)
     assert "halved: cluster/best/halved" in out
 
