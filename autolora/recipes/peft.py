@@ -10,6 +10,7 @@ import yaml
 from autolora import files
 from autolora.adapters.export import CONFIG, OWN, WEIGHTS, config_file
 from autolora.recipes.recipe import Recipe, RecipeError
+from autolora.space import registry
 
 SETTINGS, README = "autolora.yaml", "README.md"
 LOADING = f"""These are the settings of the training; `{CONFIG}` is how the trained adapter loads, whose rank is
@@ -51,6 +52,17 @@ def _settings(recipe: Recipe) -> dict[str, object]:
 
 def _readme(recipe: Recipe) -> str:
     config, own = recipe.config, recipe.variant.export_form == OWN
+    settings = {
+        "learning rate": f"{config.learning_rate:.4g}",
+        "batch size": str(config.batch_size),
+        "rank": str(config.rank),
+        "alpha": f"{config.alpha:.6g}",
+        **{
+            dimension.label: dimension.text(config)
+            for dimension in registry()
+            if dimension.name in dict(config.further)
+        },
+    }
     return f"""---
 base_model: {recipe.model}
 library_name: {"autolora" if own else "peft"}
@@ -58,9 +70,9 @@ tags: [lora, autolora]
 ---
 # {recipe.summary}
 
-| learning rate | batch size | rank | alpha |
-| --- | --- | --- | --- |
-| {config.learning_rate:.4g} | {config.batch_size} | {config.rank} | {config.alpha:.6g} |
+| {" | ".join(settings)} |
+| {" | ".join("---" for _ in settings)} |
+| {" | ".join(settings.values())} |
 
 {OWN_LOADING if own else LOADING}
 
