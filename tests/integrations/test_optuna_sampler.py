@@ -336,20 +336,20 @@ def test_trials_that_another_sampler_drew_are_learned_from():
 
 def test_other_parameters_are_left_to_the_independent_sampler():
     with pytest.warns(optuna.exceptions.ExperimentalWarning):
-        other = optuna.samplers.PartialFixedSampler({"dropout": 0.125}, RandomSampler())
+        other = optuna.samplers.PartialFixedSampler({"label_smoothing": 0.125}, RandomSampler())
     study = study_of(lora_sampler(independent_sampler=other))
-    asked = study.ask({**SPACE, "dropout": FloatDistribution(0, 1)})
-    assert asked.params["dropout"] == 0.125
+    asked = study.ask({**SPACE, "label_smoothing": FloatDistribution(0, 1)})
+    assert asked.params["label_smoothing"] == 0.125
     assert z_of(asked.params) == pytest.approx(0.0)
 
 
 def test_other_parameters_are_the_same_in_a_continued_study(tmp_path):
-    space = {**SPACE, "dropout": FloatDistribution(0, 1), "schedule": CategoricalDistribution(["linear", "cosine"])}
+    space = {**SPACE, "label_smoothing": FloatDistribution(0, 1), "schedule": CategoricalDistribution(["linear", "cosine"])}
     studies = [study_of() for _ in range(2)]
     for _ in range(12):
         studies[1].sampler = lora_sampler()
         for study in studies:
-            study.tell(asked := study.ask(space), asked.params["dropout"])
+            study.tell(asked := study.ask(space), asked.params["label_smoothing"])
     assert params_of(studies[0]) == params_of(studies[1])
 
 
