@@ -377,7 +377,7 @@ def register_variants(recorded: Mapping[str, Any]) -> None:
     Raises:
         VariantError: one cannot be imported here.
     """
-    for reference in recorded["variants"]:
+    for reference in recorded.get("variants", ()):
         if ":" in reference:
             variants.resolve(reference)
 

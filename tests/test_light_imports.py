@@ -17,7 +17,6 @@ PROGRAM = "import sys, {module}; print(*(name for name in {unwanted} if name in 
         ("autolora.space", ("torch", "optuna", "ray", "peft", "transformers", "datasets")),
         ("autolora.spec", ("torch", "optuna", "ray", "peft", "transformers", "datasets")),
         ("autolora.adapters.loading", ("torch", "optuna", "ray", "peft", "transformers", "datasets")),
-        ("autolora.api", ("torch", "optuna", "numpy", "pydantic", "ray", "peft", "transformers", "datasets")),
         ("autolora.variants", ("torch", "optuna", "ray", "peft", "transformers", "datasets")),
         ("autolora.priors", ("torch", "optuna", "numpy", "ray", "peft", "transformers", "datasets")),
         ("autolora.laws", ("torch", "optuna", "numpy", "ray", "peft", "transformers", "datasets")),

@@ -57,6 +57,7 @@ class Variant:
         starts_as_lora: at s = 1 its Hessian in {A, B} at initialization is plain LoRA's, so curvature tells nothing of
             it.
         redundant_with_alpha: own hyperparameters that under Adam do what alpha does: never searched together.
+        above_zero: own hyperparameters whose values must be above 0.
         peft_options: ``LoraConfig`` options with which plain PEFT trains this variant, beyond rank, alpha, dropout and
             target modules; None: PEFT has none, and other trainers cannot be configured for it.
     """
@@ -105,6 +106,8 @@ class Variant:
             if not fits or (isinstance(value, float) and not math.isfinite(value)):
                 expected = " or ".join(sorted(kind.__name__.removesuffix("Type") for kind in kinds))
                 raise VariantError(f"{self.name} got {name} = {value!r}: it takes a finite {expected}")
+            if name in self.above_zero and value is not None and not value > 0:
+                raise VariantError(f"{self.name} got {name} = {value!r}: set space.options.{self.name}.{name} above 0")
         return replace(self, **options)
 
     def kinds(self, option: str) -> set[type]:

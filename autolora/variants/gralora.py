@@ -100,6 +100,7 @@ register(
         name="gralora",
         title="GraLoRA",
         paper="arXiv 2505.20355",
+        above_zero=("k",),
         cost=1.00,
         kind="architecture",
         constraints="r <= min(m, n); r, m and n divisible by k",

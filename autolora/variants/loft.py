@@ -49,6 +49,7 @@ register(
         name="loft",
         title="LoFT",
         paper="arXiv 2505.21289",
+        above_zero=("eps",),
         cost=1.32,
         kind="optimizer",
         optimizer_name="AdamW of W, projected on one factor at a time",

@@ -83,6 +83,7 @@ register(
         name="lora_da",
         title="LoRA-DA",
         paper="arXiv 2510.24561",
+        above_zero=("gamma", "damping"),
         cost=0.99,
         # No published best rate was found; the runs of studies/curves have it at LoRA's.
         traits=Traits(shift_sd=0.3, alpha_law=1.0),

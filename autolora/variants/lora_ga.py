@@ -58,6 +58,7 @@ register(
         name="lora_ga",
         title="LoRA-GA",
         paper="arXiv 2407.05000",
+        above_zero=("gamma",),
         cost=1.02,
         constraints="2 r <= min(m, n), no dropout",
         # LR-matters places it by curvature, up to 100x LoRA's, at as little as 1/18 of LoRA's learning rate.

@@ -42,6 +42,7 @@ register(
         name="lora_one",
         title="LoRA-One",
         paper="arXiv 2502.01235",
+        above_zero=("gamma",),
         cost=0.99,
         # No published best rate was found; the runs of studies/curves have it at LoRA's.
         traits=Traits(shift=-0.1, shift_sd=0.3, alpha_law=1.0),

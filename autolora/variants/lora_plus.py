@@ -53,6 +53,7 @@ register(
         name="lora_plus",
         title="LoRA+",
         paper="arXiv 2402.12354",
+        above_zero=("ratio",),
         cost=0.97,
         kind="optimizer",
         optimizer_name="AdamW, B at ratio times A's rate",

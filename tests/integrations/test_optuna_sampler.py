@@ -344,7 +344,11 @@ def test_other_parameters_are_left_to_the_independent_sampler():
 
 
 def test_other_parameters_are_the_same_in_a_continued_study(tmp_path):
-    space = {**SPACE, "label_smoothing": FloatDistribution(0, 1), "schedule": CategoricalDistribution(["linear", "cosine"])}
+    space = {
+        **SPACE,
+        "label_smoothing": FloatDistribution(0, 1),
+        "schedule": CategoricalDistribution(["linear", "cosine"]),
+    }
     studies = [study_of() for _ in range(2)]
     for _ in range(12):
         studies[1].sampler = lora_sampler()

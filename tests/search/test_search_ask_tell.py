@@ -271,3 +271,27 @@ def test_the_public_names_are_one_object():
     assert autolora.WAIT is WAIT
     assert autolora.Search is Search
     assert repr(WAIT) == "autolora.WAIT"
+
+
+def test_every_dimension_is_searched_over_ranges_and_choices():
+    space = Space(
+        learning_rate=(1e-5, 1e-1),
+        batch_size=(8, 32),
+        rank={"low": 2, "high": 4, "log": False},
+        alpha={"low": 4, "high": 64, "log": False},
+        options={"lora_ga.gamma": (4, 64)},
+        dropout={"low": 0, "high": 0.2},
+        warmup_ratio=[0, 0.1],
+        weight_decay=[0],
+        hidden_size=64,
+    )
+    search = Search(["lora", "lora_ga"], space, budget=5)
+    configs = [job.config for job in play(search)]
+    assert {config.batch_size for config in configs} <= {8, 16, 32}
+    assert {config.rank for config in configs} <= {2, 3, 4}
+    assert all(4 <= config.alpha <= 64 for config in configs)
+    assert all(0 <= config.dropout <= 0.2 for config in configs)
+    assert {config.weight_decay for config in configs} == {0.0}
+    gammas = {dict(config.options)["gamma"] for config in configs if config.options}
+    assert len(gammas) > 1
+    assert all(4 <= gamma <= 64 for gamma in gammas)

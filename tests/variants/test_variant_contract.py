@@ -39,13 +39,14 @@ def alpha_of(name, rank):
 
 @pytest.fixture
 def attach(tokens):
-    """``attach(name, model)`` with everything that any variant may need."""
+    """``attach(name, model)`` with everything that any variant may need; a variant may be given itself."""
 
     def run(name, model, **settings):
+        variant = get(name) if isinstance(name, str) else name
         batch = {"input_ids": tokens, "labels": tokens, "attention_mask": torch.ones_like(tokens)}
         settings = {"rank": RANK, "seed": 0, **settings}
-        settings.setdefault("alpha", alpha_of(name, settings["rank"]))
-        return get(name).attach(model, batches=[batch], horizon=HORIZON, **settings)
+        settings.setdefault("alpha", alpha_of(variant.name, settings["rank"]))
+        return variant.attach(model, batches=[batch], horizon=HORIZON, **settings)
 
     return run
 
@@ -129,6 +130,22 @@ class TestAttach:
                 attach(name, base, dropout=0.25)
             return
         assert {m.p for m in model.modules() if isinstance(m, nn.Dropout)} >= {0.25}
+
+
+@pytest.mark.parametrize("name", names())
+def test_an_option_of_zero_trains_or_is_refused(name, attach, build, train):
+    """The space may name 0, and nothing that fails later is started."""
+    variant = get(name)
+    for option in variant.options:
+        if not variant.kinds(option) & {int, float}:
+            continue
+        try:
+            zero = variant.configured(**{option: 0})
+            model = attach(zero, build())
+        except VariantError:
+            continue
+        losses = train(model, zero.optimizer(model, 1e-3 * 10**variant.traits.shift), 3)
+        assert all(math.isfinite(loss) for loss in losses), option
 
 
 @pytest.mark.parametrize("name", names())
