@@ -52,3 +52,10 @@ print(*(name for name in ("torch", "ray", "peft", "transformers", "datasets") if
 """
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert run.stdout.split() == []
+
+
+def test_all_public_names_are_listed_and_found():
+    import autolora
+
+    assert set(autolora.__all__) <= set(dir(autolora))
+    assert all(getattr(autolora, name) is not None for name in autolora.__all__)

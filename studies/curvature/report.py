@@ -27,10 +27,10 @@ from design import CORE_VARIANTS
 from predict import STABILITY, range_test_of
 from surface import Curve, curves
 
+from autolora import laws, variants
 from autolora import spec as specs
-from autolora import variants
 from autolora.driver.opening import resolved_space
-from autolora.priors import Curvature, Prior, evidence, laws
+from autolora.priors import Curvature, Prior, evidence
 from autolora.report.plots import curvature_boxes
 from autolora.space import Config
 
