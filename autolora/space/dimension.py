@@ -99,6 +99,7 @@ class Dimension:
 
     Attributes:
         name: of the field of :class:`Space`, the value in :class:`Config` and the parameter in a study.
+        about: what the field of :class:`Space` may hold, for its documentation.
         label, brief: in tables, and in a setting on one line.
         aliases: what users of Optuna call it.
         column: place among the columns of tables; of equal ones the name decides.
@@ -113,6 +114,7 @@ class Dimension:
     """
 
     name: ClassVar[str]
+    about: ClassVar[str]
     label: ClassVar[str]
     brief: ClassVar[str]
     aliases: ClassVar[tuple[str, ...]] = ()

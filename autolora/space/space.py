@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -101,25 +102,31 @@ class _Space(SpaceFields):
         return iter(configs)
 
 
-_DOC = """What is searched.
+def _documentation() -> str:
+    """Of the class, with what each dimension says of its field."""
+    fields = {dimension.name: dimension.about for dimension in registry()}
+    fields["hidden_size"] = (
+        'width of the model. With it ``alpha="law"`` is analytic, sqrt(3 n r); without, 256 sqrt(r).'
+    )
+    indent = 4 * " "
+    entries = [
+        textwrap.fill(f"{name}: {about}", 116, initial_indent=2 * indent, subsequent_indent=3 * indent)
+        for name, about in fields.items()
+    ]
+    rule = (
+        "In Python a tuple is a range and a list holds choices; {low, high}, with log: true or false, is a range "
+        "everywhere, and {choices: [...]} are choices."
+    )
+    return "\n".join(
+        [
+            "What is searched.\n",
+            textwrap.fill(rule, 116, initial_indent=indent, subsequent_indent=indent),
+            f"\n{indent}Args:",
+            *entries,
+            indent,
+        ]
+    )
 
-    In Python a tuple is a range and a list holds choices; {low, high}, with log: true or false, is a range everywhere.
-
-    Args:
-        learning_rate: ``(low, high)`` searched on a log scale, one number (pinned), a list of choices, or ``"auto"``:
-            1e-6 to 1e-1. In a specification a list of two numbers is a range, too.
-        batch_size: choices of the global batch size (examples per optimizer step); a range stands for its ends and the
-            powers of two between.
-        rank: likewise of the rank r.
-        alpha: ``"law"`` (the square-root law of LoRA-alpha), ``"rank"`` (alpha = r), a number, a list of
-            choices, or ``(low, high)``. Variants whose factors already carry the scale ignore ``"law"``, lists and
-            ranges: there alpha is redundant with the learning rate and stays at r, as it does, whatever is given, for
-            variants that are defined at s = 1 alone.
-        options: choices of variants' own hyperparameters by "variant.option", as in ``{"lora_ga.gamma": [4, 16, 64]}``;
-            a number pins one. What is not named stays at the variant's default.
-        hidden_size: width of the model. With it ``alpha="law"`` is analytic, sqrt(3 n r); without, 256 sqrt(r).
-        others: every dimension of ``autolora/space/dimensions`` is a field; those that are not named are not searched.
-    """
 
 if TYPE_CHECKING:
 
@@ -131,7 +138,7 @@ else:
         "Space",
         __base__=_Space,
         __module__="autolora.space.space",
-        __doc__=_DOC,
+        __doc__=_documentation(),
         **{dimension.name: dimension.field() for dimension in registry()},
         hidden_size=(int | None, Field(default=None, ge=1)),
     )

@@ -143,6 +143,10 @@ class TestDimension:
         assert study.events() == [event]
         study.close()
 
+    def test_the_space_documents_it(self, name):
+        documented = " ".join(Space.__doc__.split())
+        assert f"{name}: {' '.join(BY_NAME[name].about.split())}" in documented
+
     def test_it_is_shown_where_a_configuration_has_it(self, name):
         config = next(iter(choices(name).enumerate(Traits(), VARIANT.name)))
         shown = columns([config])

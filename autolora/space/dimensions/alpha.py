@@ -31,6 +31,12 @@ LEVEL_SD = 0.5
 
 class Alpha(Dimension):
     name = "alpha"
+    about = (
+        '``"law"`` (the square-root law of LoRA-alpha), ``"rank"`` (alpha = r), a number, a list of choices, or '
+        '``(low, high)``. Variants whose factors already carry the scale ignore ``"law"``, lists and ranges: '
+        "there alpha is redundant with the learning rate and stays at r, as it does, whatever is given, for "
+        "variants that are defined at s = 1 alone."
+    )
     label = "alpha"
     brief = "alpha"
     aliases = ("alpha", "lora_alpha")

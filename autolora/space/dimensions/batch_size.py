@@ -24,6 +24,10 @@ LENGTH = 0.6
 
 class BatchSize(Dimension):
     name = "batch_size"
+    about = (
+        "choices of the global batch size (examples per optimizer step); a range stands for its ends and the "
+        "powers of two between."
+    )
     label = "batch"
     brief = "batch"
     aliases = ("batch_size", "per_device_train_batch_size", "train_batch_size")

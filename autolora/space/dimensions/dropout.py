@@ -10,6 +10,7 @@ class Dropout(Setting):
     """It hardly matters in the papers' tables (LR-matters, arXiv 2602.04998), and ruins some starts: 0 is preferred."""
 
     name = "dropout"
+    about = "dropout on the adapter's input, below 1; searched only if it is named."
     label = "dropout"
     brief = "dropout"
     aliases = ("dropout", "lora_dropout")

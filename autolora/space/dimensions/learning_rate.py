@@ -27,6 +27,10 @@ LENGTH = 0.5
 
 class LearningRate(Dimension):
     name = "learning_rate"
+    about = (
+        '``(low, high)`` searched on a log scale, one number (pinned), a list of choices, or ``"auto"``: 1e-6 to '
+        "1e-1. In a specification a list of two numbers is a range, too."
+    )
     label = "learning rate"
     brief = "lr"
     aliases = ("learning_rate", "lr")

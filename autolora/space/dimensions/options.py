@@ -34,6 +34,10 @@ class VariantOptions(Dimension):
     """The value is a tuple of the options that the space names of the variant: see :data:`Options`."""
 
     name = "options"
+    about = (
+        'choices of variants\' own hyperparameters by "variant.option", as in ``{"lora_ga.gamma": [4, 16, 64]}``; '
+        "a number pins one. What is not named stays at the variant's default."
+    )
     label = "options"
     brief = ""
     column = 50

@@ -24,6 +24,7 @@ LENGTH = 0.6
 
 class Rank(Dimension):
     name = "rank"
+    about = "choices of the rank r; a range stands for its ends and the powers of two between."
     label = "rank"
     brief = "rank"
     aliases = ("rank", "r", "lora_rank", "lora_r")

@@ -10,6 +10,7 @@ class WarmupRatio(Setting):
     """The papers' protocols take 3% (LR-matters, arXiv 2602.04998): the nearest choice to it is preferred."""
 
     name = "warmup_ratio"
+    about = "share of the optimizer steps spent warming up, below 1; searched only if it is named."
     label = "warm-up"
     brief = "warm-up"
     aliases = ("warmup_ratio",)

@@ -10,6 +10,7 @@ class WeightDecay(Setting):
     """Decoupled, as AdamW's. The papers' protocols take none (LR-matters, arXiv 2602.04998): 0 is preferred."""
 
     name = "weight_decay"
+    about = "the optimizer's weight decay; searched only if it is named."
     label = "weight decay"
     brief = "decay"
     aliases = ("weight_decay",)
