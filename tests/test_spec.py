@@ -305,9 +305,26 @@ def test_an_option_that_is_no_number_is_not_searched():
     assert line.endswith("mode of counted is 'fast', and only numbers can be searched")
 
 
-@pytest.mark.parametrize("key", ["space.learning_rate", "space.alpha"])
+@pytest.mark.parametrize("key", ["space.learning_rate", "space.alpha", "space.dropout", "space.weight_decay"])
 def test_an_inverted_range_is_named(key):
     assert message(**{key: (1e-1, 1e-3)}) == f"{key}: the range (0.1, 0.001) is empty: low must be below high"
+
+
+@pytest.mark.parametrize(
+    ("written", "why"),
+    [
+        ({"low": 64, "high": 4}, "the range (64, 4) is empty: low must be below high"),
+        ({"low": 4}, "{'low': 4} is not allowed; a range is {low: .., high: ..}"),
+        ({"high": 4}, "{'high': 4} is not allowed; a range is {low: .., high: ..}, from 0 on"),
+        ({"choices": "x"}, "{'choices': 'x'} is not allowed; use a number from 0 on, a list of them, or {low, high}"),
+    ],
+)
+def test_a_bad_domain_of_an_option_is_named_in_one_line(written, why):
+    assert message(variants="lora_ga", **{"space.options.lora_ga.gamma": written}).endswith(f"lora_ga.gamma: {why}")
+
+
+def test_a_single_choice_may_be_written_without_a_list():
+    assert load(**{"space.rank": {"choices": 8}}).space.rank == [8]
 
 
 def test_a_long_value_is_cut_short():

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -73,6 +81,21 @@ class Range(BaseModel):
         if self.log:
             return math.log(self.clip(value) / self.low) / math.log(self.high / self.low)
         return (self.clip(value) - self.low) / (self.high - self.low)
+
+
+def range_of(fields: Mapping[str, Any], log: bool) -> Range:
+    """The range that a mapping of low, high and perhaps log writes; ``log``: the scale if it says none.
+
+    Raises:
+        ValueError: in one line.
+    """
+    try:
+        return Range.model_validate({"log": log, **fields})
+    except ValidationError as error:
+        item = error.errors()[0]
+        if item["type"] == "value_error":
+            raise ValueError(str(item["ctx"]["error"])) from None
+        raise ValueError(f"{dict(fields)!r} is not allowed; a range is {{low: .., high: ..}}") from None
 
 
 Domain = Range | list[Any]

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field
 from autolora.space.config import Config
 from autolora.space.coordinates import Coordinates
 from autolora.space.dimension import Belief, Dimension, Encoding, Parameter, Scope, SpaceFields
-from autolora.space.domain import Domain, Range, draw, is_number, near, nearest, place
+from autolora.space.domain import Domain, Range, draw, is_number, near, nearest, place, range_of
 from autolora.space.encoder import Encoder
 from autolora.space.written import as_domain
 
@@ -62,7 +62,7 @@ class Setting(Dimension):
             ends = [found.get("low"), found.get("high")]
             if not all(map(self.accepts, ends)):
                 raise ValueError(f"{value!r} is not allowed; the ends are {self._allowed()}")
-            return Range.model_validate({"log": False, **found})
+            return range_of(found, log=False)
         numbers = found if isinstance(found, list) else [found]
         if not numbers or not all(map(self.accepts, numbers)):
             raise ValueError(f"{value!r} is not allowed; use a number, a list, or {{low, high}}, {self._allowed()}")

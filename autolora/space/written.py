@@ -23,7 +23,8 @@ def as_domain(value: Any) -> Any:
     """A tuple of two numbers as a mapping of low and high; numbers that are written as text as numbers."""
     if isinstance(value, Mapping):
         if value.keys() == {CHOICES}:
-            return as_domain(list(value[CHOICES]))
+            choices = value[CHOICES]
+            return as_domain(list(choices) if isinstance(choices, (list, tuple)) else [choices])
         return {key: number(each) for key, each in value.items()}
     if not isinstance(value, (tuple, list)):
         return number(value)

@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field
 from autolora.space.config import Config, Options
 from autolora.space.coordinates import Coordinates
 from autolora.space.dimension import Dimension, Encoding, Parameter, Scope, SpaceFields, register
-from autolora.space.domain import KEEP_CHOICE, Domain, Range, any_of, draw, is_number, place, plain
+from autolora.space.domain import KEEP_CHOICE, Domain, Range, any_of, draw, is_number, place, plain, range_of
 from autolora.space.encoder import Encoder
 from autolora.space.written import CHOICES, as_domain
 
@@ -176,7 +176,12 @@ def _domain(key: str, given: Any) -> Range | list[int | float]:
     written = as_domain(given)
     if isinstance(written, Mapping):
         low: Any = written.get("low")
-        return Range.model_validate({"log": is_number(low) and low > 0, **written})
+        if not OPTIONS.accepts(low):
+            raise ValueError(f"{key}: {given!r} is not allowed; a range is {{low: .., high: ..}}, from 0 on")
+        try:
+            return range_of(written, log=low > 0)
+        except ValueError as error:
+            raise ValueError(f"{key}: {error}") from None
     numbers: Sequence[Any] = written if isinstance(written, list) else [written]
     if not (numbers and all(map(OPTIONS.accepts, numbers))):
         raise ValueError(f"{key}: {given!r} is not allowed; use a number from 0 on, a list of them, or {{low, high}}")
