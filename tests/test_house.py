@@ -6,6 +6,7 @@ import ast
 from collections.abc import Iterator
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,23 @@ def modules() -> dict[str, Path]:
         parts = path.relative_to(ROOT.parent).with_suffix("").parts
         found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
     return found
+
+
+STUDIES = sorted(ROOT.parent.glob("studies/*/*.py"))
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=[f"{path.parent.name}/{path.name}" for path in STUDIES])
+def test_what_a_study_imports_of_the_package_is_there(path):
+    """No type checker reads them, and most run for hours."""
+    wanted = [
+        (node.module, alias.name)
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and str(node.module).partition(".")[0] == "autolora"
+        for alias in node.names
+    ]
+    for module, name in wanted:
+        found = hasattr(import_module(module), name) or f"{module}.{name}" in modules()
+        assert found, f"{module} has no {name}"
 
 
 @cache

@@ -37,6 +37,11 @@ def config_file(export_form: str) -> str:
     return OWN_CONFIG if export_form == OWN else CONFIG
 
 
+def is_own(folder: Path) -> bool:
+    """Whether an adapter there is in a format of its own."""
+    return (folder / OWN_CONFIG).exists()
+
+
 def save_plain(model: PeftModel, path: Path, factors: Callable[[AdaptedLayer], Factors]) -> None:
     """Write a plain LoRA of one rank and one alpha, which every loader of LoRA adapters reads.
 

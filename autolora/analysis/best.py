@@ -30,8 +30,8 @@ class Alternative:
         value: mean score over ``seeds``.
         difference: ``value`` minus the best one's; 0 where it is the best itself.
         seeds: full-length scores, one a seed.
-        seconds: wall time of a full run, evaluations included: the mean over the variant's full runs of this rank,
-            batch size and options, since learning rate and alpha cost nothing; 0 where it was not told.
+        seconds: wall time of a full run, evaluations included: the mean over the variant's full runs that
+            are alike in what costs time, see :meth:`autolora.space.Dimension.cost_key`; 0 if it was not told.
     """
 
     config: Config
@@ -69,7 +69,7 @@ class Best:
         adapter_dir: folder of the exported adapter, of the seed that scored best; empty before it is exported.
         seconds: wall time of all trials of the variant.
         run_seconds: wall time of one full run of the configuration, evaluations included, mean over the variant's full
-            runs of this rank, batch size and options.
+            runs that are alike in what costs time.
         noise: what "within noise" goes by: "seeds", "examples" (of the evaluation split), or None if it is unknown.
         smallest: of the configurations within noise, the best of the smallest rank; it may be this one. None if noise
             is unknown.

@@ -87,7 +87,10 @@ class DivergencePruner(BasePruner):
 
 
 class LoraSampler(BaseSampler):
-    """Samples learning rate, batch size, rank and alpha of LoRA fine-tuning as autolora's own search does.
+    """Samples the hyperparameters of LoRA fine-tuning as autolora's own search does.
+
+    They are learning rate, batch size, rank, alpha, dropout, warm-up ratio and weight decay: every dimension that
+    :class:`autolora.Space` has but the variants' options.
 
     The first trial of a variant is the mode of the prior. Further ones are those of which a full run promises most by
     a model of all trials, of every variant and length; none is drawn where the variant is known to diverge.
@@ -108,8 +111,9 @@ class LoraSampler(BaseSampler):
         hidden_size: width of the model, known to the laws.
         examples: training examples of a full run, known to the laws.
         prior: "laws", a :class:`autolora.Prior`, or None for no belief but the searched range.
-        names: the user's parameter names by ours ("learning_rate", "batch_size", "rank", "alpha", "variant"), where
-            they are not among ``autolora.integrations.parameters.NAMES``.
+        names: the user's parameter names by ours ("variant", and those of :class:`autolora.Space`, such as "rank"), if
+            they are not among ``autolora.integrations.parameters.NAMES``. A name of ours that is given another one is
+            no longer recognized by its usual ones: ``{"dropout": ""}`` leaves dropout to another sampler.
         batch_size: examples per optimizer step, where that is not searched.
         batch_multiplier: optimizer steps take so many examples for each unit of the batch size parameter: devices times
             gradient accumulation, where the parameter is the batch size of one device.

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from rich.console import RenderableType
 
@@ -18,7 +19,7 @@ from autolora.report.tables import result_table, status_table
 from autolora.spec import register_variants
 from autolora.study.directory import read_study, recorded_spec
 from autolora.training.checkpoint import root_of
-from autolora.variants import registry
+from autolora.variants import VariantError, registry
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def read_status(folder: Path) -> Status:
     """
     table, plan = read_study(folder)
     recorded = recorded_spec(folder)
-    register_variants(recorded)
+    notes = _unknown_variants(recorded)
     recall_rows(table, plan, root_of(recorded.get("checkpoints"), folder))
     rows = [summarize(table, plan, variant) for variant in plan.variants]
     spent = duration(sum(row.seconds for row in rows))
@@ -73,7 +74,16 @@ def read_status(folder: Path) -> Status:
     verdict = judge(table, best(table, plan.variants), registry.simple(plan.variants))
     if verdict.differences:
         lines.append(f"so far: {verdict.text}")
-    return Status(status_table(rows, plan.rungs), lines)
+    return Status(status_table(rows, plan.rungs), [*lines, *notes])
+
+
+def _unknown_variants(recorded: Mapping[str, Any]) -> list[str]:
+    """Register the variants of other packages; what is said of those that cannot be imported here."""
+    try:
+        register_variants(recorded)
+    except VariantError as error:
+        return [f"note: {error}; the verdict counts it as harder to use than plain LoRA"]
+    return []
 
 
 def read_best(folder: Path, variant: str | None = None) -> Finished:
@@ -89,7 +99,6 @@ def read_best(folder: Path, variant: str | None = None) -> Finished:
     """
     result = TuneResult.load(folder)
     table, _ = read_study(folder)
-    register_variants(recorded_spec(folder))
     note = None
     if sum(map(table.spent, result.spent)) > sum(result.spent.values()) + 1e-6:
         note = "note: the study has gone on since this result; `autolora status` shows where it stands"

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from autolora import variants
-from autolora.adapters.export import NATIVE, OWN
+from autolora.adapters.export import NATIVE, OWN, is_own
 from autolora.driver.result import TuneResult
 from autolora.priors.evidence import REFERENCE, log_ratio
 from autolora.priors.prior import nearest_rate
@@ -85,8 +85,7 @@ def _adapters(result: TuneResult) -> list[str]:
     plain: list[str] = []
     own: list[str] = []
     for name, tuned in result.items():
-        of_its_own = variants.get(name).export_form == OWN
-        (own if of_its_own else plain).append(f"  {name}: {tuned.adapter_dir}")
+        (own if is_own(Path(tuned.adapter_dir)) else plain).append(f"  {name}: {tuned.adapter_dir}")
     lines = ["Adapters, which plain peft loads on the unmodified base:", *plain] if plain else []
     return [*lines, "Adapters in a format of their own, which autolora.load_adapter loads:", *own] if own else lines
 

@@ -184,11 +184,7 @@ class Dimension:
     def uniform_density(self, scope: Scope, config: Config) -> float:
         """Density of :meth:`uniform`."""
         domain = self.domain(scope, config)
-        return 1 / self.length(domain) if isinstance(domain, Range) else 1 / len(domain)
-
-    def length(self, domain: Range) -> float:
-        """Length of a range in the unit of densities."""
-        return domain.high - domain.low
+        return 1 / (domain.high - domain.low) if isinstance(domain, Range) else 1 / len(domain)
 
     def values(self, scope: Scope, config: Config) -> list[Any] | None:
         """All values, or None where the domain is a range."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -100,6 +100,22 @@ def range_of(fields: Mapping[str, Any], log: bool) -> Range:
 
 Domain = Range | list[Any]
 """What may be drawn: a range, or choices in ascending order."""
+
+
+def above_zero(value: Any) -> Any:
+    """The value; raises ``ValueError`` for a range that reaches down to 0, where a logarithm is taken of it."""
+    if isinstance(value, Range) and not value.low > 0:
+        raise ValueError(f"the range ({value.low:g}, {value.high:g}) is not allowed: low must be above 0")
+    return value
+
+
+def log_density(domain: Domain, value: float, log: Callable[[float], float]) -> float:
+    """Density of :func:`draw` over the logarithm of a value; a probability where there are choices."""
+    if not isinstance(domain, Range):
+        return 1 / len(domain)
+    if domain.log:
+        return 1 / log(domain.high / domain.low)
+    return value / log(math.e) / (domain.high - domain.low)
 
 
 def draw(rng: np.random.Generator, domain: Domain) -> Any:

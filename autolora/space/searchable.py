@@ -154,8 +154,9 @@ def completed(space: Space, variant: Searchable, config: Config) -> Config:
     the variant has no other.
 
     Raises:
-        ValueError: it sets an option that the space does not name.
+        ValueError: it sets an option that the space does not name, or something that is no value of a hyperparameter.
     """
+    _check_values(variant.name, config)
     own, given, domains = variant.options, dict(config.options), OPTIONS.domains(space, variant.name)
     if not given.keys() <= domains.keys():
         unknown = ", ".join(f"{variant.name}.{option}" for option in given if option not in domains)
@@ -169,5 +170,17 @@ def completed(space: Space, variant: Searchable, config: Config) -> Config:
     found = replace(config, alpha=alpha, options=tuple(filled.items()))
     for dimension in registry():
         if dimension.optional and dimension.searched(space) and found.value(dimension.name) is None:
-            found = found.replaced(**{dimension.name: dimension.default(found)})
+            domain = getattr(space, dimension.name)
+            found = found.replaced(**{dimension.name: domain[0] if pinned(domain) else dimension.default(found)})
     return found
+
+
+def _check_values(variant: str, config: Config) -> None:
+    known = {dimension.name: dimension for dimension in registry() if dimension is not OPTIONS}
+    for name, _ in config.further:
+        if name not in known:
+            raise ValueError(f"the baseline of {variant} sets {name!r}, which is no hyperparameter{_hint(name, known)}")
+    for name, dimension in known.items():
+        value = config.value(name)
+        if value is not None and not dimension.accepts(value):
+            raise ValueError(f"the baseline of {variant} has {name} = {value!r}, which is not allowed")

@@ -68,6 +68,10 @@ class Setting(Dimension):
             raise ValueError(f"{value!r} is not allowed; use a number, a list, or {{low, high}}, {self._allowed()}")
         return sorted({float(each) for each in numbers})
 
+    def recorded(self, value: Any) -> Any:
+        """A range with its scale, which is not the one that ranges have elsewhere."""
+        return {"log": True, **value} if isinstance(value, Mapping) else value
+
     def accepts(self, value: Any) -> bool:
         return is_number(value) and self.least <= value < self.below
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from autolora.space.domain import MOST_WHOLE_NUMBERS, is_number, number, whole_numbers
+from autolora.space.domain import MOST_WHOLE_NUMBERS, is_number, number, range_of, whole_numbers
 
 CHOICES = "choices"
 
@@ -43,17 +43,14 @@ def as_whole_numbers(value: Any) -> Any:
 
 
 def _expanded(given: Mapping[str, Any]) -> list[int]:
-    unknown = given.keys() - {"low", "high", "log"}
     ends: list[Any] = [given.get("low"), given.get("high")]
-    if unknown or not all(is_number(end) and float(end).is_integer() and end >= 1 for end in ends):
+    if not all(is_number(end) and float(end).is_integer() and end >= 1 for end in ends):
         raise ValueError(f"{dict(given)!r} is not allowed; a range is {{low: 4, high: 64}}, of whole numbers from 1")
-    low, high = map(int, ends)
-    log = given.get("log", True)
-    if not low < high:
-        raise ValueError(f"the range ({low}, {high}) is empty: low must be below high")
-    if not log and high - low >= MOST_WHOLE_NUMBERS:
+    found = range_of(given, log=True)
+    low, high = int(found.low), int(found.high)
+    if not found.log and high - low >= MOST_WHOLE_NUMBERS:
         raise ValueError(f"the range ({low}, {high}) holds more than {MOST_WHOLE_NUMBERS} numbers; use log: true")
-    return whole_numbers(low, high, log)
+    return whole_numbers(low, high, found.log)
 
 
 WholeNumbers = Annotated[

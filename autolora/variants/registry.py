@@ -75,9 +75,11 @@ def names() -> list[str]:
 def simple(among: Iterable[str]) -> list[str]:
     """Of these, the variants that are as simple to use as plain LoRA.
 
-    They need nothing to start with, and leave as a plain LoRA of their own rank.
+    They need nothing to start with, and leave as a plain LoRA of their own rank. What is not registered here does not
+    count.
     """
-    found = ((name, get(name)) for name in among)
+    known = names()
+    found = ((name, get(name)) for name in among if name in known)
     return [name for name, variant in found if not variant.needs and variant.export_form == "rank r"]
 
 

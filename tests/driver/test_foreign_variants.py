@@ -78,6 +78,15 @@ def test_commands_that_read_know_it(folder, words):
 
 
 @pytest.mark.usefixtures("tuned")
+@pytest.mark.parametrize("word", ["status", "best"])
+def test_a_study_is_shown_where_the_package_is_not_installed(folder, tmp_path, word):
+    done = run(tmp_path, *COMMAND, word, str(folder / "run"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "halved" in done.stdout
+    assert ("No module named 'my_package'" in done.stdout) is (word == "status")
+
+
+@pytest.mark.usefixtures("tuned")
 def test_it_is_exported(folder):
     command(folder, "export", "run", "--variant", "halved", "out")
     assert (folder / "out" / "adapter_config.json").is_file()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -257,6 +258,27 @@ def test_a_baseline_with_an_option_that_the_space_does_not_name_is_refused():
         ValueError, match=r"the baseline of lora_ga sets lora_ga.gamma, which space.options does not name"
     ):
         first(Config(2e-4, 8, 8, 16.0, {"gamma": 32}))
+
+
+def test_a_baseline_has_what_is_pinned():
+    space = Space(dropout=0.1, weight_decay=[0.05], warmup_ratio=[0.0, 0.1])
+    search = Search(variants=["lora"], space=space, baseline={"lora": Config(2e-4, 8, 8, 16.0)})
+    config = search.ask().config
+    assert (config.dropout, config.weight_decay, config.warmup_ratio) == (0.1, 0.05, 0.03)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"drpout": 0.1}, "sets 'drpout', which is no hyperparameter; did you mean 'dropout'?"),
+        ({"dropout": 3.0}, "has dropout = 3.0, which is not allowed"),
+        ({"rank": 0}, "has rank = 0, which is not allowed"),
+    ],
+)
+def test_a_baseline_of_what_is_no_value_is_refused(values, message):
+    baseline = {"lora": Config(2e-4, 8, 8, 16.0).replaced(**values)}
+    with pytest.raises(ValueError, match=re.escape(f"the baseline of lora {message}")):
+        Search(variants=["lora"], baseline=baseline)
 
 
 def test_a_search_refuses_an_option_that_its_variants_lack():

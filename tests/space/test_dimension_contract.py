@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from statistics import NormalDist
 
 import numpy as np
 import optuna
@@ -41,9 +42,9 @@ def choices(name: str) -> Space:
     return Space(**{**pinned, name: given})
 
 
-def ranged(name: str) -> Space:
-    low, high = sorted(two_of(name))
-    given = {"low": low, "high": high}
+def ranged(name: str, **scale: bool) -> Space:
+    low, high = sorted([number for number in NUMBERS if BY_NAME[name].accepts(number) and (number or not scale)][:2])
+    given = {"low": low, "high": high, **scale}
     pinned = {"learning_rate": 1e-3, "batch_size": 8, "rank": 4, "alpha": 8.0, "hidden_size": 64}
     return Space(**{**pinned, name: {"lora_ga.gamma": given} if name == "options" else given})
 
@@ -52,7 +53,15 @@ def scope(space: Space) -> Scope:
     return searchable.scope(space, VARIANT, Traits())
 
 
-SPACES = pytest.mark.parametrize("made", [choices, ranged])
+def linear(name: str) -> Space:
+    return ranged(name, log=False)
+
+
+def logarithmic(name: str) -> Space:
+    return ranged(name, log=True)
+
+
+SPACES = pytest.mark.parametrize("made", [choices, ranged, linear, logarithmic])
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -101,6 +110,27 @@ class TestDimension:
             expected = math.exp(PRIOR.log_pdf(space, Traits(), config, VARIANT.name))
             expected /= 1 if name != "options" else len(two_of(name))  # options have no density of their own
             assert drawn.count(config) / len(drawn) == pytest.approx(expected, abs=0.04)
+
+    @SPACES
+    def test_draws_follow_their_densities_over_one_measure(self, name, made):
+        """The mean of p/q over draws from q is 1, either way: the prior against uniform draws."""
+        if name == "options":
+            pytest.skip("options have no density of their own")
+        dimension, within, rng = BY_NAME[name], scope(made(name)), np.random.default_rng(6)
+        start, ratios = uniform_sample(rng, *within), {"uniform": [], "prior": []}
+
+        def ratio(value: float) -> float:
+            config = start.replaced(**{name: value})
+            return dimension.density(within, config, belief) / dimension.uniform_density(within, config)
+
+        def belief(config: Config) -> NormalDist:
+            return NormalDist(0.8, 0.5)
+
+        for _ in range(3000):
+            ratios["uniform"].append(ratio(dimension.uniform(rng, within, start)))
+            ratios["prior"].append(1 / ratio(dimension.sample(rng, within, start, belief)))
+        for drawn in ratios.values():
+            assert np.mean(drawn) == pytest.approx(1, abs=4 * np.std(drawn) / len(drawn) ** 0.5 + 1e-9)
 
     def test_every_value_is_listed_once(self, name):
         listed = list(choices(name).enumerate(Traits(), VARIANT.name))

@@ -8,9 +8,9 @@ import yaml
 from torch import nn
 
 import autolora
-from autolora import recipes
+from autolora import recipes, variants
 from autolora.priors.prior import Prior
-from autolora.space import Space, Traits
+from autolora.space import Config, Space, Traits, registry, searchable
 from autolora.spec import SpecError
 from autolora.variants import VariantError
 from tests.conftest import SMALL_SPEC, small_spec
@@ -28,13 +28,13 @@ def tuned(tmp_path_factory):
 def test_trials_are_trained_with_their_own_dropout(make_bench):
     bench = make_bench(**{"space.dropout": DROPOUTS})
     for dropout in DROPOUTS:
-        config = autolora.Config(1e-3, 4, 2, 4.0).replaced(dropout=float(dropout))
+        config = Config(1e-3, 4, 2, 4.0).replaced(dropout=float(dropout))
         with bench.attached("lora", config, 0) as adapted:
             shares = {module.p for module in adapted.modules() if isinstance(module, nn.Dropout)}
             assert (0.25 in shares) is (dropout == 0.25)
 
 
-def test_the_study_searches_it_and_starts_at_what_is_set(tuned):
+def test_the_study_searches_it_and_starts_at_what_is_set():
     search = autolora.Search(["lora"], space=Space(dropout=DROPOUTS), budget=6, confirm=0)
     tried = set()
     while (job := search.ask()) is not None:
@@ -42,7 +42,17 @@ def test_the_study_searches_it_and_starts_at_what_is_set(tuned):
         search.tell(job, 1.0 + job.config.dropout)
     assert tried == {0.0, 0.25}
     assert search.table.trials[0].config.dropout == 0.0
-    assert tuned["lora"].config.dropout in (0.0, 0.25)
+
+
+def test_time_and_memory_are_measured_with_the_most_dropout():
+    """Some variants have a faster forward pass without."""
+    assert searchable.largest(Space(dropout=DROPOUTS), variants.get("dora")).dropout == 0.25
+
+
+def test_wall_times_with_and_without_dropout_are_not_averaged():
+    dimension = next(dimension for dimension in registry() if dimension.name == "dropout")
+    keys = [dimension.cost_key(Config(1e-3, 4, 2, 4.0).replaced(dropout=dropout)) for dropout in (0.0, 0.1, 0.25)]
+    assert keys[0] != keys[1] == keys[2]
 
 
 def test_a_baseline_has_the_dropout_of_the_training_settings():

@@ -75,6 +75,19 @@ def test_a_range_may_be_linear():
     assert Space(**space.model_dump()) == space
 
 
+@pytest.mark.parametrize("name", ["learning_rate", "alpha"])
+def test_a_range_of_what_a_logarithm_is_taken_of_stays_above_0(name):
+    with pytest.raises(ValidationError, match="low must be above 0"):
+        Space(**{name: {"low": 0, "high": 1, "log": False}})
+
+
+@pytest.mark.parametrize("log", ["false", "no", False])
+def test_a_scale_may_be_written_as_yaml_does(log):
+    given = {"low": 2, "high": 5, "log": log}
+    assert Space(rank=given).rank == [2, 3, 4, 5]
+    assert not Space(weight_decay=given).weight_decay.log
+
+
 def test_the_record_of_a_range_on_a_log_scale_is_as_in_earlier_versions():
     assert Space(alpha=(8, 64)).model_dump()["alpha"] == {"low": 8, "high": 64}
 

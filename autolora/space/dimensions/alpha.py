@@ -6,12 +6,12 @@ import math
 from statistics import NormalDist, fmean
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from autolora.space.config import Config
 from autolora.space.coordinates import Coordinates
 from autolora.space.dimension import Belief, Dimension, Encoding, Parameter, Scope, SpaceFields, register
-from autolora.space.domain import Domain, Range, Truncated, is_number, near, nearest
+from autolora.space.domain import Domain, Range, Truncated, above_zero, is_number, log_density, near, nearest
 from autolora.space.encoder import Encoder
 from autolora.space.traits import Traits
 from autolora.space.written import Positive, Positives, as_domain
@@ -46,7 +46,11 @@ class Alpha(Dimension):
 
     def field(self) -> tuple[Any, Any]:
         description = '"law", "rank", a number, a list, or (low, high), in YAML {low: 8, high: 64}, all above 0'
-        kinds: Any = Annotated[Literal["law", "rank"] | Range | Positive | Positives, BeforeValidator(as_domain)]
+        kinds: Any = Annotated[
+            Literal["law", "rank"] | Range | Positive | Positives,
+            BeforeValidator(as_domain),
+            AfterValidator(above_zero),
+        ]
         return kinds, Field(default="law", description=description)
 
     def accepts(self, value: Any) -> bool:
@@ -96,8 +100,8 @@ class Alpha(Dimension):
             return 1.0 / len(alphas)
         return fmean(custom.pdf(math.log2(config.alpha)) for custom in _customs(scope, config.rank, alphas))
 
-    def length(self, domain: Range) -> float:
-        return math.log2(domain.high / domain.low)
+    def uniform_density(self, scope: Scope, config: Config) -> float:
+        return log_density(self.domain(scope, config), config.alpha, math.log2)
 
     def largest(self, scope: Scope, config: Config) -> float:
         return scope.traits.law_alpha(config.rank, scope.space.hidden_size)
@@ -106,8 +110,10 @@ class Alpha(Dimension):
         return AlphaEncoder(encoding)
 
     def parameters(self, space: SpaceFields, variant: str, config: Config) -> dict[str, Parameter]:
-        span = (space.alpha.low, space.alpha.high) if isinstance(space.alpha, Range) else ()
-        return {self.name: Parameter.among(span, config.alpha, log=True)}
+        span, log = (
+            ((space.alpha.low, space.alpha.high), space.alpha.log) if isinstance(space.alpha, Range) else ((), True)
+        )
+        return {self.name: Parameter.among(span, config.alpha, log=log)}
 
 
 class AlphaEncoder(Encoder):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from autolora.space.dimension import register
+from autolora.space.config import Config
+from autolora.space.dimension import Scope, register
 from autolora.space.setting import Setting
 
 
@@ -18,6 +19,13 @@ class Dropout(Setting):
     at_attach = True
     below = 1.0
     preferred = standard = 0.0
+
+    def largest(self, scope: Scope, config: Config) -> float:
+        """Some variants have a faster forward pass without dropout."""
+        return float(max(self.corners(scope, config)))
+
+    def cost_key(self, config: Config) -> bool:
+        return bool(config.value(self.name))
 
 
 register(Dropout())

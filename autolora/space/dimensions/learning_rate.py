@@ -1,4 +1,4 @@
-"""The learning rate: the peak of the schedule, of which the scaling laws tell."""
+"""The learning rate, the peak of the schedule: the scaling laws say where the best one is expected."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from statistics import NormalDist
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from autolora import laws
 from autolora.space.config import Config
 from autolora.space.coordinates import Coordinates
 from autolora.space.dimension import Belief, Dimension, Encoding, Parameter, Scope, SpaceFields, register
-from autolora.space.domain import Domain, Range, Truncated, is_number, nearest, number
+from autolora.space.domain import Domain, Range, Truncated, above_zero, is_number, log_density, nearest, number
 from autolora.space.encoder import Encoder
 from autolora.space.written import Positive, Positives, as_domain
 
@@ -40,7 +40,9 @@ class LearningRate(Dimension):
 
     def field(self) -> tuple[Any, Any]:
         description = '"auto", a number, (low, high), in YAML [low, high], or a list of numbers, all above 0'
-        kinds: Any = Annotated[Range | Positive | Positives | Literal["auto"], BeforeValidator(as_domain)]
+        kinds: Any = Annotated[
+            Range | Positive | Positives | Literal["auto"], BeforeValidator(as_domain), AfterValidator(above_zero)
+        ]
         return kinds, Field(default="auto", description=description)
 
     def specified(self, value: Any) -> Any:
@@ -96,16 +98,16 @@ class LearningRate(Dimension):
         truncated = Truncated.to(believed, math.log10(rates.low), math.log10(rates.high))
         return truncated.pdf(math.log10(config.learning_rate))
 
-    def length(self, domain: Range) -> float:
-        return math.log10(domain.high / domain.low)
+    def uniform_density(self, scope: Scope, config: Config) -> float:
+        return log_density(self.rates(scope.space), config.learning_rate, math.log10)
 
     def encoder(self, encoding: Encoding) -> RateEncoder:
         return RateEncoder(encoding)
 
     def parameters(self, space: SpaceFields, variant: str, config: Config) -> dict[str, Parameter]:
         rates = self.rates(space)
-        ends = (rates.low, rates.high) if isinstance(rates, Range) else (rates[0], rates[-1])
-        return {self.name: Parameter.among(ends, config.learning_rate, log=True)}
+        ends, log = ((rates.low, rates.high), rates.log) if isinstance(rates, Range) else ((rates[0], rates[-1]), True)
+        return {self.name: Parameter.among(ends, config.learning_rate, log=log)}
 
     def text(self, config: Config) -> str:
         return f"{config.learning_rate:.2e}"
