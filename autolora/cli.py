@@ -188,13 +188,15 @@ def _tune(spec: Spec, folder: Path, executor: str) -> None:
         driver.tune(spec=spec, dir=folder, executor=executor, reporter=shown)
     except KeyboardInterrupt:
         shown.stop()
-        click.echo(f"\nStopped; nothing that was done is lost. To continue:\n  {again}", err=True)
+        click.echo(f"\nStopped. Completed work is saved. To continue:\n  {again}", err=True)
         sys.exit(EXIT_INTERRUPTED)
     except (AutoloraError, OSError):
         raise
     except Exception:
         shown.stop()
-        click.echo(f"\nAn error in training or in the metric; what was done is kept. Once mended:\n  {again}", err=True)
+        click.echo(
+            f"\nTraining or the metric failed. Completed work is saved. Fix the problem and rerun:\n  {again}", err=True
+        )
         raise
     finally:
         shown.stop()
@@ -249,7 +251,7 @@ def _console() -> Console:
 
 @contextmanager
 def _plain_errors() -> Iterator[None]:
-    """Errors that the user can mend are printed as such; others keep their traceback."""
+    """Print errors that the user can fix in one line; others keep their traceback."""
     from autolora.errors import AutoloraError
 
     try:
@@ -262,6 +264,7 @@ def _plain_errors() -> Iterator[None]:
             raise
         where = f" ({error.filename})" if error.filename else ""
         click.echo(
-            f"error: {error.strerror}{where}. What was done is kept; mend it and run the same command.", err=True
+            f"error: {error.strerror}{where}. Completed work is saved. Fix the problem and rerun the same command.",
+            err=True,
         )
         sys.exit(EXIT_USER)

@@ -24,7 +24,7 @@ SHORT_FOR = {"data": "train", "metric": "name"}
 """The key that a bare value stands for."""
 PRIOR_NAMES: dict[str, dict[str, Any]] = {"auto": {}, "laws": {"curvature": False}}
 EVAL_SHARE, EVAL_MOST = 10, 512
-"""By default one of so many rows is held out for evaluation, and no more than so many rows."""
+"""By default one row in EVAL_SHARE is held out for evaluation, and at most EVAL_MOST rows."""
 
 
 class SpecError(AutoloraError, ValueError):
@@ -388,7 +388,7 @@ def save(spec: Spec, path: Path) -> None:
 
 
 def default_eval_rows(rows: int) -> int:
-    """Evaluation rows that are split off so many training rows: a tenth, at least one and at most 512."""
+    """Number of rows that are split off ``rows`` training rows for evaluation: a tenth, at least 1 and at most 512."""
     return min(EVAL_MOST, max(1, rows // EVAL_SHARE))
 
 

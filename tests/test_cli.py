@@ -274,7 +274,7 @@ def test_ctrl_c_exits_with_130_and_says_how_to_go_on(spec_file, tmp_path):
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "nothing that was done is lost" in errors
+    assert "Completed work is saved." in errors
     assert "--dir" in errors
     assert list((folder / "trials" / "0").glob("step-*"))
     assert "Traceback" not in errors

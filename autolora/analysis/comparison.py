@@ -70,7 +70,7 @@ class SeedNoise:
         return cls(squares / freedom, freedom, _interaction(repeated))
 
     def of_difference(self, one: int, other: int) -> float:
-        """Variance of the difference of two means, over so many seeds each."""
+        """Variance of the difference of two means over ``one`` and ``other`` seeds."""
         return self.variance * (1 / one + 1 / other)
 
 

@@ -115,7 +115,7 @@ class LoraSampler(BaseSampler):
             they are not among ``autolora.integrations.parameters.NAMES``. A name of ours that is given another one is
             no longer recognized by its usual ones: ``{"dropout": ""}`` leaves dropout to another sampler.
         batch_size: examples per optimizer step, where that is not searched.
-        batch_multiplier: optimizer steps take so many examples for each unit of the batch size parameter: devices times
+        batch_multiplier: examples per optimizer step for each unit of the batch size parameter: devices times
             gradient accumulation, where the parameter is the batch size of one device.
         rank: where it is not searched.
         alpha: where it is not searched, what the objective trains with: "rank" (alpha = r), "law" (the objective calls

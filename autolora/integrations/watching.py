@@ -5,7 +5,7 @@ from __future__ import annotations
 from autolora.training.divergence import SETTLING, DivergenceWatch
 
 STEADY_EXAMPLES = 8
-"""A loss averaged over so many examples can stand alone for the start of a run."""
+"""A loss averaged over this many examples can stand alone for the start of a run."""
 
 
 class ReportWatch:

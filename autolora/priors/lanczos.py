@@ -42,7 +42,7 @@ def largest_eigenvalue(
         start: (size,), with a part along the wanted eigenvector: random.
         tolerance: stop once the residual of the Ritz pair is below this share of its value. Then an eigenvalue is that
             close; that it is the largest needs some more products than that, so do not be generous.
-        products: at most so many.
+        products: the most that are made.
 
     Raises:
         LanczosError: a product is not finite.

@@ -89,7 +89,7 @@ class Prior:
         return Prior(*centre, self.hidden_size, shifts, self.evidence + evidence, self.cost + cost)
 
     def share(self, variants: int) -> float:
-        """Full runs charged to each of so many variants for the evidence."""
+        """Full runs charged to each variant for the evidence, if it is shared by ``variants`` of them."""
         return self.cost / variants
 
     def traits(self, variant: str, own: Traits) -> Traits:

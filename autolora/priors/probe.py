@@ -17,7 +17,7 @@ WINDOW = 5
 START = 3
 """Steps that define the loss before any training."""
 CLEAR = 6.0
-"""A fall and a rise of so many standard deviations of the smoothed loss are no noise."""
+"""A fall and a rise of this many standard deviations of the smoothed loss exceed noise."""
 RISE = 0.1
 """The edge is where the smoothed loss has risen again by this share of its whole fall."""
 

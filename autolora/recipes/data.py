@@ -109,7 +109,7 @@ def _is_named(value: Any) -> bool:
 
 
 def _eval_size(spec: DataSpec, rows: int | None = None) -> float | None:
-    """Rows to hold out of so many, or to take of those given; below 1 their share; None means all those given."""
+    """Rows to hold out, or to take of those given. Below 1: their share. None: all those given."""
     if spec.eval_size or spec.eval is not None:
         return spec.eval_size
     held_out = default_eval_rows(rows) if rows is not None else 0

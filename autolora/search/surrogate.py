@@ -24,7 +24,7 @@ UNIT = 0.02
 """One unit of the response, as a share of the best score; of no less than SPREAD of the median excess over it."""
 SPREAD = 0.1
 DIVERGED = 20.0
-"""A divergence is at least as bad as an excess of so many units, give or take DIVERGED_SD of the response."""
+"""A divergence is at least as bad as an excess of this many units, give or take DIVERGED_SD of the response."""
 DIVERGED_SD = 0.5
 WORST = 1e6
 """Units of excess beyond which a score is not worse."""

@@ -145,7 +145,7 @@ def nearest(domain: Domain, value: float) -> Any:
 
 
 def place(domain: Domain, value: Any) -> float:
-    """Where a value lies in the domain, 0 to 1; 0.5 for None and for what is no choice, as a baseline's may be."""
+    """Where a value lies in the domain, 0 to 1; 0.5 for None and for values outside, as a baseline's may be."""
     if isinstance(domain, Range):
         return 0.5 if value is None else domain.place(value)
     return domain.index(value) / max(1, len(domain) - 1) if value in domain else 0.5

@@ -20,7 +20,7 @@ from autolora.space.traits import Traits
 
 
 def specified(given: Any) -> Any:
-    """A space as a specification writes it, by the rules of :class:`Space`; what is no mapping stays as it is."""
+    """A space as a specification writes it, by the rules of :class:`Space`; others as given."""
     if not isinstance(given, Mapping):
         return given
     own = {dimension.name: dimension for dimension in registry()}

@@ -79,7 +79,7 @@ class Ownership:
 
         Raises:
             StudyInUseError: it is gone.
-            ConnectionLost: nobody knows.
+            ConnectionLost: the database does not answer.
         """
         if not self.release.alive:
             raise StudyInUseError(f"{self._study} was closed, or another search of this process goes on with it")

@@ -176,9 +176,8 @@ def failures(storage: str) -> Iterator[None]:
     except (StorageInternalError, SQLAlchemyError, ConnectionLost) as error:
         cause = getattr(error, "orig", None) or getattr(error.__cause__, "orig", None) or error
         raise StudyError(
-            f"the study's storage {shown(storage)} does not work: {_one_line(cause)}. What is recorded is kept; mend "
-            "the storage (free some space? is its URL right, as in sqlite:///study.db?) and run the same command "
-            "again to continue"
+            f"the study's storage {shown(storage)} does not work: {_one_line(cause)}. Completed work is saved. "
+            "Fix the storage (a full disk? a wrong URL? it looks like sqlite:///study.db) and rerun the same command."
         ) from error
 
 

@@ -17,9 +17,9 @@ LOSS_RISE, LOSS_MARGIN = 1.5, 0.5
 SPIKE_GRADIENT, SPIKE_LOSS = 8.0, 1.25
 """A step is a spike if its gradient norm exceeds the run's median, and its loss the best running mean, this often."""
 SPIKES, SPIKE_WINDOW = 2, 3
-"""So many spikes within so many steps are a divergence; one alone, a hard batch, is not."""
+"""This many spikes within this many steps are a divergence; one alone, a hard batch, is not."""
 VANISHED, VANISHED_STEPS = 1e-4, 3
-"""Gradients below this share of their median for so many steps: nothing is left that could learn."""
+"""Gradients below this share of their median for this many steps: nothing is left that could learn."""
 SETTLING = 2
 """Steps that define the start. Warm-up has not moved the model by then."""
 

@@ -176,7 +176,7 @@ def test_after_a_stated_time_it_gives_up_in_one_line(postgres, monkeypatch):
     postgres.stop()
     try:
         began = time.monotonic()
-        with pytest.raises(StudyError, match=r"does not work: .*refused.* run the same command again") as error:
+        with pytest.raises(StudyError, match=r"does not work: .*refused.* rerun the same command") as error:
             search.tell(job, 1.0)
         assert 0.3 < time.monotonic() - began < 5
         assert "\n" not in str(error.value)
