@@ -63,9 +63,9 @@ class Search(search.Search):
         examples: int | None = None,
         context: Mapping[str, str] | None = None,
     ) -> None:
-        if not variants or isinstance(variants, str) or len(set(variants)) < len(variants):
+        chosen = {} if isinstance(variants, str) else {each.name: each for each in map(registry.resolve, variants)}
+        if not variants or len(chosen) < len(variants):
             raise ValueError(f"variants must be a list of different names, not {variants!r}")
-        chosen = {variant.name: variant for variant in map(registry.resolve, variants)}
         searchable.check(space or Space(), chosen, registry.names())
         super().__init__(
             variants=chosen,

@@ -117,6 +117,11 @@ print(sorted(set(jobs)))
     assert done.stdout.strip() == "['halved', 'lora']", done.stderr
 
 
+def test_python_refuses_a_variant_that_is_given_twice(folder):
+    done = run(folder, sys.executable, "-c", f"import autolora; autolora.Search(['{REFERENCE}', 'halved'], budget=1)")
+    assert "ValueError: variants must be a list of different names" in done.stderr
+
+
 def test_a_ray_worker_trains_it(folder):
     pytest.importorskip("ray")
     words = [
