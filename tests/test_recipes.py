@@ -14,6 +14,7 @@ from peft import LoraConfig
 
 from autolora import quickstart, recipes, variants
 from autolora.adapters.export import config_file
+from autolora.adapters.start import Start
 from autolora.driver.result import ResultError
 from autolora.recipes import RecipeError, write
 from autolora.study import Study
@@ -183,7 +184,7 @@ def test_the_peft_options_of_a_variant_build_its_configuration(name):
     if variant.peft_options is None:
         pytest.skip("not for plain PEFT")
     config = LoraConfig(r=8, lora_alpha=16, **variant.peft_options)
-    trained = variant.lora_config(8, 16.0, 0.0, ["q_proj"])
+    trained = variant.lora_config(Start(None, {}, rank=8, alpha=16.0), ["q_proj"])
     assert (config.use_dora, config.use_rslora) == (trained.use_dora, trained.use_rslora)
 
 

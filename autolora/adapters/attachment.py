@@ -65,7 +65,6 @@ def attachment(model: PeftModel) -> Attachment:
 def inject(
     variant: Declaration,
     start: Start[LinearLayer],
-    dropout: float = 0.0,
     allotted: Mapping[str, Allotment] | None = None,
 ) -> PeftModel:
     """Attach what PEFT has and give it the variant's own start; see ``Variant.attach``.
@@ -75,7 +74,6 @@ def inject(
     Args:
         variant: what to attach.
         start: its inputs; ``layers`` are all linear layers of the base, :func:`linear_layers`.
-        dropout: on the adapter's input.
         allotted: rank and alpha of each layer; None means that the variant allots them.
 
     Raises:
@@ -83,11 +81,11 @@ def inject(
     """
     base, targets = start.model, start.layers
     _check(variant, start)
-    variant.check(base, targets, start.rank, dropout)
+    variant.check(start)
     _check_needs(variant, start)
     if allotted is None:
         allotted = variant.allocate(start)
-    config = variant.lora_config(start.rank, start.alpha, dropout, list(allotted))
+    config = variant.lora_config(start, list(allotted))
     config.fan_in_fan_out = all(layer.transposed for layer in targets.values())
     if any(own != (start.rank, start.alpha) for own in allotted.values()):
         config.rank_pattern = {_exactly(name): own.rank for name, own in allotted.items()}

@@ -26,19 +26,20 @@ class Allotment(NamedTuple):
 
 @dataclass(frozen=True)
 class Start(Generic[Layer]):
-    """What a variant knows when it allots ranks and when it sets the values that training starts from.
+    """What a variant knows when it checks, when it allots ranks and when it sets the values that training starts from.
 
     A new input is a field here. No variant's signature changes.
 
     Attributes:
-        model: the base model while ranks are allotted, the attached ``PeftModel`` afterwards.
-        layers: by name in the base: a :class:`~autolora.adapters.targets.LinearLayer` each while ranks are allotted,
+        model: the base model until ranks are allotted, the attached ``PeftModel`` afterwards.
+        layers: by name in the base: a :class:`~autolora.adapters.targets.LinearLayer` each until ranks are allotted,
             an :class:`~autolora.adapters.layer.AdaptedLayer` each afterwards, of those that got an adapter.
         rank, alpha: as asked for; a layer's own may differ, see :class:`Allotment`.
         seed: of all randomness of the start.
         batches: list of token batches: input_ids, labels and attention_mask, each (batch, seq); None if not given.
         horizon: optimizer steps of the full run; None if not given.
         adapter_name: PEFT's name of the adapter.
+        dropout: on the adapter's input.
     """
 
     model: Any
@@ -49,6 +50,7 @@ class Start(Generic[Layer]):
     batches: Any = None
     horizon: int | None = None
     adapter_name: str = DEFAULT_NAME
+    dropout: float = 0.0
 
     def stream(self, purpose: str) -> torch.Generator:
         """The random numbers of one purpose, such as "lora_B": a CPU generator, the same on every device."""

@@ -111,6 +111,7 @@ def check_variants(spec: Spec, space: Space, base: Any) -> None:
     Raises:
         VariantError: naming the variant, the layer or the setting.
     """
+    from autolora.adapters.start import Start
     from autolora.adapters.targets import linear_layers
 
     layers = linear_layers(base)
@@ -122,4 +123,5 @@ def check_variants(spec: Spec, space: Space, base: Any) -> None:
             configs.append(searchable.completed(space, variant, baselines[name]))
         for config in configs:
             dropout = spec.training.of_trial(config).dropout
-            variant.configured(**dict(config.options)).check(base, layers, config.rank, dropout)
+            start = Start(model=base, layers=layers, rank=config.rank, alpha=config.alpha, dropout=dropout)
+            variant.configured(**dict(config.options)).check(start)

@@ -6,7 +6,6 @@ Every layer starts with more than r; those that matter least over all layers go,
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,7 +19,7 @@ from autolora.variants.registry import register
 if TYPE_CHECKING:
     import torch
     from peft import PeftModel
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from autolora.adapters.layer import AdaptedLayer
     from autolora.adapters.start import Start
@@ -46,8 +45,8 @@ class Adalora(Variant):
     tfinal: float = 0.3
     orthogonality: float = 0.1
 
-    def check(self, model: nn.Module, layers: Mapping[str, LinearLayer], rank: int, dropout: float) -> None:
-        super().check(model, layers, rank, dropout)
+    def check(self, start: Start[LinearLayer]) -> None:
+        super().check(start)
         options = f"space.options.{self.name}"
         if not self.initial >= 1:
             raise VariantError(f"{self.name} got initial {self.initial:g}: set {options}.initial to 1 or more")

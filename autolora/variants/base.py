@@ -18,7 +18,7 @@ from autolora.space import Traits
 if TYPE_CHECKING:
     import torch
     from peft import PeftModel
-    from torch import Tensor, nn
+    from torch import Tensor
     from transformers import PreTrainedModel
 
     from autolora.adapters.layer import AdaptedLayer
@@ -153,14 +153,19 @@ class Variant:
         """
         return dict.fromkeys(start.layers, Allotment(start.rank, start.alpha))
 
-    def lora_config(self, rank: int, alpha: float, dropout: float, target_modules: list[str]) -> Any:
-        """The PEFT configuration of the adapter as trained: a ``LoraConfig``, or another method's."""
+    def lora_config(self, start: Start[LinearLayer], target_modules: list[str]) -> Any:
+        """The PEFT configuration of the adapter as trained: a ``LoraConfig``, or another method's.
+
+        Args:
+            start: as in :meth:`allocate`.
+            target_modules: names of the layers that get an adapter.
+        """
         from peft import LoraConfig
 
         return LoraConfig(
-            r=rank,
-            lora_alpha=alpha,
-            lora_dropout=dropout,
+            r=start.rank,
+            lora_alpha=start.alpha,
+            lora_dropout=start.dropout,
             target_modules=target_modules,
             use_rslora=self.traits.rank_stabilized,
             bias="none",
@@ -182,20 +187,19 @@ class Variant:
             start: the attached model, its adapted layers, and all that a start is computed from.
         """
 
-    def check(self, model: nn.Module, layers: Mapping[str, LinearLayer], rank: int, dropout: float) -> None:
+    def check(self, start: Start[LinearLayer]) -> None:
         """Raise ``VariantError`` if the variant cannot be trained so, before anything is changed.
 
         Args:
-            model: the base, for messages.
-            layers: of it that get an adapter.
-            rank, dropout: of the adapter.
+            start: the base model, its linear layers, and what the adapter is asked to be; ``batches`` and ``horizon``
+                may be missing still.
         """
-        check_rank(model, layers, rank)
-        for name, layer in layers.items():
+        check_rank(start.model, start.layers, start.rank)
+        for name, layer in start.layers.items():
             if self.linear_only and layer.transposed:
                 raise VariantError(
-                    f"PEFT has {self.title} for nn.Linear and not for Conv1D, as layer {name!r} of {describe(model)} "
-                    f"is: {self.name} cannot be trained on this model"
+                    f"PEFT has {self.title} for nn.Linear and not for Conv1D, as layer {name!r} of "
+                    f"{describe(start.model)} is: {self.name} cannot be trained on this model"
                 )
 
     def attach(
@@ -241,8 +245,9 @@ class Variant:
             batches=batches,
             horizon=horizon,
             adapter_name=adapter_name,
+            dropout=dropout,
         )
-        return inject(self, start, dropout=dropout, allotted=allotted)
+        return inject(self, start, allotted)
 
     def parameter_groups(self, model: PeftModel, learning_rate: float) -> list[dict[str, Any]]:
         """Optimizer groups over the trainable parameters."""

@@ -5,7 +5,6 @@ W' = W + B Xi A diag(w), Xi = diag(lambda / (r |a_i| |b_i|)), w the norms of W's
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,7 +14,7 @@ from autolora.variants.base import Variant
 from autolora.variants.registry import register
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from autolora.adapters.layer import AdaptedLayer
     from autolora.adapters.start import Start
@@ -35,8 +34,8 @@ class Delora(Variant):
 
     bound: float = 15.0
 
-    def check(self, model: nn.Module, layers: Mapping[str, LinearLayer], rank: int, dropout: float) -> None:
-        super().check(model, layers, rank, dropout)
+    def check(self, start: Start[LinearLayer]) -> None:
+        super().check(start)
         if not self.bound > 0:
             raise VariantError(f"{self.name} got bound {self.bound:g}: set space.options.{self.name}.bound above 0")
 

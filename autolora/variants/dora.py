@@ -11,14 +11,15 @@ from autolora.variants.registry import register
 if TYPE_CHECKING:
     from autolora.adapters.layer import AdaptedLayer
     from autolora.adapters.start import Start
+    from autolora.adapters.targets import LinearLayer
 
 
 @dataclass(frozen=True)
 class Dora(Variant):
     """PEFT's implementation, with magnitudes in float32, rows of zero norm made safe, and a leaner forward pass."""
 
-    def lora_config(self, rank: int, alpha: float, dropout: float, target_modules: list[str]) -> Any:
-        config = super().lora_config(rank, alpha, dropout, target_modules)
+    def lora_config(self, start: Start[LinearLayer], target_modules: list[str]) -> Any:
+        config = super().lora_config(start, target_modules)
         config.use_dora = True
         return config
 

@@ -38,8 +38,8 @@ class Eva(Variant):
 
     rho: float = 2.0
 
-    def check(self, model: nn.Module, layers: Mapping[str, LinearLayer], rank: int, dropout: float) -> None:
-        super().check(model, layers, rank, dropout)
+    def check(self, start: Start[LinearLayer]) -> None:
+        super().check(start)
         if self.rho < 1:
             raise VariantError(f"{self.name}.rho is {self.rho:g}: with less than 1 layers could not take r directions")
 

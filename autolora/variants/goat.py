@@ -6,7 +6,7 @@ A_e = sqrt(S_e / (s rho)) V_e^T, B_e = U_e sqrt(S_e / (s rho)). W gives up (s / 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ from autolora.variants.loramoe import Loramoe
 from autolora.variants.registry import register
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from autolora.adapters.layer import AdaptedLayer
     from autolora.adapters.start import Start
@@ -41,8 +41,8 @@ class Goat(Loramoe):
     balance: float = 0.1
     rho: float = 10.0
 
-    def check(self, model: nn.Module, layers: Mapping[str, LinearLayer], rank: int, dropout: float) -> None:
-        super().check(model, layers, rank, dropout)
+    def check(self, start: Start[LinearLayer]) -> None:
+        super().check(start)
         if not self.rho > 0:
             raise VariantError(f"{self.name} got rho = {self.rho}: set space.options.{self.name}.rho above 0")
 

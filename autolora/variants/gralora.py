@@ -12,7 +12,7 @@ from autolora.variants.base import Variant
 from autolora.variants.registry import register
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from autolora.adapters.layer import AdaptedLayer
     from autolora.adapters.start import Start
@@ -37,15 +37,15 @@ class Gralora(Variant):
     def default(self, option: str, rank: int) -> Any:
         return self.blocks(rank) if option == "k" else super().default(option, rank)
 
-    def check(self, model: nn.Module, layers: Mapping[str, LinearLayer], rank: int, dropout: float) -> None:
-        super().check(model, layers, rank, dropout)
-        k = self.blocks(rank)
-        if rank % k:
+    def check(self, start: Start[LinearLayer]) -> None:
+        super().check(start)
+        k = self.blocks(start.rank)
+        if start.rank % k:
             raise VariantError(
-                f"{self.name} shares the rank out over k = {k} blocks: rank {rank} must be divisible by it; change "
-                f"space.rank, or space.options.{self.name}.k"
+                f"{self.name} shares the rank out over k = {k} blocks: rank {start.rank} must be divisible by it; "
+                f"change space.rank, or space.options.{self.name}.k"
             )
-        for name, layer in layers.items():
+        for name, layer in start.layers.items():
             if layer.in_features % k or layer.out_features % k:
                 raise VariantError(
                     f"{self.name} cuts every layer in k = {k} blocks a side, and {name!r} is {layer.out_features} x "
@@ -55,14 +55,14 @@ class Gralora(Variant):
     def exported_rank(self, rank: int, layers: Mapping[str, LinearLayer]) -> int:
         return self.blocks(rank) * rank
 
-    def lora_config(self, rank: int, alpha: float, dropout: float, target_modules: list[str]) -> Any:
+    def lora_config(self, start: Start[LinearLayer], target_modules: list[str]) -> Any:
         from peft import GraloraConfig
 
         return GraloraConfig(
-            r=rank,
-            alpha=alpha,
-            gralora_k=self.blocks(rank),
-            gralora_dropout=dropout,
+            r=start.rank,
+            alpha=start.alpha,
+            gralora_k=self.blocks(start.rank),
+            gralora_dropout=start.dropout,
             target_modules=target_modules,
             task_type="CAUSAL_LM",
         )

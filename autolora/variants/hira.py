@@ -13,16 +13,19 @@ from autolora.variants.registry import register
 if TYPE_CHECKING:
     from autolora.adapters.layer import AdaptedLayer
     from autolora.adapters.start import Start
+    from autolora.adapters.targets import LinearLayer
 
 
 @dataclass(frozen=True)
 class Hira(Variant):
     """PEFT's implementation, with a leaner forward pass."""
 
-    def lora_config(self, rank: int, alpha: float, dropout: float, target_modules: list[str]) -> Any:
+    def lora_config(self, start: Start[LinearLayer], target_modules: list[str]) -> Any:
         from peft import HiraConfig
 
-        return HiraConfig(r=rank, hira_dropout=dropout, target_modules=target_modules, task_type="CAUSAL_LM")
+        return HiraConfig(
+            r=start.rank, hira_dropout=start.dropout, target_modules=target_modules, task_type="CAUSAL_LM"
+        )
 
     def tuner(self) -> type:
         from autolora.adapters.kernels.hira import LeanHiraModel

@@ -5,7 +5,6 @@ g is the softmax of a router's logits over all heads.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,8 +14,6 @@ from autolora.variants.base import Variant
 from autolora.variants.registry import register
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from autolora.adapters.layer import AdaptedLayer
     from autolora.adapters.start import Start
     from autolora.adapters.targets import LinearLayer
@@ -32,8 +29,8 @@ class Hydralora(Variant):
 
     heads: int = 3
 
-    def check(self, model: nn.Module, layers: Mapping[str, LinearLayer], rank: int, dropout: float) -> None:
-        super().check(model, layers, rank, dropout)
+    def check(self, start: Start[LinearLayer]) -> None:
+        super().check(start)
         if self.heads < 1:
             raise VariantError(
                 f"{self.name} got heads = {self.heads}: set space.options.{self.name}.heads to 1 or more"

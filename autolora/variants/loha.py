@@ -10,17 +10,18 @@ from autolora.variants.lycoris import Lycoris
 from autolora.variants.registry import register
 
 if TYPE_CHECKING:
-    pass
+    from autolora.adapters.start import Start
+    from autolora.adapters.targets import LinearLayer
 
 
 @dataclass(frozen=True)
 class Loha(Lycoris):
     """PEFT's implementation, with a leaner forward pass. B2 A2 starts at 0; four factors train."""
 
-    def lora_config(self, rank: int, alpha: float, dropout: float, target_modules: list[str]) -> Any:
+    def lora_config(self, start: Start[LinearLayer], target_modules: list[str]) -> Any:
         from peft import LoHaConfig
 
-        return LoHaConfig(r=rank, alpha=alpha, target_modules=target_modules, task_type="CAUSAL_LM")
+        return LoHaConfig(r=start.rank, alpha=start.alpha, target_modules=target_modules, task_type="CAUSAL_LM")
 
     def tuner(self) -> type:
         from autolora.adapters.kernels.loha import LeanLohaModel

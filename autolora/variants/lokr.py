@@ -6,7 +6,6 @@ itself a parameter otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +15,7 @@ from autolora.variants.lycoris import Lycoris
 from autolora.variants.registry import register
 
 if TYPE_CHECKING:
-    from torch import nn
-
+    from autolora.adapters.start import Start
     from autolora.adapters.targets import LinearLayer
 
 NEAR_SQUARE_ROOT = -1
@@ -40,19 +38,19 @@ class Lokr(Lycoris):
     def default(self, option: str, rank: int) -> Any:
         return SQUARE_ROOT if option == "factor" else super().default(option, rank)
 
-    def check(self, model: nn.Module, layers: Mapping[str, LinearLayer], rank: int, dropout: float) -> None:
-        super().check(model, layers, rank, dropout)
+    def check(self, start: Start[LinearLayer]) -> None:
+        super().check(start)
         if self.factor is not None and self.factor < 1:
             raise VariantError(
                 f"{self.name} got factor {self.factor}: set space.options.{self.name}.factor to 1 or more"
             )
 
-    def lora_config(self, rank: int, alpha: float, dropout: float, target_modules: list[str]) -> Any:
+    def lora_config(self, start: Start[LinearLayer], target_modules: list[str]) -> Any:
         from peft import LoKrConfig
 
         return LoKrConfig(
-            r=rank,
-            alpha=alpha,
+            r=start.rank,
+            alpha=start.alpha,
             decompose_factor=self.factor or NEAR_SQUARE_ROOT,
             target_modules=target_modules,
             task_type="CAUSAL_LM",

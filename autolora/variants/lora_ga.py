@@ -6,7 +6,6 @@ subtracted from W.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,8 +17,6 @@ from autolora.variants.base import Variant
 from autolora.variants.registry import register
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from autolora.adapters.layer import AdaptedLayer
     from autolora.adapters.start import Start
     from autolora.adapters.targets import LinearLayer
@@ -33,16 +30,19 @@ class LoraGA(Variant):
 
     gamma: float = 16.0
 
-    def check(self, model: nn.Module, layers: Mapping[str, LinearLayer], rank: int, dropout: float) -> None:
-        super().check(model, layers, rank, dropout)
-        name, smallest = min(layers.items(), key=lambda item: item[1].largest_rank)
+    def check(self, start: Start[LinearLayer]) -> None:
+        super().check(start)
+        rank = start.rank
+        name, smallest = min(start.layers.items(), key=lambda item: item[1].largest_rank)
         if 2 * rank > smallest.largest_rank:
             raise VariantError(
                 f"{self.name} takes 2r directions of the gradient, and layer {name!r} has {smallest.largest_rank}: "
                 f"rank {rank} must be at most {smallest.largest_rank // 2}"
             )
-        if dropout > 0:
-            raise VariantError(f"{self.name} must be trained without dropout, which undoes its start; got {dropout:g}")
+        if start.dropout > 0:
+            raise VariantError(
+                f"{self.name} must be trained without dropout, which undoes its start; got {start.dropout:g}"
+            )
 
     def initialize(self, start: Start[AdaptedLayer]) -> None:
         rank = start.rank

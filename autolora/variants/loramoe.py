@@ -6,7 +6,6 @@ token; shared out and chosen from, as in the unified study (arXiv 2601.22708), t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,7 @@ from autolora.variants.registry import register
 
 if TYPE_CHECKING:
     from peft import PeftModel
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from autolora.adapters.layer import AdaptedLayer
     from autolora.adapters.start import Start
@@ -51,9 +50,9 @@ class Loramoe(Variant):
     def default(self, option: str, rank: int) -> Any:
         return self.count(rank) if option == "experts" else super().default(option, rank)
 
-    def check(self, model: nn.Module, layers: Mapping[str, LinearLayer], rank: int, dropout: float) -> None:
-        super().check(model, layers, rank, dropout)
-        experts, option = self.count(rank), f"space.options.{self.name}"
+    def check(self, start: Start[LinearLayer]) -> None:
+        super().check(start)
+        rank, experts, option = start.rank, self.count(start.rank), f"space.options.{self.name}"
         if experts < 1 or rank % experts:
             raise VariantError(
                 f"{self.name} shares the rank out over experts = {experts}: rank {rank} must be divisible by it; "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,8 +10,6 @@ from autolora.adapters.errors import VariantError
 from autolora.variants.base import Variant
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from autolora.adapters.layer import AdaptedLayer
     from autolora.adapters.start import Start
     from autolora.adapters.targets import LinearLayer
@@ -22,12 +19,12 @@ if TYPE_CHECKING:
 class Lycoris(Variant):
     """PEFT's implementation and start, drawn from this seed."""
 
-    def check(self, model: nn.Module, layers: Mapping[str, LinearLayer], rank: int, dropout: float) -> None:
-        super().check(model, layers, rank, dropout)
-        if dropout > 0:
+    def check(self, start: Start[LinearLayer]) -> None:
+        super().check(start)
+        if start.dropout > 0:
             raise VariantError(
                 f"{self.name} must be trained without dropout, which PEFT has for it on rows of the update and not on "
-                f"its input; got {dropout:g}"
+                f"its input; got {start.dropout:g}"
             )
 
     def initialize(self, start: Start[AdaptedLayer]) -> None:

@@ -15,7 +15,7 @@ from autolora.variants.base import Variant
 from autolora.variants.registry import register
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from autolora.adapters.layer import AdaptedLayer
     from autolora.adapters.start import Start
@@ -32,20 +32,20 @@ class Melora(Variant):
 
     k: int = 2
 
-    def check(self, model: nn.Module, layers: Mapping[str, LinearLayer], rank: int, dropout: float) -> None:
-        super().check(model, layers, rank, dropout)
+    def check(self, start: Start[LinearLayer]) -> None:
+        super().check(start)
         if self.k < 1:
             raise VariantError(f"{self.name} got k = {self.k} blocks: set space.options.{self.name}.k to 1 or more")
-        for name, layer in layers.items():
+        for name, layer in start.layers.items():
             size = f"{layer.out_features} x {layer.in_features}"
             if layer.in_features % self.k or layer.out_features % self.k:
                 raise VariantError(
                     f"{self.name} cuts every layer in k = {self.k} blocks, and {name!r} is {size}: set "
                     f"space.options.{self.name}.k to a divisor of both"
                 )
-            if rank > layer.largest_rank // self.k:
+            if start.rank > layer.largest_rank // self.k:
                 raise VariantError(
-                    f"{self.name} gives each of its k = {self.k} blocks rank {rank}, which does not fit those of "
+                    f"{self.name} gives each of its k = {self.k} blocks rank {start.rank}, which does not fit those of "
                     f"{name!r} ({size}): use rank 1 to {layer.largest_rank // self.k}, or a smaller "
                     f"space.options.{self.name}.k"
                 )

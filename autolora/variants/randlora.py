@@ -16,6 +16,7 @@ from autolora.variants.registry import register
 if TYPE_CHECKING:
     from autolora.adapters.layer import AdaptedLayer
     from autolora.adapters.start import Start
+    from autolora.adapters.targets import LinearLayer
 
 RECOMMENDED_SCALE = 20.0
 """s = alpha / r, as the authors set it in PEFT."""
@@ -25,13 +26,13 @@ RECOMMENDED_SCALE = 20.0
 class Randlora(Variant):
     """PEFT's implementation, the authors' own, with bases of this seed, saved with the adapter."""
 
-    def lora_config(self, rank: int, alpha: float, dropout: float, target_modules: list[str]) -> Any:
+    def lora_config(self, start: Start[LinearLayer], target_modules: list[str]) -> Any:
         from peft import RandLoraConfig
 
         return RandLoraConfig(
-            r=rank,
-            randlora_alpha=alpha,
-            randlora_dropout=dropout,
+            r=start.rank,
+            randlora_alpha=start.alpha,
+            randlora_dropout=start.dropout,
             target_modules=target_modules,
             task_type="CAUSAL_LM",
         )

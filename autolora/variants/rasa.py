@@ -17,7 +17,7 @@ from autolora.variants.base import Variant
 from autolora.variants.registry import register
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from autolora.adapters.layer import AdaptedLayer
     from autolora.adapters.start import Start
@@ -43,12 +43,12 @@ class Rasa(Variant):
     def default(self, option: str, rank: int) -> Any:
         return self.pooled(rank) if option == "shared" else super().default(option, rank)
 
-    def check(self, model: nn.Module, layers: Mapping[str, LinearLayer], rank: int, dropout: float) -> None:
-        super().check(model, layers, rank, dropout)
-        k = self.pooled(rank)
-        if not 1 <= k < rank:
+    def check(self, start: Start[LinearLayer]) -> None:
+        super().check(start)
+        k = self.pooled(start.rank)
+        if not 1 <= k < start.rank:
             raise VariantError(
-                f"{self.name} shares {k} of rank {rank}: at least one is shared and one is a layer's own; change "
+                f"{self.name} shares {k} of rank {start.rank}: at least one is shared and one is a layer's own; change "
                 f"space.rank, or space.options.{self.name}.shared"
             )
 

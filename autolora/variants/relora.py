@@ -22,7 +22,6 @@ from autolora.variants.registry import register
 if TYPE_CHECKING:
     import torch
     from peft import PeftModel
-    from torch import nn
 
     from autolora.adapters.layer import AdaptedLayer
     from autolora.adapters.start import Start
@@ -44,8 +43,8 @@ class Relora(Variant):
     phases: int = 3
     warmup: float = 0.1
 
-    def check(self, model: nn.Module, layers: Mapping[str, LinearLayer], rank: int, dropout: float) -> None:
-        super().check(model, layers, rank, dropout)
+    def check(self, start: Start[LinearLayer]) -> None:
+        super().check(start)
         options = f"space.options.{self.name}"
         if self.phases < 1:
             raise VariantError(f"{self.name} got phases {self.phases}: set {options}.phases to 1 or more")

@@ -5,7 +5,7 @@ That is gradient descent on B A as a manifold with a metric in which it does not
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +18,8 @@ from autolora.variants.registry import register
 if TYPE_CHECKING:
     import torch
     from peft import PeftModel
-    from torch import nn
 
+    from autolora.adapters.start import Start
     from autolora.adapters.targets import LinearLayer
 
 
@@ -34,8 +34,8 @@ class Rplora(Variant):
 
     damping: float = 1e-5
 
-    def check(self, model: nn.Module, layers: Mapping[str, LinearLayer], rank: int, dropout: float) -> None:
-        super().check(model, layers, rank, dropout)
+    def check(self, start: Start[LinearLayer]) -> None:
+        super().check(start)
         if not self.damping >= 0:
             raise VariantError(
                 f"{self.name} got damping {self.damping:g}, which must not be negative: change "

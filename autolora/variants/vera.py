@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from autolora.adapters.layer import AdaptedLayer
     from autolora.adapters.start import Start
+    from autolora.adapters.targets import LinearLayer
 
 START_OF_D = 0.1
 """The paper's; b starts at 0."""
@@ -29,12 +30,12 @@ class Vera(Variant):
     A layer has m + r parameters where LoRA has r (m + n): the paper's ranks are 256 to 1024.
     """
 
-    def lora_config(self, rank: int, alpha: float, dropout: float, target_modules: list[str]) -> Any:
+    def lora_config(self, start: Start[LinearLayer], target_modules: list[str]) -> Any:
         from peft import VeraConfig
 
         return VeraConfig(
-            r=rank,
-            vera_dropout=dropout,
+            r=start.rank,
+            vera_dropout=start.dropout,
             target_modules=target_modules,
             task_type="CAUSAL_LM",
         )

@@ -445,8 +445,8 @@ def test_a_tuned_option_is_in_the_recipe(opened):
 
 
 def test_every_choice_of_an_option_is_checked_before_training(tmp_path, monkeypatch):
-    def refuse(variant, model, layers, rank, dropout):
-        if (variant.gamma, rank) == (64, 4):
+    def refuse(variant, start):
+        if (variant.gamma, start.rank) == (64, 4):
             raise autolora.variants.VariantError("gamma 64 at rank 4")
 
     monkeypatch.setattr(LoraGA, "check", refuse)
