@@ -132,6 +132,7 @@ register(
         name="adalora",
         title="AdaLoRA",
         paper="arXiv 2303.10512",
+        above_zero=("initial",),
         cost=1.04,
         kind="architecture",
         needs=("horizon",),

@@ -57,7 +57,7 @@ class Variant:
         starts_as_lora: at s = 1 its Hessian in {A, B} at initialization is plain LoRA's, so curvature tells nothing of
             it.
         redundant_with_alpha: own hyperparameters that under Adam do what alpha does: never searched together.
-        above_zero: own hyperparameters whose values must be above 0.
+        above_zero: own hyperparameters whose values must be above 0; a space that names others is refused.
         peft_options: ``LoraConfig`` options with which plain PEFT trains this variant, beyond rank, alpha, dropout and
             target modules; None: PEFT has none, and other trainers cannot be configured for it.
     """
@@ -106,9 +106,12 @@ class Variant:
             if not fits or (isinstance(value, float) and not math.isfinite(value)):
                 expected = " or ".join(sorted(kind.__name__.removesuffix("Type") for kind in kinds))
                 raise VariantError(f"{self.name} got {name} = {value!r}: it takes a finite {expected}")
-            if name in self.above_zero and value is not None and not value > 0:
-                raise VariantError(f"{self.name} got {name} = {value!r}: set space.options.{self.name}.{name} above 0")
+            self._check_above_zero(name, value)
         return replace(self, **options)
+
+    def _check_above_zero(self, option: str, value: Any) -> None:
+        if option in self.above_zero and value is not None and not value > 0:
+            raise VariantError(f"{self.name} got {option} = {value!r}: set space.options.{self.name}.{option} above 0")
 
     def kinds(self, option: str) -> set[type]:
         """What one of the :attr:`options` is declared as; its default alone would not tell where that is None."""
@@ -195,6 +198,8 @@ class Variant:
                 may be missing still.
         """
         check_rank(start.model, start.layers, start.rank)
+        for option in self.above_zero:
+            self._check_above_zero(option, getattr(self, option))
         for name, layer in start.layers.items():
             if self.linear_only and layer.transposed:
                 raise VariantError(

@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from autolora.adapters.errors import VariantError
 from autolora.space import Traits
 from autolora.variants.base import Variant
 from autolora.variants.registry import register
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
 
     from autolora.adapters.layer import AdaptedLayer
     from autolora.adapters.start import Start
-    from autolora.adapters.targets import LinearLayer
 
 
 @dataclass(frozen=True)
@@ -33,11 +31,6 @@ class Delora(Variant):
     """
 
     bound: float = 15.0
-
-    def check(self, start: Start[LinearLayer]) -> None:
-        super().check(start)
-        if not self.bound > 0:
-            raise VariantError(f"{self.name} got bound {self.bound:g}: set space.options.{self.name}.bound above 0")
 
     def initialize(self, start: Start[AdaptedLayer]) -> None:
         """A and B as LoRA's, lambda at the bound."""
@@ -58,6 +51,7 @@ register(
         name="delora",
         title="DeLoRA",
         paper="arXiv 2503.18225",
+        above_zero=("bound",),
         cost=1.02,
         kind="architecture",
         constraints="r <= min(m, n), alpha = r",

@@ -82,6 +82,7 @@ register(
         name="eva",
         title="EVA",
         paper="arXiv 2410.07170",
+        above_zero=("rho",),
         cost=1.03,
         # No published best rate was found; the runs of studies/curves have it at LoRA's. A's rows have norm one, in the
         # directions where inputs are largest: the law of alpha for a random A does not apply.

@@ -12,7 +12,6 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from autolora.adapters.attachment import anchor, frozen_layers
-from autolora.adapters.errors import VariantError
 from autolora.adapters.factors import leading_svd, weight_factors
 from autolora.space import Traits
 from autolora.variants.loramoe import Loramoe
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 
     from autolora.adapters.layer import AdaptedLayer
     from autolora.adapters.start import Start
-    from autolora.adapters.targets import LinearLayer
 
 
 @dataclass(frozen=True)
@@ -40,11 +38,6 @@ class Goat(Loramoe):
 
     balance: float = 0.1
     rho: float = 10.0
-
-    def check(self, start: Start[LinearLayer]) -> None:
-        super().check(start)
-        if not self.rho > 0:
-            raise VariantError(f"{self.name} got rho = {self.rho}: set space.options.{self.name}.rho above 0")
 
     def initialize(self, start: Start[AdaptedLayer]) -> None:
         rank = start.rank
@@ -82,6 +75,7 @@ register(
         name="goat",
         title="GOAT",
         paper="arXiv 2502.16894",
+        above_zero=("experts", "top_k", "rho"),
         cost=1.02,
         kind="architecture",
         constraints="r <= min(m, n), divisible by experts; top_k > 1",

@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from autolora.adapters.errors import VariantError
 from autolora.space import Traits
 from autolora.variants.base import Variant
 from autolora.variants.registry import register
@@ -16,7 +15,6 @@ from autolora.variants.registry import register
 if TYPE_CHECKING:
     from autolora.adapters.layer import AdaptedLayer
     from autolora.adapters.start import Start
-    from autolora.adapters.targets import LinearLayer
 
 
 @dataclass(frozen=True)
@@ -28,13 +26,6 @@ class Hydralora(Variant):
     """
 
     heads: int = 3
-
-    def check(self, start: Start[LinearLayer]) -> None:
-        super().check(start)
-        if self.heads < 1:
-            raise VariantError(
-                f"{self.name} got heads = {self.heads}: set space.options.{self.name}.heads to 1 or more"
-            )
 
     def initialize(self, start: Start[AdaptedLayer]) -> None:
         from autolora.adapters.kernels.experts import install, widen_b
@@ -52,6 +43,7 @@ register(
         name="hydralora",
         title="HydraLoRA",
         paper="arXiv 2404.19245",
+        above_zero=("heads",),
         cost=1.07,
         kind="architecture",
         # The authors' rate, 2e-4 at s = 8 and r = 4, is LoRA's usual one, and gates that sum to 1 change little.

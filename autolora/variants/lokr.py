@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from autolora.adapters.errors import VariantError
 from autolora.space import Traits
 from autolora.variants.lycoris import Lycoris
 from autolora.variants.registry import register
@@ -38,13 +37,6 @@ class Lokr(Lycoris):
     def default(self, option: str, rank: int) -> Any:
         return SQUARE_ROOT if option == "factor" else super().default(option, rank)
 
-    def check(self, start: Start[LinearLayer]) -> None:
-        super().check(start)
-        if self.factor is not None and self.factor < 1:
-            raise VariantError(
-                f"{self.name} got factor {self.factor}: set space.options.{self.name}.factor to 1 or more"
-            )
-
     def lora_config(self, start: Start[LinearLayer], target_modules: list[str]) -> Any:
         from peft import LoKrConfig
 
@@ -67,6 +59,7 @@ register(
         name="lokr",
         title="LoKr",
         paper="arXiv 2309.14859",
+        above_zero=("factor",),
         cost=1.05,
         kind="architecture",
         constraints="r <= min(m, n), no Conv1D, no dropout",

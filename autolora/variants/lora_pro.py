@@ -32,6 +32,7 @@ register(
         name="lora_pro",
         title="LoRA-Pro",
         paper="arXiv 2407.18242",
+        above_zero=("damping",),
         cost=1.01,
         kind="optimizer",
         optimizer_name="AdamW on the gradients whose update of W is closest to the full one",

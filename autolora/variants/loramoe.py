@@ -53,7 +53,7 @@ class Loramoe(Variant):
     def check(self, start: Start[LinearLayer]) -> None:
         super().check(start)
         rank, experts, option = start.rank, self.count(start.rank), f"space.options.{self.name}"
-        if experts < 1 or rank % experts:
+        if rank % experts:
             raise VariantError(
                 f"{self.name} shares the rank out over experts = {experts}: rank {rank} must be divisible by it; "
                 f"change space.rank, or {option}.experts"
@@ -63,7 +63,7 @@ class Loramoe(Variant):
                 f"{self.name} shares the rank out over experts, and rank {rank} has no divisor from 2 to "
                 f"{MOST_EXPERTS}: change space.rank, or set {option}.experts"
             )
-        if self.top_k < 1 or self.top_k == 1 < experts:
+        if self.top_k == 1 < experts:
             raise VariantError(
                 f"{self.name} got top_k = {self.top_k} of {experts} experts: a token needs 2, whose weights the "
                 f"router learns (one alone always weighs 1); set {option}.top_k to 2 or more"
@@ -99,6 +99,7 @@ register(
         name="loramoe",
         title="LoRAMoE",
         paper="arXiv 2312.09979",
+        above_zero=("experts", "top_k"),
         cost=1.03,
         kind="architecture",
         constraints="r <= min(m, n), divisible by experts; top_k > 1",

@@ -34,8 +34,6 @@ class Melora(Variant):
 
     def check(self, start: Start[LinearLayer]) -> None:
         super().check(start)
-        if self.k < 1:
-            raise VariantError(f"{self.name} got k = {self.k} blocks: set space.options.{self.name}.k to 1 or more")
         for name, layer in start.layers.items():
             size = f"{layer.out_features} x {layer.in_features}"
             if layer.in_features % self.k or layer.out_features % self.k:
@@ -74,6 +72,7 @@ register(
         name="melora",
         title="MELoRA",
         paper="arXiv 2402.17263",
+        above_zero=("k",),
         cost=0.95,
         kind="architecture",
         constraints="r <= min(m, n) / k; m and n divisible by k",

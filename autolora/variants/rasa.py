@@ -46,7 +46,7 @@ class Rasa(Variant):
     def check(self, start: Start[LinearLayer]) -> None:
         super().check(start)
         k = self.pooled(start.rank)
-        if not 1 <= k < start.rank:
+        if k >= start.rank:
             raise VariantError(
                 f"{self.name} shares {k} of rank {start.rank}: at least one is shared and one is a layer's own; change "
                 f"space.rank, or space.options.{self.name}.shared"
@@ -92,6 +92,7 @@ register(
         name="rasa",
         title="RaSA",
         paper="arXiv 2503.12576",
+        above_zero=("shared",),
         cost=1.06,
         kind="architecture",
         constraints="k < r <= min(m, n)",

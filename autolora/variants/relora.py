@@ -45,12 +45,10 @@ class Relora(Variant):
 
     def check(self, start: Start[LinearLayer]) -> None:
         super().check(start)
-        options = f"space.options.{self.name}"
-        if self.phases < 1:
-            raise VariantError(f"{self.name} got phases {self.phases}: set {options}.phases to 1 or more")
         if not 0 <= self.warmup <= 1:
             raise VariantError(
-                f"{self.name} got warmup {self.warmup:g}, a share of a phase: set {options}.warmup to between 0 and 1"
+                f"{self.name} got warmup {self.warmup:g}, a share of a phase: set "
+                f"space.options.{self.name}.warmup to between 0 and 1"
             )
 
     def exported_rank(self, rank: int, layers: Mapping[str, LinearLayer]) -> int:
@@ -107,6 +105,7 @@ register(
         name="relora",
         title="ReLoRA",
         paper="arXiv 2307.05695",
+        above_zero=("phases",),
         cost=1.04,
         kind="optimizer",
         needs=("horizon",),

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from autolora.adapters.attachment import attachment
-from autolora.adapters.errors import VariantError
 from autolora.space import Traits
 from autolora.variants.base import Variant
 from autolora.variants.registry import register
@@ -19,9 +18,6 @@ if TYPE_CHECKING:
     import torch
     from peft import PeftModel
 
-    from autolora.adapters.start import Start
-    from autolora.adapters.targets import LinearLayer
-
 
 @dataclass(frozen=True)
 class Rplora(Variant):
@@ -29,18 +25,10 @@ class Rplora(Variant):
 
     Attributes:
         damping: of the Grams, relative to their mean diagonal. Not absolute, as the paper has it: B^T B grows from
-            zero. The default is above float32's rounding.
+            zero. The default is above float32's rounding; without any, a Gram that is singular has no inverse.
     """
 
     damping: float = 1e-5
-
-    def check(self, start: Start[LinearLayer]) -> None:
-        super().check(start)
-        if not self.damping >= 0:
-            raise VariantError(
-                f"{self.name} got damping {self.damping:g}, which must not be negative: change "
-                f"space.options.{self.name}.damping"
-            )
 
     def precondition(self) -> Callable[..., Any]:
         """What makes the new gradients."""
@@ -60,6 +48,7 @@ register(
         name="rplora",
         title="RPLoRA",
         paper="arXiv 2402.02347",
+        above_zero=("damping",),
         cost=0.99,
         kind="optimizer",
         optimizer_name="AdamW on gradients times the other factor's inverse Gram",

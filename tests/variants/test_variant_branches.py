@@ -138,7 +138,6 @@ class TestMelora:
         [
             (3, 4, r"k = 3 blocks, and 'model.*' is 32 x 32: set space.options.melora.k to a divisor"),
             (4, 5, r"k = 4 blocks rank 5, .* 'model.*k_proj' \(16 x 32\): use rank 1 to 4, or a smaller"),
-            (0, 4, "k = 0 blocks"),
         ],
     )
     def test_what_does_not_divide_or_fit_is_said(self, build, k, rank, message):
@@ -303,8 +302,8 @@ class TestRasa:
         model = get("rasa").attach(build(), rank=16, alpha=16)
         assert all(len(layer.given("diagonal")) == 14 + 2 * 2 for layer in attachment(model).layers.values())
 
-    @pytest.mark.parametrize(("shared", "rank"), [(None, 1), (4, 4), (0, 4)])
-    def test_a_rank_with_nothing_private_or_nothing_shared_is_refused(self, build, shared, rank):
+    @pytest.mark.parametrize(("shared", "rank"), [(None, 1), (4, 4)])
+    def test_a_rank_with_nothing_private_is_refused(self, build, shared, rank):
         with pytest.raises(VariantError, match=rf"of rank {rank}: .* change space.rank, or space.options.rasa.shared"):
             get("rasa").configured(shared=shared).attach(build(), rank=rank, alpha=rank)
 

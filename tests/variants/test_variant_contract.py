@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import gc
 import importlib
 import json
@@ -27,6 +28,7 @@ from autolora.adapters.kernels.experts import Experts
 from autolora.adapters.state import ALLOTTED, adapter_state, load_adapter_state
 from autolora.adapters.targets import linear_layers
 from autolora.api import load_adapter
+from autolora.space import Space
 from autolora.variants import VariantError, detach, get, names
 
 RANK, HORIZON = 4, 20
@@ -133,19 +135,27 @@ class TestAttach:
 
 
 @pytest.mark.parametrize("name", names())
-def test_an_option_of_zero_trains_or_is_refused(name, attach, build, train):
+def test_an_option_of_zero_trains_unless_it_must_be_above(name, attach, build, train):
     """The space may name 0, and nothing that fails later is started."""
     variant = get(name)
     for option in variant.options:
-        if not variant.kinds(option) & {int, float}:
+        if option in variant.above_zero or not variant.kinds(option) & {int, float}:
             continue
-        try:
-            zero = variant.configured(**{option: 0})
-            model = attach(zero, build())
-        except VariantError:
-            continue
-        losses = train(model, zero.optimizer(model, 1e-3 * 10**variant.traits.shift), 3)
+        zero = variant.configured(**{option: 0})
+        model = attach(zero, build())
+        losses = train(model, zero.optimizer(model, 1e-3 * 10**variant.traits.shift), 8)
         assert all(math.isfinite(loss) for loss in losses), option
+
+
+@pytest.mark.parametrize(("name", "option"), [(name, option) for name in names() for option in get(name).above_zero])
+def test_an_option_that_must_be_above_zero_is_refused_at_once(name, option, attach, build):
+    """By a search, and by the variant however it was made."""
+    with pytest.raises(ValueError, match=rf"space\.options\.{name}\.{option}: \[0\].*must be above 0"):
+        autolora.Search([name], space=Space(options={f"{name}.{option}": [0]}))
+    with pytest.raises(VariantError, match=rf"{option} = 0: set space\.options\.{name}\.{option} above 0"):
+        get(name).configured(**{option: 0})
+    with pytest.raises(VariantError, match=rf"{option} = -1: set space\.options\.{name}\.{option} above 0"):
+        attach(dataclasses.replace(get(name), **{option: -1}), build())
 
 
 @pytest.mark.parametrize("name", names())

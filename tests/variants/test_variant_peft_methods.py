@@ -259,11 +259,6 @@ def test_lokr_s_update_is_a_kronecker_product(build, train, difference, factor, 
             assert sum(p.numel() for p in f.values()) == factor**2 + rank * (width + height)
 
 
-def test_lokr_refuses_a_factor_of_nothing(build):
-    with pytest.raises(VariantError, match=r"factor 0.*space.options.lokr.factor"):
-        get("lokr").configured(factor=0).attach(build(), rank=4, alpha=4)
-
-
 @pytest.mark.parametrize("name", ["hira", "vera"])
 def test_what_has_no_scale_takes_alpha_at_the_rank_alone(build, fingerprint, name):
     base = build()
