@@ -34,7 +34,7 @@ class Variant:
     The fields that a subclass adds are the variant's own hyperparameters, see :attr:`options`.
 
     Attributes:
-        name: registry key.
+        name: registry key: a letter, then letters, digits, - and _.
         title: name as published.
         paper: where it is defined.
         kind: what it changes of plain LoRA: "reference", "scaling", "start", "architecture" or "optimizer".

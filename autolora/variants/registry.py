@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterable
@@ -27,6 +28,8 @@ from autolora.variants.base import Variant
 
 GROUP = "autolora.variants"
 """Of the entry points by which other packages offer variants."""
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+"""A variant's name is that of a folder in the run directory, and the first part of ``space.options``' keys."""
 
 _variants: dict[str, Variant] = {}
 _modules: dict[str, str] = {}
@@ -46,7 +49,7 @@ def register(variant: Variant) -> Variant:
     is registered already is returned.
 
     Raises:
-        VariantError: another variant has the name.
+        VariantError: another variant has the name, or it has none that can be used, no title or no paper.
     """
     return _add(variant, sys._getframe(1).f_globals.get("__name__", "?"))
 
@@ -156,6 +159,7 @@ def _registered(found: Any, module: str, what: str) -> Variant:
 
 def _add(variant: Variant, module: str) -> Variant:
     """Register a variant on behalf of a module."""
+    _check(variant, module)
     with _adding:
         known = _variants.get(variant.name)
         if known is None:
@@ -164,9 +168,22 @@ def _add(variant: Variant, module: str) -> Variant:
     if _same(known, variant):
         return known
     raise VariantError(
-        f"a variant named {variant.name!r} is registered already, by {_origin(_modules[variant.name])}; "
-        f"{_origin(module)} wants the name, too: rename one of them, or uninstall its package"
+        f"a variant named {variant.name!r} is registered already, by {_origin(known, _modules[variant.name])}; "
+        f"{_origin(variant, module)} wants the name, too: rename one of them, or uninstall its package"
     )
+
+
+def _check(variant: Variant, module: str) -> None:
+    """Raise ``VariantError`` if a variant lacks what every one is listed and stored by."""
+    if not isinstance(variant.name, str) or not NAME.fullmatch(variant.name):
+        raise VariantError(
+            f"{_origin(variant, module)} has the name {variant.name!r}: begin it with a letter, and use letters, "
+            "digits, - and _ alone"
+        )
+    for fact in ("title", "paper"):
+        value = getattr(variant, fact)
+        if not isinstance(value, str) or not value.strip():
+            raise VariantError(f"{_origin(variant, module)} has the {fact} {value!r}: say in words what it is")
 
 
 def _load_entry_points() -> None:
@@ -201,7 +218,8 @@ def _same(one: Variant, other: Variant) -> bool:
     return kinds[0] == kinds[1] and vars(one) == vars(other)
 
 
-def _origin(module: str) -> str:
-    """A module with the installed package that it is of."""
+def _origin(variant: Variant, module: str) -> str:
+    """A variant's class, the module that registered it, and the installed package that this is of."""
     packages = metadata.packages_distributions().get(module.partition(".")[0], [])
-    return f"package {packages[0]} (module {module})" if packages else f"module {module}"
+    where = f"package {packages[0]} (module {module})" if packages else f"module {module}"
+    return f"{type(variant).__qualname__} of {where}"

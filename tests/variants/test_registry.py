@@ -92,6 +92,36 @@ class TestRegister:
         with pytest.raises(VariantError, match=taken):
             register(Variant(name="lora", title="LoRA", paper="another"))
 
+    def test_two_classes_of_one_module_are_both_named(self, fresh):
+        class First(Variant):
+            pass
+
+        class Second(Variant):
+            pass
+
+        register(First(name="mine", title="First", paper="-"))
+        with pytest.raises(VariantError, match=r"already, by .*First of module .*; .*Second of module .* wants"):
+            register(Second(name="mine", title="Second", paper="-"))
+
+    @pytest.mark.parametrize(
+        "name", ["", "../../escaped", "my.variant", "my:variant", "my variant", "1st", "a\n", None]
+    )
+    def test_a_name_that_is_no_word_is_refused(self, fresh, name):
+        with pytest.raises(VariantError, match=r"^Variant of module .*test_registry has the name .*begin it with"):
+            register(Variant(name=name, title="Mine", paper="-"))
+        assert name not in registry._variants
+
+    @pytest.mark.parametrize("name", ["a", "LoRA-2", "my_variant"])
+    def test_a_name_that_is_a_word_is_taken(self, fresh, name):
+        assert get(register(Variant(name=name, title="Mine", paper="-")).name).title == "Mine"
+
+    @pytest.mark.parametrize("fact", ["title", "paper"])
+    @pytest.mark.parametrize("value", ["", " ", None])
+    def test_a_title_and_a_paper_are_asked_for(self, fresh, fact, value):
+        facts = {"title": "Mine", "paper": "-", fact: value}
+        with pytest.raises(VariantError, match=rf"^Variant of module .*test_registry has the {fact} {value!r}: say"):
+            register(Variant(name="mine", **facts))
+
     def test_the_same_declaration_again_changes_nothing(self):
         lora = get("lora")
         assert register(dataclasses.replace(lora)) is lora
@@ -210,6 +240,11 @@ class TestEntryPoints:
             ("Halved = 3", "other.declared:Halved", "is int 3"),
             ("", "other.declared:Absent", "Absent"),
             (DECLARATION.format(name="lora"), "other.declared:Halved", "'lora' is registered already"),
+            (
+                DECLARATION.format(name="../out"),
+                "other.declared:Halved",
+                r"Halved of package other-dist \(module other\.declared\) has the name '\.\./out'",
+            ),
         ],
     )
     def test_a_broken_package_is_left_out_with_a_warning_that_names_it(self, package, text, value, message):
@@ -228,8 +263,8 @@ class TestEntryPoints:
             package(name, DECLARATION.format(name="theirs"), {"theirs": f"{name}.declared:Halved"})
         with pytest.warns(
             UserWarning,
-            match=r"package second-dist .*by package first-dist \(module first\.declared\); "
-            r"package second-dist \(module second\.declared\) wants",
+            match=r"package second-dist .*by Halved of package first-dist \(module first\.declared\); "
+            r"Halved of package second-dist \(module second\.declared\) wants",
         ):
             names()
         assert type(get("theirs")).__module__ == "first.declared"
