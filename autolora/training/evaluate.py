@@ -5,15 +5,13 @@ Either is a function of an :class:`Evaluation` that gives :class:`Scores`, the s
 
 from __future__ import annotations
 
-import importlib
-import os
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from autolora import references
 from autolora.losses import IGNORED, token_losses
 from autolora.metrics import METRICS, MetricError
 from autolora.scores import Scores
@@ -82,21 +80,17 @@ def load_metric(spec: MetricSpec) -> Callable[[Evaluation], Scores]:
     """The metric function; the user's own is imported, with the working directory on the path.
 
     Raises:
-        MetricError: the module or the function is not there.
+        MetricError: the module or the function is not there, or the module cannot be imported.
     """
     if spec.name in METRICS:
         return METRICS[spec.name].scores
-    module_name, function_name = spec.name.split(":", 1)
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
     try:
-        function = getattr(importlib.import_module(module_name), function_name)
-    except ModuleNotFoundError as error:
-        raise MetricError(
-            f"metric {spec.name!r}: {error} (looked in {os.getcwd()} and the installed packages)"
-        ) from error
-    except AttributeError:
-        raise MetricError(f"metric {spec.name!r}: the module {module_name!r} has no {function_name!r}") from None
+        function = references.named(spec.name)
+    except references.NoAttribute:
+        module, _, attribute = spec.name.partition(":")
+        raise MetricError(f"metric {spec.name!r}: the module {module!r} has no {attribute!r}") from None
+    except references.ReferenceFault as fault:
+        raise MetricError(f"metric {spec.name!r}: {fault}") from fault
 
     def custom(evaluation: Evaluation) -> Scores:
         return _own(spec.name, function(evaluation.model, evaluation.base.tokenizer, evaluation.split.rows), evaluation)

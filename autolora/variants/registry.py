@@ -11,8 +11,6 @@ Entry points are loaded when all names are asked for, or one that is not known y
 
 from __future__ import annotations
 
-import importlib
-import os
 import re
 import sys
 import warnings
@@ -22,6 +20,7 @@ from threading import Lock, RLock
 from types import ModuleType
 from typing import Any
 
+from autolora import references
 from autolora.adapters.errors import VariantError
 from autolora.errors import closest
 from autolora.variants.base import Variant
@@ -30,6 +29,14 @@ GROUP = "autolora.variants"
 """Of the entry points by which other packages offer variants."""
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 """A variant's name is that of a folder in the run directory, and the first part of ``space.options``' keys."""
+
+_ADVICE = {
+    references.Malformed: ", as in my_package.module:MyVariant",
+    references.NoModule: ". Install the package, or run in the folder that holds the module",
+    references.Broken: ". Fix the module",
+    references.NoAttribute: ". Name an attribute of the module that is a Variant",
+}
+"""By what is wrong with a reference."""
 
 _variants: dict[str, Variant] = {}
 _modules: dict[str, str] = {}
@@ -105,32 +112,14 @@ def resolve(reference: str) -> Variant:
 
 
 def _imported(reference: str) -> Variant:
-    module_name, _, attribute = reference.partition(":")
-    if not (module_name and attribute):
-        raise VariantError(f"variant {reference!r}: write package.module:attribute, as in my_package.module:MyVariant")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
+    what = f"variant {reference!r}"
     try:
-        found: Any = importlib.import_module(module_name)
-    except VariantError:
-        raise
-    except ModuleNotFoundError as error:
-        raise VariantError(
-            f"variant {reference!r}: {error} (looked in {os.getcwd()} and the installed packages). Install the "
-            "package, or run in the folder that holds the module"
-        ) from error
-    except Exception as error:
-        raise VariantError(
-            f"variant {reference!r}: importing {module_name} failed ({error!r}). Fix the module"
-        ) from error
-    for part in attribute.split("."):
-        if not hasattr(found, part):
-            raise VariantError(
-                f"variant {reference!r}: {module_name} has no {attribute!r}. Name an attribute of the module that is "
-                "a Variant"
-            )
-        found = getattr(found, part)
-    return _registered(found, module_name, f"variant {reference!r}")
+        found = references.named(reference)
+    except references.ReferenceFault as fault:
+        if isinstance(fault.__cause__, VariantError):  # of what the module registers itself
+            raise fault.__cause__ from None
+        raise VariantError(f"{what}: {fault}{_ADVICE[type(fault)]}") from fault
+    return _registered(found, reference.partition(":")[0], what)
 
 
 def _registered(found: Any, module: str, what: str) -> Variant:
@@ -198,7 +187,7 @@ def _load_entry_points() -> None:
             # One broken package must not hide the variants of all others.
             try:
                 _load(point)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 warnings.warn(
                     f"the variant {point.name!r} of package {package} ({point.value}) cannot be loaded and is left "
                     f"out: {error or repr(error)}. Update or uninstall the package",

@@ -128,8 +128,20 @@ def test_a_metric_of_the_users_that_is_not_finite_ends_the_trial_as_diverged(mak
 
 
 @pytest.mark.usefixtures("own_metrics")
-@pytest.mark.parametrize(("name", "message"), [("absent:f", "absent"), ("own_metrics:absent", "has no 'absent'")])
-def test_a_metric_that_is_not_there_is_named(name, message):
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("absent:f", r"No module named 'absent' \(looked in .* and the installed packages\)$"),
+        ("own_metrics:absent", "the module 'own_metrics' has no 'absent'$"),
+        ("own_metrics:", r"write package\.module:attribute$"),
+        ("broken_metrics:f", r"importing broken_metrics failed \(ZeroDivisionError.*\)$"),
+        ("ending_metrics:f", r"importing ending_metrics failed \(SystemExit\(1\)\)$"),
+    ],
+)
+def test_a_metric_that_is_not_there_is_named(tmp_path, name, message):
+    (tmp_path / "broken_metrics.py").write_text("1 / 0\n")
+    (tmp_path / "ending_metrics.py").write_text("raise SystemExit(1)\n")
+    message = f"^metric '{name}': {message}"
     with pytest.raises(MetricError, match=message):
         load_metric(MetricSpec(name=name, direction="maximize"))
 

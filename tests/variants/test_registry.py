@@ -181,6 +181,7 @@ class TestResolve:
             ("mine:dataclass", r"'mine:dataclass' is function .*Name an instance or a subclass of autolora"),
             ("mine:Variant", r"'mine:Variant': Variant cannot be made without arguments .*Give its fields defaults"),
             ("broken:Mine", r"'broken:Mine': importing broken failed \(ZeroDivisionError.*Fix the module"),
+            ("ends:Mine", r"'ends:Mine': importing ends failed \(SystemExit\(1\)\)\. Fix the module"),
             ("mine:", r"'mine:': write package\.module:attribute"),
             (":Mine", r"':Mine': write package\.module:attribute"),
         ],
@@ -188,10 +189,17 @@ class TestResolve:
     def test_what_is_not_there_is_said_by_reference(self, fresh, tmp_path, reference, message):
         (tmp_path / "mine.py").write_text(DECLARATION.format(name="mine"))
         (tmp_path / "broken.py").write_text("1 / 0\n")
+        (tmp_path / "ends.py").write_text("raise SystemExit(1)\n")
         before = names()
         with pytest.raises(VariantError, match=message):
             resolve(reference)
         assert names() == before
+
+    def test_what_its_module_cannot_register_is_said_as_it_is(self, fresh, tmp_path):
+        text = DECLARATION.format(name="mine") + '\n\nregister(Halved(name="pissa"))\n'
+        (tmp_path / "mine.py").write_text(text)
+        with pytest.raises(VariantError, match=r"^a variant named 'pissa' is registered already"):
+            resolve("mine:Halved")
 
     def test_a_reference_to_a_taken_name_is_refused(self, fresh, tmp_path):
         (tmp_path / "mine.py").write_text(DECLARATION.format(name="pissa"))
@@ -236,6 +244,7 @@ class TestEntryPoints:
         ("text", "value", "message"),
         [
             ("1 / 0", "other.declared:Halved", "division by zero"),
+            ("raise SystemExit('no GPU')", "other.declared", "no GPU"),
             ("import absent_library", "other.declared", "absent_library"),
             ("Halved = 3", "other.declared:Halved", "is int 3"),
             ("", "other.declared:Absent", "Absent"),
