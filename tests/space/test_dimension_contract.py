@@ -126,7 +126,7 @@ class TestDimension:
         def belief(config: Config) -> NormalDist:
             return NormalDist(0.8, 0.5)
 
-        for _ in range(3000):
+        for _ in range(1000):
             ratios["uniform"].append(ratio(dimension.uniform(rng, within, start)))
             ratios["prior"].append(1 / ratio(dimension.sample(rng, within, start, belief)))
         for drawn in ratios.values():
