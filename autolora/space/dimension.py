@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from statistics import NormalDist
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
@@ -239,9 +240,16 @@ def register(dimension: Dimension) -> Dimension:
     if dimension.name in _REGISTRY:
         raise ValueError(f"a dimension named {dimension.name!r} is registered already")
     _REGISTRY[dimension.name] = dimension
+    ordered.cache_clear()
     return dimension
 
 
 def registry() -> list[Dimension]:
     """All dimensions, in the order of columns."""
-    return sorted(_REGISTRY.values(), key=lambda dimension: (dimension.column, dimension.name))
+    return list(ordered("column"))
+
+
+@cache
+def ordered(place: Literal["column", "drawn"]) -> tuple[Dimension, ...]:
+    """All dimensions by the attribute that says their place; of equal ones the name decides."""
+    return tuple(sorted(_REGISTRY.values(), key=lambda dimension: (getattr(dimension, place), dimension.name)))

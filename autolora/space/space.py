@@ -10,7 +10,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, create_model, model_s
 
 from autolora.space import dimensions as _registered  # noqa: F401  # so that every dimension is there
 from autolora.space.config import Config, Options
-from autolora.space.dimension import UNSET, Dimension, Scope, SpaceFields, registry
+from autolora.space.dimension import UNSET, Dimension, Scope, SpaceFields, ordered, registry
 from autolora.space.dimensions.alpha import ALPHA
 from autolora.space.dimensions.learning_rate import LEARNING_RATE
 from autolora.space.dimensions.options import OPTIONS
@@ -29,8 +29,7 @@ def specified(given: Any) -> Any:
 
 def drawing_order(space: SpaceFields) -> list[Dimension]:
     """The dimensions that a space searches, in the order in which values are drawn."""
-    searched = (dimension for dimension in registry() if dimension.searched(space))
-    return sorted(searched, key=lambda dimension: (dimension.drawn, dimension.name))
+    return [dimension for dimension in ordered("drawn") if dimension.searched(space)]
 
 
 def listing_order(space: SpaceFields) -> list[Dimension]:
