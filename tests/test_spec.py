@@ -208,8 +208,16 @@ def test_an_unknown_key_like_none_lists_what_there_is():
         ("space.hidden_size", 0, "at least 1"),
         ("space.options", [4], "{lora_ga.gamma: [4, 16, 64]}"),
         ("space.options", {"gamma": 4}, "write variant.option"),
-        ("space.options", {"lora_ga.gamma": [4, -1]}, "lora_ga.gamma: [4, -1] is not allowed; use a number from 0 on"),
-        ("space.options", {"lora_ga": {"gamma": "big"}}, "lora_ga.gamma: 'big' is not allowed; use a number from 0 on"),
+        (
+            "space.options",
+            {"lora_ga.gamma": [4, -1]},
+            "lora_ga.gamma: [4, -1] is not allowed; use a number, a list, or {low, high}, from 0 on",
+        ),
+        (
+            "space.options",
+            {"lora_ga": {"gamma": "big"}},
+            "lora_ga.gamma: 'big' is not allowed; use a number, a list, or {low, high}, from 0 on",
+        ),
         ("training.examples", 0, "at least 1"),
         ("training.warmup_ratio", 1.5, "below 1"),
         ("training.schedule", "cosin", "'cosine', 'linear'"),
@@ -314,9 +322,9 @@ def test_an_inverted_range_is_named(key):
     ("written", "why"),
     [
         ({"low": 64, "high": 4}, "the range (64, 4) is empty: low must be below high"),
-        ({"low": 4}, "{'low': 4} is not allowed; a range is {low: .., high: ..}"),
+        ({"low": 4}, "{'low': 4} is not allowed; a range is {low: .., high: ..}, from 0 on"),
         ({"high": 4}, "{'high': 4} is not allowed; a range is {low: .., high: ..}, from 0 on"),
-        ({"choices": "x"}, "{'choices': 'x'} is not allowed; use a number from 0 on, a list of them, or {low, high}"),
+        ({"choices": "x"}, "{'choices': 'x'} is not allowed; use a number, a list, or {low, high}, from 0 on"),
     ],
 )
 def test_a_bad_domain_of_an_option_is_named_in_one_line(written, why):

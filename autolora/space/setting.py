@@ -10,9 +10,9 @@ from pydantic import BeforeValidator, Field
 from autolora.space.config import Config
 from autolora.space.coordinates import Coordinates
 from autolora.space.dimension import Belief, Dimension, Encoding, Parameter, Scope, SpaceFields
-from autolora.space.domain import Domain, Range, draw, is_number, near, nearest, place, range_of
+from autolora.space.domain import Domain, Range, draw, is_number, near, nearest, place
 from autolora.space.encoder import Encoder
-from autolora.space.written import as_domain
+from autolora.space.written import as_numbers
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,18 +55,10 @@ class Setting(Dimension):
         return f"from {self.least:g} on" + ("" if self.below == float("inf") else f" and below {self.below:g}")
 
     def _domain(self, value: Any) -> Any:
-        if value is None or isinstance(value, Range):
-            return value
-        found = as_domain(value)
-        if isinstance(found, Mapping):
-            ends = [found.get("low"), found.get("high")]
-            if not all(map(self.accepts, ends)):
-                raise ValueError(f"{value!r} is not allowed; the ends are {self._allowed()}")
-            return range_of(found, log=False)
-        numbers = found if isinstance(found, list) else [found]
-        if not numbers or not all(map(self.accepts, numbers)):
-            raise ValueError(f"{value!r} is not allowed; use a number, a list, or {{low, high}}, {self._allowed()}")
-        return sorted({float(each) for each in numbers})
+        if value is None:
+            return None
+        found = as_numbers(value, self.accepts, self._allowed(), log=lambda low: False)
+        return [float(each) for each in found] if isinstance(found, list) else found
 
     def recorded(self, value: Any) -> Any:
         """A range with its scale, which is not the one that ranges have elsewhere."""

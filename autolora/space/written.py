@@ -6,12 +6,12 @@ if the scale is not the dimension's own, and ``{choices: [...]}``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from autolora.space.domain import MOST_WHOLE_NUMBERS, is_number, number, range_of, whole_numbers
+from autolora.space.domain import MOST_WHOLE_NUMBERS, Range, is_number, number, plain, range_of, whole_numbers
 
 CHOICES = "choices"
 
@@ -32,6 +32,32 @@ def as_domain(value: Any) -> Any:
     if isinstance(value, tuple) and len(numbers) == 2 and all(map(is_number, numbers)):
         return {"low": numbers[0], "high": numbers[1]}
     return numbers
+
+
+def as_numbers(
+    value: Any, accepts: Callable[[Any], bool], allowed: str, log: Callable[[float], bool]
+) -> Range | list[int | float]:
+    """A range, or choices in ascending order.
+
+    Args:
+        value: as written.
+        accepts: whether a number is allowed.
+        allowed: which ones are, for errors.
+        log: whether a range with this lower end is on a log scale if it does not say.
+
+    Raises:
+        ValueError: numbers are missing or not allowed, or the range is empty.
+    """
+    found = as_domain(dict(value) if isinstance(value, Range) else value)
+    if isinstance(found, Mapping):
+        ends: list[Any] = [found.get("low"), found.get("high")]
+        if not all(map(accepts, ends)):
+            raise ValueError(f"{value!r} is not allowed; a range is {{low: .., high: ..}}, {allowed}")
+        return range_of(found, log=log(ends[0]))
+    numbers = found if isinstance(found, list) else [found]
+    if not (numbers and all(map(accepts, numbers))):
+        raise ValueError(f"{value!r} is not allowed; use a number, a list, or {{low, high}}, {allowed}")
+    return sorted({plain(each) for each in numbers})
 
 
 def as_whole_numbers(value: Any) -> Any:

@@ -10,7 +10,7 @@ from torch import nn
 import autolora
 from autolora import recipes, variants
 from autolora.priors.prior import Prior
-from autolora.space import Config, Space, Traits, registry, searchable
+from autolora.space import Config, Range, Space, Traits, registry, searchable
 from autolora.spec import SpecError
 from autolora.variants import VariantError
 from tests.conftest import SMALL_SPEC, small_spec
@@ -81,7 +81,9 @@ def test_a_variant_that_must_have_none_says_so_before_training(tmp_path):
         autolora.tune(spec={**SMALL_SPEC}, dir=tmp_path, **settings)
 
 
-@pytest.mark.parametrize("wrong", [1, [0, 1.0], -0.1, "much", {"low": 0.5, "high": 0.1}, {"low": 0}, []])
+@pytest.mark.parametrize(
+    "wrong", [1, [0, 1.0], -0.1, "much", {"low": 0.5, "high": 0.1}, {"low": 0}, [], Range(low=0.5, high=3)]
+)
 def test_what_is_no_dropout_is_named(wrong):
     with pytest.raises(SpecError, match=r"space\.dropout"):
         small_spec(**{"space.dropout": wrong})

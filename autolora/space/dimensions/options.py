@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from itertools import product
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,9 +12,9 @@ from pydantic import BeforeValidator, Field
 from autolora.space.config import Config, Options
 from autolora.space.coordinates import Coordinates
 from autolora.space.dimension import Dimension, Encoding, Parameter, Scope, SpaceFields, register
-from autolora.space.domain import KEEP_CHOICE, Domain, Range, any_of, draw, is_number, place, plain, range_of
+from autolora.space.domain import KEEP_CHOICE, Domain, Range, any_of, draw, is_number, place
 from autolora.space.encoder import Encoder
-from autolora.space.written import CHOICES, as_domain
+from autolora.space.written import CHOICES, as_numbers
 
 if TYPE_CHECKING:
     import numpy as np
@@ -171,21 +171,10 @@ def _leaves(tree: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def _domain(key: str, given: Any) -> Range | list[int | float]:
-    if isinstance(given, Range):
-        return given
-    written = as_domain(given)
-    if isinstance(written, Mapping):
-        low: Any = written.get("low")
-        if not OPTIONS.accepts(low):
-            raise ValueError(f"{key}: {given!r} is not allowed; a range is {{low: .., high: ..}}, from 0 on")
-        try:
-            return range_of(written, log=low > 0)
-        except ValueError as error:
-            raise ValueError(f"{key}: {error}") from None
-    numbers: Sequence[Any] = written if isinstance(written, list) else [written]
-    if not (numbers and all(map(OPTIONS.accepts, numbers))):
-        raise ValueError(f"{key}: {given!r} is not allowed; use a number from 0 on, a list of them, or {{low, high}}")
-    return sorted({plain(each) for each in numbers})
+    try:
+        return as_numbers(given, OPTIONS.accepts, "from 0 on", log=lambda low: low > 0)
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}") from None
 
 
 OPTIONS = VariantOptions()
