@@ -100,8 +100,8 @@ def _recorder(storage: str, name: str) -> search.Recorder:
 def load_adapter(model: PreTrainedModel, folder: str | Path) -> PeftModel:
     """Put an exported adapter on its base, for use: in evaluation mode, nothing trainable.
 
-    Most adapters load with ``PeftModel.from_pretrained`` alone. Those that are no matrix added to the weights, such as
-    a mixture of experts, have a format of their own, which this function reads, too.
+    Most adapters load with ``PeftModel.from_pretrained`` alone. Those that cannot be written as a matrix added to the
+    weights, such as a mixture of experts, have a format of their own, which this function reads, too.
 
     Args:
         model: the unmodified base, without adapters; its layers are wrapped in place. ``unload()`` of what is

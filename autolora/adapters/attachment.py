@@ -178,7 +178,9 @@ def _check_needs(variant: Declaration, start: Start[LinearLayer]) -> None:
         needs = " and ".join(need for need in variant.needs if need != "horizon")
         raise VariantError(f"{variant.name} starts from {needs}: pass batches, a list of tokenized training batches")
     if start.horizon is None and "horizon" in variant.needs:
-        raise VariantError(f"{variant.name} goes by the length of the run: pass horizon, its optimizer steps")
+        raise VariantError(
+            f"{variant.name} needs the length of the run: pass horizon, the number of its optimizer steps"
+        )
 
 
 def _peft_model(base: PreTrainedModel, config: PeftConfig, adapter_name: str, tuner: type | None) -> PeftModel:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import torch
 
 DEFAULT_NAME = "default"
-"""Of an adapter, as PEFT has it."""
+"""Name of an adapter if none is given: PEFT's own default."""
 
 Layer = TypeVar("Layer")
 

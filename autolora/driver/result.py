@@ -16,7 +16,7 @@ BEST_FILE, BEST_FOLDER = "best.json", "best"
 
 
 class ResultError(AutoloraError, FileNotFoundError):
-    """There is no result to read yet."""
+    """The study has not finished, so it has no result."""
 
 
 class NoVariantError(AutoloraError, KeyError):

@@ -55,7 +55,7 @@ class DivergencePruner(BasePruner):
 
     The rule is relative to the trial's own past, so it needs no other trials: it can prune the first. A trial that is
     merely bad, its loss never far above its start, goes on. A value that is NaN or infinite counts at once. Where the
-    study maximizes, values are no losses, and that is all that counts.
+    study maximizes, values are not losses, and only that test applies.
 
     Args:
         wrapped_pruner: asked about the trials that have not diverged; None: those are never pruned.

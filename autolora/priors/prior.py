@@ -170,7 +170,7 @@ class Prior:
         return math.log((1 - UNIFORM_SHARE) * informed + UNIFORM_SHARE * uniform)
 
     def belief(self, traits: Traits, config: Config) -> NormalDist:
-        """Of log10 of a variant's best learning rate at a configuration's other values."""
+        """The belief about log10 of a variant's best learning rate, given a configuration's other values."""
         origin = self.coordinates.rate_of(traits, 0.0, config)
         return NormalDist(math.log10(origin), self.spread(traits, config))
 

@@ -45,7 +45,7 @@ class Forecast:
         return self._acquisitions[variant]
 
     def paused_acquisitions(self, variant: str) -> Mapping[int, Acquisition]:
-        """Of its paused trials alone; by draws for them alone unless those for all are kept."""
+        """The forecasts of its paused trials, from the draws for all trials if those are kept, else for these."""
         if variant not in self._paused:
             if self._patience:
                 self._paused[variant] = self._view(variant).paused_acquisitions(self._table)
