@@ -1,4 +1,4 @@
-"""Settings of the whole suite, made before torch is imported; small specifications on the shipped model and task."""
+"""Settings of the whole suite, made before torch is imported; a workbench on the shipped model and task."""
 
 from __future__ import annotations
 
@@ -19,17 +19,7 @@ import pytest
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
-from autolora import spec as specs
-
-SMALL_SPEC: dict[str, Any] = {
-    "model": "builtin:quickstart",
-    "data": {"train": "builtin:quickstart/train.jsonl", "eval": "builtin:quickstart/test.jsonl", "eval_size": 24},
-    "variants": ["lora"],
-    "space": {"learning_rate": [1e-4, 3e-2], "batch_size": [4, 8], "rank": [2, 4]},
-    "training": {"examples": 72, "max_length": 64, "device": "cpu"},
-    "budget": 3,
-}
-
+from tests.support.specs import small_spec
 
 LONGEST = ("execution/test_ray_faults.py", "variants/test_variant_contract.py")
 
@@ -37,11 +27,6 @@ LONGEST = ("execution/test_ray_faults.py", "variants/test_variant_contract.py")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first: a file is one process's, and none should be left with such a one at the end."""
     items.sort(key=lambda item: not any(item.path.match(name) for name in LONGEST))
-
-
-def small_spec(**overrides: Any) -> specs.Spec:
-    """SMALL_SPEC with overrides, whose keys may be dotted."""
-    return specs.load({**SMALL_SPEC, "data": dict(SMALL_SPEC["data"])}, **overrides)
 
 
 @pytest.fixture(autouse=True, scope="session")

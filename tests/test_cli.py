@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM
 
 from autolora import quickstart, variants
 from autolora.cli import cli
-from tests.conftest import SMALL_SPEC
+from tests.support.specs import SMALL_SPEC
 
 LIST_IMPORTS = """
 import sys

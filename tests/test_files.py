@@ -12,7 +12,7 @@ import pytest
 
 from autolora import files
 from autolora.files import FileLock, LockHeldError
-from tests.processes import FORKED
+from tests.support.processes import FORKED
 
 
 def test_a_file_is_replaced_and_nothing_is_left_beside_it(tmp_path):

@@ -11,9 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.conftest import SMALL_SPEC
-from tests.outcome import outcome
-from tests.processes import FORKED
+from tests.support.outcome import outcome
+from tests.support.processes import FORKED
+from tests.support.specs import SMALL_SPEC
 
 CHECKPOINT_SECONDS = {"at every step": 0, "at rungs only": 600}
 MOST_KILLS = 60

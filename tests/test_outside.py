@@ -14,7 +14,7 @@ from autolora.search import Job
 from autolora.space import Config
 from autolora.training import evaluate, segment
 from autolora.training.workbench import Workbench
-from tests.conftest import small_spec
+from tests.support.specs import small_spec
 
 CONFIG = Config(learning_rate=5e-3, batch_size=8, rank=4, alpha=8.0)
 SEEDS = (0, 1, 2)

@@ -96,7 +96,7 @@ def test_a_plan_without_known_memory_leaves_it_out(monkeypatch):
 
     from autolora.driver import plan
     from autolora.report.tables import plan_view
-    from tests.conftest import small_spec
+    from tests.support.specs import small_spec
 
     monkeypatch.setitem(sys.modules, "resource", None)
     bench = SimpleNamespace(base=SimpleNamespace(device=SimpleNamespace(type="cpu")))

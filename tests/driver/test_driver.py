@@ -30,7 +30,7 @@ from autolora.report.tables import plan_view, result_table
 from autolora.study.directory import read_study
 from autolora.training.checkpoint import example_scores
 from autolora.variants.lora_ga import LoraGA
-from tests.conftest import SMALL_SPEC
+from tests.support.specs import SMALL_SPEC
 
 
 def tune(folder, reporter=None, **overrides):

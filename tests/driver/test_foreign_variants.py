@@ -10,7 +10,7 @@ import sys
 import pytest
 import yaml
 
-from tests.conftest import SMALL_SPEC
+from tests.support.specs import SMALL_SPEC
 
 MODULE = """
 from dataclasses import dataclass

@@ -18,7 +18,7 @@ from autolora.priors.probe import RangeTest
 from autolora.search.search import BudgetError
 from autolora.spec import SpecError
 from autolora.study.directory import NoStudyError, read_study, read_terms
-from tests.conftest import SMALL_SPEC, small_spec
+from tests.support.specs import SMALL_SPEC, small_spec
 
 EXAMPLES = 640
 BATCHES = 2

@@ -44,4 +44,4 @@ def second_node(cluster):
         cluster.remove_node(node)
 
 
-from tests.study.postgres import postgres  # noqa: E402, F401
+from tests.support.postgres import postgres  # noqa: E402, F401

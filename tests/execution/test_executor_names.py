@@ -7,7 +7,7 @@ import pytest
 import autolora
 from autolora import cli
 from autolora.execution import EXECUTORS, UnknownExecutorError
-from tests.conftest import small_spec
+from tests.support.specs import small_spec
 
 
 def test_the_command_line_offers_the_registered_executors():

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from cluster_runs import nobody_trains_within, tune
-from test_executor_contract import ClosingContract, ExecutorContract, outcomes, piece
 
 from autolora.execution import Executor
 from autolora.spec import SpecError
 from autolora.training import checkpoint
 from autolora.training.segment import Outcome
-from tests.conftest import small_spec
+from tests.support.cluster_runs import nobody_trains_within, tune
+from tests.support.executor_contract import ClosingContract, ExecutorContract, outcomes, piece
+from tests.support.specs import small_spec
 
 pytest.importorskip("ray")
 

@@ -13,12 +13,12 @@ import time
 from pathlib import Path
 
 import pytest
-from cluster_runs import Disturber, kill_a_worker, nobody_trains_within, tune
 
 from autolora.driver import RunDirectoryError
 from autolora.study.directory import read_study
-from tests.outcome import outcome
-from tests.study.postgres import PASSWORD
+from tests.support.cluster_runs import Disturber, kill_a_worker, nobody_trains_within, tune
+from tests.support.outcome import outcome
+from tests.support.postgres import PASSWORD
 
 pytest.importorskip("ray")
 pytestmark = pytest.mark.usefixtures("cluster")

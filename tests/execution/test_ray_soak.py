@@ -8,13 +8,13 @@ import signal
 import threading
 
 import pytest
-from cluster_runs import TERMS, tune, workers
 
 from autolora import spec as specs
 from autolora.search import Job
 from autolora.study.directory import read_study
 from autolora.training import segment
 from autolora.training.workbench import Workbench
+from tests.support.cluster_runs import TERMS, tune, workers
 
 pytest.importorskip("ray")
 

@@ -7,7 +7,6 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from tiny_models import CONFIGS, VOCABULARY, build_model
 
 from autolora import priors, variants
 from autolora.adapters.attachment import attachment
@@ -19,6 +18,7 @@ from autolora.priors.hessian import hessian_product, twice_differentiable
 from autolora.priors.kfac import KfacBlock, Start
 from autolora.priors.lanczos import LanczosError, largest_eigenvalue
 from autolora.priors.sharpness import CurvatureError, matrix_type, spread_blocks
+from tests.support.tiny_models import CONFIGS, VOCABULARY, build_model
 
 BLOCK = "model.layers.1.self_attn.q_proj"
 BLOCKS = [BLOCK, "model.layers.0.mlp.down_proj"]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 
 import pytest
-from simulation import SPACE, loss, play
 
 import autolora
 from autolora import WAIT, Search
 from autolora.space import Config, Space
+from tests.support.simulation import SPACE, loss, play
 
 OWN = Config(learning_rate=2e-4, batch_size=8, rank=8, alpha=16.0)
 

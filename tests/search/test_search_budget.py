@@ -5,11 +5,11 @@ from __future__ import annotations
 import random
 
 import pytest
-from simulation import SPACE, loss, play
 
 from autolora import WAIT, Search
 from autolora.search import Job
 from autolora.space import Space
+from tests.support.simulation import SPACE, loss, play
 
 FINITE = Space(learning_rate=[1e-4, 1e-3, 1e-2], batch_size=[8], rank=[4, 8], alpha="rank")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from history import History
 
 from autolora.search.acquisition import Acquisition, Acquisitions, Proposal
 from autolora.search.policy import (
@@ -21,6 +20,7 @@ from autolora.search.policy import (
 )
 from autolora.search.trials import Scored
 from autolora.space import Config
+from tests.support.history import History
 
 RUNGS = (1 / 9, 1 / 3, 1.0)
 NEW = Config(1.0, 8, 8, 8.0)

@@ -6,10 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from history import at
-from test_search_features import features
 
 from autolora.search.ensemble import Observations, fit, nearest_starts
+from tests.support.history import at, features
 
 MEMBERS = 4000
 DESIGN = np.array([[1.0, 0.0, 0.3], [1.0, 1.0, 0.0], [0.0, 1.0, -1.0], [1.0, -0.5, 0.5]])

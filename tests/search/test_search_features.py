@@ -6,15 +6,10 @@ import math
 
 import numpy as np
 import pytest
-from history import NAMES, PRIOR, RUNGS, TRAITS, at
-from simulation import SPACE
 
-from autolora.search.features import Features
 from autolora.space import Config
-
-
-def features(space=SPACE) -> Features:
-    return Features(space, TRAITS, PRIOR.coordinates, RUNGS, PRIOR.sd)
+from tests.support.history import NAMES, PRIOR, RUNGS, TRAITS, at, features
+from tests.support.simulation import SPACE
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -6,10 +6,10 @@ import math
 from statistics import fmean, stdev
 
 import pytest
-from simulation import SPACE, loss, play, searched
 
 from autolora import WAIT, Search
 from autolora.space import Config
+from tests.support.simulation import SPACE, loss, play, searched
 
 
 def test_the_baseline_of_every_variant_comes_first():

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from history import at
-from test_search_features import features
 
 from autolora.search.response import Response, _seen
+from tests.support.history import at, features
 
 
 def test_derivatives_are_those_of_finite_differences():

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
-from simulation import SPACE, loss
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
 from autolora import Search
+from tests.support.simulation import SPACE, loss
 
 
 class Crash(BaseException):

@@ -7,14 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from history import NAMES, PRIOR, TRAITS, History, at, sampler, z_of
-from simulation import SPACE, play, searched
 
 from autolora import Search
 from autolora.priors import Prior
 from autolora.search.acquisition import Acquisitions
 from autolora.search.policy import FUTILE
 from autolora.space import Config, Space
+from tests.support.history import NAMES, PRIOR, TRAITS, History, at, sampler, z_of
+from tests.support.simulation import SPACE, play, searched
 
 LISTED = Space(learning_rate=[1e-4, 1e-3, 1e-2], batch_size=[8], rank=[4, 8], alpha="rank")
 OPENED = SPACE.model_copy(update={"options": {"lora.gamma": [4, 16, 64]}})

@@ -6,13 +6,13 @@ import math
 
 import numpy as np
 import pytest
-from history import PRIOR, RUNGS, TRAITS, History, at, sampler
-from simulation import SPACE, loss, play
 
 from autolora import Search
 from autolora.priors import Prior
 from autolora.search.features import Features
 from autolora.search.surrogate import SPREAD, UNIT, Surrogate, _observed
+from tests.support.history import PRIOR, RUNGS, TRAITS, History, at, sampler
+from tests.support.simulation import SPACE, loss, play
 
 FEATURES = Features(SPACE, TRAITS, PRIOR.coordinates, RUNGS, PRIOR.sd)
 

@@ -6,8 +6,6 @@ import random
 from collections.abc import Iterator
 
 import pytest
-from history import NAMES, RUNGS, at, sampler
-from simulation import SPACE, loss, play, train
 
 from autolora import WAIT, Search
 from autolora.search import Job, forecast
@@ -16,6 +14,8 @@ from autolora.search.forecast import Forecast
 from autolora.search.policy import TOLERANCE
 from autolora.search.sampler import PROPOSALS, Sampler
 from autolora.search.trials import Event, Finished, Lost, Promoted, Sampled, Scored, TrialTable
+from tests.support.history import NAMES, RUNGS, at, sampler
+from tests.support.simulation import SPACE, loss, play, train
 
 
 class Guesses:

@@ -13,7 +13,7 @@ from autolora.priors.prior import Prior
 from autolora.space import Config, Range, Space, Traits, registry, searchable
 from autolora.spec import SpecError
 from autolora.variants import VariantError
-from tests.conftest import SMALL_SPEC, small_spec
+from tests.support.specs import SMALL_SPEC, small_spec
 
 DROPOUTS = [0, 0.25]
 

@@ -13,7 +13,7 @@ from autolora.search import Job
 from autolora.space import Config, Space, Traits
 from autolora.spec import SpecError
 from autolora.training import segment
-from tests.conftest import SMALL_SPEC, small_spec
+from tests.support.specs import SMALL_SPEC, small_spec
 
 RATIOS = [0.0, 0.5]
 

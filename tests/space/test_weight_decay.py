@@ -15,7 +15,7 @@ from autolora.space import Config, Range, Space
 from autolora.spec import SpecError
 from autolora.study.directory import read_study
 from autolora.training import segment
-from tests.conftest import SMALL_SPEC, small_spec
+from tests.support.specs import SMALL_SPEC, small_spec
 
 DECAYS = [0, 0.1]
 

@@ -7,7 +7,7 @@ import logging
 import optuna
 import pytest
 
-from tests.study.postgres import postgres, storage  # noqa: F401
+from tests.support.postgres import postgres, storage  # noqa: F401
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,7 @@ from autolora import Search
 from autolora.study import Study
 from autolora.study.lock import _AdvisoryLock
 from autolora.study.storage import StudyError, resolved
-from tests.processes import FORKED
+from tests.support.processes import FORKED
 
 
 def open_search(storage: str, **terms) -> Search:

@@ -12,7 +12,7 @@ import sqlalchemy
 from autolora import Search
 from autolora.study import Study
 from autolora.study.storage import StudyError, resolved, shown
-from tests.study.postgres import PASSWORD
+from tests.support.postgres import PASSWORD
 
 
 def open_search(storage: str) -> Search:

@@ -16,7 +16,7 @@ from autolora.scores import Scores
 from autolora.search.trials import Finished, Lost, Promoted, Purpose, Sampled, Scored, TrialTable
 from autolora.space import Config, Space
 from autolora.study import Study, StudyError
-from tests.study.postgres import new_storage, postgres  # noqa: F401
+from tests.support.postgres import new_storage, postgres  # noqa: F401
 
 RUNGS = (1 / 9, 1 / 3, 1.0)
 CONFIG = Config(learning_rate=1e-3, batch_size=16, rank=8, alpha=8.0)

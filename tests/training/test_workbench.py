@@ -8,7 +8,7 @@ from autolora.driver.plan import dry_run
 from autolora.training import checkpoint, model
 from autolora.training.places import CheckpointError, place
 from autolora.training.workbench import Workbench
-from tests.conftest import small_spec
+from tests.support.specs import small_spec
 
 
 @pytest.fixture

@@ -1,5 +1,5 @@
 """The fixtures that tests of adapters and of variants share."""
 
-from variant_fixtures import build, difference, fingerprint, logits, one_thread, tokens, train
+from tests.support.variant_fixtures import build, difference, fingerprint, logits, one_thread, tokens, train
 
 __all__ = ["build", "difference", "fingerprint", "logits", "one_thread", "tokens", "train"]

@@ -7,13 +7,13 @@ import torch
 from peft import PeftModel
 from peft.tuners.lora.variants import DoraLinearVariant
 from torch import nn
-from variant_readings import factors
 
 from autolora.adapters.attachment import attachment
 from autolora.adapters.kernels.dora import GramDora
 from autolora.adapters.start import DEFAULT_NAME
 from autolora.adapters.subtraction import weight_matrix
 from autolora.variants import VariantError, get
+from tests.support.variant_readings import factors
 
 
 def test_dora_magnitudes_are_row_norms(build, difference):

@@ -8,7 +8,6 @@ from peft import LoraConfig, get_peft_model
 from peft.tuners.lora.config import CordaConfig
 from peft.tuners.lora.corda import preprocess_corda
 from torch import nn
-from variant_readings import factors, original_weights
 
 from autolora.adapters import factors as variant_factors
 from autolora.adapters.attachment import attachment
@@ -19,6 +18,7 @@ from autolora.adapters.targets import LinearLayer, linear_layers
 from autolora.variants import VariantError, detach, get, names
 from autolora.variants.gora import shared_out
 from autolora.variants.lora_da import Guidance
+from tests.support.variant_readings import factors, original_weights
 
 
 @pytest.fixture

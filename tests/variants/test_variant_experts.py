@@ -8,7 +8,6 @@ import weakref
 
 import pytest
 import torch
-from variant_readings import factors, original_weights
 
 from autolora.adapters.attachment import attachment
 from autolora.adapters.factors import leading_svd, weight_factors
@@ -18,6 +17,7 @@ from autolora.adapters.subtraction import weight_matrix
 from autolora.api import load_adapter
 from autolora.variants import VariantError, detach, get, names
 from autolora.variants.goat import segmented_svd
+from tests.support.variant_readings import factors, original_weights
 
 MIXTURES = [name for name in names() if get(name).mixture]
 RANK = 8

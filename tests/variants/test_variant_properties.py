@@ -9,13 +9,13 @@ import math
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from variant_readings import factors, original_weights
 
 from autolora.adapters import factors as variant_factors
 from autolora.adapters.attachment import attachment, start_from
 from autolora.adapters.start import DEFAULT_NAME
 from autolora.space import Traits
 from autolora.variants import Variant, VariantError, detach, get, names
+from tests.support.variant_readings import factors, original_weights
 
 
 def test_lora_starts_kaiming_uniform_with_b_zero(build):

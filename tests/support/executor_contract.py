@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from autolora.execution import Executor
-from autolora.execution.inline import InlineExecutor
 from autolora.search import Job
 from autolora.space import Config
 from autolora.training import checkpoint
@@ -72,15 +71,3 @@ class ClosingContract:
             outcomes(executor, 1, stop)
         executor.close()
         assert checkpoint.newest(bench.trial_folder(0)) is not None
-
-
-class TestInlineExecutor(ExecutorContract):
-    @pytest.fixture(scope="class")
-    def executor(self, bench) -> Executor:
-        return InlineExecutor(bench)
-
-
-class TestClosingInlineExecutor(ClosingContract):
-    @pytest.fixture
-    def executor(self, bench) -> Executor:
-        return InlineExecutor(bench)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from simulation import SPACE
-
 from autolora import variants
 from autolora.priors import Prior
+from autolora.search.features import Features
 from autolora.search.sampler import Sampler
 from autolora.search.trials import Finished, Outcome, Purpose, Sampled, Scored, TrialTable
 from autolora.space import Config, Space
+from tests.support.simulation import SPACE
 
 RUNGS = (1 / 9, 1 / 3, 1.0)
 NAMES = ("lora", "dora", "pissa")
@@ -46,6 +46,10 @@ class History:
 
 def sampler(space: Space = SPACE, prior: Prior | None = PRIOR, seed: int = 0, rungs=RUNGS) -> Sampler:
     return Sampler(space, TRAITS, prior, rungs, seed)
+
+
+def features(space: Space = SPACE) -> Features:
+    return Features(space, TRAITS, PRIOR.coordinates, RUNGS, PRIOR.sd)
 
 
 def at(z: float, variant: str = "lora", rank: int = 8, batch: int = 8) -> Config:

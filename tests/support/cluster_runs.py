@@ -14,7 +14,7 @@ import autolora
 from autolora import spec as specs
 from autolora.driver.result import TuneResult
 from autolora.report import Silent
-from tests.conftest import SMALL_SPEC
+from tests.support.specs import SMALL_SPEC
 
 TRAINS = ("ray::ResourceTrainable", "ray::SegmentWorker")
 TERMS = {

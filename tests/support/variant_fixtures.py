@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from tiny_models import VOCABULARY, build_model
 from transformers import PreTrainedModel
+
+from tests.support.tiny_models import VOCABULARY, build_model
 
 
 @pytest.fixture(autouse=True, scope="session")

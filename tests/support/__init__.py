@@ -1,0 +1,7 @@
+"""What tests share that is no fixture: small models and specifications, contracts, simulated searches, processes."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.register_assert_rewrite("tests.support.executor_contract")
