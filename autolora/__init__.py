@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from autolora import priors, variants
     from autolora.api import Search, load_adapter
-    from autolora.driver import tune
+    from autolora.driver import Callback, tune
     from autolora.driver.result import TuneResult
     from autolora.priors import Prior
     from autolora.search import WAIT
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "Callback": "autolora.driver",
     "tune": "autolora.driver",
     "Search": "autolora.api",
     "WAIT": "autolora.search",
@@ -36,6 +37,7 @@ _MODULES = ("variants", "priors")
 
 __all__ = [
     "WAIT",
+    "Callback",
     "Config",
     "Prior",
     "Search",

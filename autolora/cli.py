@@ -180,26 +180,21 @@ def variants(name: str | None) -> None:
 def _tune(spec: Spec, folder: Path, executor: str) -> None:
     from autolora import driver
     from autolora.errors import AutoloraError
-    from autolora.report.console import reporter
+    from autolora.report.console import console_callback
 
     again = shlex.join(["autolora", *sys.argv[1:]])
-    shown = reporter(_console())
     try:
-        driver.tune(spec=spec, dir=folder, executor=executor, reporter=shown)
+        driver.tune(spec=spec, dir=folder, executor=executor, callbacks=[console_callback(_console())])
     except KeyboardInterrupt:
-        shown.stop()
         click.echo(f"\nStopped. Completed work is saved. To continue:\n  {again}", err=True)
         sys.exit(EXIT_INTERRUPTED)
     except (AutoloraError, OSError):
         raise
     except Exception:
-        shown.stop()
         click.echo(
             f"\nTraining or the metric failed. Completed work is saved. Fix the problem and rerun:\n  {again}", err=True
         )
         raise
-    finally:
-        shown.stop()
 
 
 def _dry_run(spec: Spec, folder: Path) -> None:

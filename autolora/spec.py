@@ -9,82 +9,28 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from autolora import files, quickstart, variants
 from autolora.errors import AutoloraError, closest
-from autolora.metrics import METRICS
+from autolora.metrics import MetricSpec
 from autolora.search.rungs import RUNGS, ascend_to_one
-from autolora.search.trials import Direction
+from autolora.sections import Section, nearby, required
 from autolora.space import Config, Space, registry, searchable
 from autolora.space.space import specified
 from autolora.study import storage, terms
+from autolora.tasks.causal_lm.spec import DataSpec
 
 SHORT_FOR = {"data": "train", "metric": "name"}
 """The key that a bare value stands for."""
 PRIOR_NAMES: dict[str, dict[str, Any]] = {"auto": {}, "laws": {"curvature": False}}
-EVAL_SHARE, EVAL_MOST = 10, 512
-"""By default one row in EVAL_SHARE is held out for evaluation, and at most EVAL_MOST rows."""
 
 
 class SpecError(AutoloraError, ValueError):
     """The specification is wrong; the message names the key, the value, and what would be right."""
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
-
-
-class DataSpec(_Strict):
-    """Where the examples come from and how a row becomes text.
-
-    Args:
-        train: path of a .jsonl, .json, .csv or .parquet file, a hub id, or a ``datasets.Dataset``.
-        eval: same, for the rows that steer the search; split off ``train`` where it is not given.
-        test: same, for the rows scored once at the end; none where neither this nor ``test_size`` is given.
-        format: one of "auto", "prompt_completion", "messages", "sharegpt", "alpaca", "text", "tokenized".
-        prompt, completion: the two columns to use, for a prompt/completion table with other column names.
-        template: text of the prompt with ``{column}`` fields, for instance ``"Q: {question}\\nA: "``.
-        name: configuration name of a hub data set.
-        eval_size: number of evaluation rows; None: all of ``eval``, or a tenth of ``train`` and at most 512.
-        test_size: number of test rows; 0 with no ``test``: no test split.
-    """
-
-    train: Any
-    eval: Any = None
-    test: Any = None
-    format: Literal["auto", "prompt_completion", "messages", "sharegpt", "alpaca", "text", "tokenized"] = "auto"
-    prompt: str | None = None
-    completion: str | None = None
-    template: str | None = None
-    name: str | None = None
-    eval_size: int | None = Field(default=None, ge=1)
-    test_size: int | None = Field(default=None, ge=0)
-
-    @field_validator("train")
-    @classmethod
-    def _there_is_data(cls, value: Any) -> Any:
-        return _required(value)
-
-    @field_validator("train", "eval", "test")
-    @classmethod
-    def _local_files_exist(cls, value: Any) -> Any:
-        if isinstance(value, str) and Path(value).suffix in {".jsonl", ".json", ".csv", ".parquet"}:
-            path = Path(quickstart.resolve(value))
-            if not path.is_file():
-                raise ValueError(f"no such file: {path}{_nearby(path)}")
-        return value
-
-    @model_validator(mode="after")
-    def _columns_come_together(self) -> DataSpec:
-        if self.completion is None and self.prompt is not None:
-            raise ValueError("prompt is given without completion: name both columns")
-        if self.prompt is not None and self.template is not None:
-            raise ValueError("prompt and template both say how the prompt is made: give one")
-        return self
-
-
-class TrainingSpec(_Strict):
+class TrainingSpec(Section):
     """How one full run trains.
 
     Args:
@@ -128,37 +74,7 @@ class TrainingSpec(_Strict):
         return config.replaced(**values) if values else config
 
 
-class MetricSpec(_Strict):
-    """What is optimized: a built-in name, or ``module:function`` with a stated direction.
-
-    The function is called as ``function(model, tokenizer, rows)`` with the raw evaluation rows and returns a number,
-    or a number for each row, of which the score is the mean: variants are then compared row by row.
-    """
-
-    name: str = "eval_loss"
-    direction: Direction | None = None
-    max_new_tokens: int = Field(default=128, ge=1, description="for exact_match")
-
-    @model_validator(mode="after")
-    def _known(self) -> MetricSpec:
-        if self.name in METRICS:
-            natural = METRICS[self.name].direction
-            if self.direction not in (None, natural):
-                raise ValueError(f"{self.name!r} can only be {natural}d, not {self.direction}d")
-        elif ":" not in self.name:
-            raise ValueError(
-                f"{self.name!r} is unknown; use one of {', '.join(METRICS)}, or 'module:function' with a direction"
-            )
-        elif self.direction is None:
-            raise ValueError(f"{self.name!r} needs a direction: minimize or maximize")
-        return self
-
-    @property
-    def resolved_direction(self) -> Direction:
-        return self.direction or METRICS[self.name].direction
-
-
-class ResourcesSpec(_Strict):
+class ResourcesSpec(Section):
     """What one worker of a cluster gets; a worker trains one trial at a time. Without meaning inline.
 
     Args:
@@ -182,7 +98,7 @@ class ResourcesSpec(_Strict):
         return value
 
 
-class BaselineSpec(_Strict):
+class BaselineSpec(Section):
     """What the user runs today: trained first at full length and compared with."""
 
     learning_rate: float = Field(gt=0, allow_inf_nan=False)
@@ -191,7 +107,7 @@ class BaselineSpec(_Strict):
     batch_size: int | None = Field(default=None, ge=1, description="None: the smallest batch size of the space")
 
 
-class PriorSpec(_Strict):
+class PriorSpec(Section):
     """What the search believes before its first trial, on top of the scaling laws.
 
     Args:
@@ -225,29 +141,23 @@ def _prior(value: Any) -> Any:
     return value
 
 
-def _required(value: Any) -> Any:
-    """A key written without a value is None in YAML."""
-    if value is None or value == "":
-        raise ValueError("missing; it has no default")
-    return value
-
-
 def _wrap(section: str) -> BeforeValidator:
     key = SHORT_FOR[section]
     return BeforeValidator(lambda value: value if isinstance(value, (Mapping, BaseModel)) else {key: value})
 
 
-class Spec(_Strict):
+class Spec(Section):
     """A whole study.
 
     Args:
         model: path or hub id of a causal language model, or a loaded ``PreTrainedModel``.
-        data: a :class:`DataSpec`, or just the training file, hub id or ``datasets.Dataset``.
+        data: a :class:`autolora.tasks.causal_lm.spec.DataSpec`, or just the training file, hub id or
+            ``datasets.Dataset``.
         variants: names of registered LoRA variants, or references to those of other packages:
             ``my_package.module:MyVariant``.
         space: the :class:`autolora.Space` searched.
         training: the :class:`TrainingSpec` of one full run.
-        metric: "eval_loss", "token_accuracy", "exact_match", or a :class:`MetricSpec` for "module:function".
+        metric: name of a metric, or a :class:`autolora.metrics.MetricSpec`.
         budget: full-run equivalents per variant, everything included, in total for the study.
         rungs: fractions of a full run at which a trial is scored, ending in 1.
         confirm: "auto" keeps min(4, floor(budget / 4)) full runs for further seeds of the finalists; 0: none.
@@ -303,11 +213,11 @@ class Spec(_Strict):
     @field_validator("model")
     @classmethod
     def _model_path_exists(cls, value: Any) -> Any:
-        if isinstance(_required(value), str):
+        if isinstance(required(value), str):
             path = Path(quickstart.resolve(value))
             looks_local = value.startswith((".", "/", "~")) or value.count("/") > 1
             if looks_local and not path.expanduser().is_dir():
-                raise ValueError(f"no such model directory: {path}{_nearby(path)}")
+                raise ValueError(f"no such model directory: {path}{nearby(path)}")
         return value
 
     @field_validator("checkpoints")
@@ -387,11 +297,6 @@ def save(spec: Spec, path: Path) -> None:
     files.write(path, yaml.safe_dump(dump(spec), sort_keys=False))
 
 
-def default_eval_rows(rows: int) -> int:
-    """Number of rows that are split off ``rows`` training rows for evaluation: a tenth, at least 1 and at most 512."""
-    return min(EVAL_MOST, max(1, rows // EVAL_SHARE))
-
-
 # The keys that may change between two starts on one run directory: they do not alter what a trial computes.
 MUTABLE = (
     *("budget", "keep", "training.device", "training.checkpoint_seconds", "training.micro_batch"),
@@ -420,7 +325,7 @@ def _fingerprint(value: Any) -> str:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise SpecError(f"no such spec file: {path}{_nearby(path)}")
+        raise SpecError(f"no such spec file: {path}{nearby(path)}")
     try:
         raw = yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:
@@ -453,14 +358,6 @@ def _set(raw: dict[str, Any], dotted: str, value: Any) -> None:
             )
         node = node[parent]
     node[leaf] = value
-
-
-def _nearby(path: Path) -> str:
-    """', did you mean X?' when a sibling has a similar name."""
-    if not path.parent.is_dir():
-        return ""
-    close = closest(path.name, (p.name for p in path.parent.iterdir()))
-    return f" (did you mean {path.parent / close}?)" if close else ""
 
 
 def _explain(error: ValidationError, raw: Mapping[str, Any]) -> str:

@@ -58,22 +58,34 @@ def _no_waiting_for_the_disk() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def base():
     """The shipped model, loaded once for all tests."""
-    from autolora.training import model
+    from autolora import bases
 
-    return model.load(small_spec())
+    return bases.load(small_spec())
 
 
 @pytest.fixture(scope="session")
 def open_bench(base, tmp_path_factory):
     """``open_bench(folder, **overrides)``: a workbench on the shared base; tokens are kept from test to test."""
-    from autolora.training.workbench import Workbench, prepare_data
+    from autolora.trainers.builtin.workbench import Workbench, prepare_data
 
     tokens = tmp_path_factory.mktemp("tokens")
 
     def make(folder: Path, **overrides: Any) -> Workbench:
         spec = small_spec(**overrides)
         data = prepare_data(spec, base.tokenizer, tokens)
-        return Workbench(base, data, spec.training, spec.metric, spec.seed, folder)
+        return Workbench.of(spec, folder, base, data)
+
+    return make
+
+
+@pytest.fixture
+def make_trainer(make_bench):
+    """A builtin trainer on a workbench as :func:`make_bench` has it."""
+    from autolora.trainers.builtin.trainer import BuiltinTrainer
+
+    def make(**arguments: Any):
+        overrides = {key: value for key, value in arguments.items() if key != "folder"}
+        return BuiltinTrainer(small_spec(**overrides), make_bench(**arguments))
 
     return make
 

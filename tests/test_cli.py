@@ -233,7 +233,7 @@ def test_bad_data_is_named_by_file_and_row(spec_file, tmp_path, case):
 def test_a_model_without_linear_layers_is_refused(spec_file, tmp_path, monkeypatch, base):
     from torch import nn
 
-    from autolora.training import model
+    from autolora import bases
 
     class Wordless(nn.Module):
         config = base.model.config
@@ -242,7 +242,7 @@ def test_a_model_without_linear_layers_is_refused(spec_file, tmp_path, monkeypat
             super().__init__()
             self.table = nn.Embedding(4, 4)
 
-    monkeypatch.setattr(model, "load", lambda spec: model.Base(Wordless(), base.tokenizer, base.device, base.dtype))
+    monkeypatch.setattr(bases, "load", lambda spec: bases.Base(Wordless(), base.tokenizer, base.device, base.dtype))
     outcome = run("tune", spec_file(), "--dir", tmp_path / "run")
     assert outcome.exit_code == 2
     assert "no linear layer" in outcome.output

@@ -15,7 +15,7 @@ import autolora
 
 ROOT = Path(autolora.__file__).parent
 FLOORS = (
-    ("laws", "errors", "losses", "scores", "files", "references", "quickstart"),
+    ("laws", "errors", "losses", "scores", "files", "references", "sections", "quickstart"),
     ("space",),
     ("adapters",),
     ("variants",),
@@ -23,13 +23,14 @@ FLOORS = (
     ("search",),
     ("analysis",),
     ("study",),
-    ("metrics",),
+    ("metrics", "tasks"),
     ("spec",),
-    ("training",),
+    ("bases",),
+    ("trainers",),
     ("execution",),
     ("driver",),
-    ("integrations", "report", "recipes"),
-    ("api", "cli"),
+    ("integrations", "report", "recipes", "trackers"),
+    ("api", "cli", "testing"),
     ("__init__",),
 )
 """Rooms bottom up. A room imports from lower floors alone."""

@@ -12,8 +12,9 @@ from autolora.metrics.eval_loss import eval_loss
 from autolora.quickstart import resolve
 from autolora.search import Job
 from autolora.space import Config
-from autolora.training import evaluate, segment
-from autolora.training.workbench import Workbench
+from autolora.trainers.builtin import segment
+from autolora.trainers.builtin.evaluation import SplitEvaluation
+from autolora.trainers.builtin.workbench import Workbench
 from tests.support.specs import small_spec
 
 CONFIG = Config(learning_rate=5e-3, batch_size=8, rank=4, alpha=8.0)
@@ -62,9 +63,7 @@ def trainer_loss(bench: Workbench, seed: int, folder) -> float:
         train_dataset=train,
         data_collator=lambda rows: bench.data.train.batch(rows, bench.base.pad_token_id),
     ).train()
-    view = evaluate.Evaluation(
-        model.eval(), bench.base, bench.data.eval, bench.metric, bench.accelerator.autocast, batch_size=32
-    )
+    view = SplitEvaluation(model.eval(), bench.base, bench.data.eval, max_new_tokens=1, batch_size=32)
     with torch.no_grad():
         return eval_loss(view).value
 

@@ -96,11 +96,11 @@ def test_a_plan_without_known_memory_leaves_it_out(monkeypatch):
 
     from autolora.driver import plan
     from autolora.report.tables import plan_view
+    from autolora.trainers import memory
     from tests.support.specs import small_spec
 
     monkeypatch.setitem(sys.modules, "resource", None)
-    bench = SimpleNamespace(base=SimpleNamespace(device=SimpleNamespace(type="cpu")))
-    assert plan._peak_memory(bench) is None
+    assert memory.peak(SimpleNamespace(type="cpu")) is None
     dry = plan.DryRun(
         notes=[], spending="", first=[], seconds_per_run=1.0, seconds=2.0, memory_bytes=None, disk_bytes=10
     )

@@ -17,32 +17,34 @@ from autolora.driver.result import BEST_FOLDER, TunedVariant, TuneResult
 from autolora.driver.rows import recall_rows
 from autolora.spec import Spec
 from autolora.study.versions import installed_versions
-from autolora.training.workbench import Workbench
+from autolora.trainers import Trainer
 from autolora.variants import registry
 
 ADAPTER_SETTINGS = "autolora.yaml"
 """File beside an exported adapter with the variant's part of ``best.json``."""
 
 
-def conclude(loop: Loop, spec: Spec, began: float) -> TuneResult:
+def conclude(loop: Loop, trainer: Trainer, spec: Spec, folder: Path, began: float) -> TuneResult:
     """Score the test split, export the adapters, write ``best.json``.
 
     Args:
         loop: whose search is over.
+        trainer: tests and exports.
         spec: of the study.
+        folder: run directory.
         began: when the call began, by ``time.monotonic``.
     """
     loop.removed.clear()  # once more, for what workers wrote that had been given up
     loop.tidy()
-    search, bench = loop.search, loop.bench
-    recall_rows(search.table, search.plan, bench.checkpoints)
+    search = loop.search
+    recall_rows(search.table, search.plan, loop.checkpoints)
     found = best(search.table, search.plan.variants)
     order = min if search.direction == "minimize" else max
     tuned = {}
     for name, one in found.items():
-        loop.reporter.concluding(name)
+        loop.callbacks.on_export_start(name)
         chosen = one.trials[one.seeds.index(order(one.seeds))]
-        tuned[name] = _exported(bench, name, one, chosen)
+        tuned[name] = _exported(trainer, folder / BEST_FOLDER / name, one, chosen)
     loop.seconds["total"] = time.monotonic() - began
     result = TuneResult(
         variants=tuned,
@@ -50,7 +52,7 @@ def conclude(loop: Loop, spec: Spec, began: float) -> TuneResult:
         versions=installed_versions(),
         metric=spec.metric.name,
         direction=search.direction,
-        folder=bench.folder,
+        folder=folder,
         seconds=dict(loop.seconds),
         verdict=judge(search.table, found, registry.simple(found)),
     )
@@ -58,20 +60,11 @@ def conclude(loop: Loop, spec: Spec, began: float) -> TuneResult:
     return result
 
 
-def _exported(bench: Workbench, name: str, found: Best, chosen: int) -> TunedVariant:
-    """The variant's outcome, with its test score and the adapter of trial ``chosen`` in the run directory."""
-    test = None
-    if bench.data.test is not None:
-        test = fmean(_test_score(bench, trial) for trial in found.trials)
-    adapter = bench.folder / BEST_FOLDER / name
-    with bench.trained(chosen) as adapted:
-        bench.variant(name, found.config).export(adapted, adapter)
-    tuned = replace(found, test=test, adapter_dir=str(adapter))
-    files.write(Path(adapter) / ADAPTER_SETTINGS, yaml.safe_dump(tuned.as_dict(), sort_keys=False))
+def _exported(trainer: Trainer, adapter: Path, found: Best, chosen: int) -> TunedVariant:
+    """The variant's outcome, with its test score and the adapter of trial ``chosen`` in the folder ``adapter``."""
+    scores = [trainer.test(trial) for trial in found.trials]
+    known = [score for score in scores if score is not None]
+    trainer.export(chosen, adapter)
+    tuned = replace(found, test=fmean(known) if known else None, adapter_dir=str(adapter))
+    files.write(adapter / ADAPTER_SETTINGS, yaml.safe_dump(tuned.as_dict(), sort_keys=False))
     return tuned
-
-
-def _test_score(bench: Workbench, trial: int) -> float:
-    assert bench.data.test is not None
-    with bench.trained(trial) as adapted:
-        return bench.evaluate(adapted, bench.data.test)

@@ -9,16 +9,15 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from types import FrameType
 
 from autolora.analysis.best import spare
-from autolora.driver.reporter import Reporter
+from autolora.driver.callbacks import Callback
 from autolora.errors import AutoloraError
 from autolora.execution import Executor, LostWorker
 from autolora.search import WAIT, Job, Search
-from autolora.training import checkpoint
-from autolora.training.segment import Interrupted, Outcome, Progress
-from autolora.training.workbench import Workbench
+from autolora.trainers import Interrupted, Outcome, Progress, checkpoint
+from autolora.trainers.places import Location
 
 LOST_IN_A_ROW = 10
 """Workers that a trial may lose without getting further before it counts as infeasible; or the cluster as broken, where
@@ -36,8 +35,8 @@ class Loop:
     Attributes:
         search: what is asked and told.
         keep: completed trials of a variant whose weights stay, see :class:`autolora.spec.Spec`.
-        bench: knows where checkpoints are.
-        reporter: told of everything.
+        checkpoints: root of the trials' checkpoints.
+        callbacks: told of everything.
         seconds: wall time by what it was spent on.
         losses: workers that each trial has lost without getting further.
         furthest: optimizer steps that each trial was seen to have taken.
@@ -47,8 +46,8 @@ class Loop:
 
     search: Search
     keep: int
-    bench: Workbench
-    reporter: Reporter
+    checkpoints: Location
+    callbacks: Callback
     seconds: dict[str, float] = field(default_factory=lambda: {"total": 0.0, "training": 0.0, "driver": 0.0})
     losses: Counter[int] = field(default_factory=Counter)
     furthest: dict[int, int] = field(default_factory=dict)
@@ -72,7 +71,7 @@ class Loop:
             if progress.step > self.furthest.get(progress.trial, 0):
                 self.furthest[progress.trial] = progress.step
                 self.losses.pop(progress.trial, None)
-            self.reporter.progress(progress)
+            self.callbacks.on_step(progress)
             if asked_to_stop():
                 raise Interrupted
 
@@ -84,7 +83,7 @@ class Loop:
                     break
                 assert isinstance(job, Job)
                 jobs[job.trial] = job
-                self.reporter.started(self.search, job)
+                self.callbacks.on_segment_start(self.search, job)
                 executor.submit((job,))
             self.seconds["driver"] += time.monotonic() - mark
             if asked_to_stop():
@@ -103,10 +102,10 @@ class Loop:
     def tidy(self) -> None:
         """Remove once what no longer serves: checkpoints of discarded trials, weights of completed ones past `keep`."""
         for trial in set(self.search.discarded()) - self.removed:
-            checkpoint.discard(self.bench.trial_folder(trial))
+            checkpoint.discard(checkpoint.trial_folder(self.checkpoints, trial))
             self.removed.add(trial)
         for trial in set(spare(self.search.table, self.search.plan, self.keep)) - self.removed:
-            checkpoint.shed(self.bench.trial_folder(trial))
+            checkpoint.shed(checkpoint.trial_folder(self.checkpoints, trial))
             self.removed.add(trial)
 
     def _tell(self, jobs: dict[int, Job], outcome: Outcome | LostWorker) -> None:
@@ -128,7 +127,7 @@ class Loop:
                 reason=outcome.reason,
                 seconds=outcome.seconds,
             )
-        self.reporter.told(self.search, job, outcome)
+        self.callbacks.on_segment_end(self.search, job, outcome)
 
     def _tell_lost(self, job: Job, lost: LostWorker) -> None:
         self.losses[job.trial] += 1
@@ -142,7 +141,7 @@ class Loop:
         else:
             reason = f"{LOST_IN_A_ROW} workers were lost with it before it got further, the last since {lost.reason}"
             self.search.tell(job, infeasible=True, at=job.start, reason=reason)
-        self.reporter.told(self.search, job, lost)
+        self.callbacks.on_segment_end(self.search, job, lost)
 
 
 @contextmanager
@@ -156,7 +155,7 @@ def interruptible() -> Iterator[Callable[[], bool]]:
         return
     asked = threading.Event()
 
-    def ask(signum: int, frame: Any) -> None:
+    def ask(signum: int, frame: FrameType | None) -> None:
         if asked.is_set():
             raise KeyboardInterrupt
         asked.set()

@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from autolora import variants
+from autolora.bases.pretrained import hidden_size, load_config
 from autolora.driver.scouting import Scouted, scout
 from autolora.priors import Prior
 from autolora.search import Recorder, Search
-from autolora.space import Config, Space, searchable
+from autolora.space import Config, Space
 from autolora.spec import Spec
 from autolora.study.directory import STUDY_NAME, begun_study, storage_url
-from autolora.training import model
-from autolora.training.workbench import Workbench
+from autolora.trainers import Trainer, open_trainer
 
 
 @dataclass(frozen=True)
@@ -25,29 +24,28 @@ class Opening:
     Attributes:
         spec: as validated.
         space: of the specification, with the model's width.
-        bench: model, data and settings.
+        trainer: with model and data loaded.
     """
 
     spec: Spec
     space: Space
-    bench: Workbench
+    trainer: Trainer
 
     @classmethod
     def of(cls, spec: Spec, folder: Path) -> Opening:
-        """Load model and data into a run directory, and check that every variant can be trained.
+        """Load model and data into a run directory, and check that what is searched can be trained.
 
         Raises:
-            VariantError: a variant cannot be trained on this model with these settings.
-            CheckpointError: nothing serves the URL of the checkpoints.
+            AutoloraError: see :func:`autolora.trainers.open_trainer` and :meth:`autolora.trainers.Trainer.check`.
         """
-        bench = Workbench.open(spec, folder)
+        trainer = open_trainer(spec, folder)
         space = resolved_space(spec)
-        check_variants(spec, space, bench.base.model)
-        return cls(spec, space, bench)
+        trainer.check(space, baseline_of(spec))
+        return cls(spec, space, trainer)
 
     def scout(self) -> Scouted:
         """Gather the evidence that a new study's prior rests on; see :func:`autolora.driver.scouting.scout`."""
-        return scout(self.spec, self.space, self.bench)
+        return scout(self.spec, self.space, self.trainer)
 
     def prior(self, folder: Path, on_scouted: Callable[[Scouted], None]) -> Prior | None:
         """The prior that the study of a run directory was started with, or a new one if it has not begun.
@@ -76,8 +74,8 @@ class Opening:
             prior=prior,
             confirm=spec.confirm,
             baseline=baseline_of(spec),
-            examples=self.bench.examples,
-            context=self.bench.fingerprints() if recorder else None,
+            examples=self.trainer.examples,
+            context=self.trainer.fingerprints() if recorder else None,
             recorder=recorder,
         )
 
@@ -92,7 +90,7 @@ def resolved_space(spec: Spec) -> Space:
     """The space with the model's width filled in, which makes alpha's law analytic."""
     if spec.space.hidden_size is not None:
         return spec.space
-    return spec.space.model_copy(update={"hidden_size": model.hidden_size(model.load_config(spec))})
+    return spec.space.model_copy(update={"hidden_size": hidden_size(load_config(spec))})
 
 
 def baseline_of(spec: Spec) -> dict[str, Config]:
@@ -103,25 +101,3 @@ def baseline_of(spec: Spec) -> dict[str, Config]:
     batch = given.batch_size or spec.space.batch_size[0]
     config = spec.training.baseline(Config(given.learning_rate, batch, given.rank, given.alpha), spec.space)
     return dict.fromkeys(spec.names, config)
-
-
-def check_variants(spec: Spec, space: Space, base: Any) -> None:
-    """Say before anything is measured or trained what a variant cannot be trained with.
-
-    Raises:
-        VariantError: naming the variant, the layer or the setting.
-    """
-    from autolora.adapters.start import Start
-    from autolora.adapters.targets import linear_layers
-
-    layers = linear_layers(base)
-    baselines = baseline_of(spec)
-    for name in spec.names:
-        variant = variants.get(name)
-        configs = searchable.corners(space, variant)
-        if name in baselines:
-            configs.append(searchable.completed(space, variant, baselines[name]))
-        for config in configs:
-            dropout = spec.training.of_trial(config).dropout
-            start = Start(model=base, layers=layers, rank=config.rank, alpha=config.alpha, dropout=dropout)
-            variant.configured(**dict(config.options)).check(start)

@@ -6,7 +6,6 @@ Time and memory are measured over a few real optimizer steps of the largest conf
 from __future__ import annotations
 
 import math
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -23,8 +22,8 @@ from autolora.search.policy import FINALISTS, PAUSED
 from autolora.search.trials import Sampled
 from autolora.space import Space, searchable
 from autolora.spec import Spec
-from autolora.training import checkpoint, segment
-from autolora.training.workbench import Workbench
+from autolora.trainers import Trainer, checkpoint, horizon
+from autolora.trainers.places import place
 
 PROBE_STEPS = 4
 """Optimizer steps that are timed; the first, which also allocates, is left out."""
@@ -63,14 +62,16 @@ class DryRun:
 
 def dry_run(spec: Spec, folder: Path, preview: int = 6) -> DryRun:
     """Load model and data, train a few steps in a temporary folder, and say what a study in ``folder`` would do."""
-    with tempfile.TemporaryDirectory() as scratch:
-        opening = Opening.of(spec, Path(scratch))
-        bench, space = opening.bench, opening.space
-        bench.checkpoints = bench.folder  # the probes' are not for the study's workers to find
-        notes = [f"data: {line}" for line in bench.data.report.lines()]
+    place(checkpoint.root_of(spec.checkpoints, folder))  # one that nothing serves is an error here, too
+    with tempfile.TemporaryDirectory() as temporary:
+        scratch = Path(temporary)
+        # The probes' checkpoints are not for the study's workers to find.
+        opening = Opening.of(spec.model_copy(update={"checkpoints": None}), scratch)
+        trainer, space = opening.trainer, opening.space
+        notes = [f"data: {line}" for line in trainer.about().get("data", ())]
         prior = opening.prior(folder, lambda scouted: notes.extend(scouted.notes))
         search = opening.search(prior)
-        seconds_per_run, checkpoint_bytes = _measure(bench, spec, space)
+        seconds_per_run, checkpoint_bytes = _measure(trainer, scratch, spec, space)
         kept = PAUSED * len(spec.names) + max(len(spec.names), spec.resources.workers or 1)  # being trained
         complete = min(math.floor(spec.budget), spec.keep + FINALISTS + search.plan.confirm)
         finished = (complete + 1) * len(spec.names)  # and the exported adapter
@@ -80,7 +81,7 @@ def dry_run(spec: Spec, folder: Path, preview: int = 6) -> DryRun:
             first=search.preview(max(preview, len(spec.names) + 3)),
             seconds_per_run=seconds_per_run,
             seconds=seconds_per_run * (spec.budget - search.table.upfront) * len(spec.names),
-            memory_bytes=_peak_memory(bench),
+            memory_bytes=trainer.peak_memory(),
             disk_bytes=round(ROOM * checkpoint_bytes * (checkpoint.KEEP * kept + finished)),
         )
 
@@ -96,41 +97,27 @@ def _spending(spec: Spec, confirm: int, upfront: float) -> str:
     return " + ".join(parts) + f" of {spec.budget:g} full runs"
 
 
-def _measure(bench: Workbench, spec: Spec, space: Space) -> tuple[float, int]:
+def _measure(trainer: Trainer, scratch: Path, spec: Spec, space: Space) -> tuple[float, int]:
     """Seconds of a full run and bytes of a checkpoint, for the largest configuration of the slowest variant."""
     measured = []
     for number, name in enumerate(spec.names):
         config = searchable.largest(space, variants.get(name)).replaced(learning_rate=PROBE_RATE)
-        stop = min(1.0, PROBE_STEPS / bench.steps(config.batch_size))
+        stop = min(1.0, PROBE_STEPS / horizon(trainer.examples, config.batch_size))
         probe = Job(trial=number, variant=name, config=config, seed=0, start=0.0, stop=stop, rung=0)
-        measured.append(_time(bench, probe, len(spec.rungs)))
+        measured.append(_time(trainer, scratch, probe, len(spec.rungs)))
     return max(seconds for seconds, _ in measured), max(size for _, size in measured)
 
 
-def _time(bench: Workbench, probe: Job, evaluations: int) -> tuple[float, int]:
+def _time(trainer: Trainer, scratch: Path, probe: Job, evaluations: int) -> tuple[float, int]:
     """Train a probe; seconds that a full run of it would take, and bytes of its checkpoint."""
     marks: list[float] = []
-    outcome = segment.run(bench, probe, lambda _: marks.append(time.monotonic()))
+    outcome = trainer.run(probe, lambda _: marks.append(time.monotonic()))
     if outcome.kind == "infeasible":
         raise PlanError(
             f"{probe.variant} at batch {probe.config.batch_size}, rank {probe.config.rank}: {outcome.reason}"
         )
     evaluation = time.monotonic() - marks[-1]
     step = median(b - a for a, b in pairwise(marks)) if len(marks) > 1 else outcome.seconds
-    files = Path(bench.trial_folder(probe.trial)).rglob("*")
+    files = Path(checkpoint.trial_folder(scratch, probe.trial)).rglob("*")
     size = sum(path.stat().st_size for path in files if path.is_file())
-    return step * bench.steps(probe.config.batch_size) + evaluation * evaluations, size
-
-
-def _peak_memory(bench: Workbench) -> int | None:
-    """Bytes; None if the platform does not tell."""
-    if bench.base.device.type == "cuda":
-        import torch
-
-        return torch.cuda.max_memory_allocated(bench.base.device)
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return step * horizon(trainer.examples, probe.config.batch_size) + evaluation * evaluations, size

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from autolora.search.policy import Plan
 from autolora.search.trials import TrialTable
-from autolora.training.checkpoint import example_scores
-from autolora.training.places import Location
+from autolora.trainers.checkpoint import example_scores
+from autolora.trainers.places import Location
 
 
 def recall_rows(table: TrialTable, plan: Plan, checkpoints: Location) -> None:
@@ -15,7 +15,7 @@ def recall_rows(table: TrialTable, plan: Plan, checkpoints: Location) -> None:
 
     Args:
         table, plan: of the study.
-        checkpoints: root of its checkpoints, see :func:`autolora.training.checkpoint.root_of`.
+        checkpoints: root of its checkpoints, see :func:`autolora.trainers.checkpoint.root_of`.
     """
     complete = (trial for name in plan.variants for trial in table.complete(name))
     missing = [trial.number for trial in complete if trial.rows is None]

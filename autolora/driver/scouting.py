@@ -2,39 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import logging
-import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from autolora import files, variants
+from autolora import variants
 from autolora.driver.result import TuneResult
-from autolora.priors import Curvature, Prior, curvature, evidence, probe
+from autolora.priors import Curvature, Prior, evidence, probe
 from autolora.priors.evidence import REFERENCE
-from autolora.priors.sharpness import affordable_blocks
+from autolora.priors.prior import CENTRE
 from autolora.search.policy import seeds_kept
 from autolora.space import Space, searchable
 from autolora.spec import PriorSpec, Spec, register_variants
 from autolora.study.directory import NoStudyError, read_terms, recorded_spec
-from autolora.training.memory import out_of_memory
-from autolora.training.workbench import Workbench
+from autolora.trainers import Measurable, Trainer, horizon
+from autolora.trainers.memory import out_of_memory
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-logger = logging.getLogger(__name__)
-
-EXAMPLES = 16
-"""Calibration examples that the curvature is measured on."""
 CHARGE = 2
 """Training examples that one of them costs: it goes forward once and backward twice."""
-CACHE_VERSION = 1  # raise it when the same model and data give other curvatures
 
 
 @dataclass(frozen=True)
@@ -54,7 +41,7 @@ class Scouted:
     notes: tuple[str, ...]
 
 
-def scout(spec: Spec, space: Space, bench: Workbench) -> Scouted:
+def scout(spec: Spec, space: Space, trainer: Trainer) -> Scouted:
     """Gather the evidence that a specification asks for.
 
     What it costs is charged to the budget, and left out where no full run of the search would be left.
@@ -65,15 +52,15 @@ def scout(spec: Spec, space: Space, bench: Workbench) -> Scouted:
     """
     if spec.prior is None:
         return Scouted(None, {}, None, ("prior: none; the search begins anywhere in the range",))
-    return _Scout(spec, spec.prior, space, bench).run()
+    return _Scout(spec, spec.prior, space, trainer).run()
 
 
 class _Scout:
     """One call of :func:`scout`."""
 
-    def __init__(self, spec: Spec, asked: PriorSpec, space: Space, bench: Workbench) -> None:
-        self.spec, self.asked, self.space, self.bench = spec, asked, space, bench
-        self.prior = Prior.from_laws(space.hidden_size, bench.examples)
+    def __init__(self, spec: Spec, asked: PriorSpec, space: Space, trainer: Trainer) -> None:
+        self.spec, self.asked, self.space, self.trainer = spec, asked, space, trainer
+        self.prior = Prior.from_laws(space.hidden_size, trainer.examples)
         self.traits = {name: searchable.traits_at_start(space, variants.get(name)) for name in {*spec.names, REFERENCE}}
         self.notes: list[str] = []
 
@@ -96,11 +83,11 @@ class _Scout:
         if not best:
             raise NoStudyError(f"prior.study: {folder} holds no tuned variant")
         traits = {name: variants.get(name).traits for name in best}
-        context = self.bench.fingerprints()
+        context = self.trainer.fingerprints()
         same = all(terms["context"].get(key) == context[key] for key in ("model", "data"))
         then = terms["space"]["hidden_size"], terms["examples"]
-        found = evidence.from_study(best, traits, then, (self.space.hidden_size, self.bench.examples), same)
-        wanted = [piece for piece in found if piece.about in (evidence.CENTRE, *self.spec.names)]
+        found = evidence.from_study(best, traits, then, (self.space.hidden_size, self.trainer.examples), same)
+        wanted = [piece for piece in found if piece.about in (CENTRE, *self.spec.names)]
         self.prior = self.prior.informed(wanted, self.traits)
         self.notes.append(f"prior: starts from {folder}, which tuned {', '.join(best)}")
 
@@ -113,19 +100,20 @@ class _Scout:
             f"{mode.alpha:.4g}, give or take {sd:g} decades"
         )
 
-    def _measure_curvature(self) -> dict[str, Curvature]:
+    def _measure_curvature(self) -> Mapping[str, Curvature]:
         names = [name for name in self.spec.names if variants.get(name).has_own_curvature]
-        if not names:
+        trainer = self._measurable("curvature")
+        if not names or trainer is None:
             return {}
-        examples = sum(len(batch["input_ids"]) for batch in curvature_sample(self.bench))
-        cost = CHARGE * examples / self.bench.examples
+        examples = trainer.curvature_examples()
+        cost = CHARGE * examples / self.trainer.examples
         if not self._leaves_a_search(cost):
             self.notes.append(f"prior: curvature is left out, since {self._share(cost)} would leave no search")
             return {}
         began = time.monotonic()
         with self._memory_for("curvature"):
             rank = self.prior.mode(self.space, self.traits[REFERENCE]).rank
-            found, measured = cached_curvature(self.bench, [REFERENCE, *names], rank)
+            found, measured = trainer.curvature([REFERENCE, *names], rank)
             self.prior = self.prior.informed(evidence.from_curvature(found), self.traits, cost)
             took = f"on {examples} examples took {time.monotonic() - began:.1f} s" if measured else "was known already"
             self.notes.append(f"prior: curvature of {', '.join(names)} {took}; charged as {self._share(cost)}")
@@ -133,20 +121,21 @@ class _Scout:
         return {}
 
     def _run_range_test(self) -> probe.RangeTest | None:
-        from autolora.training.range_test import range_test
-
+        trainer = self._measurable("the probe")
+        if trainer is None:
+            return None
         name = REFERENCE if REFERENCE in self.spec.names else self.spec.names[0]
         traits = self.prior.traits(name, self.traits[name])
         mode = self.prior.mode(*searchable.scope(self.space, variants.get(name), traits))
-        most = probe.STEPS * mode.batch_size / self.bench.examples
+        most = probe.STEPS * mode.batch_size / self.trainer.examples
         if not self._leaves_a_search(most):
             self.notes.append(f"prior: the probe is left out, since {self._share(most)} would leave no search")
             return None
         began = time.monotonic()
         with self._memory_for("the probe"):
-            test = range_test(self.bench, name, probe.first_step(mode), probe.STEPS, probe.DECADES_A_STEP)
-            found = [evidence.from_range_test(test, traits, self.bench.steps(mode.batch_size))]
-            cost = test.examples / self.bench.examples
+            test = trainer.range_test(name, probe.first_step(mode), probe.STEPS, probe.DECADES_A_STEP)
+            found = [evidence.from_range_test(test, traits, horizon(self.trainer.examples, mode.batch_size))]
+            cost = test.examples / self.trainer.examples
             self.prior = self.prior.informed(found if test.conclusive else [], self.traits, cost)
             readings = (
                 f"steepest at {test.steepest:.1e}, lowest loss at {test.lowest:.1e}, edge at {test.edge:.1e}"
@@ -158,6 +147,12 @@ class _Scout:
                 f"as {self._share(cost)}: {readings}"
             )
             return test
+        return None
+
+    def _measurable(self, what: str) -> Measurable | None:
+        if isinstance(self.trainer, Measurable):
+            return self.trainer
+        self.notes.append(f"prior: {what} is left out, since the trainer cannot measure it")
         return None
 
     @contextmanager
@@ -178,58 +173,3 @@ class _Scout:
 
     def _share(self, cost: float) -> str:
         return f"{cost / len(self.spec.names):.3f} of a full run for each variant"
-
-
-def curvature_sample(bench: Workbench) -> list[dict[str, Tensor]]:
-    """The first calibration batches that make up EXAMPLES, or all there are."""
-    sample: list[dict[str, Tensor]] = []
-    for batch in bench.calibration_batches:
-        if sum(len(part["input_ids"]) for part in sample) >= EXAMPLES:
-            break
-        sample.append(batch)
-    return sample
-
-
-def cached_curvature(bench: Workbench, names: list[str], rank: int) -> tuple[dict[str, Curvature], bool]:
-    """Curvature of the variants at s = 1, measured once per model, data, sample, variant and rank.
-
-    Kept as JSON in the folder AUTOLORA_CACHE, by default ``~/.cache/autolora``.
-
-    Returns:
-        By name; and whether anything had to be measured.
-    """
-    folder = Path(os.environ.get("AUTOLORA_CACHE") or Path.home() / ".cache" / "autolora") / "curvature"
-    context = bench.fingerprints()
-    content = [context["model"], context["data"], bench.seed, rank, EXAMPLES, CACHE_VERSION]
-    paths = {
-        name: folder / (hashlib.sha256(repr((*content, variants.get(name))).encode()).hexdigest()[:24] + ".json")
-        for name in names
-    }
-    found = {name: Curvature(json.loads(path.read_text())) for name, path in paths.items() if path.is_file()}
-    missing = [name for name in names if name not in found]
-    if missing:
-        model, start = bench.base.model, bench.calibration_batches
-        blocks = affordable_blocks(model)
-        fresh = curvature(
-            model,
-            curvature_sample(bench),
-            missing,
-            rank,
-            alpha=None,
-            method="kfac",
-            blocks=blocks,
-            start_batches=start,
-        )
-        for name, measured in fresh.items():
-            _keep(paths[name], dict(measured.per_block))
-        found |= fresh
-    return {name: found[name] for name in names}, bool(missing)
-
-
-def _keep(path: Path, per_block: dict[str, float]) -> None:
-    """A cache that cannot be written is a warning, not the end of a study."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        files.write(path, json.dumps(per_block))
-    except OSError as error:
-        logger.warning("the curvature is not kept for the next study: %s", error)

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
 from autolora import spec as specs
 from autolora.driver import conclusion
+from autolora.driver.callbacks import Callback, Callbacks
 from autolora.driver.directory import run_directory
 from autolora.driver.loop import Loop, interruptible
 from autolora.driver.opening import Opening
-from autolora.driver.reporter import Reporter, Silent
 from autolora.driver.result import TuneResult
 from autolora.execution import Executor, make_executor
 from autolora.spec import Spec
-from autolora.training.segment import Interrupted
+from autolora.trainers import Interrupted, checkpoint
 
 
 def tune(
@@ -27,7 +27,7 @@ def tune(
     spec: str | Path | Mapping[str, Any] | Spec | None = None,
     dir: str | Path = "runs/autolora",
     executor: str | Executor = "inline",
-    reporter: Reporter | None = None,
+    callbacks: Iterable[Callback] = (),
     **settings: Any,
 ) -> TuneResult:
     """Tune LoRA variants: search, confirm, export.
@@ -38,7 +38,7 @@ def tune(
         spec: a YAML file, a mapping or a Spec instead of, or underneath, the other arguments.
         dir: run directory; one that holds an unfinished study of the same specification is continued.
         executor: "inline" for this process, "ray" for a Ray cluster, or an :class:`autolora.execution.Executor`.
-        reporter: what is shown while it runs; None shows nothing.
+        callbacks: told what happens while it runs, see :class:`autolora.Callback`; none: nothing is shown.
         settings: any other key of :class:`autolora.spec.Spec`, such as ``variants``, ``budget``, ``space``.
 
     Returns:
@@ -53,24 +53,28 @@ def tune(
     named = {key: value for key, value in {"model": model, "data": data}.items() if value is not None}
     if isinstance(spec, Spec):
         spec = {name: getattr(spec, name) for name in Spec.model_fields}
-    checked = specs.load(spec, **named, **settings)
-    with run_directory(Path(dir), checked) as folder:
-        return _run(checked, folder, executor, reporter or Silent())
+    told = Callbacks(callbacks)
+    try:
+        checked = specs.load(spec, **named, **settings)
+        with run_directory(Path(dir), checked) as folder:
+            return _run(checked, folder, executor, told)
+    finally:
+        told.stop()
 
 
-def _run(spec: Spec, folder: Path, choice: str | Executor, reporter: Reporter) -> TuneResult:
+def _run(spec: Spec, folder: Path, choice: str | Executor, callbacks: Callback) -> TuneResult:
     """One call of :func:`tune` on a held run directory."""
     began = time.monotonic()
     opening = Opening.of(spec, folder)
-    bench = opening.bench
-    reporter.prepared(spec, bench)
-    prior = opening.prior(folder, reporter.scouted)
+    trainer = opening.trainer
+    callbacks.on_setup(spec, trainer)
+    prior = opening.prior(folder, callbacks.on_prior)
     search = opening.search(prior, opening.recorder(folder))
     with closing(search):
-        reporter.resumed(search)
-        loop = Loop(search, spec.keep, bench, reporter)
-        executor = make_executor(choice, spec, bench) if isinstance(choice, str) else choice
-        aside = nullcontext() if choice == "inline" else bench.set_aside()
+        callbacks.on_search_start(search)
+        loop = Loop(search, spec.keep, checkpoint.root_of(spec.checkpoints, folder), callbacks)
+        executor = make_executor(choice, spec, folder, trainer) if isinstance(choice, str) else choice
+        aside = nullcontext() if choice == "inline" else trainer.set_aside()
         with interruptible() as asked_to_stop, aside:
             try:
                 loop.run(executor, asked_to_stop)
@@ -78,6 +82,6 @@ def _run(spec: Spec, folder: Path, choice: str | Executor, reporter: Reporter) -
                 raise KeyboardInterrupt from None
             finally:
                 executor.close()
-        result = conclusion.conclude(loop, spec, began)
-    reporter.finished(result)
+        result = conclusion.conclude(loop, trainer, spec, folder, began)
+    callbacks.on_finish(result)
     return result

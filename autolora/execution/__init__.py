@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autolora.execution.executor import Executor, LostWorker, MissingExecutorError, Pack, UnknownExecutorError
 
 if TYPE_CHECKING:
     from autolora.spec import Spec
-    from autolora.training.workbench import Workbench
+    from autolora.trainers import Trainer
 
 __all__ = [
     "EXECUTORS",
@@ -22,29 +23,35 @@ __all__ = [
 ]
 
 
-def _inline(spec: Spec, bench: Workbench) -> Executor:
+def _inline(spec: Spec, folder: Path, trainer: Trainer) -> Executor:
     from autolora.execution.inline import InlineExecutor
 
-    return InlineExecutor(bench)
+    return InlineExecutor(trainer)
 
 
-def _ray(spec: Spec, bench: Workbench) -> Executor:
+def _ray(spec: Spec, folder: Path, trainer: Trainer) -> Executor:
     try:
         import ray.tune  # noqa: F401
     except ImportError as error:
         raise MissingExecutorError(f'executor "ray" needs Ray Tune: pip install "autolora[ray]" ({error})') from None
     from autolora.execution.ray_tune import RayTuneExecutor
-    from autolora.training import checkpoint
+    from autolora.trainers import checkpoint
 
-    return RayTuneExecutor(spec, bench.folder, checkpoint.mark(bench.checkpoints))
+    return RayTuneExecutor(spec, folder, checkpoint.mark(checkpoint.root_of(spec.checkpoints, folder)))
 
 
-EXECUTORS: dict[str, Callable[[Spec, Workbench], Executor]] = {"inline": _inline, "ray": _ray}
+EXECUTORS: dict[str, Callable[[Spec, Path, Trainer], Executor]] = {"inline": _inline, "ray": _ray}
 """Makes the executor of a name for a specification; imports what it needs."""
 
 
-def make_executor(name: str, spec: Spec, bench: Workbench) -> Executor:
+def make_executor(name: str, spec: Spec, folder: Path, trainer: Trainer) -> Executor:
     """The executor of that name.
+
+    Args:
+        name: one of EXECUTORS.
+        spec: what workers load.
+        folder: run directory.
+        trainer: of this process.
 
     Raises:
         UnknownExecutorError: there is none.
@@ -52,4 +59,4 @@ def make_executor(name: str, spec: Spec, bench: Workbench) -> Executor:
     """
     if name not in EXECUTORS:
         raise UnknownExecutorError(f"executor {name!r} is unknown; use one of {', '.join(EXECUTORS)}")
-    return EXECUTORS[name](spec, bench)
+    return EXECUTORS[name](spec, folder, trainer)

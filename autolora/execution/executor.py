@@ -13,7 +13,7 @@ from autolora.errors import AutoloraError
 
 if TYPE_CHECKING:
     from autolora.search import Job
-    from autolora.training.segment import Outcome, Progress
+    from autolora.trainers import Outcome, Progress
 
 Pack: TypeAlias = "tuple[Job, ...]"
 
@@ -41,7 +41,7 @@ class Executor(Protocol):
 
         Args:
             on_step: told about optimizer steps as they are heard of, of no trial that has been returned; it may raise
-                :class:`autolora.training.segment.Interrupted` to stop.
+                :class:`autolora.trainers.Interrupted` to stop.
 
         Raises:
             Exception: an error in the user's data or metric, as it was raised.

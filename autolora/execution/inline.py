@@ -6,29 +6,27 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 from autolora.execution.executor import LostWorker, Pack
-from autolora.training import segment
-from autolora.training.segment import Outcome, Progress
-from autolora.training.workbench import Workbench
+from autolora.trainers import Outcome, Progress, Trainer
 
 
 class InlineExecutor:
     """The executor of one machine without workers.
 
     Args:
-        bench: model, data and settings.
+        trainer: of this process.
     """
 
     capacity = 1
 
-    def __init__(self, bench: Workbench) -> None:
-        self._bench = bench
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer = trainer
         self._packs: deque[Pack] = deque()
 
     def submit(self, pack: Pack) -> None:
         self._packs.append(pack)
 
     def wait(self, on_step: Callable[[Progress], None]) -> Iterable[Outcome | LostWorker]:
-        return [segment.run(self._bench, each, on_step) for each in self._packs.popleft()]
+        return [self._trainer.run(each, on_step) for each in self._packs.popleft()]
 
     def close(self) -> None:
         self._packs.clear()

@@ -31,7 +31,7 @@ from autolora.errors import AutoloraError
 from autolora.execution.executor import LostWorker, Pack
 from autolora.execution.ray_worker import COMMIT_SECONDS, ERROR, OUTCOMES, PACK, PROGRESS, WORKER, SegmentWorker
 from autolora.spec import ResourcesSpec, Spec
-from autolora.training.segment import Outcome, Progress
+from autolora.trainers import Outcome, Progress
 
 LOGGER = logging.getLogger(__name__)
 LOOK_UP_SECONDS = 0.5
@@ -82,7 +82,7 @@ class RayTuneExecutor:
     Args:
         spec: what workers load; its ``resources`` are of each.
         folder: run directory, seen by all nodes unless the specification's ``checkpoints`` are elsewhere.
-        mark: of the place of the checkpoints, see :func:`autolora.training.checkpoint.mark`.
+        mark: of the place of the checkpoints, see :func:`autolora.trainers.checkpoint.mark`.
 
     Attributes:
         loads: how often each worker process, by host and pid, has loaded the base.

@@ -14,9 +14,7 @@ from ray import cloudpickle, tune
 
 from autolora.execution.executor import Pack
 from autolora.spec import Spec
-from autolora.training import checkpoint, segment
-from autolora.training.segment import Interrupted, Outcome, Progress
-from autolora.training.workbench import Workbench
+from autolora.trainers import Interrupted, Outcome, Progress, Trainer, checkpoint, open_trainer
 
 PACK = "pack"
 """Key of a Tune trial's config."""
@@ -38,7 +36,7 @@ class SegmentWorker(tune.Trainable):
         self._spec, self._folder, self._mark, self._heartbeat = spec, Path(folder), mark, heartbeat
         if os.path.isdir(cwd):
             os.chdir(cwd)  # for the relative paths of the specification
-        self._bench: Workbench | None = None
+        self._trainer: Trainer | None = None
         self._loads = 0
         self._begin(config[PACK])
 
@@ -78,11 +76,11 @@ class SegmentWorker(tune.Trainable):
             self._ended.put({ERROR: _portable(error)})
 
     def _outcomes(self, pack: Pack) -> tuple[Outcome, ...]:
-        if self._bench is None:
-            self._bench = Workbench.open(self._spec, self._folder)
-            checkpoint.check_mark(self._bench.checkpoints, self._mark)
+        if self._trainer is None:
+            self._trainer = open_trainer(self._spec, self._folder)
+            checkpoint.check_mark(checkpoint.root_of(self._spec.checkpoints, self._folder), self._mark)
             self._loads += 1
-        return tuple(segment.run(self._bench, each, self._on_step) for each in pack)
+        return tuple(self._trainer.run(each, self._on_step) for each in pack)
 
     def _on_step(self, progress: Progress) -> None:
         self._newest = progress

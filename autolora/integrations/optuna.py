@@ -31,7 +31,7 @@ from autolora.search.rungs import RUNGS
 from autolora.search.sampler import Sampler
 from autolora.search.trials import Event, Finished, Outcome, Sampled, Scored, TrialTable
 from autolora.space import Config, Space
-from autolora.training.divergence import FAST_EXAMPLES
+from autolora.trainers.divergence import FAST_EXAMPLES
 
 DIVERGED = "diverged"
 """Key of the constraint that marks a trial as diverged, here as in autolora's own studies."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from autolora.training.divergence import SETTLING, DivergenceWatch
+from autolora.trainers.divergence import SETTLING, DivergenceWatch
 
 STEADY_EXAMPLES = 8
 """A loss averaged over this many examples can stand alone for the start of a run."""

@@ -1,11 +1,16 @@
-"""The built-in metrics. A metric is a file of this folder and a line below; torch is imported inside its function."""
+"""What adapters are scored by, a file a metric. Every module of this folder registers its own on import; no torch."""
 
 from __future__ import annotations
 
-from autolora.metrics import eval_loss, exact_match, token_accuracy
-from autolora.metrics.base import Evaluation, Metric, MetricError
+import importlib
+import pkgutil
 
-__all__ = ["METRICS", "Evaluation", "Metric", "MetricError"]
+from autolora.metrics.metric import Evaluation, Metric, MetricError, Need, register, registry
+from autolora.metrics.own import find
+from autolora.metrics.spec import MetricSpec
 
-METRICS: dict[str, Metric] = {each.name: each for each in (eval_loss.METRIC, token_accuracy.METRIC, exact_match.METRIC)}
-"""By name; messages list them in this order."""
+# A new metric touches nothing else.
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")
+
+__all__ = ["Evaluation", "Metric", "MetricError", "MetricSpec", "Need", "find", "register", "registry"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from autolora.metrics.base import Evaluation, Metric
+from autolora.metrics.metric import Evaluation, Metric, register
 from autolora.scores import Scores
 
 
@@ -11,4 +11,4 @@ def eval_loss(evaluation: Evaluation) -> Scores:
     return evaluation.over_tokens(lambda losses, predicted, targets: losses)
 
 
-METRIC = Metric("eval_loss", "minimize", eval_loss)
+register(Metric("eval_loss", "minimize", eval_loss))

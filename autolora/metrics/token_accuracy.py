@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from autolora.metrics.base import Evaluation, Metric
+from autolora.metrics.metric import Evaluation, Metric, register
 from autolora.scores import Scores
 
 
@@ -11,4 +11,4 @@ def token_accuracy(evaluation: Evaluation) -> Scores:
     return evaluation.over_tokens(lambda losses, predicted, targets: predicted == targets)
 
 
-METRIC = Metric("token_accuracy", "maximize", token_accuracy)
+register(Metric("token_accuracy", "maximize", token_accuracy))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,16 +87,21 @@ def _notes(recipe: Recipe, data: Data) -> list[str]:
 
 
 def _expressible(data: Data) -> Data:
+    data = data.known_to(TOOL, READINGS)
     if data.template is not None and _format(data.template, data.columns) is None:
         return by_hand(f"axolotl formats know {' and '.join(FIELDS)} only, so the template is not for it.", of=data)
     return data
 
 
 def _datasets(data: Data) -> dict[str, Any]:
-    train = {**_place(data.train), **_reading(data)}
+    reading = READINGS[data.format](data)
+    train = {**_place(data.train), **reading}
     if data.eval is None:
         return {"datasets": [train], "val_set_size": data.eval_size}
-    return {"datasets": [train], "test_datasets": [{**_place(data.eval, data.eval_size), **_reading(data)}]}
+    return {
+        "datasets": [train],
+        "test_datasets": [{**_place(data.eval, data.eval_size), **READINGS[data.format](data)}],
+    }
 
 
 def _place(source: Source, rows: float | None = None) -> dict[str, Any]:
@@ -108,33 +114,39 @@ def _place(source: Source, rows: float | None = None) -> dict[str, Any]:
     return place
 
 
-def _reading(data: Data) -> dict[str, Any]:
-    """The type of a data set: axolotl's own formats where they give the same text."""
-    match data.format:
-        case "messages" | "sharegpt":
-            role, content = ("from", "value") if data.format == "sharegpt" else ("role", "content")
-            return {
-                "type": "chat_template",
-                "field_messages": data.columns[0],
-                "message_property_mappings": {"role": role, "content": content},
-            }
-        case "text":
-            return {"type": "completion", "field": data.columns[0]}
-        case "tokenized":
-            return {}
-        case "alpaca":
-            from autolora.training.data.formats import ALPACA_WITH_INPUT, ALPACA_WITHOUT_INPUT
-
-            formats = (ALPACA_WITH_INPUT, ALPACA_WITHOUT_INPUT)
-            return {"type": _prompt(FIELDS, "output", *formats)}
-        case _:
-            *fields, completion = data.columns
-            template = _format(data.template, data.columns) if data.template is not None else "{instruction}\n"
-            assert template is not None
-            return {"type": _prompt(fields, completion, template, template.replace("{input}", ""))}
+def _conversation(role: str, content: str) -> Callable[[Data], dict[str, Any]]:
+    return lambda data: {
+        "type": "chat_template",
+        "field_messages": data.columns[0],
+        "message_property_mappings": {"role": role, "content": content},
+    }
 
 
-def _prompt(fields: Any, completion: str, template: str, without_input: str) -> dict[str, str]:
+def _alpaca(data: Data) -> dict[str, Any]:
+    from autolora.tasks.causal_lm.formats.alpaca import WITH_INPUT, WITHOUT_INPUT
+
+    return {"type": _prompt(FIELDS, "output", WITH_INPUT, WITHOUT_INPUT)}
+
+
+def _prompt_completion(data: Data) -> dict[str, Any]:
+    *fields, completion = data.columns
+    template = _format(data.template, data.columns) if data.template is not None else "{instruction}\n"
+    assert template is not None
+    return {"type": _prompt(fields, completion, template, template.replace("{input}", ""))}
+
+
+READINGS: dict[str, Callable[[Data], dict[str, Any]]] = {
+    "prompt_completion": _prompt_completion,
+    "messages": _conversation("role", "content"),
+    "sharegpt": _conversation("from", "value"),
+    "alpaca": _alpaca,
+    "text": lambda data: {"type": "completion", "field": data.columns[0]},
+    "tokenized": lambda data: {},
+}
+"""By format, the type of a data set: axolotl's own where it gives the same text."""
+
+
+def _prompt(fields: Sequence[str], completion: str, template: str, without_input: str) -> dict[str, str]:
     return {
         "field_instruction": fields[0],
         "field_input": fields[-1],

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from autolora import quickstart
-from autolora.spec import EVAL_MOST, EVAL_SHARE, DataSpec, default_eval_rows
+from autolora.tasks.causal_lm.spec import EVAL_MOST, EVAL_SHARE, DataSpec, default_eval_rows
 
 ROWS = "rows.jsonl"
 """Stands for data that a trainer cannot be pointed at. There is no such file, so it stops and says so."""
@@ -88,6 +88,18 @@ class Data:
             notes=(CAPPED,) if rows is None and size == EVAL_UNKNOWN else (),
         )
 
+    def known_to(self, tool: str, formats: Collection[str]) -> Data:
+        """These rows, or if the recipe for a trainer does not know their format, rows that the user has to write out.
+
+        Args:
+            tool: the trainer.
+            formats: that its recipe knows.
+        """
+        if self.format in formats:
+            return self
+        known = ", ".join(formats)
+        return by_hand(f"The recipe for {tool} does not know the data format {self.format!r}, only {known}.", of=self)
+
 
 def by_hand(reason: str, spec: DataSpec | None = None, of: Data | None = None) -> Data:
     """Data that the user has to write out first, because of ``reason``."""
@@ -132,8 +144,8 @@ class _Rows:
 
 def _read(spec: DataSpec) -> _Rows | None:
     """Read the training rows; None if they cannot be read."""
-    from autolora.training.data.errors import DataError
-    from autolora.training.data.preparation import Reader
+    from autolora.tasks.causal_lm.preparation import Reader
+    from autolora.tasks.data.errors import DataError
 
     try:
         reader = Reader.of("train", spec)

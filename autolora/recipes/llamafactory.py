@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,7 @@ def _expressible(data: Data) -> Data:
         return by_hand("LLaMA-Factory has no prompt templates over several columns.", of=data)
     if data.format == "tokenized":
         return by_hand("LLaMA-Factory reads no columns of token ids.", of=data)
-    return data
+    return data.known_to(TOOL, READINGS)
 
 
 def _template(data: Data) -> dict[str, str]:
@@ -113,10 +114,10 @@ def _template(data: Data) -> dict[str, str]:
 
 
 def _datasets(data: Data) -> dict[str, Any]:
-    entries = {"train": {**_place(data.train), **_reading(data)}}
+    entries = {"train": {**_place(data.train), **READINGS[data.format](data)}}
     if data.eval is not None:
         rows = {} if data.eval_size is None else {"num_samples": data.eval_size}
-        entries["eval"] = {**_place(data.eval), **rows, **_reading(data)}
+        entries["eval"] = {**_place(data.eval), **rows, **READINGS[data.format](data)}
     return entries
 
 
@@ -127,24 +128,33 @@ def _place(source: Source) -> dict[str, Any]:
     return {"hf_hub_url": source.path, **subset, "split": source.split}
 
 
-def _reading(data: Data) -> dict[str, Any]:
-    match data.format:
-        case "messages" | "sharegpt":
-            keys = ("from", "value", "human", "gpt") if data.format == "sharegpt" else _OPENAI
-            tags = dict(zip(("role_tag", "content_tag", "user_tag", "assistant_tag"), keys, strict=True))
-            return {
-                "formatting": "sharegpt",
-                "columns": {"messages": data.columns[0]},
-                "tags": {**tags, "observation_tag": "tool", "system_tag": "system"},
-            }
-        case "text":
-            return {"columns": {"prompt": data.columns[0]}}
-        case "alpaca":
-            query = {"query": "input"} if "input" in data.columns else {}
-            return {"columns": {"prompt": "instruction", **query, "response": "output"}}
-        case _:
-            prompt, completion = data.columns
-            return {"columns": {"prompt": prompt, "response": completion}}
+def _conversation(role: str, content: str, user: str, assistant: str) -> Callable[[Data], dict[str, Any]]:
+    tags = {
+        "role_tag": role,
+        "content_tag": content,
+        "user_tag": user,
+        "assistant_tag": assistant,
+        "observation_tag": "tool",
+        "system_tag": "system",
+    }
+    return lambda data: {"formatting": "sharegpt", "columns": {"messages": data.columns[0]}, "tags": tags}
 
 
-_OPENAI = ("role", "content", "user", "assistant")
+def _alpaca(data: Data) -> dict[str, Any]:
+    query = {"query": "input"} if "input" in data.columns else {}
+    return {"columns": {"prompt": "instruction", **query, "response": "output"}}
+
+
+def _prompt_completion(data: Data) -> dict[str, Any]:
+    prompt, completion = data.columns
+    return {"columns": {"prompt": prompt, "response": completion}}
+
+
+READINGS: dict[str, Callable[[Data], dict[str, Any]]] = {
+    "prompt_completion": _prompt_completion,
+    "messages": _conversation("role", "content", "user", "assistant"),
+    "sharegpt": _conversation("from", "value", "human", "gpt"),
+    "alpaca": _alpaca,
+    "text": lambda data: {"columns": {"prompt": data.columns[0]}},
+}
+"""By format, how LLaMA-Factory finds the parts of a row."""

@@ -40,7 +40,7 @@ def write(recipe: Recipe, out: Path, rank: int | None = None) -> PlainLora:
 
     from autolora import spec as specs
     from autolora.adapters.export import CONFIG, NATIVE, OWN, WEIGHTS, save_approximation
-    from autolora.training.model import load_weights
+    from autolora.bases.pretrained import load_weights
 
     variant = recipe.variant
     if variant.export_form == OWN:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,14 @@ def write(recipe: Recipe, out: Path) -> list[Path]:
 
 
 def _script(recipe: Recipe) -> str:
+    data = recipe.data.known_to(TOOL, EXAMPLES)
     converts = recipe.variant.export_form == "rank 2r"
     plus = recipe.loraplus_ratio != 1
     parts = [
-        _header(recipe, plus),
-        _data(recipe),
+        _header(recipe, data, plus),
+        _data(recipe, data),
         _model(recipe),
-        _settings(recipe),
+        _settings(recipe, data),
         _BEFORE_CONVERTING if converts else "",
         _optimizer(recipe) if plus else "",
         "trainer.train()\nprint(trainer.evaluate())",
@@ -37,8 +39,8 @@ def _script(recipe: Recipe) -> str:
     return "\n".join(part.rstrip() for part in parts if part) + "\n"
 
 
-def _header(recipe: Recipe, plus: bool) -> str:
-    notes = "".join(f"\n\n{note}" for note in recipe.data.notes)
+def _header(recipe: Recipe, data: Data, plus: bool) -> str:
+    notes = "".join(f"\n\n{note}" for note in data.notes)
     optimizers = "from peft.optimizers import create_loraplus_optimizer\n" if plus else ""
     return f'''"""{recipe.summary}.
 
@@ -54,10 +56,10 @@ from trl import SFTConfig, SFTTrainer
 '''
 
 
-def _data(recipe: Recipe) -> str:
-    data, seed = recipe.data, recipe.seed
+def _data(recipe: Recipe, data: Data) -> str:
+    seed = recipe.seed
     prepared = "" if data.format == "tokenized" else ".map(example, remove_columns={})"
-    lines = [_example(data), f"train = {_loading(data.train, data)}"]
+    lines = [EXAMPLES[data.format](data), f"train = {_loading(data.train, data)}"]
     if data.eval is None:
         size = data.eval_size
         lines.append(f"train, evaluation = train.train_test_split(test_size={size!r}, seed={seed}).values()")
@@ -82,35 +84,50 @@ def _loading(source: Source, data: Data) -> str:
     return f"load_dataset({file}{converters}, split={_literal(source.split)})"
 
 
-def _example(data: Data) -> str:
-    """The function from a row to what TRL reads."""
-    match data.format:
-        case "messages":
-            constant, value = "", f'{{"messages": row[{_literal(data.columns[0])}]}}'
-        case "sharegpt":
-            from autolora.training.data.formats import SHAREGPT_ROLES
+def _messages(data: Data) -> str:
+    return _function("", f'{{"messages": row[{_literal(data.columns[0])}]}}')
 
-            constant = f"ROLES = {_literal(SHAREGPT_ROLES)}\n"
-            turn = '{"role": ROLES[turn["from"]], "content": turn["value"]}'
-            value = f'{{"messages": [{turn} for turn in row[{_literal(data.columns[0])}]]}}'
-        case "text":
-            constant, value = "", f'{{"text": row[{_literal(data.columns[0])}]}}'
-        case "tokenized":
-            return ""
-        case "alpaca":
-            from autolora.training.data.formats import ALPACA_WITH_INPUT, ALPACA_WITHOUT_INPUT
 
-            constant = f"WITH_INPUT = {_literal(ALPACA_WITH_INPUT)}\nWITHOUT_INPUT = {_literal(ALPACA_WITHOUT_INPUT)}\n"
-            prompt = '(WITH_INPUT if row.get("input") else WITHOUT_INPUT).format_map(row)'
-            value = f'{{"prompt": {prompt}, "completion": row["output"]}}'
-        case _:
-            completion = f'"completion": row[{_literal(data.columns[-1])}]'
-            if data.template is None:
-                constant, value = "", f'{{"prompt": row[{_literal(data.columns[0])}] + "\\n", {completion}}}'
-            else:
-                constant = f"TEMPLATE = {_literal(data.template)}\n"
-                value = f'{{"prompt": TEMPLATE.format_map(row), {completion}}}'
-    return f"{constant}\n\ndef example(row):\n    return {value}\n\n"
+def _sharegpt(data: Data) -> str:
+    from autolora.tasks.causal_lm.formats.sharegpt import ROLES
+
+    turn = '{"role": ROLES[turn["from"]], "content": turn["value"]}'
+    value = f'{{"messages": [{turn} for turn in row[{_literal(data.columns[0])}]]}}'
+    return _function(f"ROLES = {_literal(ROLES)}\n", value)
+
+
+def _text(data: Data) -> str:
+    return _function("", f'{{"text": row[{_literal(data.columns[0])}]}}')
+
+
+def _alpaca(data: Data) -> str:
+    from autolora.tasks.causal_lm.formats.alpaca import WITH_INPUT, WITHOUT_INPUT
+
+    constants = f"WITH_INPUT = {_literal(WITH_INPUT)}\nWITHOUT_INPUT = {_literal(WITHOUT_INPUT)}\n"
+    prompt = '(WITH_INPUT if row.get("input") else WITHOUT_INPUT).format_map(row)'
+    return _function(constants, f'{{"prompt": {prompt}, "completion": row["output"]}}')
+
+
+def _prompt_completion(data: Data) -> str:
+    completion = f'"completion": row[{_literal(data.columns[-1])}]'
+    if data.template is None:
+        return _function("", f'{{"prompt": row[{_literal(data.columns[0])}] + "\\n", {completion}}}')
+    return _function(f"TEMPLATE = {_literal(data.template)}\n", f'{{"prompt": TEMPLATE.format_map(row), {completion}}}')
+
+
+def _function(constants: str, value: str) -> str:
+    return f"{constants}\n\ndef example(row):\n    return {value}\n\n"
+
+
+EXAMPLES: dict[str, Callable[[Data], str]] = {
+    "prompt_completion": _prompt_completion,
+    "messages": _messages,
+    "sharegpt": _sharegpt,
+    "alpaca": _alpaca,
+    "text": _text,
+    "tokenized": lambda data: "",
+}
+"""By format, the function from a row to what TRL reads."""
 
 
 def _model(recipe: Recipe) -> str:
@@ -128,7 +145,7 @@ tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
 """
 
 
-def _settings(recipe: Recipe) -> str:
+def _settings(recipe: Recipe, data: Data) -> str:
     training, config = recipe.training, recipe.config
     adapter = {
         "r": config.rank,
@@ -155,7 +172,7 @@ def _settings(recipe: Recipe) -> str:
         "seed": recipe.seed,
         "report_to": "none",
     }
-    if recipe.data.format in ("messages", "sharegpt"):
+    if data.format in ("messages", "sharegpt"):
         arguments["assistant_only_loss"] = True
     return f"""adapter = LoraConfig(
 {_keywords(adapter)})

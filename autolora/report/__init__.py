@@ -1,5 +1,1 @@
-"""What a person sees while a study runs and when it ends."""
-
-from autolora.driver.reporter import Reporter, Silent
-
-__all__ = ["Reporter", "Silent"]
+"""What people see of a study: the console, tables, plots, status."""

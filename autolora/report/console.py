@@ -9,6 +9,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
+from autolora.driver.callbacks import Callback
 from autolora.report.summary import duration, incumbent, seconds_left, setting, summarize
 from autolora.report.tables import clock, result_table, status_table
 
@@ -18,13 +19,12 @@ if TYPE_CHECKING:
     from autolora.execution import LostWorker
     from autolora.search import Job, Search
     from autolora.spec import Spec
-    from autolora.training.segment import Outcome, Progress
-    from autolora.training.workbench import Workbench
+    from autolora.trainers import Outcome, Progress, Trainer
 
 REFRESH_SECONDS = 0.25
 
 
-class PlainReporter:
+class PlainConsole(Callback):
     """One line where something was learned: a full-length score, a new incumbent, a divergence."""
 
     def __init__(self, console: Console) -> None:
@@ -33,32 +33,25 @@ class PlainReporter:
     def say(self, text: str) -> None:
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    def prepared(self, spec: Spec, bench: Workbench) -> None:
-        parameters = sum(p.numel() for p in bench.base.model.parameters())
+    def on_setup(self, spec: Spec, trainer: Trainer) -> None:
+        for subject, lines in trainer.about().items():
+            for line in lines:
+                self.say(f"{subject}: {line}")
         self.say(
-            f"model: {parameters:,} parameters, {str(bench.base.dtype).removeprefix('torch.')} on {bench.base.device}"
+            f"budget: {spec.budget:g} full runs of {trainer.examples} examples for each of {', '.join(spec.names)}"
         )
-        for line in bench.data.report.lines():
-            self.say(f"data: {line}")
-        self.say(f"budget: {spec.budget:g} full runs of {bench.examples} examples for each of {', '.join(spec.names)}")
 
-    def scouted(self, scouted: Scouted) -> None:
+    def on_prior(self, scouted: Scouted) -> None:
         for note in scouted.notes:
             self.say(note)
 
-    def resumed(self, search: Search) -> None:
+    def on_search_start(self, search: Search) -> None:
         known = len(search.table.trials)
         if known:
             spent = ", ".join(f"{variant} {spent:.2f}" for variant, spent in search.spent.items())
             self.say(f"continuing: {known} trials in the study, spent so far: {spent}")
 
-    def started(self, search: Search, job: Job) -> None:
-        """Nothing: a line a job would be noise."""
-
-    def progress(self, progress: Progress) -> None:
-        """Nothing: lines are for results."""
-
-    def told(self, search: Search, job: Job, outcome: Outcome | LostWorker) -> None:
+    def on_segment_end(self, search: Search, job: Job, outcome: Outcome | LostWorker) -> None:
         line = self.news(search, job, outcome)
         if line:
             self.say(line)
@@ -80,19 +73,16 @@ class PlainReporter:
             f"{'  * best so far' if best else ''}{f'  ({duration(left)} left)' if left else ''}"
         )
 
-    def concluding(self, variant: str) -> None:
+    def on_export_start(self, variant: str) -> None:
         self.say(f"exporting {variant}")
 
-    def stop(self) -> None:
-        """Give the terminal back, however the study ended."""
-
-    def finished(self, result: TuneResult) -> None:
+    def on_finish(self, result: TuneResult) -> None:
         self.console.print()
         self.console.print(result_table(result))
         self.say(clock(result.seconds))
 
 
-class LiveReporter(PlainReporter):
+class LiveConsole(PlainConsole):
     """A table that redraws itself, with the news scrolling above it."""
 
     def __init__(self, console: Console) -> None:
@@ -102,16 +92,16 @@ class LiveReporter(PlainReporter):
         self._search: Search | None = None
         self._drawn = 0.0
 
-    def resumed(self, search: Search) -> None:
-        super().resumed(search)
+    def on_search_start(self, search: Search) -> None:
+        super().on_search_start(search)
         self._search = search
         self._live.start()
 
-    def started(self, search: Search, job: Job) -> None:
+    def on_segment_start(self, search: Search, job: Job) -> None:
         self._running[job.trial] = (job, None)
         self._draw()
 
-    def progress(self, progress: Progress) -> None:
+    def on_step(self, progress: Progress) -> None:
         if progress.trial not in self._running:  # an executor may tell of steps late
             return
         job, _ = self._running[progress.trial]
@@ -119,18 +109,18 @@ class LiveReporter(PlainReporter):
         if time.monotonic() - self._drawn >= REFRESH_SECONDS:
             self._draw()
 
-    def told(self, search: Search, job: Job, outcome: Outcome | LostWorker) -> None:
+    def on_segment_end(self, search: Search, job: Job, outcome: Outcome | LostWorker) -> None:
         del self._running[job.trial]
-        super().told(search, job, outcome)
+        super().on_segment_end(search, job, outcome)
         self._draw()
 
-    def concluding(self, variant: str) -> None:
+    def on_export_start(self, variant: str) -> None:
         self._live.stop()
-        super().concluding(variant)
+        super().on_export_start(variant)
 
-    def finished(self, result: TuneResult) -> None:
+    def on_finish(self, result: TuneResult) -> None:
         self._live.stop()
-        super().finished(result)
+        super().on_finish(result)
 
     def stop(self) -> None:
         self._live.stop()
@@ -152,6 +142,6 @@ class LiveReporter(PlainReporter):
         return f"running trial {job.trial} ({job.variant}, to {job.stop:.2g} of a run)  {setting(job.config)}  {at}"
 
 
-def reporter(console: Console) -> PlainReporter:
+def console_callback(console: Console) -> PlainConsole:
     """The live view on a terminal, plain lines elsewhere."""
-    return LiveReporter(console) if console.is_terminal else PlainReporter(console)
+    return LiveConsole(console) if console.is_terminal else PlainConsole(console)

@@ -18,7 +18,7 @@ from autolora.report.summary import duration, summarize
 from autolora.report.tables import result_table, status_table
 from autolora.spec import register_variants
 from autolora.study.directory import read_study, recorded_spec
-from autolora.training.checkpoint import root_of
+from autolora.trainers.checkpoint import root_of
 from autolora.variants import VariantError, registry
 
 

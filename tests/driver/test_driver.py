@@ -23,19 +23,18 @@ from autolora import spec as specs
 from autolora.driver.plan import dry_run
 from autolora.driver.result import TuneResult
 from autolora.recipes.recipe import Recipe
-from autolora.report import Silent
 from autolora.report.status import read_status
 from autolora.report.summary import setting
 from autolora.report.tables import plan_view, result_table
 from autolora.study.directory import read_study
-from autolora.training.checkpoint import example_scores
+from autolora.trainers.checkpoint import example_scores
 from autolora.variants.lora_ga import LoraGA
 from tests.support.specs import SMALL_SPEC
 
 
-def tune(folder, reporter=None, **overrides):
+def tune(folder, callbacks=(), **overrides):
     given = {**SMALL_SPEC, "budget": 2, **overrides}
-    return autolora.tune(spec=specs.load(given), dir=folder, reporter=reporter)
+    return autolora.tune(spec=specs.load(given), dir=folder, callbacks=callbacks)
 
 
 def forget_rows(folder) -> None:
@@ -180,7 +179,7 @@ def test_the_adapter_loads_with_plain_peft_and_scores_what_the_study_says(finish
     from transformers import AutoModelForCausalLM
 
     from autolora.quickstart import resolve
-    from autolora.training.workbench import Workbench
+    from autolora.trainers.builtin.workbench import Workbench
 
     bench = Workbench.open(specs.load(finished.folder / "spec.yaml"), finished.folder)
     for tuned in finished.values():
@@ -237,7 +236,7 @@ def test_the_study_opens_in_plain_optuna(finished):
 
 
 def test_starting_a_finished_study_again_trains_nothing(finished, monkeypatch):
-    from autolora.training import segment
+    from autolora.trainers.builtin import segment
 
     monkeypatch.setattr(segment, "run", lambda *_: pytest.fail("trained again"))
     again = driver.tune(spec=specs.load(finished.folder / "spec.yaml"), dir=finished.folder)
@@ -305,13 +304,13 @@ def test_a_rank_above_a_layers_size_is_refused_before_training(tmp_path):
     assert not (tmp_path / "trials").exists()
 
 
-class InterruptOnce(Silent):
+class InterruptOnce(autolora.Callback):
     """Presses Ctrl-C at the given optimizer step."""
 
     def __init__(self, at: int) -> None:
         self.left = at
 
-    def progress(self, progress) -> None:
+    def on_step(self, progress) -> None:
         self.left -= 1
         if self.left == 0:
             os.kill(os.getpid(), signal.SIGINT)
@@ -319,7 +318,7 @@ class InterruptOnce(Silent):
 
 def test_ctrl_c_checkpoints_and_the_same_call_continues_to_the_same_result(small, tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        tune(tmp_path, reporter=InterruptOnce(at=7))
+        tune(tmp_path, callbacks=[InterruptOnce(at=7)])
     steps_before = [path.name for path in (tmp_path / "trials" / "0").iterdir()]
     assert any(name.startswith("step-000000007-") for name in steps_before)
     resumed = tune(tmp_path)

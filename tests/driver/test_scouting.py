@@ -10,7 +10,6 @@ import pytest
 import torch
 
 import autolora
-from autolora.driver import scouting
 from autolora.driver.opening import resolved_space
 from autolora.driver.scouting import CHARGE, scout
 from autolora.priors import Prior
@@ -18,6 +17,7 @@ from autolora.priors.probe import RangeTest
 from autolora.search.search import BudgetError
 from autolora.spec import SpecError
 from autolora.study.directory import NoStudyError, read_study, read_terms
+from autolora.trainers.builtin.curvature import EXAMPLES as EXAMPLES_MEASURED
 from tests.support.specs import SMALL_SPEC, small_spec
 
 EXAMPLES = 640
@@ -31,13 +31,13 @@ def _empty_cache(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def look(make_bench):
+def look(make_trainer):
     """``look(**overrides)``: scout a small specification of longer runs."""
 
     def run(**overrides):
         overrides = {"variants": ["lora", "pissa"], "training.examples": EXAMPLES, **overrides}
         spec = small_spec(**overrides)
-        return scout(spec, resolved_space(spec), make_bench(**overrides))
+        return scout(spec, resolved_space(spec), make_trainer(**overrides))
 
     return run
 
@@ -55,7 +55,7 @@ def test_curvature_is_the_default_and_is_charged(look):
     scouted = look()
     assert set(scouted.curvatures) == {"lora", "pissa"}
     assert [piece.source for piece in scouted.prior.evidence] == ["laws", "curvature"]
-    assert scouted.prior.cost == pytest.approx(CHARGE * scouting.EXAMPLES / EXAMPLES)
+    assert scouted.prior.cost == pytest.approx(CHARGE * EXAMPLES_MEASURED / EXAMPLES)
     assert "curvature of pissa on 16 examples" in scouted.notes[0]
     assert "charged as 0.025 of a full run for each variant" in scouted.notes[0]
 
@@ -158,8 +158,8 @@ def test_memory_that_runs_out_leaves_the_measurement_out(look, monkeypatch):
     def exhausted(*args, **kwargs):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
 
-    monkeypatch.setattr("autolora.driver.scouting.curvature", exhausted)
-    monkeypatch.setattr("autolora.training.range_test.range_test", exhausted)
+    monkeypatch.setattr("autolora.trainers.builtin.curvature.curvature", exhausted)
+    monkeypatch.setattr("autolora.trainers.builtin.trainer.range_test", exhausted)
     scouted = look(prior={"probe": True})
     assert scouted.prior == Prior.from_laws(96, EXAMPLES)
     assert all("does not fit into memory" in note for note in scouted.notes)
@@ -171,7 +171,7 @@ def test_the_sample_comes_in_the_user_s_micro_batches(look, base):
     look(**{"training.micro_batch": 3})
     hook.remove()
     assert max(sizes) == 3
-    assert sum(sizes) >= scouting.EXAMPLES
+    assert sum(sizes) >= EXAMPLES_MEASURED
 
 
 @pytest.mark.parametrize("losses", [[float("nan")], [2.0] * 40, [3.0 - 0.05 * step for step in range(40)]])
@@ -179,7 +179,7 @@ def test_a_range_test_that_shows_no_fall_and_rise_is_no_evidence(look, monkeypat
     def fake(bench, name, config, steps, growth):
         return RangeTest([config.learning_rate * 1.1**step for step in range(len(losses))], losses, config, name)
 
-    monkeypatch.setattr("autolora.training.range_test.range_test", fake)
+    monkeypatch.setattr("autolora.trainers.builtin.trainer.range_test", fake)
     scouted = look(prior={"curvature": False, "probe": True})
     assert (scouted.prior.centre, scouted.prior.sd) == (
         Prior.from_laws(96, EXAMPLES).centre,
@@ -226,7 +226,7 @@ def test_a_resumed_study_keeps_its_prior_and_measures_nothing(tmp_path, monkeypa
 def test_what_was_spent_includes_the_prior_and_stays_within_the_budget(tmp_path):
     result = tune(tmp_path / "run")
     table, plan = read_study(tmp_path / "run")
-    assert table.upfront == pytest.approx(CHARGE * scouting.EXAMPLES / SMALL_SPEC["training"]["examples"] / 2)
+    assert table.upfront == pytest.approx(CHARGE * EXAMPLES_MEASURED / SMALL_SPEC["training"]["examples"] / 2)
     assert result.spent == {name: pytest.approx(table.spent(name)) for name in result}
     assert all(table.upfront + 1 < spent <= plan.budget + 1e-9 for spent in result.spent.values())
 

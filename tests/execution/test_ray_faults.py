@@ -53,7 +53,7 @@ def test_a_study_on_one_worker_is_the_study_inline(undisturbed, tmp_path):
 
 def test_a_worker_killed_amid_segments_costs_a_checkpoint_interval_at_most(undisturbed, tmp_path):
     disturber = Disturber(kill_a_worker, at=(2, 6))
-    tune(tmp_path, reporter=disturber)
+    tune(tmp_path, callbacks=[disturber])
     assert disturber.done
     assert outcome(tmp_path) == undisturbed
     assert disturber.repeated() <= 1
@@ -64,7 +64,7 @@ def test_a_worker_killed_amid_segments_costs_a_checkpoint_interval_at_most(undis
 @pytest.mark.faults
 def test_a_worker_that_hangs_is_killed_and_its_segment_goes_on(undisturbed, tmp_path):
     disturber = Disturber(lambda: kill_a_worker(signal.SIGSTOP))
-    tune(tmp_path, reporter=disturber, resources={"stall_minutes": 0.5})
+    tune(tmp_path, callbacks=[disturber], resources={"stall_minutes": 0.5})
     assert disturber.done
     assert outcome(tmp_path) == undisturbed
     assert nobody_trains_within(30)
@@ -72,7 +72,7 @@ def test_a_worker_that_hangs_is_killed_and_its_segment_goes_on(undisturbed, tmp_
 
 def test_a_node_that_is_removed_takes_nothing_with_it(cluster, second_node, tmp_path):
     disturber = Disturber(lambda: cluster.remove_node(second_node, allow_graceful=False))
-    tune(tmp_path, reporter=disturber)
+    tune(tmp_path, callbacks=[disturber])
     assert disturber.done
     check_complete(tmp_path)
 
@@ -86,7 +86,7 @@ def test_a_second_driver_is_refused(tmp_path):
             tune(tmp_path, executor="inline")
         refused.append(True)
 
-    tune(tmp_path, reporter=Disturber(second), budget=1)
+    tune(tmp_path, callbacks=[Disturber(second)], budget=1)
     assert refused
 
 
@@ -164,7 +164,7 @@ def test_postgresql_restarted_amid_the_study_loses_nothing(undisturbed, tmp_path
         postgres.start()
 
     disturber = Disturber(restart, at=(3, 8))
-    tune(tmp_path, reporter=disturber, storage=database)
+    tune(tmp_path, callbacks=[disturber], storage=database)
     assert disturber.done
     assert outcome(tmp_path) == undisturbed
 
@@ -172,5 +172,5 @@ def test_postgresql_restarted_amid_the_study_loses_nothing(undisturbed, tmp_path
 @pytest.mark.faults
 def test_nothing_is_lost_where_everything_happens_at_once(cluster, second_node, tmp_path):
     disturber = Disturber(kill_a_worker, at=(3, 8, 13, 18))
-    tune(tmp_path, reporter=disturber, budget=4, confirm="auto")
+    tune(tmp_path, callbacks=[disturber], budget=4, confirm="auto")
     check_complete(tmp_path)

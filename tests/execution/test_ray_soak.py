@@ -12,8 +12,8 @@ import pytest
 from autolora import spec as specs
 from autolora.search import Job
 from autolora.study.directory import read_study
-from autolora.training import segment
-from autolora.training.workbench import Workbench
+from autolora.trainers.builtin import segment
+from autolora.trainers.builtin.workbench import Workbench
 from tests.support.cluster_runs import TERMS, tune, workers
 
 pytest.importorskip("ray")

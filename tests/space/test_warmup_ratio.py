@@ -12,7 +12,7 @@ from autolora.priors.prior import Prior
 from autolora.search import Job
 from autolora.space import Config, Space, Traits
 from autolora.spec import SpecError
-from autolora.training import segment
+from autolora.trainers.builtin import segment
 from tests.support.specs import SMALL_SPEC, small_spec
 
 RATIOS = [0.0, 0.5]

@@ -14,7 +14,7 @@ from autolora.search import Job
 from autolora.space import Config, Range, Space
 from autolora.spec import SpecError
 from autolora.study.directory import read_study
-from autolora.training import segment
+from autolora.trainers.builtin import segment
 from tests.support.specs import SMALL_SPEC, small_spec
 
 DECAYS = [0, 0.1]

@@ -13,7 +13,6 @@ import psutil
 import autolora
 from autolora import spec as specs
 from autolora.driver.result import TuneResult
-from autolora.report import Silent
 from tests.support.specs import SMALL_SPEC
 
 TRAINS = ("ray::ResourceTrainable", "ray::SegmentWorker")
@@ -28,8 +27,8 @@ TERMS = {
 """Long enough to be disturbed in the middle of a segment, which has a checkpoint after every optimizer step."""
 
 
-def tune(folder: Path, executor="ray", reporter=None, **overrides) -> TuneResult:
-    return autolora.tune(spec=specs.load({**TERMS, **overrides}), dir=folder, executor=executor, reporter=reporter)
+def tune(folder: Path, executor="ray", callbacks=(), **overrides) -> TuneResult:
+    return autolora.tune(spec=specs.load({**TERMS, **overrides}), dir=folder, executor=executor, callbacks=callbacks)
 
 
 def workers() -> list[psutil.Process]:
@@ -51,7 +50,7 @@ def nobody_trains_within(seconds: float) -> bool:
     return not workers()
 
 
-class Disturber(Silent):
+class Disturber(autolora.Callback):
     """Does something to the cluster in the middle of a segment, and keeps what was heard of every trial's steps.
 
     Args:
@@ -63,7 +62,7 @@ class Disturber(Silent):
         self._disturb, self._moments = disturb, list(at)
         self.steps: list[tuple[int, int]] = []
 
-    def progress(self, progress) -> None:
+    def on_step(self, progress) -> None:
         self.steps.append((progress.trial, progress.step))
         if self._moments and len(self.steps) >= self._moments[0] and self._disturb() is not False:
             self._moments.pop(0)

@@ -7,8 +7,7 @@ import pytest
 from autolora.execution import Executor
 from autolora.search import Job
 from autolora.space import Config
-from autolora.training import checkpoint
-from autolora.training.segment import Interrupted, Outcome
+from autolora.trainers import Interrupted, Outcome, checkpoint
 
 
 def piece(trial: int, stop: float = 1 / 9, rung: int = 0) -> Job:

@@ -1,0 +1,72 @@
+"""The frozen model that all trials of a process share."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Base:
+    """A frozen causal language model on its device, and its tokenizer."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    device: torch.device
+    dtype: torch.dtype
+
+    @property
+    def pad_token_id(self) -> int:
+        """Padding is masked everywhere, so any token will do where the tokenizer names none."""
+        for token in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id):
+            if token is not None:
+                return int(token)
+        return 0
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Context of a forward pass: bfloat16 if the base is, so that adapters in float32 cost no more."""
+        import torch
+
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16)
+
+    def placed(self, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The tensors of a batch on the base's device."""
+        return {name: tensor.to(self.device) for name, tensor in batch.items()}
+
+    @contextmanager
+    def set_aside(self) -> Iterator[None]:
+        """The base on the CPU for a while, so that a worker on the same machine has all of its device."""
+        import torch
+
+        if self.device.type == "cpu":
+            yield
+            return
+        self.model.to("cpu")
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        try:
+            yield
+        finally:
+            self.model.to(self.device)
+
+    def fingerprint(self) -> str:
+        """A digest of the model's parameters, the same on every device and in every dtype."""
+        import torch
+
+        digest = hashlib.sha256()
+        for name, parameter in sorted(self.model.named_parameters()):
+            sample = parameter.detach().flatten()[:16].to(torch.bfloat16).float().cpu()
+            digest.update(f"{name} {tuple(parameter.shape)}".encode() + sample.numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    @property
+    def seeded_devices(self) -> list[torch.device]:
+        """Devices beside the CPU whose generators a training draws from."""
+        return [self.device] if self.device.type == "cuda" else []

@@ -1,0 +1,145 @@
+"""The events of a study: what a callback is told while it runs and when it ends.
+
+    class Stopwatch(autolora.Callback):
+        def on_segment_end(self, search, job, outcome):
+            print(job.variant, job.config, outcome)
+
+    autolora.tune("spec.yaml", callbacks=[Stopwatch()])
+
+The console of the command line is one; those in :mod:`autolora.trackers` are others. All run in the driver's process,
+one after the other, between its decisions: what they do takes the study's time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from autolora.driver.result import TuneResult
+    from autolora.driver.scouting import Scouted
+    from autolora.execution import LostWorker
+    from autolora.search import Job, Search
+    from autolora.spec import Spec
+    from autolora.trainers import Outcome, Progress, Trainer
+
+
+class Callback:
+    """Is told what happens in a study; override what is of interest. What a method returns is ignored.
+
+    An exception that a method raises ends the study as one in the user's metric does: completed work is saved, and the
+    same call continues. :meth:`stop` of every callback is called however the study ends.
+
+    The order of events is: ``on_setup``, ``on_prior`` if the study is new, ``on_search_start``; then for each segment
+    ``on_segment_start``, ``on_step`` and ``on_segment_end``, those of several workers interleaved; ``on_export_start``
+    for each variant, ``on_finish``; and ``stop``.
+    """
+
+    def on_setup(self, spec: Spec, trainer: Trainer) -> None:
+        """Model and data are loaded.
+
+        Args:
+            spec: what is tuned.
+            trainer: ``about()`` says in lines what it has loaded, ``examples`` how long a full run is.
+        """
+
+    def on_prior(self, scouted: Scouted) -> None:
+        """The prior of a new study has been made; not called when a study is continued.
+
+        Args:
+            scouted: the prior, what it was measured from, and a line on each measurement.
+        """
+
+    def on_search_start(self, search: Search) -> None:
+        """The study is open; a continued one has trials in it.
+
+        Args:
+            search: live from now on: ``table`` holds all trials, ``plan`` the terms, ``spent`` full runs by variant.
+                It is only to be read.
+        """
+
+    def on_segment_start(self, search: Search, job: Job) -> None:
+        """A segment of a trial goes to a worker.
+
+        Args:
+            search: as above.
+            job: trial, variant, configuration, seed, and from where to where it is trained.
+        """
+
+    def on_step(self, progress: Progress) -> None:
+        """An optimizer step of a running trial; on a cluster not every one is heard of.
+
+        Args:
+            progress: trial, step, steps of a full run, and loss.
+        """
+
+    def on_segment_end(self, search: Search, job: Job, outcome: Outcome | LostWorker) -> None:
+        """A segment came back and has been recorded in the study.
+
+        Args:
+            search: as above; ``table.trials[job.trial]`` has the trial's scores, state and reason.
+            job: as in :meth:`on_segment_start`.
+            outcome: a score, a divergence, or a worker that was lost, whose trial is handed out again.
+        """
+
+    def on_export_start(self, variant: str) -> None:
+        """The search is over; the best of this variant is tested and exported."""
+
+    def on_finish(self, result: TuneResult) -> None:
+        """All is written.
+
+        Args:
+            result: as :func:`autolora.tune` returns it.
+        """
+
+    def stop(self) -> None:
+        """The study has ended, finished or not: give back what is held, such as files, threads or the terminal.
+
+        Called once, and last.
+        """
+
+
+class Callbacks(Callback):
+    """Several callbacks as one; each is told in the order given."""
+
+    def __init__(self, callbacks: Iterable[Callback]) -> None:
+        self._all = tuple(callbacks)
+
+    def on_setup(self, spec: Spec, trainer: Trainer) -> None:
+        for each in self._all:
+            each.on_setup(spec, trainer)
+
+    def on_prior(self, scouted: Scouted) -> None:
+        for each in self._all:
+            each.on_prior(scouted)
+
+    def on_search_start(self, search: Search) -> None:
+        for each in self._all:
+            each.on_search_start(search)
+
+    def on_segment_start(self, search: Search, job: Job) -> None:
+        for each in self._all:
+            each.on_segment_start(search, job)
+
+    def on_step(self, progress: Progress) -> None:
+        for each in self._all:
+            each.on_step(progress)
+
+    def on_segment_end(self, search: Search, job: Job, outcome: Outcome | LostWorker) -> None:
+        for each in self._all:
+            each.on_segment_end(search, job, outcome)
+
+    def on_export_start(self, variant: str) -> None:
+        for each in self._all:
+            each.on_export_start(variant)
+
+    def on_finish(self, result: TuneResult) -> None:
+        for each in self._all:
+            each.on_finish(result)
+
+    def stop(self) -> None:
+        """Every one is stopped, whatever another raises."""
+        with ExitStack() as stack:
+            for each in reversed(self._all):
+                stack.callback(each.stop)

@@ -1,0 +1,1 @@
+"""What is learned: how rows become examples of a task. One task so far, causal language modeling."""

@@ -1,0 +1,48 @@
+"""The three kinds of example that a row can become."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Text on which no loss is taken, and the text that follows it directly and is learned."""
+
+    prompt: str
+    completion: str
+
+
+@dataclass(frozen=True)
+class Chat:
+    """Messages with "role" and "content"; the assistant's are learned, and the last message is one of them."""
+
+    messages: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Token ids (length,) int32 and the mask (length,) bool of those that are learned."""
+
+    ids: np.ndarray
+    targets: np.ndarray
+
+
+Example: TypeAlias = Pair | Chat | Tokens
+
+
+def content_key(example: Example) -> bytes:
+    """16 bytes that are equal exactly when two examples have the same content."""
+    match example:
+        case Pair(prompt, completion):
+            content = json.dumps([prompt, completion]).encode()
+        case Chat(messages):
+            content = json.dumps(messages, sort_keys=True, default=str).encode()
+        case Tokens(ids):
+            content = ids.tobytes()
+    return hashlib.blake2b(content, digest_size=16).digest()

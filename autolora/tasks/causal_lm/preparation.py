@@ -1,0 +1,277 @@
+"""From a data specification to tokenized splits.
+
+Which rows go where depends on the content and ``seed`` alone:
+
+- ``eval`` given: its first ``eval_size`` rows that survive, in file order. Otherwise that many training rows, drawn at
+  random.
+- ``test`` likewise, from what ``eval`` left: a test split never changes the evaluation rows.
+- ``train``: the rest. No text is in two splits; repeated rows within the training rows stay.
+- With ``examples`` given, at most ``max(4 * examples, 20,000)`` training rows, drawn at random: a full run and its
+  repetitions with other seeds see fresh rows, and a huge data set is not tokenized for nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from autolora.tasks.causal_lm import cache
+from autolora.tasks.causal_lm.examples import Example, content_key
+from autolora.tasks.causal_lm.formats.format import layout_of
+from autolora.tasks.causal_lm.report import DataReport, SplitReport
+from autolora.tasks.causal_lm.spec import DataSpec, default_eval_rows
+from autolora.tasks.causal_lm.split import EvaluationRow, PreparedData, Split
+from autolora.tasks.causal_lm.tokenize import Encoded, Encoder
+from autolora.tasks.data.errors import DataError
+from autolora.tasks.data.sources import Source, open_source
+from autolora.tasks.data.table import Table
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+# purposes of random draws
+HOLD_OUT, LIMIT = 1, 2
+CHUNK = 2048  # rows in one call of the tokenizer
+LIMIT_FACTOR, LIMIT_LEAST = 4, 20_000
+
+
+def prepare(
+    spec: DataSpec,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_length: int,
+    examples: int | None,
+    seed: int,
+    cache_dir: Path | None,
+    whole_rows: bool = False,
+) -> PreparedData:
+    """Read, tokenize and split the data, or find it in the cache.
+
+    Args:
+        spec: where the rows come from and how they become text.
+        tokenizer: a ``transformers`` tokenizer; a row begins with BOS where :attr:`Encoder.start` says so, and a
+            completion or text ends with EOS.
+        max_length: tokens in a row at most; completions are cut, rows whose prompt fills it are dropped.
+        examples: training examples of a full run; may exceed the rows, for several epochs.
+        seed: which rows are held out derives from it, and from nothing else.
+        cache_dir: where the tokens are kept between runs; None: nowhere.
+        whole_rows: whether the held-out rows carry all columns of their table, for a metric that asks for them.
+
+    Raises:
+        DataError: naming file, row, column and value, and what to do.
+    """
+    sources = {"train": open_source("train", spec)}
+    if spec.eval is not None:
+        sources["eval"] = open_source("eval", spec)
+    if spec.test is not None and spec.test_size != 0:
+        sources["test"] = open_source("test", spec)
+    limit = max(LIMIT_FACTOR * examples, LIMIT_LEAST) if examples is not None else None
+    options = spec.model_dump(exclude={"train", "eval", "test"})
+    options |= {"max_length": max_length, "seed": seed, "limit": limit}
+    identities = {role: source.identity for role, source in sources.items()}
+    fingerprint = cache.fingerprint_of(identities, tokenizer, options)
+
+    data = cache.load(cache_dir, fingerprint) if cache_dir is not None else None
+    if data is None:
+        encoder = Encoder(tokenizer, max_length)
+        data = _build(sources, spec, encoder, max_length=max_length, limit=limit, seed=seed, fingerprint=fingerprint)
+        if cache_dir is not None:
+            cache.save(cache_dir, data)
+    _check_enough_to_train(data.report, examples)
+    return _with_columns(data, sources) if whole_rows else data
+
+
+def _with_columns(data: PreparedData, sources: dict[str, Source]) -> PreparedData:
+    """The same data, whose held-out rows carry the columns of their table."""
+
+    def whole(role: str, split: Split) -> Split:
+        table = sources.get(role, sources["train"]).read()
+        columns = table.fetch(split.indices.tolist(), table.columns)
+        rows = [EvaluationRow(text, row) for text, row in zip(split.rows, columns, strict=True)]
+        return replace(split, rows=rows)
+
+    test = None if data.test is None else whole("test", data.test)
+    return replace(data, eval=whole("eval", data.eval), test=test)
+
+
+class Reader:
+    """The rows of a source as examples."""
+
+    def __init__(self, source: Source, spec: DataSpec) -> None:
+        self.table: Table = source.read()
+        if len(self.table) == 0:
+            raise DataError(f"{source.name} holds no rows")
+        self.layout = layout_of(self.table, spec)
+
+    @classmethod
+    def of(cls, role: str, spec: DataSpec) -> Reader:
+        """The rows of "train", "eval" or "test"; raises ``DataError`` if they cannot be read."""
+        return cls(open_source(role, spec), spec)
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def examples(self, indices: Sequence[int]) -> tuple[list[Example], list[str]]:
+        """The examples of these rows, and the file and row of each."""
+        places = [f"{self.table.name}, row {self.table.numbers[i]}" for i in indices]
+        rows = self.table.fetch(indices, self.layout.columns)
+        return [self.layout.example(row, place) for row, place in zip(rows, places, strict=True)], places
+
+    @cached_property
+    def keys(self) -> list[bytes]:
+        """A hash of the content of every row; reads, and thereby checks, them all."""
+        keys: list[bytes] = []
+        for begin in range(0, len(self), CHUNK):
+            keys += map(content_key, self.examples(range(begin, min(begin + CHUNK, len(self))))[0])
+        return keys
+
+
+@dataclass(frozen=True, eq=False)
+class _Taken:
+    """Rows that survived tokenization: their indices in the table, and how many others were dropped on the way."""
+
+    indices: list[int]
+    encoded: list[Encoded]
+    dropped: int
+
+
+def _take(reader: Reader, indices: Sequence[int], wanted: int | None, encoder: Encoder) -> _Taken:
+    """The first ``wanted`` rows of ``indices`` that survive, in file order; None: all."""
+    kept: dict[int, Encoded] = {}
+    dropped = 0
+    position = 0
+    while position < len(indices) and (wanted is None or len(kept) < wanted):
+        size = CHUNK if wanted is None else min(CHUNK, max(wanted - len(kept), CHUNK // 32))
+        chunk = indices[position : position + size]
+        position += size
+        for index, row in zip(chunk, encoder.encode(*reader.examples(chunk)), strict=True):
+            if row is None:
+                dropped += 1
+            else:
+                kept[index] = row
+            if len(kept) == wanted:
+                break
+    order = sorted(kept)
+    return _Taken(order, [kept[index] for index in order], dropped)
+
+
+def _build(
+    sources: dict[str, Source],
+    spec: DataSpec,
+    encoder: Encoder,
+    max_length: int,
+    limit: int | None,
+    seed: int,
+    fingerprint: str,
+) -> PreparedData:
+    train = Reader(sources["train"], spec)
+    splits: dict[str, Split] = {}
+    reports: dict[str, SplitReport] = {}
+    held_keys: set[bytes] = set()
+    held_rows: set[int] = set()
+    for role, size in (("eval", spec.eval_size), ("test", spec.test_size)):
+        if role in sources:
+            reader = Reader(sources[role], spec)
+            fresh = [i for i in range(len(reader)) if reader.keys[i] not in held_keys]
+            taken = _take(reader, fresh, size, encoder)
+            read, duplicates = len(reader), len(reader) - len(fresh)
+        elif role == "eval" or (size and spec.test is None):
+            reader = train
+            candidates = [i for i in _shuffled_distinct(train, seed) if train.keys[i] not in held_keys]
+            wanted = size or default_eval_rows(len(candidates))
+            taken = _take(train, candidates, wanted, encoder)
+            read, duplicates = len(taken.indices) + taken.dropped, 0
+            held_rows.update(taken.indices)
+        else:
+            continue
+        _check_enough_held_out(role, size, reader, taken, duplicates, max_length)
+        splits[role] = _split(taken, [EvaluationRow(encoder.texts(row)) for row in taken.encoded])
+        reports[role] = _report(reader, splits[role], taken, read=read, duplicates=duplicates)
+        held_keys.update(reader.keys[i] for i in taken.indices)
+
+    fresh = [i for i in range(len(train)) if i not in held_rows and train.keys[i] not in held_keys]
+    duplicates = len(train) - len(held_rows) - len(fresh)
+    if limit is not None and len(fresh) > limit:
+        drawn = np.random.default_rng([seed, LIMIT]).choice(len(fresh), size=limit, replace=False)
+        taken = _take(train, [fresh[i] for i in np.sort(drawn)], None, encoder)
+    else:
+        taken = _take(train, fresh, None, encoder)
+    if not taken.indices:
+        raise DataError(
+            f"no training rows remain: of {len(train)} rows of {train.table.name}, {len(held_rows)} are held out for "
+            f"evaluation or test, {duplicates} are also in another split, and {taken.dropped} have a prompt that fills "
+            f"max_length={max_length} tokens; give more rows, or raise training.max_length"
+        )
+    splits["train"] = _split(taken, [])
+    reports["train"] = _report(
+        train, splits["train"], taken, read=len(train), duplicates=duplicates, held_out=len(held_rows)
+    )
+    in_order: dict[str, SplitReport] = {name: reports[name] for name in ("train", "eval", "test") if name in reports}
+    notes = encoder.notes({split.format for split in reports.values()})
+    report = DataReport(in_order, max_length, notes)
+    return PreparedData(splits["train"], splits["eval"], splits.get("test"), report, fingerprint)
+
+
+def _shuffled_distinct(reader: Reader, seed: int) -> list[int]:
+    """One row of each content, in random order."""
+    first: dict[bytes, int] = {}
+    for index, key in enumerate(reader.keys):
+        first.setdefault(key, index)
+    distinct = np.array(list(first.values()), dtype=np.int64)
+    return np.random.default_rng([seed, HOLD_OUT]).permutation(distinct).tolist()
+
+
+def _split(taken: _Taken, rows: list[EvaluationRow]) -> Split:
+    offsets = np.zeros(len(taken.encoded) + 1, dtype=np.int64)
+    np.cumsum([len(row.ids) for row in taken.encoded], out=offsets[1:])
+    tokens = np.concatenate([row.ids for row in taken.encoded])
+    targets = np.concatenate([row.targets for row in taken.encoded])
+    return Split(tokens, offsets, targets, np.array(taken.indices, dtype=np.int64), rows)
+
+
+def _report(
+    reader: Reader, split: Split, taken: _Taken, *, read: int, duplicates: int, held_out: int = 0
+) -> SplitReport:
+    return SplitReport(
+        source=reader.table.name,
+        format=reader.layout.format,
+        columns=reader.layout.found,
+        read=read,
+        rows=len(split),
+        dropped=taken.dropped,
+        cut=sum(row.cut for row in taken.encoded),
+        duplicates=duplicates,
+        held_out=held_out,
+        unused=read - len(split) - taken.dropped - duplicates - held_out,
+        tokens=len(split.tokens),
+        targets=int(split.targets.sum()),
+    )
+
+
+def _check_enough_held_out(
+    role: str, wanted: int | None, reader: Reader, taken: _Taken, duplicates: int, max_length: int
+) -> None:
+    if len(taken.indices) >= (wanted or 1):
+        return
+    asked = f"data.{role}_size asks for {wanted} rows" if wanted else f"the {role} split needs a row"
+    raise DataError(
+        f"{asked}, but only {len(taken.indices)} of the {len(reader)} rows of "
+        f"{reader.table.name} can be used ({taken.dropped} have a prompt that fills max_length={max_length} tokens, "
+        f"{duplicates} are also in the evaluation split); ask for fewer, give more rows, or raise training.max_length"
+    )
+
+
+def _check_enough_to_train(report: DataReport, examples: int | None) -> None:
+    """More examples than there ever were rows mean several epochs; fewer rows than examples by dropping do not."""
+    train = report.splits["train"]
+    if examples is not None and train.rows < examples <= train.rows + train.dropped:
+        raise DataError(
+            f"training.examples asks for {examples} rows, but only {train.rows} of {train.source} remain, because "
+            f"{train.dropped} have a prompt that fills max_length={report.max_length} tokens; raise "
+            "training.max_length, shorten the prompts, or lower training.examples"
+        )

@@ -1,0 +1,80 @@
+"""The ``data`` section of a specification."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, field_validator, model_validator
+
+from autolora import quickstart
+from autolora.errors import closest
+from autolora.sections import Section, nearby, required
+from autolora.tasks.causal_lm.formats.format import AUTO, registry
+
+EVAL_SHARE, EVAL_MOST = 10, 512
+"""By default one row in EVAL_SHARE is held out for evaluation, and at most EVAL_MOST rows."""
+
+
+class DataSpec(Section):
+    """Where the examples come from and how a row becomes text.
+
+    Args:
+        train: path of a .jsonl, .json, .csv or .parquet file, a hub id, or a ``datasets.Dataset``.
+        eval: same, for the rows that steer the search; split off ``train`` where it is not given.
+        test: same, for the rows scored once at the end; none where neither this nor ``test_size`` is given.
+        format: name of a format, see :mod:`autolora.tasks.causal_lm.formats`; "auto": the one that the columns show.
+        prompt, completion: the two columns to use, for a prompt/completion table with other column names.
+        template: text of the prompt with ``{column}`` fields, for instance ``"Q: {question}\\nA: "``.
+        name: configuration name of a hub data set.
+        eval_size: number of evaluation rows; None: all of ``eval``, or a tenth of ``train`` and at most 512.
+        test_size: number of test rows; 0 with no ``test``: no test split.
+    """
+
+    train: Any
+    eval: Any = None
+    test: Any = None
+    format: str = AUTO
+    prompt: str | None = None
+    completion: str | None = None
+    template: str | None = None
+    name: str | None = None
+    eval_size: int | None = Field(default=None, ge=1)
+    test_size: int | None = Field(default=None, ge=0)
+
+    @field_validator("train")
+    @classmethod
+    def _there_is_data(cls, value: Any) -> Any:
+        return required(value)
+
+    @field_validator("train", "eval", "test")
+    @classmethod
+    def _local_files_exist(cls, value: Any) -> Any:
+        if isinstance(value, str) and Path(value).suffix in {".jsonl", ".json", ".csv", ".parquet"}:
+            path = Path(quickstart.resolve(value))
+            if not path.is_file():
+                raise ValueError(f"no such file: {path}{nearby(path)}")
+        return value
+
+    @field_validator("format")
+    @classmethod
+    def _format_is_registered(cls, value: str) -> str:
+        names = [AUTO, *registry()]
+        if value not in names:
+            close = closest(value, names)
+            hint = f"did you mean {close!r}? " if close else ""
+            raise ValueError(f"{value!r} is unknown; {hint}use one of {', '.join(map(repr, names))}")
+        return value
+
+    @model_validator(mode="after")
+    def _columns_come_together(self) -> DataSpec:
+        if self.completion is None and self.prompt is not None:
+            raise ValueError("prompt is given without completion: name both columns")
+        if self.prompt is not None and self.template is not None:
+            raise ValueError("prompt and template both say how the prompt is made: give one")
+        return self
+
+
+def default_eval_rows(rows: int) -> int:
+    """Number of rows that are split off ``rows`` training rows for evaluation: a tenth, at least 1 and at most 512."""
+    return min(EVAL_MOST, max(1, rows // EVAL_SHARE))

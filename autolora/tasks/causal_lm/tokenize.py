@@ -1,0 +1,222 @@
+"""Turn examples into token ids and the mask of the tokens that are learned.
+
+The first token of a row is never a target, because nothing predicts it: the number of targets is the number of terms
+in the loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from autolora.tasks.causal_lm import chat
+from autolora.tasks.causal_lm.examples import Chat, Example, Pair, Tokens
+from autolora.tasks.causal_lm.formats.format import registry
+from autolora.tasks.causal_lm.split import last_run
+from autolora.tasks.data.errors import DataError
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """One example as tokens.
+
+    Args:
+        ids: (length,) int32.
+        targets: (length,) bool.
+        text: (prompt, completion), the text before the last learned stretch, and its own without EOS; None where the
+            example came as tokens.
+        cut: whether the right end was cut off.
+    """
+
+    ids: np.ndarray
+    targets: np.ndarray
+    text: tuple[str, str] | None
+    cut: bool = False
+
+
+class Encoder:
+    """Tokenizes examples in batches.
+
+    Args:
+        tokenizer: a ``transformers`` tokenizer.
+        max_length: tokens that a row may have.
+    """
+
+    def __init__(self, tokenizer: Any, max_length: int) -> None:
+        self._tokenizer = tokenizer
+        self._max_length = max_length
+
+    def encode(self, examples: Sequence[Example], places: Sequence[str]) -> list[Encoded | None]:
+        """One entry an example; None where the prompt leaves no room for a target.
+
+        Args:
+            examples: all of one kind, as they come from one table.
+            places: file and row of each, for errors.
+
+        Raises:
+            DataError: an example has no token to learn from.
+        """
+        pairs = [example for example in examples if isinstance(example, Pair)]
+        if pairs:
+            whole = self._encode_pairs(pairs)
+        elif isinstance(examples[0], Chat):
+            whole = self._encode_chats([e for e in examples if isinstance(e, Chat)], places)
+        else:
+            whole = [self._encode_tokens(e, place) for e, place in zip(examples, places, strict=True)]
+        nothing = [place for row, place in zip(whole, places, strict=True) if not row.targets.any()]
+        if nothing:
+            shown = "; ".join(nothing[:3]) + (f"; and {len(nothing) - 3} more" if len(nothing) > 3 else "")
+            raise DataError(
+                f"no token to learn from, all are masked or the row is empty ({len(nothing)} of {len(whole)} rows "
+                f"looked at: {shown}); remove these rows, or give each a completion, an assistant turn or labels"
+            )
+        return [self._cut(row) for row in whole]
+
+    def texts(self, row: Encoded) -> dict[str, str]:
+        """The row's "prompt" and "completion"; decoded where the row came as tokens."""
+        if row.text is not None:
+            return {"prompt": row.text[0], "completion": row.text[1]}
+        first, last = last_run(row.targets)
+        return {
+            "prompt": self._tokenizer.decode(row.ids[:first].tolist()),
+            "completion": self._tokenizer.decode(row.ids[first:last].tolist(), skip_special_tokens=True),
+        }
+
+    @cached_property
+    def start(self) -> list[int]:
+        """The tokens that open a row, BOS as a rule; [] where the model expects none.
+
+        What the tokenizer itself puts in front of a text is taken. One that puts nothing there although it has a BOS
+        token gets it, unless BOS is also its EOS, or its configuration says ``add_bos_token: false``, or it has a
+        chat template whose conversations do not open with exactly one BOS.
+        """
+        tokenizer = self._tokenizer
+        plain = self._ids(["a"])[0]
+        own = tokenizer("a")["input_ids"]
+        added: list[int] = next((own[:i] for i in range(len(own)) if own[i : i + len(plain)] == plain), [])
+        bos = tokenizer.bos_token_id
+        if added or bos is None or bos == tokenizer.eos_token_id:
+            return added
+        if getattr(tokenizer, "init_kwargs", {}).get("add_bos_token") is False:
+            return []
+        return [bos] if self._conversations_open_with_bos() else []
+
+    def notes(self, formats: Collection[str]) -> tuple[str, ...]:
+        """How rows of these formats begin and end, in plain lines."""
+        notes = []
+        kinds = {registry()[format].makes for format in formats}
+        if Chat in kinds:
+            notes.append("conversations: as the chat template renders them; the assistant's turns are learned")
+        if Pair in kinds:
+            start = "".join(self._tokenizer.convert_ids_to_tokens(self.start)) or "no BOS token"
+            end = self._tokenizer.eos_token or "nothing, since the tokenizer has no EOS token"
+            notes.append(f"texts: begin with {start} and end with {end}")
+        return tuple(notes)
+
+    def _conversations_open_with_bos(self) -> bool:
+        import jinja2
+
+        if not getattr(self._tokenizer, "chat_template", None):
+            return True
+        probe = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+        try:
+            text = self._tokenizer.apply_chat_template(probe, tokenize=False)
+        except jinja2.TemplateError:  # a template for other roles tells nothing
+            return True
+        bos = self._tokenizer.bos_token
+        # a token that opens every message, such as <|im_start|>, is no beginning of a text
+        return text.lstrip().startswith(bos) and text.count(bos) == 1
+
+    def _ids(self, texts: list[str]) -> list[list[int]]:
+        """Token ids without special tokens."""
+        if not texts:
+            return []
+        return self._tokenizer(
+            texts, add_special_tokens=False, return_attention_mask=False, return_token_type_ids=False, verbose=False
+        )["input_ids"]
+
+    def _encode_pairs(self, pairs: Sequence[Pair]) -> list[Encoded]:
+        eos = self._tokenizer.eos_token_id
+        eos_text = self._tokenizer.eos_token
+        prompts = [pair.prompt for pair in pairs if pair.prompt]
+        encoded = self._ids([pair.prompt + pair.completion for pair in pairs] + prompts)
+        prompt_ids = iter(encoded[len(pairs) :])
+        rows = []
+        for pair, ids in zip(pairs, encoded, strict=False):
+            boundary = chat.common_prefix(next(prompt_ids), ids) if pair.prompt else 0
+            if ids[: len(self.start)] != self.start:
+                ids = self.start + ids
+                boundary += len(self.start)
+            if eos is not None and ids[-1:] != [eos]:
+                ids.append(eos)
+            targets = np.arange(len(ids)) >= max(boundary, 1)
+            completion = pair.completion.removesuffix(eos_text) if eos_text else pair.completion
+            rows.append(Encoded(np.array(ids, dtype=np.int32), targets, (pair.prompt, completion)))
+        return rows
+
+    def _encode_chats(self, chats: Sequence[Chat], places: Sequence[str]) -> list[Encoded]:
+        """The template is the whole truth about special tokens here: none is added to what it renders."""
+        chat.require_template(self._tokenizer)
+        dialogues = [
+            chat.render(self._tokenizer, c.messages, place) if c.messages else chat.Dialogue("", [])
+            for c, place in zip(chats, places, strict=True)
+        ]
+        spans = self._token_spans(dialogues)
+        rows = []
+        for dialogue, (ids, turns) in zip(dialogues, spans, strict=True):
+            targets = np.zeros(len(ids), dtype=bool)
+            for start, end in turns:
+                targets[max(start, 1) : end] = True
+            # the last turn of which something is left after cutting
+            shown = [t for t, (start, _) in zip(dialogue.turns, turns, strict=True) if start < self._max_length]
+            text = (dialogue.text[: shown[-1].start], shown[-1].content) if shown else ("", "")
+            rows.append(Encoded(np.array(ids, dtype=np.int32), targets, text))
+        return rows
+
+    def _token_spans(self, dialogues: Sequence[chat.Dialogue]) -> list[tuple[list[int], list[tuple[int, int]]]]:
+        """Per dialogue its token ids, and [start, end) of each assistant turn in tokens."""
+        texts = [dialogue.text for dialogue in dialogues]
+        if not self._tokenizer.is_fast:
+            return [self._token_spans_by_prefix(dialogue) for dialogue in dialogues]
+        encoded = self._tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        spans = []
+        for dialogue, ids, offsets in zip(dialogues, encoded["input_ids"], encoded["offset_mapping"], strict=True):
+            starts, ends = np.array(offsets, dtype=np.int64).reshape(-1, 2).T
+            # a token glued across the edge of a turn belongs to the turn, as with prompt and completion
+            turns = [
+                (int(np.searchsorted(ends, turn.start, side="right")), int(np.searchsorted(starts, turn.end)))
+                for turn in dialogue.turns
+            ]
+            spans.append((ids, turns))
+        return spans
+
+    def _token_spans_by_prefix(self, dialogue: chat.Dialogue) -> tuple[list[int], list[tuple[int, int]]]:
+        """For a tokenizer written in Python, which knows no offsets."""
+        edges = [edge for turn in dialogue.turns for edge in (turn.start, turn.end)]
+        ids, *parts = self._ids([dialogue.text] + [dialogue.text[:edge] for edge in edges])
+        bounds = [chat.common_prefix(part, ids) for part in parts]
+        return ids, list(zip(bounds[::2], bounds[1::2], strict=True))
+
+    def _encode_tokens(self, example: Example, place: str) -> Encoded:
+        assert isinstance(example, Tokens)
+        ids, targets = example.ids, example.targets.copy()
+        targets[:1] = False
+        outside = ids[(ids < 0) | (ids >= len(self._tokenizer))]
+        if outside.size:
+            raise DataError(
+                f"{place}, column 'input_ids': {outside[0]} is no token of this tokenizer, which has "
+                f"{len(self._tokenizer)}; tokenize the data with the tokenizer of the model"
+            )
+        return Encoded(ids, targets, None)
+
+    def _cut(self, row: Encoded) -> Encoded | None:
+        if len(row.ids) <= self._max_length:
+            return row
+        targets = row.targets[: self._max_length]
+        if not targets.any():
+            return None
+        return Encoded(row.ids[: self._max_length], targets, row.text, cut=True)

@@ -1,0 +1,70 @@
+"""The curvature of variants on the resident base, measured once and kept for the next study."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from autolora import files, variants
+from autolora.priors import Curvature, curvature
+from autolora.priors.sharpness import affordable_blocks
+from autolora.trainers.builtin.workbench import Workbench
+
+logger = logging.getLogger(__name__)
+
+EXAMPLES = 16
+"""Calibration examples that the curvature is measured on."""
+CACHE_VERSION = 1  # raise it when the same model and data give other curvatures
+
+
+def sample_size(bench: Workbench) -> int:
+    """Examples that are looked at: EXAMPLES in whole batches, or all there are."""
+    return sum(len(batch["input_ids"]) for batch in bench.batches.calibration_sample(EXAMPLES))
+
+
+def cached(bench: Workbench, names: Sequence[str], rank: int) -> tuple[dict[str, Curvature], bool]:
+    """Curvature of the variants at s = 1, measured once per model, data, sample, variant and rank.
+
+    Kept as JSON in the folder AUTOLORA_CACHE, by default ``~/.cache/autolora``.
+
+    Returns:
+        By name; and whether anything had to be measured.
+    """
+    folder = Path(os.environ.get("AUTOLORA_CACHE") or Path.home() / ".cache" / "autolora") / "curvature"
+    context = bench.fingerprints()
+    content = [context["model"], context["data"], bench.seed, rank, EXAMPLES, CACHE_VERSION]
+    paths = {
+        name: folder / (hashlib.sha256(repr((*content, variants.get(name))).encode()).hexdigest()[:24] + ".json")
+        for name in names
+    }
+    found = {name: Curvature(json.loads(path.read_text())) for name, path in paths.items() if path.is_file()}
+    missing = [name for name in names if name not in found]
+    if missing:
+        model = bench.base.model
+        fresh = curvature(
+            model,
+            bench.batches.calibration_sample(EXAMPLES),
+            missing,
+            rank,
+            alpha=None,
+            method="kfac",
+            blocks=affordable_blocks(model),
+            start_batches=bench.batches.calibration,
+        )
+        for name, measured in fresh.items():
+            _keep(paths[name], dict(measured.per_block))
+        found |= fresh
+    return {name: found[name] for name in names}, bool(missing)
+
+
+def _keep(path: Path, per_block: dict[str, float]) -> None:
+    """A cache that cannot be written is a warning, not the end of a study."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files.write(path, json.dumps(per_block))
+    except OSError as error:
+        logger.warning("the curvature is not kept for the next study: %s", error)

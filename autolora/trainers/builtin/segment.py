@@ -1,0 +1,172 @@
+"""The training loop: one segment of one trial, from its newest checkpoint to the next rung.
+
+A segment finds its work by looking. Promotion, retry after a crash and a first start are one path, and on a CPU a run
+cut anywhere equals the uncut one bit for bit.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import TYPE_CHECKING
+
+from autolora.trainers import checkpoint
+from autolora.trainers.builtin.stepping import Stepper
+from autolora.trainers.builtin.workbench import Workbench
+from autolora.trainers.checkpoint import Manifest, State
+from autolora.trainers.divergence import DivergenceWatch
+from autolora.trainers.memory import out_of_memory
+from autolora.trainers.trainer import Interrupted, OnStep, Outcome, Progress
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+from autolora.scores import Scores
+from autolora.search import Job
+
+
+def run(bench: Workbench, job: Job, on_step: OnStep | None = None) -> Outcome:
+    """Run a segment to its end; see :meth:`autolora.trainers.trainer.Trainer.run`."""
+    began = time.monotonic()
+    found = checkpoint.newest(bench.trial_folder(job.trial))
+    manifest, state = found if found else (_fresh(bench, job), None)
+    _check_owner(bench, job, manifest)
+    if job.rung in manifest.scores:  # committed before a crash, never reported
+        return _scored(job, manifest)
+    try:
+        return _advance(bench, job, manifest, state, began, on_step)
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        at = manifest.step / bench.steps(job.config.batch_size)
+        reason = f"out of memory, with as little as one example at a time: {str(error).splitlines()[0]}"
+        seconds = manifest.seconds + time.monotonic() - began
+        return Outcome(job.trial, "infeasible", None, at, reason, seconds)
+
+
+def _advance(
+    bench: Workbench,
+    job: Job,
+    manifest: Manifest,
+    state: State | None,
+    began: float,
+    on_step: OnStep | None,
+) -> Outcome:
+    """Attach, train to the rung, evaluate, commit."""
+    import torch
+
+    steps = bench.steps(job.config.batch_size)
+    with (
+        torch.random.fork_rng(bench.base.seeded_devices),
+        bench.attached(job.variant, job.config, job.seed, state and state["adapter"]) as adapted,
+    ):
+        run = _Run(bench, job, manifest, adapted, began)
+        if state is not None:
+            run.restore(state)
+        try:
+            reason = run.train(min(steps, math.ceil(job.stop * steps - 1e-9)), on_step)
+        except Interrupted:
+            run.commit()
+            raise
+        scores = Scores(math.nan) if reason else bench.evaluator.scores(adapted, bench.data.eval)
+        if reason is None and not math.isfinite(scores.value):
+            reason = f"the evaluation metric became {scores.value}"
+        if reason is not None:
+            return Outcome(job.trial, "diverged", None, manifest.step / steps, reason, run.seconds())
+        manifest.scores[job.rung] = scores.value
+        if job.stop == 1.0:  # shorter runs are never compared row by row
+            manifest.totals, manifest.weights = scores.totals.tolist(), scores.weights.tolist()
+        run.commit()
+        return _scored(job, manifest)
+
+
+def _scored(job: Job, manifest: Manifest) -> Outcome:
+    """What the committed manifest says of the rung, so that a score reported again says the same."""
+    value = manifest.scores[job.rung]
+    rows = None
+    if job.stop == 1.0:
+        rows = Scores.of(manifest.totals, manifest.weights) if manifest.totals else Scores(value)
+    return Outcome(job.trial, "scored", value, job.stop, "", manifest.seconds, rows=rows)
+
+
+def _fresh(bench: Workbench, job: Job) -> Manifest:
+    return Manifest(job.trial, job.variant, job.config.as_dict(), job.seed, bench.identity)
+
+
+def _check_owner(bench: Workbench, job: Job, manifest: Manifest) -> None:
+    fresh = _fresh(bench, job)
+    if manifest.study and manifest.study != fresh.study:
+        raise checkpoint.CheckpointError(
+            f"{bench.trial_folder(job.trial)} holds a checkpoint of another model, dataset or training: "
+            "studies cannot share a place for checkpoints; give each a folder of its own, with --dir or `checkpoints`"
+        )
+    if (manifest.variant, manifest.config, manifest.seed) != (fresh.variant, fresh.config, fresh.seed):
+        raise checkpoint.CheckpointError(
+            f"{bench.trial_folder(job.trial)} holds a checkpoint of another configuration "
+            f"({manifest.variant} {manifest.config}, seed {manifest.seed}) than trial {job.trial} of the study: "
+            "the study was replaced; remove the folder, or use another run directory"
+        )
+
+
+class _Run:
+    """The live parts of one segment: adapter, optimizer, schedule, watch."""
+
+    def __init__(self, bench: Workbench, job: Job, manifest: Manifest, adapted: PeftModel, began: float) -> None:
+        from transformers import get_scheduler
+
+        training, steps = bench.training.of_trial(job.config), bench.steps(job.config.batch_size)
+        self.bench, self.job, self.manifest, self.adapted, self.steps = bench, job, manifest, adapted, steps
+        variant = bench.variant(job.variant, job.config)
+        self.optimizer = variant.optimizer(adapted, job.config.learning_rate, weight_decay=training.weight_decay)
+        self.schedule = get_scheduler(
+            training.schedule,
+            self.optimizer,
+            num_warmup_steps=math.ceil(training.warmup_ratio * steps),
+            num_training_steps=steps,
+        )
+        self.watch = DivergenceWatch(job.config.batch_size, manifest.losses, manifest.gradient_norms)
+        self.stepper = Stepper(bench, variant, job.config, job.seed, adapted, self.optimizer)
+        self._mark, self._before = began, manifest.seconds
+
+    def restore(self, state: State) -> None:
+        """The optimizer and the schedule; the adapter is attached in its state."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+
+    def seconds(self) -> float:
+        return self._before + time.monotonic() - self._mark
+
+    def commit(self) -> None:
+        """Write a checkpoint of this moment."""
+        from autolora.adapters.state import adapter_state
+
+        self.manifest.seconds = self.seconds()
+        self.manifest.examples = self.manifest.step * self.job.config.batch_size
+        state: State = {"adapter": adapter_state(self.adapted)}
+        finished = self.job.stop == 1.0 and self.job.rung in self.manifest.scores
+        if not finished:  # a finished run is only ever evaluated and exported
+            state |= {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict()}
+        checkpoint.save(self.bench.trial_folder(self.job.trial), self.manifest, state)
+
+    def train(self, until: int, on_step: OnStep | None) -> str | None:
+        """Take optimizer steps up to ``until``; returns why the run diverged, or None."""
+        self.adapted.train()
+        committed = time.monotonic()
+        while self.manifest.step < until:
+            loss, norm = self.stepper.gradients(self.manifest.step)
+            self.manifest.losses.append(loss)
+            self.manifest.gradient_norms.append(norm)
+            reason = self.watch.update(loss, norm)
+            if reason is not None:
+                self.manifest.step += 1
+                return reason
+            self.optimizer.step()
+            self.schedule.step()
+            self.optimizer.zero_grad(set_to_none=True)
+            self.manifest.step += 1
+            if on_step is not None:
+                on_step(Progress(self.job.trial, self.manifest.step, self.steps, loss))
+            if time.monotonic() - committed >= self.bench.training.checkpoint_seconds and self.manifest.step < until:
+                self.commit()
+                committed = time.monotonic()
+        return None

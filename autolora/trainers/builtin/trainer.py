@@ -1,0 +1,95 @@
+"""The builtin trainer behind the protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from autolora.priors import Curvature
+from autolora.priors.probe import RangeTest
+from autolora.search import Job
+from autolora.space import Config, Space, searchable
+from autolora.spec import Spec
+from autolora.trainers import memory
+from autolora.trainers.builtin import curvature, segment
+from autolora.trainers.builtin.range_test import range_test
+from autolora.trainers.builtin.workbench import Workbench
+from autolora.trainers.trainer import OnStep, Outcome, Trainer
+from autolora.variants import registry
+
+
+class BuiltinTrainer(Trainer):
+    """Trains segments with our own loop.
+
+    Args:
+        spec: what is tuned.
+        bench: model, data and settings.
+    """
+
+    def __init__(self, spec: Spec, bench: Workbench) -> None:
+        self.spec, self.bench = spec, bench
+
+    @classmethod
+    def open(cls, spec: Spec, folder: Path) -> BuiltinTrainer:
+        """Load model and data; see :func:`autolora.trainers.open_trainer`."""
+        return cls(spec, Workbench.open(spec, folder))
+
+    @property
+    def examples(self) -> int:
+        return self.bench.examples
+
+    def fingerprints(self) -> Mapping[str, str]:
+        return self.bench.fingerprints()
+
+    def run(self, segment_: Job, on_step: OnStep | None = None) -> Outcome:
+        return segment.run(self.bench, segment_, on_step)
+
+    def test(self, trial: int) -> float | None:
+        if self.bench.data.test is None:
+            return None
+        with self.bench.trained(trial) as adapted:
+            return self.bench.evaluator.scores(adapted, self.bench.data.test).value
+
+    def export(self, trial: int, folder: Path) -> None:
+        with self.bench.trained(trial) as adapted:
+            self.bench.trial_variant(trial).export(adapted, folder)
+
+    def check(self, space: Space, baselines: Mapping[str, Config]) -> None:
+        from autolora.adapters.start import Start
+        from autolora.adapters.targets import linear_layers
+
+        model = self.bench.base.model
+        layers = linear_layers(model)
+        for name in self.spec.names:
+            variant = registry.get(name)
+            configs = searchable.corners(space, variant)
+            if name in baselines:
+                configs.append(searchable.completed(space, variant, baselines[name]))
+            for config in configs:
+                dropout = self.bench.training.of_trial(config).dropout
+                start = Start(model=model, layers=layers, rank=config.rank, alpha=config.alpha, dropout=dropout)
+                variant.configured(**dict(config.options)).check(start)
+
+    def about(self) -> Mapping[str, Sequence[str]]:
+        base = self.bench.base
+        parameters = sum(parameter.numel() for parameter in base.model.parameters())
+        return {
+            "model": [f"{parameters:,} parameters, {str(base.dtype).removeprefix('torch.')} on {base.device}"],
+            "data": self.bench.data.report.lines(),
+        }
+
+    def peak_memory(self) -> int | None:
+        return memory.peak(self.bench.base.device)
+
+    def set_aside(self) -> AbstractContextManager[object]:
+        return self.bench.base.set_aside()
+
+    def curvature_examples(self) -> int:
+        return curvature.sample_size(self.bench)
+
+    def curvature(self, variants: Sequence[str], rank: int) -> tuple[Mapping[str, Curvature], bool]:
+        return curvature.cached(self.bench, variants, rank)
+
+    def range_test(self, variant: str, config: Config, steps: int, decades_a_step: float) -> RangeTest:
+        return range_test(self.bench, variant, config, steps, decades_a_step)

@@ -1,0 +1,189 @@
+"""What all trials of a process share: the resident base, the rows, the evaluation, the settings of a full run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from autolora import bases, variants
+from autolora.bases import Base
+from autolora.space import Config
+from autolora.spec import Spec, TrainingSpec, mutable_in
+from autolora.tasks.causal_lm.preparation import prepare
+from autolora.tasks.causal_lm.split import PreparedData
+from autolora.trainers import checkpoint
+from autolora.trainers.builtin.batches import Batches
+from autolora.trainers.builtin.evaluation import Evaluator
+from autolora.trainers.builtin.randomness import INITIALIZATION, torch_seed
+from autolora.trainers.places import CheckpointError, Location, place
+from autolora.trainers.trainer import horizon
+
+if TYPE_CHECKING:
+    import torch
+    from accelerate import Accelerator
+    from peft import PeftModel
+    from transformers import PreTrainedTokenizerBase
+
+    from autolora.variants import Variant
+
+
+@dataclass
+class Workbench:
+    """The parts of a trainer; holds nothing of any one trial between calls.
+
+    Attributes:
+        base: the resident model and tokenizer.
+        data: tokenized splits.
+        batches: of the training split.
+        evaluator: scores adapters.
+        training: settings of a full run.
+        seed: of the study.
+        checkpoints: path or URL beneath which trial ``n`` keeps its checkpoints in ``trials/n``.
+        micro_batch_limit: most examples that were found to fit in one forward pass, once memory has run out.
+    """
+
+    base: Base
+    data: PreparedData
+    batches: Batches
+    evaluator: Evaluator
+    training: TrainingSpec
+    seed: int
+    checkpoints: Location
+    micro_batch_limit: int | None = None
+
+    @classmethod
+    def open(cls, spec: Spec, folder: Path) -> Workbench:
+        """Load the model and the data of a specification; see :func:`autolora.trainers.open_trainer`."""
+        assert spec.names  # registers, on a worker, the variants of other packages
+        place(checkpoint.root_of(spec.checkpoints, folder))  # one that nothing serves is an error before loading
+        base = bases.load(spec)
+        return cls.of(spec, folder, base, prepare_data(spec, base.tokenizer, folder / "data"))
+
+    @classmethod
+    def of(cls, spec: Spec, folder: Path, base: Base, data: PreparedData) -> Workbench:
+        """The workbench of a specification whose model and data have been loaded.
+
+        Raises:
+            MetricError: the metric is not there, or the data lack what it needs.
+        """
+        return cls(
+            base=base,
+            data=data,
+            batches=Batches(data.train, base, spec.seed, spec.training.micro_batch),
+            evaluator=Evaluator.of(base, spec.metric, data),
+            training=spec.training,
+            seed=spec.seed,
+            checkpoints=checkpoint.root_of(spec.checkpoints, folder),
+        )
+
+    @cached_property
+    def accelerator(self) -> Accelerator:
+        from accelerate import Accelerator
+
+        # Its own mixed precision is fixed once a process; ours goes with the base, see Base.autocast.
+        return Accelerator(cpu=self.base.device.type == "cpu")
+
+    def fingerprints(self) -> dict[str, str]:
+        """Model, data and metric, as far as scores depend on them; the same on every device and in every dtype."""
+        return {
+            "model": self.base.fingerprint(),
+            "data": self.data.fingerprint,
+            "metric": self.evaluator.spec.name,
+        }
+
+    @cached_property
+    def identity(self) -> str:
+        """What a trial's training depends on beside the trial, as a digest."""
+        training = self.training.model_dump(exclude=mutable_in("training"))
+        facts = {**self.fingerprints(), "training": training, "seed": self.seed}
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def examples(self) -> int:
+        """Training examples of a full run."""
+        return self.training.examples or len(self.data.train)
+
+    def steps(self, batch_size: int) -> int:
+        """Optimizer steps of a full run: its horizon."""
+        return horizon(self.examples, batch_size)
+
+    def trial_folder(self, trial: int) -> Location:
+        return checkpoint.trial_folder(self.checkpoints, trial)
+
+    @staticmethod
+    def variant(name: str, config: Config) -> Variant:
+        """The variant with its own hyperparameters as the configuration has them."""
+        return variants.get(name).configured(**dict(config.options))
+
+    @contextmanager
+    def attached(
+        self, variant_name: str, config: Config, seed: int, state: Mapping[str, torch.Tensor] | None = None
+    ) -> Iterator[PeftModel]:
+        """The base with a fresh adapter of the variant, or with one in this state; it is itself again afterwards."""
+        from autolora.adapters.state import allotment, load_adapter_state
+
+        variant = self.variant(variant_name, config)
+        adapted = variant.attach(
+            self.base.model,
+            rank=config.rank,
+            alpha=config.alpha,
+            batches=self.batches.calibration if variant.needs_batches else None,
+            horizon=self.steps(config.batch_size),
+            seed=torch_seed(self.seed, seed, INITIALIZATION),
+            dropout=self.training.of_trial(config).dropout,
+            allotted=None if state is None else allotment(state),
+        )
+        try:
+            if state is not None:
+                load_adapter_state(adapted, state)
+            yield adapted
+        finally:
+            variants.detach(adapted)
+
+    @contextmanager
+    def trained(self, trial: int) -> Iterator[PeftModel]:
+        """The base with the adapter of a trial's newest checkpoint.
+
+        Raises:
+            CheckpointError: the trial has no checkpoint that is whole, or its weights have been shed.
+        """
+        manifest, state = self._newest(trial)
+        with self.attached(manifest.variant, Config.of(**manifest.config), manifest.seed, state["adapter"]) as adapted:
+            yield adapted
+
+    def trial_variant(self, trial: int) -> Variant:
+        """The variant of a trial, configured as its newest checkpoint says; raises as :meth:`trained`."""
+        manifest, _ = self._newest(trial)
+        return self.variant(manifest.variant, Config.of(**manifest.config))
+
+    def _newest(self, trial: int) -> tuple[checkpoint.Manifest, checkpoint.State]:
+        folder = self.trial_folder(trial)
+        found = checkpoint.newest(folder)
+        if found is not None:
+            return found
+        known = checkpoint.read_manifest(folder)
+        if known is not None and not known.files:
+            raise CheckpointError(
+                f"the weights of trial {trial} were removed from {folder}, since others of its variant are better: "
+                "`keep` says of how many completed trials they stay"
+            )
+        raise CheckpointError(f"no intact checkpoint in {folder}")
+
+
+def prepare_data(spec: Spec, tokenizer: PreTrainedTokenizerBase, cache: Path) -> PreparedData:
+    """The tokenized splits of a specification, kept in the folder ``cache``."""
+    return prepare(
+        spec.data,
+        tokenizer,
+        max_length=spec.training.max_length,
+        examples=spec.training.examples,
+        seed=spec.seed,
+        cache_dir=cache,
+        whole_rows=spec.metric.needs_columns,
+    )

@@ -1,0 +1,260 @@
+"""Checkpoints of a trial: committed whole, found again by looking for the newest one, wherever they are kept.
+
+A checkpoint is a folder ``trials/<n>/step-<step>-<scores>-<token>`` of a place, see :mod:`autolora.trainers.places`:
+
+- ``adapter.safetensors``: the adapter;
+- ``optimizer.pt``: optimizer and schedule, by ``torch.save``, read with ``weights_only=True``; finished runs have none;
+- ``manifest.json``, written last: a :class:`Manifest`, with the SHA-256 of the files above.
+
+Step and number of scores order them, for a rung may be scored after a run was stopped right there. The token keeps
+apart what two workers write at once, should one that was believed dead go on with the same segment.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import socket
+import uuid
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from autolora.scores import Scores
+from autolora.trainers.places import CheckpointError, Location, Place, join, place
+
+__all__ = ["CheckpointError"]
+
+ADAPTER, OPTIMIZER, MANIFEST = "adapter.safetensors", "optimizer.pt", "manifest.json"
+MARKER = ".shared"
+KEEP = 2
+"""The newest checkpoint, and the one before it for when the newest turns out to be damaged."""
+
+
+@dataclass
+class Manifest:
+    """What a checkpoint says of its trial, readable without torch.
+
+    Attributes:
+        trial, variant, config, seed: whose it is.
+        study: model, data and training that it is of, as the trainer's digest; empty in one of an earlier version.
+        step: optimizer steps done.
+        examples: training examples seen; the data position follows from it and the seed.
+        scores: score at each rung reached, by rung index.
+        losses, gradient_norms: one value an optimizer step.
+        seconds: wall time of training and evaluation so far.
+        totals, weights: what each evaluation row contributes to the full-length score, see
+            :class:`autolora.scores.Scores`; empty before, and where the metric tells nothing of rows.
+        files: SHA-256 of the files beside the manifest, by name; empty once they have been shed.
+    """
+
+    trial: int
+    variant: str
+    config: dict[str, Any]
+    seed: int
+    study: str = ""
+    step: int = 0
+    examples: int = 0
+    scores: dict[int, float] = field(default_factory=dict)
+    losses: list[float] = field(default_factory=list)
+    gradient_norms: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+    totals: list[float] = field(default_factory=list)
+    weights: list[float] = field(default_factory=list)
+    files: dict[str, str] = field(default_factory=dict)
+
+
+State: TypeAlias = dict[str, Any]
+"""What is kept beside a manifest: under "adapter" its tensors by name, and what the trainer needs to go on."""
+
+
+def root_of(checkpoints: Location | None, folder: Path) -> Location:
+    """Where the trials of a study keep their checkpoints.
+
+    Args:
+        checkpoints: as in :class:`autolora.spec.Spec`; a relative path begins at the working directory.
+        folder: run directory; what None stands for.
+    """
+    if checkpoints is None:
+        return folder
+    if isinstance(checkpoints, str) and "://" in checkpoints:
+        return checkpoints
+    return Path(checkpoints).expanduser().absolute()
+
+
+def trial_folder(root: Location, trial: int) -> Location:
+    """Where a trial keeps its checkpoints, beneath the root of the study."""
+    return join(root, "trials", str(trial))
+
+
+def save(folder: Location, manifest: Manifest, state: State) -> None:
+    """Commit a checkpoint and drop those that it makes superfluous: all older ones but the one before it.
+
+    A finished run keeps its last checkpoint alone: an adapter trained halfway must never stand in for it.
+
+    Args:
+        folder: of the trial.
+        manifest: its ``files`` are filled in.
+        state: under "adapter" a flat dictionary of CPU tensors; whatever else it holds goes into ``optimizer.pt``, as
+            ``torch.save`` takes it. A finished run has nothing else.
+
+    Raises:
+        CheckpointError: the disk is full, or the place cannot be written to. What was there before stays.
+    """
+    import torch
+    from safetensors.torch import save as serialized
+
+    files = {ADAPTER: serialized({name: tensor.contiguous() for name, tensor in state["adapter"].items()})}
+    training = {name: value for name, value in state.items() if name != "adapter"}
+    if training:
+        content = io.BytesIO()
+        torch.save(training, content)
+        files[OPTIMIZER] = content.getvalue()
+    digests = {name: _digest(content) for name, content in files.items()}
+    files[MANIFEST] = _encoded(replace(manifest, files=digests))
+    at = place(folder)
+    at.commit(f"step-{manifest.step:09d}-{len(manifest.scores):02d}-{uuid.uuid4().hex[:8]}", files)
+    _prune(at, KEEP if training else 1)
+
+
+def newest(folder: Location) -> tuple[Manifest, State] | None:
+    """The newest whole checkpoint of a trial with its state as :func:`save` took it, or None.
+
+    Those that were cut short or altered are passed over. A trial whose weights have been shed has none.
+
+    Raises:
+        CheckpointError: the place cannot be read.
+    """
+    at = place(folder)
+    for name, manifest in _manifests(at):
+        if not manifest.files:
+            return None
+        state = _state(at, name, manifest)
+        if state is not None:
+            return manifest, state
+    return None
+
+
+def read_manifest(folder: Location) -> Manifest | None:
+    """What the newest checkpoint of a trial says, whether or not its weights are still there and whole."""
+    return next((manifest for _, manifest in _manifests(place(folder))), None)
+
+
+def example_scores(root: Location, trials: Iterable[int]) -> dict[int, Scores]:
+    """What each evaluation row contributes to full-length scores, of those trials of a study that tell it.
+
+    Trials of earlier versions, and of metrics that give one number for all rows, do not.
+
+    Args:
+        root: of the study's checkpoints, see :func:`root_of`.
+        trials: numbers.
+    """
+    manifests = ((trial, read_manifest(trial_folder(root, trial))) for trial in trials)
+    return {trial: Scores.of(each.totals, each.weights) for trial, each in manifests if each and each.totals}
+
+
+def shed(folder: Location) -> None:
+    """Drop the weights of a completed trial; what the verdict reads of it stays. May be called again at any time."""
+    at = place(folder)
+    for name, manifest in _manifests(at):
+        # The manifest first: it then holds whatever happens, and nothing older is taken for the trial's end.
+        if manifest.files:
+            at.write(f"{name}/{MANIFEST}", _encoded(replace(manifest, files={})))
+        for other in at.names():  # half-written ones too: whoever still trains a completed trial was given up
+            if other != name:
+                at.remove(other)
+        for file in (ADAPTER, OPTIMIZER):
+            at.remove(f"{name}/{file}")
+        return
+
+
+def discard(folder: Location) -> None:
+    """Remove all checkpoints of a trial; nothing happens where there are none."""
+    place(folder).remove("")
+
+
+def mark(root: Location) -> str:
+    """Leave a mark at the root of a study's checkpoints, for workers to look for.
+
+    Returns:
+        A token for :func:`check_mark`.
+
+    Raises:
+        CheckpointError: nothing can be written there.
+    """
+    token = uuid.uuid4().hex
+    place(root).write(MARKER, token.encode())
+    return token
+
+
+def check_mark(root: Location, token: str) -> None:
+    """On a worker: raise ``CheckpointError`` unless the root is the place where the driver got this token."""
+    if place(root).read(MARKER) != token.encode():
+        raise CheckpointError(
+            f"the checkpoints folder {root} of the driver is not what this node ({socket.gethostname()}) sees: "
+            "give a path that all nodes share, or a URL such as s3://bucket/folder, as `checkpoints`"
+        )
+
+
+def _manifests(at: Place) -> Iterator[tuple[str, Manifest]]:
+    """The readable manifests of a trial with the names of their folders, the newest first."""
+    seen = None
+    # Looked for again where the names have changed: another worker may replace checkpoints while they are read.
+    while (names := _newest_first(at)) != seen:
+        for name in names:
+            manifest = _manifest(at, name)
+            if manifest is not None:
+                yield name, manifest
+        seen = names
+
+
+def _newest_first(at: Place) -> list[str]:
+    return sorted((name for name in at.names() if name.startswith("step-")), reverse=True)
+
+
+def _manifest(at: Place, name: str) -> Manifest | None:
+    content = at.read(f"{name}/{MANIFEST}")
+    if content is None:
+        return None
+    try:
+        raw = json.loads(content)
+        raw["scores"] = {int(rung): value for rung, value in raw["scores"].items()}
+        return Manifest(**raw)
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
+        return None
+
+
+def _state(at: Place, name: str, manifest: Manifest) -> State | None:
+    """What is beside a manifest, or None where it is not what the manifest says."""
+    import torch
+    from safetensors.torch import load
+
+    files: dict[str, bytes] = {}
+    for file, digest in manifest.files.items():
+        content = at.read(f"{name}/{file}")
+        if content is None or _digest(content) != digest:
+            return None
+        files[file] = content
+    state: State = {"adapter": load(files[ADAPTER])}
+    if OPTIMIZER in files:
+        state |= torch.load(io.BytesIO(files[OPTIMIZER]), map_location="cpu", weights_only=True)
+    return state
+
+
+def _prune(at: Place, keep: int) -> None:
+    """Remove all that is older than the newest ``keep`` checkpoints that count, half-written ones included."""
+    for name in _newest_first(at):
+        if keep == 0:
+            at.remove(name)
+        elif _manifest(at, name) is not None:
+            keep -= 1
+
+
+def _encoded(manifest: Manifest) -> bytes:
+    return json.dumps(asdict(manifest)).encode()
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

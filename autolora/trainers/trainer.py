@@ -1,0 +1,161 @@
+"""Who trains a segment: the protocol, and what goes in and comes out.
+
+The study, the policy and the executors see a trainer through five things: ``examples``, ``fingerprints``, ``run``,
+``test`` and ``export``. All else is its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
+
+from autolora.scores import Scores
+from autolora.search import Job
+from autolora.space import Config, Space
+
+if TYPE_CHECKING:
+    from autolora.priors import Curvature
+    from autolora.priors.probe import RangeTest
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a segment.
+
+    Attributes:
+        trial: number.
+        kind: "scored", "diverged" or "infeasible".
+        value: the score; None unless scored.
+        at: fraction of a full run trained.
+        reason: in words, unless scored.
+        seconds: wall time of the trial so far, over all its segments.
+        rows: what each evaluation row adds to a full-length score; None for other scores.
+    """
+
+    trial: int
+    kind: Literal["scored", "diverged", "infeasible"]
+    value: float | None
+    at: float
+    reason: str
+    seconds: float
+    rows: Scores | None = None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One optimizer step of a running trial.
+
+    Attributes:
+        trial: number.
+        step: steps taken, this one included.
+        steps: of a full run.
+        loss: of the step's batch, before it.
+    """
+
+    trial: int
+    step: int
+    steps: int
+    loss: float
+
+
+class Interrupted(Exception):
+    """Raised by ``on_step`` to stop: the trial is checkpointed where it is and can go on later."""
+
+
+OnStep: TypeAlias = Callable[[Progress], None]
+
+
+class Trainer(Protocol):
+    """Trains segments of trials. Implementations inherit the contract tests in ``tests/support/trainer_contract.py``.
+
+    A trainer finds its work by looking: ``run`` continues from the newest checkpoint in the trial's folder, whoever
+    wrote it. So promotion, a retry after a crash and a first start are one path.
+
+    Attributes:
+        several_at_once: whether several trials can be trained in one forward pass.
+    """
+
+    several_at_once: bool = False
+
+    @property
+    def examples(self) -> int:
+        """Training examples of a full run."""
+
+    def fingerprints(self) -> Mapping[str, str]:
+        """Digests of what scores depend on beside the configuration, such as the model, the data and the metric."""
+
+    def run(self, segment: Job, on_step: OnStep | None = None) -> Outcome:
+        """Train a segment to its end and score it.
+
+        Args:
+            segment: the trial, from where to where, and the rung that it ends at.
+            on_step: called after every optimizer step; may raise :class:`Interrupted`.
+
+        Returns:
+            The outcome, after its checkpoint has been committed.
+
+        Raises:
+            CheckpointError: a checkpoint cannot be written.
+            Interrupted: ``on_step`` asked to stop; a checkpoint has been committed.
+            Exception: whatever the user's metric or data raise; the checkpoints so far stay.
+        """
+
+    def test(self, trial: int) -> float | None:
+        """The score of a completed trial on the test split; None if there is no such split.
+
+        Raises:
+            CheckpointError: the trial's checkpoint is gone.
+        """
+
+    def export(self, trial: int, folder: Path) -> None:
+        """Write the adapter of a completed trial to a folder.
+
+        Raises:
+            CheckpointError: the trial's checkpoint is gone.
+        """
+
+    def check(self, space: Space, baselines: Mapping[str, Config]) -> None:
+        """Refuse what cannot be trained, before anything runs.
+
+        Args:
+            space: what will be searched.
+            baselines: configurations that are trained first, by variant.
+
+        Raises:
+            AutoloraError: naming the variant or dimension and the setting.
+        """
+
+    def about(self) -> Mapping[str, Sequence[str]]:
+        """What it has loaded, for people: lines by subject, such as "model" and "data"."""
+        return {}
+
+    def peak_memory(self) -> int | None:
+        """Most bytes that training has taken so far; None if that is not known."""
+        return None
+
+    def set_aside(self) -> AbstractContextManager[object]:
+        """Context in which this process leaves its device to workers on the same machine."""
+        return nullcontext()
+
+
+@runtime_checkable
+class Measurable(Protocol):
+    """A trainer that can measure, before the first trial, what the prior then rests on."""
+
+    def curvature_examples(self) -> int:
+        """Training examples that :meth:`curvature` looks at."""
+
+    def curvature(self, variants: Sequence[str], rank: int) -> tuple[Mapping[str, Curvature], bool]:
+        """Curvature of the variants at s = 1; and whether anything had to be measured for it."""
+
+    def range_test(self, variant: str, config: Config, steps: int, decades_a_step: float) -> RangeTest:
+        """A short training whose learning rate grows; see :class:`autolora.priors.probe.RangeTest`."""
+
+
+def horizon(examples: int, batch_size: int) -> int:
+    """Optimizer steps of a full run."""
+    return max(1, math.ceil(examples / batch_size))

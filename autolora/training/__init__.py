@@ -1,1 +1,0 @@
-"""Training: data, one segment of a trial, checkpoints, divergence and evaluation."""

@@ -1,0 +1,117 @@
+"""Tokenized once, found again, and rebuilt where the file is damaged."""
+
+import logging
+
+import numpy as np
+import pytest
+
+from autolora.tasks.causal_lm.preparation import prepare
+from autolora.tasks.causal_lm.spec import DataSpec
+from autolora.tasks.data.errors import DataError
+
+
+class Counting:
+    """Passes everything on to a tokenizer and counts the calls."""
+
+    def __init__(self, tokenizer):
+        self.tokenizer, self.calls = tokenizer, 0
+
+    def __call__(self, *args, **kwargs):
+        self.calls += 1
+        return self.tokenizer(*args, **kwargs)
+
+    def __getattr__(self, name):
+        return getattr(self.tokenizer, name)
+
+
+@pytest.fixture
+def tokenizer(tokenizer):
+    return Counting(tokenizer)
+
+
+@pytest.fixture
+def spec(write, numbered):
+    return DataSpec(train=write("train.jsonl", [*numbered(30), {"prompt": "x" * 90, "completion": "y"}]), test_size=4)
+
+
+@pytest.fixture
+def run(spec, tokenizer, tmp_path):
+    def run(**options):
+        options = {"max_length": 50, "examples": None, "seed": 0, "cache_dir": tmp_path / "cache"} | options
+        return prepare(spec, tokenizer, **options)
+
+    return run
+
+
+def _arrays(data):
+    return [a.tolist() for s in data.splits.values() for a in (s.tokens, s.offsets, s.targets)]
+
+
+def test_a_second_run_does_not_tokenize(run, tokenizer):
+    run()
+    before = tokenizer.calls
+    run()
+    assert tokenizer.calls == before
+
+
+def test_the_cached_arrays_are_the_same(run):
+    assert _arrays(run()) == _arrays(run())
+
+
+def test_the_cached_types_are_the_same(run):
+    run()
+    split = run().train
+    assert [a.dtype for a in (split.tokens, split.offsets, split.targets)] == [np.int32, np.int64, bool]
+
+
+def test_the_cached_report_and_rows_are_the_same(run):
+    first, second = run(), run()
+    assert (first.report, first.eval.rows) == (second.report, second.eval.rows)
+
+
+def test_other_options_are_tokenized_anew(run):
+    assert run(max_length=50).fingerprint != run(max_length=40).fingerprint
+
+
+def test_examples_are_checked_on_cached_data_too(run):
+    run(examples=5)
+    with pytest.raises(DataError, match="examples asks for"):
+        run(examples=24)
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: _flip(b)])
+def test_a_damaged_cache_is_rebuilt(run, tmp_path, damage):
+    first = run()
+    (path,) = (tmp_path / "cache").glob("*.npz")
+    path.write_bytes(damage(path.read_bytes()))
+    assert _arrays(run()) == _arrays(first)
+
+
+def _flip(content):
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 0xFF]) + content[middle + 1 :]
+
+
+def test_a_damaged_cache_is_reported(run, tmp_path, caplog):
+    run()
+    (path,) = (tmp_path / "cache").glob("*.npz")
+    path.write_bytes(b"nonsense")
+    with caplog.at_level(logging.WARNING):
+        run()
+    assert str(path) in caplog.text
+
+
+def test_no_half_written_file_stays(run, tmp_path, monkeypatch):
+    def fail(*args, **kwargs):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(np, "savez", fail)
+    with pytest.raises(OSError, match="disk full"):
+        run()
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_the_cache_does_not_depend_on_earlier_calls_of_the_tokenizer(run, tokenizer):
+    first = run().fingerprint
+    tokenizer.tokenizer("abc", truncation=True, max_length=2)
+    assert run().fingerprint == first

@@ -1,0 +1,362 @@
+"""The training loop on the shipped model: exact resume, accumulation, memory, divergence, resident base."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import shutil
+
+import pytest
+import torch
+
+from autolora.search import Job
+from autolora.space import Config
+from autolora.trainers import Interrupted, checkpoint
+from autolora.trainers.builtin import segment, stepping
+
+CONFIG = Config(2e-3, 8, 4, 4.0)
+RUNGS = (1 / 9, 1 / 3, 1.0)
+KINDS = ("lora", "pissa", "dora", "loft", "gora", "randlora")
+"""One variant for each kind of state that a segment carries: two factors; a start taken off the base; a parameter
+beside the factors; an optimizer of its own; ranks that differ by layer; bases shared between layers. What every variant
+does by itself, resume bit for bit and leave the base as it was, is in tests/variants."""
+
+
+def piece(stop: float, rung: int, variant: str = "lora", config: Config = CONFIG, trial: int = 0) -> Job:
+    return Job(trial, variant, config, seed=0, start=0.0, stop=stop, rung=rung)
+
+
+def final_state(bench, trial: int = 0):
+    return checkpoint.newest(bench.trial_folder(trial))
+
+
+def digest(model) -> str:
+    parts = (parameter.detach().numpy().tobytes() for _, parameter in sorted(model.named_parameters()))
+    return hashlib.sha256(b"".join(parts)).hexdigest()
+
+
+def assert_same_end(first, second) -> None:
+    (one, state), (two, other) = first, second
+    assert one.losses == two.losses
+    assert one.gradient_norms == two.gradient_norms
+    assert one.scores[2] == two.scores[2]
+    for name, tensor in state["adapter"].items():
+        assert torch.equal(tensor, other["adapter"][name]), name
+
+
+@pytest.fixture(scope="module")
+def uncut(open_bench, tmp_path_factory):
+    """The workbench of a full run of plain LoRA in one go; only looked at."""
+    bench = open_bench(tmp_path_factory.mktemp("uncut"))
+    segment.run(bench, piece(1.0, 2))
+    return bench
+
+
+@pytest.mark.parametrize("variant", KINDS)
+def test_a_run_cut_at_every_rung_equals_the_uncut_one_bit_for_bit(make_bench, tmp_path, variant):
+    uncut, cut = make_bench(tmp_path / "uncut"), make_bench(tmp_path / "cut")
+    segment.run(uncut, piece(1.0, 2, variant))
+    for rung, stop in enumerate(RUNGS):
+        segment.run(cut, piece(stop, rung, variant))
+    assert_same_end(final_state(uncut), final_state(cut))
+
+
+def test_a_run_stopped_at_every_step_equals_the_uncut_one_bit_for_bit(make_bench, uncut):
+    cut = make_bench()
+
+    def stop(_):
+        raise Interrupted
+
+    for _ in range(uncut.steps(CONFIG.batch_size)):
+        with pytest.raises(Interrupted):
+            segment.run(cut, piece(1.0, 2), stop)
+    segment.run(cut, piece(1.0, 2))
+    assert_same_end(final_state(uncut), final_state(cut))
+
+
+class Killed(BaseException):
+    """Nothing is committed on the way out."""
+
+
+@pytest.mark.parametrize("kind", ["file", "memory"])
+def test_a_run_killed_again_and_again_equals_the_uncut_one_wherever_its_checkpoints_are(
+    make_bench, uncut, tmp_path, kind
+):
+    cut = make_bench(tmp_path / "cut", **{"training.checkpoint_seconds": 0})
+    cut.checkpoints = {"file": (tmp_path / "shared").as_uri(), "memory": f"memory://{tmp_path.name}"}[kind]
+    kills = 0
+    while (left := cut.steps(CONFIG.batch_size) - 2 * kills) >= 3:
+        steps = iter(range(left))
+
+        def kill(_, steps=steps):
+            if next(steps) == 2:  # its third: two are committed
+                raise Killed
+
+        with pytest.raises(Killed):
+            segment.run(cut, piece(1.0, 2), kill)
+        kills += 1
+        assert checkpoint.read_manifest(cut.trial_folder(0)).step == 2 * kills
+    segment.run(cut, piece(1.0, 2))
+    assert kills >= 3
+    assert not (tmp_path / "cut" / "trials").exists()
+    assert_same_end(final_state(uncut), final_state(cut))
+
+
+def test_an_adapter_that_was_shed_is_not_attached_and_the_error_names_keep(make_bench):
+    bench = make_bench()
+    segment.run(bench, piece(1.0, 2))
+    checkpoint.shed(bench.trial_folder(0))
+    with (
+        pytest.raises(checkpoint.CheckpointError, match=r"weights of trial 0 were removed from .*`keep`"),
+        bench.trained(0),
+    ):
+        pass
+    assert len(checkpoint.example_scores(bench.checkpoints, [0])[0].contributions()) == 24
+
+
+def test_dropout_is_the_same_after_a_cut(make_bench, tmp_path):
+    options = {"training.dropout": 0.2}
+    uncut, cut = make_bench(tmp_path / "uncut", **options), make_bench(tmp_path / "cut", **options)
+    segment.run(uncut, piece(1.0, 2))
+    for rung, stop in enumerate(RUNGS):
+        segment.run(cut, piece(stop, rung))
+    assert_same_end(final_state(uncut), final_state(cut))
+
+
+def test_a_damaged_newest_checkpoint_costs_one_interval_and_nothing_else(make_bench, uncut):
+    cut = make_bench()
+    segment.run(cut, piece(RUNGS[0], 0))
+    segment.run(cut, piece(RUNGS[1], 1))
+    newest = max(cut.trial_folder(0).glob("step-*"))
+    (newest / "adapter.safetensors").write_bytes(b"")
+    segment.run(cut, piece(1.0, 2))
+    assert_same_end(final_state(uncut), final_state(cut))
+
+
+def test_a_score_that_was_committed_is_not_computed_again(make_bench, monkeypatch):
+    bench = make_bench()
+    value = segment.run(bench, piece(RUNGS[0], 0)).value
+    monkeypatch.setattr(type(bench), "scores", lambda *_: pytest.fail("evaluated twice"))
+    assert segment.run(bench, piece(RUNGS[0], 0)).value == value
+
+
+def test_a_full_length_score_tells_of_its_rows_also_when_it_is_reported_again(make_bench, monkeypatch):
+    bench = make_bench()
+    assert segment.run(bench, piece(RUNGS[0], 0)).rows is None
+    first = segment.run(bench, piece(1.0, 2))
+    assert len(first.rows.totals) == len(bench.data.eval)
+    assert first.rows.value == pytest.approx(first.value)
+    monkeypatch.setattr(type(bench), "scores", lambda *_: pytest.fail("evaluated twice"))
+    assert segment.run(bench, piece(1.0, 2)).rows == first.rows
+
+
+def test_the_rows_scores_are_kept_at_full_length_alone_and_travel_with_the_checkpoint(make_bench, tmp_path):
+    bench = make_bench()
+    for rung, stop in enumerate(RUNGS):
+        assert checkpoint.example_scores(tmp_path, [0]) == {}
+        value = segment.run(bench, piece(stop, rung)).value
+    [scores] = checkpoint.example_scores(tmp_path, [0, 1]).values()
+    assert scores.value == value
+    assert len(scores.contributions()) == 24
+
+
+def test_a_checkpoint_of_another_configuration_is_not_continued(make_bench):
+    bench = make_bench()
+    segment.run(bench, piece(RUNGS[0], 0))
+    with pytest.raises(checkpoint.CheckpointError, match="another configuration"):
+        segment.run(bench, piece(RUNGS[0], 0, config=Config(1e-3, 8, 4, 4.0)))
+
+
+def test_two_studies_that_share_a_place_for_checkpoints_do_not_continue_each_other_s(make_bench):
+    segment.run(make_bench(), piece(RUNGS[0], 0))
+    with pytest.raises(checkpoint.CheckpointError, match="another model, dataset or training"):
+        segment.run(make_bench(training={"examples": 32, "warmup_ratio": 0.5}), piece(RUNGS[1], 1))
+
+
+def test_the_base_is_bit_identical_after_every_kind_of_variant(make_bench, base):
+    bench, before = make_bench(), digest(base.model)
+    for trial, variant in enumerate(KINDS):
+        segment.run(bench, piece(RUNGS[0], 0, variant, trial=trial))
+    assert digest(base.model) == before
+
+
+def test_training_lowers_the_evaluation_loss(uncut):
+    with uncut.attached("lora", CONFIG, 0) as untrained:
+        before = uncut.evaluate(untrained, uncut.data.eval)
+    assert final_state(uncut)[0].scores[2] < before - 0.2
+
+
+def test_micro_batches_accumulate_to_the_global_batch(make_bench, uncut):
+    split = make_bench(**{"training.micro_batch": 3})
+    segment.run(split, piece(RUNGS[1], 1))
+    assert final_state(split)[0].losses == pytest.approx(final_state(uncut)[0].losses[:3], rel=1e-4)
+
+
+def limit_memory(monkeypatch, most: int) -> list[int]:
+    """More than ``most`` examples in one forward pass raise what torch raises when memory runs out."""
+    tried: list[int] = []
+    genuine = stepping.token_losses
+
+    def limited(model, batch):
+        tried.append(len(batch["input_ids"]))
+        if len(batch["input_ids"]) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+        return genuine(model, batch)
+
+    monkeypatch.setattr(stepping, "token_losses", limited)
+    return tried
+
+
+def test_out_of_memory_halves_the_micro_batch_and_keeps_the_batch_size(make_bench, uncut, monkeypatch):
+    tight = make_bench()
+    tried = limit_memory(monkeypatch, most=2)
+    outcome = segment.run(tight, piece(RUNGS[1], 1))
+    assert outcome.kind == "scored"
+    assert tried[:3] == [8, 4, 2]
+    assert tight.micro_batch_limit == 2
+    assert final_state(tight)[0].losses == pytest.approx(final_state(uncut)[0].losses[:3], rel=1e-4)
+
+
+def test_a_single_example_that_does_not_fit_is_infeasible_with_the_reason(make_bench, monkeypatch):
+    bench = make_bench()
+    limit_memory(monkeypatch, most=0)
+    outcome = segment.run(bench, piece(RUNGS[1], 1))
+    assert outcome.kind == "infeasible"
+    assert "out of memory, with as little as one example" in outcome.reason
+
+
+def test_memory_that_runs_out_in_the_optimizer_is_infeasible_not_the_end_of_the_study(make_bench, monkeypatch):
+    def step(self, closure=None):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    assert segment.run(make_bench(), piece(RUNGS[1], 1)).kind == "infeasible"
+
+
+def test_evaluation_halves_its_batch_when_memory_runs_out(make_bench, monkeypatch):
+    from autolora.trainers.builtin import evaluation
+
+    bench = make_bench()
+    with bench.attached("lora", CONFIG, 0) as adapted:
+        expected = bench.evaluator.scores(adapted, bench.data.eval).value
+        genuine = evaluation.token_losses
+
+        def limited(model, batch):
+            if len(batch["input_ids"]) > 5:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            return genuine(model, batch)
+
+        monkeypatch.setattr(evaluation, "token_losses", limited)
+        assert bench.evaluator.scores(adapted, bench.data.eval).value == pytest.approx(expected, rel=1e-5)
+
+
+def test_an_absurd_learning_rate_diverges_early_and_says_why(make_bench):
+    bench = make_bench(**{"training.examples": 400})
+    outcome = segment.run(bench, piece(1.0, 2, config=Config(100.0, 8, 4, 4.0)))
+    assert outcome.kind == "diverged"
+    assert outcome.at < 0.5
+    assert outcome.value is None
+    assert "loss" in outcome.reason or "gradient" in outcome.reason
+
+
+def test_trials_of_one_seed_see_the_same_examples_in_the_same_order(make_bench):
+    bench = make_bench()
+    small = [row for step in range(4) for row in bench.batches.rows(0, step, 4)]
+    large = [row for step in range(2) for row in bench.batches.rows(0, step, 8)]
+    assert small == large
+
+
+def test_another_seed_sees_another_order(make_bench):
+    bench = make_bench()
+    assert bench.batches.rows(0, 0, 8).tolist() != bench.batches.rows(1, 0, 8).tolist()
+
+
+def test_an_epoch_shows_every_row_once(make_bench):
+    bench = make_bench()
+    rows = len(bench.data.train)
+    seen = [row for step in range(rows) for row in bench.batches.rows(0, step, 1)]
+    assert sorted(seen) == list(range(rows))
+
+
+def test_global_random_state_is_left_alone(make_bench):
+    bench = make_bench()
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    segment.run(bench, piece(RUNGS[0], 0))
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_trials_leave_nothing_behind(make_bench, base):
+    """Live tensors and modules do not grow with the number of trials, nor does the process."""
+    bench = make_bench(**{"training.examples": 8, "data.eval_size": 4})
+
+    def living() -> tuple[int, int]:
+        gc.collect()
+        objects = gc.get_objects()
+        return (
+            sum(isinstance(each, torch.Tensor) for each in objects),
+            sum(isinstance(each, torch.nn.Module) for each in objects),
+        )
+
+    def trial(number: int) -> None:
+        variant = KINDS[number % len(KINDS)]
+        segment.run(bench, piece(1.0, 2, variant, trial=number))
+        shutil.rmtree(bench.trial_folder(number))
+
+    for number in range(len(KINDS)):  # caches of weight factors fill once
+        trial(number)
+    before, memory = living(), resident_bytes()
+    for number in range(len(KINDS)):
+        trial(number)
+    assert living() == before
+    assert resident_bytes() - memory < 32e6
+
+
+def resident_bytes() -> int:
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096
+
+
+def with_gamma(gamma: float) -> Config:
+    return Config(2e-3, 8, 4, 4.0, {"gamma": gamma})
+
+
+def test_a_variant_starts_as_its_options_say(make_bench):
+    """A quarter of LoRA-GA's gamma starts twice as large."""
+    bench, starts = make_bench(), []
+    for gamma in (4, 16):
+        with bench.attached("lora_ga", with_gamma(gamma), 0) as adapted:
+            starts.append(torch.cat([p.detach().flatten() for p in adapted.parameters() if p.requires_grad]))
+    assert starts[0].norm() > 0
+    torch.testing.assert_close(starts[0], 2 * starts[1])
+
+
+def test_a_variant_learns_as_its_options_say(make_bench):
+    bench, config = make_bench(), Config(2e-3, 8, 4, 4.0, {"ratio": 4})
+    with bench.attached("lora_plus", config, 0) as adapted:
+        optimizer = bench.variant("lora_plus", config).optimizer(adapted, config.learning_rate)
+    assert {group["lr"] for group in optimizer.param_groups} == {2e-3, 8e-3}
+
+
+def test_a_run_with_options_cut_at_every_rung_equals_the_uncut_one_bit_for_bit(make_bench, tmp_path):
+    uncut, cut = make_bench(tmp_path / "uncut"), make_bench(tmp_path / "cut")
+    segment.run(uncut, piece(1.0, 2, "lora_ga", with_gamma(0.5)))
+    for rung, stop in enumerate(RUNGS):
+        segment.run(cut, piece(stop, rung, "lora_ga", with_gamma(0.5)))
+    assert_same_end(final_state(uncut), final_state(cut))
+
+
+def test_a_checkpoint_of_other_options_is_not_continued(make_bench):
+    bench = make_bench()
+    segment.run(bench, piece(RUNGS[0], 0, "lora_ga", with_gamma(4)))
+    with pytest.raises(checkpoint.CheckpointError, match="another configuration"):
+        segment.run(bench, piece(RUNGS[0], 0, "lora_ga", with_gamma(16)))
+
+
+def test_a_trained_adapter_is_attached_with_its_options(make_bench):
+    """Its start was taken off the base: with another gamma, other weights would remain."""
+    bench = make_bench()
+    value = segment.run(bench, piece(1.0, 2, "lora_ga", with_gamma(4))).value
+    with bench.trained(0) as adapted:
+        assert bench.evaluator.scores(adapted, bench.data.eval).value == value
