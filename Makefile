@@ -25,14 +25,14 @@ lint: $(VENV)/.installed-dev
 
 # The prior against the table in studies/curves; hours, as what was measured is kept, minutes when repeated.
 bench-prior: $(VENV)/.installed-dev
-	$(BIN)/python studies/curvature/predict.py quickstart stories260k
-	$(BIN)/python studies/curvature/replay.py --seeds 40
-	$(BIN)/python studies/curvature/report.py > studies/curvature/results.md
+	$(BIN)/python -m studies.curvature.predict quickstart stories260k
+	$(BIN)/python -m studies.curvature.replay --seeds 40
+	$(BIN)/python -m studies.curvature.report > studies/curvature/results.md
 
 # This search against its peers; resumable. Three of them need: pip install "ray[tune]" smac neural-pipeline-search
 bench-search: $(VENV)/.installed-dev
-	$(BIN)/python studies/search/run.py --jobs 2 --repeats 10
-	$(BIN)/python studies/search/report.py
+	$(BIN)/python -m studies.search.run --jobs 2 --repeats 10
+	$(BIN)/python -m studies.search.report
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache

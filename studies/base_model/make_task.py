@@ -1,6 +1,6 @@
 """Write the quickstart's fine-tuning task: take notes of a little story.
 
-    python studies/base_model/make_task.py --out autolora/quickstart
+    python -m studies.base_model.make_task --out autolora/quickstart
 
 The prompt is a story without its ending; the completion says whose things they are, what happened where with its sign,
 and how many are left, in a form that the pretraining text never uses.
@@ -13,7 +13,7 @@ import json
 from pathlib import Path
 from random import Random
 
-from world import THINGS, Story
+from studies.base_model.world import THINGS, Story
 
 
 def notes(story: Story) -> str:

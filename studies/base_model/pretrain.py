@@ -1,6 +1,6 @@
 """Pretrain the quickstart model on generated text, on one CPU core.
 
-    python studies/base_model/pretrain.py --out autolora/quickstart/model
+    python -m studies.base_model.pretrain --out autolora/quickstart/model
 
 Everything derives from ``--seed``. ``--work`` keeps a checkpoint; the same command started again goes on from it.
 """
@@ -14,9 +14,10 @@ from pathlib import Path
 from random import Random
 
 import torch
-from text import document
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from studies.base_model.text import document
 
 BOS, EOS, PAD = "<s>", "</s>", "<pad>"
 CONTEXT = 256

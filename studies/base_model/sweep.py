@@ -1,6 +1,6 @@
 """Final loss of the quickstart task over learning rates, with plain PEFT and a plain loop: is there something to tune?
 
-    python studies/base_model/sweep.py --variants lora,dora,pissa --ranks 2,8
+    python -m studies.base_model.sweep --variants lora,dora,pissa --ranks 2,8
 
 A run is 800 examples at batch size 8, alpha = r, AdamW without weight decay, a cosine with 3% warm-up, clipping at 1.
 """

@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from random import Random
 
-from world import COLOURS, DAYS, LARGEST, NUMBERS, PEOPLE, PLACES, THINGS, Story, article, listing, number, plural
+from studies.base_model.world import (
+    COLOURS,
+    DAYS,
+    LARGEST,
+    NUMBERS,
+    PEOPLE,
+    PLACES,
+    THINGS,
+    Story,
+    article,
+    listing,
+    number,
+    plural,
+)
 
 SIZES = ("small", "big", "old", "new", "round", "heavy", "pretty")
 MOODS = ("happy", "sad", "tired", "proud", "calm", "hungry")

@@ -1,6 +1,6 @@
 """Measures what each predictor needs, for every variant, on both models of the learning-curve table.
 
-    python studies/curvature/predict.py quickstart stories260k
+    python -m studies.curvature.predict quickstart stories260k
 
 Writes ``measured.json`` beside this file; what is in it is not measured again. All at batch 8, r = 8, s = 1.
 """
@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,11 +18,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent / "curves"))
-
-from design import CORE_VARIANTS
 
 from autolora import priors, variants
 from autolora import spec as specs
@@ -37,7 +31,9 @@ from autolora.space import Config
 from autolora.training.range_test import range_test
 from autolora.training.stepping import Stepper
 from autolora.training.workbench import Workbench
+from studies.curves.design import CORE_VARIANTS
 
+HERE = Path(__file__).parent
 BATCH, RANK = 8, 8
 FAST_BATCHES = 2
 """Of 8 examples each, as in scouting; the exact curvature is measured on the same."""

@@ -1,6 +1,6 @@
 """Tuning with the prior, without one, and with a wrong one, replayed on the learning-curve table.
 
-    python studies/curvature/replay.py --seeds 20
+    python -m studies.curvature.replay --seeds 20
 
 Every search is the released one, with a budget of 12 full runs a variant and nothing kept for confirmation; a trial's
 score is the table's, interpolated over the learning rate. Writes ``replay.csv``: a row whenever a trial finished with
@@ -13,7 +13,6 @@ import argparse
 import csv
 import json
 import math
-import sys
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
@@ -22,18 +21,15 @@ from pathlib import Path
 
 import numpy as np
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent / "curves"))
-
-from predict import range_test_of
-from surface import Curve, Setting, curves
-
 from autolora import Search, variants
 from autolora.priors import Curvature, Prior, evidence
 from autolora.priors.prior import uniform_sample
 from autolora.search import Job
 from autolora.space import Config, Space
+from studies.curvature.predict import range_test_of
+from studies.curves.surface import Curve, Setting, curves
 
+HERE = Path(__file__).parent
 BUDGET, EXAMPLES = 12.0, 800
 MODELS = {
     "quickstart": {"variants": ("lora", "dora", "pissa"), "width": 96, "ranks": [2, 8, 32]},

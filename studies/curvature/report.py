@@ -1,6 +1,6 @@
 """Compares every predictor with the best learning rates of the table, and draws the figures.
 
-    python studies/curvature/report.py > studies/curvature/results.md
+    python -m studies.curvature.report > studies/curvature/results.md
 
 Reads ``measured.json`` (predict.py), ``replay.csv`` (replay.py) and the tables in ``studies/curves``.
 """
@@ -10,7 +10,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-import sys
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,20 +19,17 @@ from typing import Any
 import numpy as np
 from scipy.stats import spearmanr
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent / "curves"))
-
-from design import CORE_VARIANTS
-from predict import STABILITY, range_test_of
-from surface import Curve, curves
-
 from autolora import laws, variants
 from autolora import spec as specs
 from autolora.driver.opening import resolved_space
 from autolora.priors import Curvature, Prior, evidence
 from autolora.report.plots import curvature_boxes
 from autolora.space import Config
+from studies.curvature.predict import STABILITY, range_test_of
+from studies.curves.design import CORE_VARIANTS
+from studies.curves.surface import Curve, curves
 
+HERE = Path(__file__).parent
 MODELS = ("quickstart", "stories260k")
 BATCH, RANK, EXAMPLES = 8, 8, 800
 STEPS = EXAMPLES // BATCH

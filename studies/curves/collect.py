@@ -1,7 +1,7 @@
 """Trains the cells of the learning-curve table and records the score at every rung.
 
-    python studies/curves/collect.py quickstart --jobs 2
-    python studies/curves/collect.py stories260k --jobs 2 --parts core seeds grid
+    python -m studies.curves.collect quickstart --jobs 2
+    python -m studies.curves.collect stories260k --jobs 2 --parts core seeds grid
 
 Resumable: a cell that is in the table is not trained again. One row a cell is appended to ``<name>.csv`` beside this
 file; scores are empty where the run had diverged, and ``stopped_at`` is then the fraction of the run it reached.
@@ -17,10 +17,9 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from design import PARTS, Cell, cells
-
 from autolora import spec as specs
 from autolora import variants
+from studies.curves.design import PARTS, Cell, cells
 
 HERE = Path(__file__).parent
 CELL_COLUMNS = Cell._fields

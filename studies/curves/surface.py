@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from collect import read
+
+from studies.curves.collect import read
 
 WITHIN = 0.02
 """The best learning rate is the centre of the plateau: of the scores within this share of the lowest."""

@@ -1,6 +1,6 @@
 """The search against the grid, on the same evaluation rows: values, and what each cost in full runs.
 
-python studies/gsm8k/compare.py runs/gsm8k-grid/grid.json runs/gsm8k [runs/another-seed ...]
+python -m studies.gsm8k.compare runs/gsm8k-grid/grid.json runs/gsm8k [runs/another-seed ...]
 """
 
 from __future__ import annotations

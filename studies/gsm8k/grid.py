@@ -1,6 +1,6 @@
 """The grid that the search is measured against: nine learning rates per variant, full runs, on the same pipeline.
 
-    python studies/gsm8k/grid.py studies/gsm8k/study.yaml --dir runs/gsm8k-grid --seeds 2
+    python -m studies.gsm8k.grid studies/gsm8k/study.yaml --dir runs/gsm8k-grid --seeds 2
 
 Resumable: a run whose score is in the output is not repeated. Writes ``grid.json`` into the run directory.
 """

@@ -1,6 +1,6 @@
 """Says what differs between two recordings; see record.py.
 
-python studies/identity/compare.py before after
+python -m studies.identity.compare before after
 """
 
 from __future__ import annotations

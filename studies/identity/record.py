@@ -1,8 +1,8 @@
 """Records what a change of structure must leave as it is: decisions, trials, adapters, texts, old run directories.
 
-    python studies/identity/record.py before      # at the commit before the change
-    python studies/identity/record.py after --continue before/run
-    python studies/identity/compare.py before after
+    python -m studies.identity.record before      # at the commit before the change
+    python -m studies.identity.record after --continue before/run
+    python -m studies.identity.compare before after
 
 Only public interfaces are used, so that the same script runs at both commits.
 """
@@ -19,9 +19,6 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
-
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent / "search"))
 
 PROBLEMS = ("curves/quickstart-variants", "curves/stories260k", "hartmann/3-good", "edge/laws-10x-too-low")
 SEEDS = (0, 1)
@@ -89,11 +86,10 @@ def main() -> None:
 
 def decisions(name: str, seed: int, prior: str) -> list[Any]:
     """Every job of a search on a problem of the benchmark, with what it was told."""
-    import problems
-    from ledger import Ledger
-    from own_methods import uniform_starts
-
     from autolora import Search
+    from studies.search import problems
+    from studies.search.ledger import Ledger
+    from studies.search.own_methods import uniform_starts
 
     problem = problems.get(name, None)
     ledger = Ledger(problem, BUDGET, seed)

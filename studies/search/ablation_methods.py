@@ -11,10 +11,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from ledger import Ledger
-from loop import Loop, by_policy, by_rule
-from own_methods import LENGTHS, laws, searched, uniform_starts
-
 from autolora import variants
 from autolora.priors import Prior
 from autolora.search.features import Features
@@ -22,6 +18,9 @@ from autolora.search.sampler import RANGE_SDS, Sampler
 from autolora.search.surrogate import Surrogate
 from autolora.search.trials import Trial, TrialTable
 from autolora.space import Config, Coordinates, Range, Traits, searchable
+from studies.search.ledger import Ledger
+from studies.search.loop import Loop, by_policy, by_rule
+from studies.search.own_methods import LENGTHS, laws, searched, uniform_starts
 
 EXPONENT_SD, SHIFT_SD = 0.5, 0.5
 """Where no law is known: of the exponents of scale, rank and batch size, and of a variant's decades off plain LoRA."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
-from measures import GRID, TARGET
-from methods import OWN, RECORDED, UNINFORMED, in_group
-from problem import family
-from rows import Row
-from summary import Estimate, bootstrapped, by_repeat, interquartile_mean, mean, regret_at, to_target
+
+from studies.search.measures import GRID, TARGET
+from studies.search.methods import OWN, RECORDED, UNINFORMED, in_group
+from studies.search.problem import family
+from studies.search.rows import Row
+from studies.search.summary import Estimate, bootstrapped, by_repeat, interquartile_mean, mean, regret_at, to_target
 
 Measure = Callable[[Row], float]
 Statistic = Callable[[np.ndarray], np.ndarray]

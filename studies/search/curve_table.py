@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections import defaultdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from problem import draw
-
-CURVES = Path(__file__).parent.parent / "curves"
-sys.path.append(str(CURVES))
-
-from collect import read
-from design import CORE_VARIANTS, OTHER_VARIANTS
-from surface import Curve, curves
 
 from autolora import variants
 from autolora.space import Config, Range, Space, searchable
 from autolora.spec import Direction
+from studies.curves.collect import read
+from studies.curves.design import CORE_VARIANTS, OTHER_VARIANTS
+from studies.curves.surface import Curve, curves
+from studies.search.problem import draw
 
+CURVES = Path(__file__).parent.parent / "curves"
 WIDTHS = {"quickstart": 96, "stories260k": 64}
 EXAMPLES = 800
 RATES = Range(low=1e-5, high=1e-1)

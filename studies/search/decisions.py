@@ -1,6 +1,6 @@
 """How long a decision takes: asks and tells of a search whose table holds hundreds of trials, on a simulated surface.
 
-    python studies/search/decisions.py --trials 500
+    python -m studies.search.decisions --trials 500
 
 Prints median and 95th percentile in milliseconds: of the decisions after so many trials, and of all before.
 """

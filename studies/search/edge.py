@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from problem import draw
 
 from autolora import laws, variants
 from autolora.space import Config, Range, Space
 from autolora.spec import Direction
+from studies.search.problem import draw
 
 EXPONENTS = {"scale": -0.65, "rank": -0.45, "batch": 0.4}
 SHIFTS = {"lora": 0.0, "dora": 0.05, "pissa": -0.5, "milora": -0.2}

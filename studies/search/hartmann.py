@@ -16,11 +16,11 @@ import math
 from functools import cached_property
 
 import numpy as np
-from problem import draw
 from scipy.optimize import minimize
 
 from autolora.space import Config, Range, Space
 from autolora.spec import Direction
+from studies.search.problem import draw
 
 WEIGHTS = np.array([1.0, 1.2, 3.0, 3.2])
 SHAPES = {

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 
-from problem import Problem
-
 from autolora.space import Config
+from studies.search.problem import Problem
 
 TOLERANCE = 1e-6
 SEEDS = 1000

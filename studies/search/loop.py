@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
-from ledger import Ledger
-
 from autolora.search.acquisition import Acquisition, Acquisitions
 from autolora.search.policy import Finish, Plan, Promote, Sample, decide
 from autolora.search.sampler import Sampler
 from autolora.search.surrogate import Surrogate
 from autolora.search.trials import Event, Finished, Outcome, Promoted, Purpose, Sampled, Scored, Trial, TrialTable
 from autolora.space import Config
+from studies.search.ledger import Ledger
 
 Rule = Callable[["Loop", str], Iterator[None]]
 """Tunes one variant and yields after each training, so that the variants take turns."""

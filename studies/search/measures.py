@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from ledger import Step
-from problem import Problem, regret, within_noise
-
 from autolora.space import Config
+from studies.search.ledger import Step
+from studies.search.problem import Problem, regret, within_noise
 
 GRID = (1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0, 5.5, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0)
 """Full runs spent at which the regret is read."""

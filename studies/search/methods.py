@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from ledger import Ledger, Step
-from problem import Problem, family
+from studies.search.ledger import Ledger, Step
+from studies.search.problem import Problem, family
 
 Group = Literal["peers", "priors", "ablations"]
 GROUPS: tuple[Group, ...] = get_args(Group)
@@ -20,7 +20,7 @@ class Method:
     """Where a method is found, so that a library is loaded only where it is used.
 
     Attributes:
-        module, function: of this folder; the function trains through a Ledger until its budget holds no more.
+        module, function: of this package; the function trains through a Ledger until its budget holds no more.
         needs: the package that must be installed, or None.
         group: "peers": this project's search and what a user would pick instead; "priors": the search given others;
             "ablations": with a part left out.
@@ -44,7 +44,8 @@ class Method:
 
     @property
     def run(self) -> Callable[[Ledger], None]:
-        found: Callable[[Ledger], None] = getattr(importlib.import_module(self.module), self.function)
+        module = importlib.import_module(f"studies.search.{self.module}")
+        found: Callable[[Ledger], None] = getattr(module, self.function)
         return found
 
 

@@ -8,13 +8,13 @@ from typing import Any
 import neps
 import numpy as np
 import torch
-from dimensions import config, dimensions
-from ledger import Ledger, OutOfBudget
-from own_methods import LENGTHS
 
 from autolora import variants
 from autolora.priors import Prior
 from autolora.space import Config, Space, searchable
+from studies.search.dimensions import config, dimensions
+from studies.search.ledger import Ledger, OutOfBudget
+from studies.search.own_methods import LENGTHS
 
 ASKED = 500
 """Times that a variant's optimizer is asked at most, as what it repeats is free."""

@@ -11,11 +11,11 @@ import warnings
 from collections.abc import Callable
 
 import optuna
-from dimensions import config, dimensions
-from ledger import Ledger
-from own_methods import LENGTHS
 
 from autolora.space import Config, Space
+from studies.search.dimensions import config, dimensions
+from studies.search.ledger import Ledger
+from studies.search.own_methods import LENGTHS
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)

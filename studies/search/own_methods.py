@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
-from dimensions import uniform
-from ledger import Ledger
-from problem import Problem
 
 from autolora import Search
 from autolora.priors import Prior
 from autolora.search import Job
 from autolora.space import Config
+from studies.search.dimensions import uniform
+from studies.search.ledger import Ledger
+from studies.search.problem import Problem
 
 LENGTHS = 3
 """Rungs that are used, the highest: 1/9, 1/3 and 1 of those of a table that also has 1/27. So for every method."""

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from problem import draw, interpolated
 
 from autolora.space import Config, Range, Space
 from autolora.spec import Direction
+from studies.search.problem import draw, interpolated
 
 VARIANTS = {"LoRA": "lora", "DoRA": "dora", "Init[AB]": "init_ab", "MiLoRA": "milora", "PiSSA": "pissa"}
 WIDTHS = {"Qwen3-0.6B": 1024, "Gemma-3-1B": 1152}

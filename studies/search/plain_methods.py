@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from dimensions import uniform
-from ledger import Ledger
 
 from autolora import variants
 from autolora.space import Config, Range, Space, searchable
+from studies.search.dimensions import uniform
+from studies.search.ledger import Ledger
 
 PER_DECADE = 4
 """Learning rates of LR-matters' grid: 1.1247, 2, 3.5566 and 6.3246 in every decade."""

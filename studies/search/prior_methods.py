@@ -16,15 +16,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from dimensions import uniform
-from ledger import Ledger
-from own_methods import laws, searched
-from problem import Problem, draw, regret
 
 from autolora import variants
 from autolora.priors import Curvature, Prior, evidence
 from autolora.priors.prior import CENTRE, Evidence
 from autolora.space import Range, searchable
+from studies.search.dimensions import uniform
+from studies.search.ledger import Ledger
+from studies.search.own_methods import laws, searched
+from studies.search.problem import Problem, draw, regret
 
 DRAWS = 50_000
 """Uniform draws, over all variants, of which the best and the worst are taken."""

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
 
-import paper_tables
-from curve_table import CurveTable
-from edge import Edge
-from hartmann import MFHartmann
-from problem import Problem
+from studies.search import paper_tables
+from studies.search.curve_table import CurveTable
+from studies.search.edge import Edge
+from studies.search.hartmann import MFHartmann
+from studies.search.problem import Problem
 
 PAPER_VARIABLE = "AUTOLORA_PAPER_TABLES"
 """Environment variable with the path of learning_rate_matters.csv, which is not part of the project."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import numpy as np
-from dimensions import uniform
-from ledger import Ledger
-from own_methods import LENGTHS
 from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
+
+from studies.search.dimensions import uniform
+from studies.search.ledger import Ledger
+from studies.search.own_methods import LENGTHS
 
 
 def asha(ledger: Ledger) -> None:

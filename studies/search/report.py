@@ -1,6 +1,6 @@
 """Tables and figures of the benchmark.
 
-    python studies/search/report.py
+    python -m studies.search.report
 
 Reads ``results.csv``, writes ``results.md`` and a figure for every family of problems.
 """
@@ -14,12 +14,22 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
-from comparisons import ablations, confirmation, given_priors
-from measures import GRID, TARGET
-from methods import OWN, UNINFORMED, in_group
-from problem import family
-from rows import Row, read
-from summary import bootstrapped, by_repeat, interquartile_mean, mean, mean_ranks, regret_at, to_noise, to_target
+
+from studies.search.comparisons import ablations, confirmation, given_priors
+from studies.search.measures import GRID, TARGET
+from studies.search.methods import OWN, UNINFORMED, in_group
+from studies.search.problem import family
+from studies.search.rows import Row, read
+from studies.search.summary import (
+    bootstrapped,
+    by_repeat,
+    interquartile_mean,
+    mean,
+    mean_ranks,
+    regret_at,
+    to_noise,
+    to_target,
+)
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from measures import GRID, Outcome
+from studies.search.measures import GRID, Outcome
 
 Key = tuple[str, str, int]
 COLUMNS = (

@@ -1,7 +1,7 @@
 """Runs the benchmark: problems x methods x repeats, a row of results for every variant.
 
-    python studies/search/run.py --jobs 2 --repeats 10
-    python studies/search/run.py --jobs 2 --repeats 10 --group priors ablations
+    python -m studies.search.run --jobs 2 --repeats 10
+    python -m studies.search.run --jobs 2 --repeats 10 --group priors ablations
 
 Resumable: what is in ``results.csv`` is not run again; a method whose package is missing is skipped with a line.
 """
@@ -15,11 +15,11 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from itertools import product
 from pathlib import Path
 
-import problems
-from measures import GRID, outcome
-from methods import GROUPS, METHODS, in_group, traced
-from problem import family
-from rows import Key, Row, append, repair
+from studies.search import problems
+from studies.search.measures import GRID, outcome
+from studies.search.methods import GROUPS, METHODS, in_group, traced
+from studies.search.problem import family
+from studies.search.rows import Key, Row, append, repair
 
 HERE = Path(__file__).parent
 TABLE = HERE / "results.csv"

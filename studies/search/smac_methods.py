@@ -8,13 +8,13 @@ from functools import partial
 from typing import Any
 
 from ConfigSpace import ConfigurationSpace, Float, Integer
-from dimensions import config, dimensions
-from ledger import Ledger, OutOfBudget
-from own_methods import LENGTHS
 from smac import HyperparameterOptimizationFacade, MultiFidelityFacade, Scenario
 from smac.runhistory.dataclasses import TrialValue
 
 from autolora.space import Config, Space
+from studies.search.dimensions import config, dimensions
+from studies.search.ledger import Ledger, OutOfBudget
+from studies.search.own_methods import LENGTHS
 
 TRIALS_A_RUN = 6
 """Trials expected for a full run of budget: a quarter of all is SMAC's initial design. The ledger ends a search."""

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from measures import GRID
-from rows import Row
+
+from studies.search.measures import GRID
+from studies.search.rows import Row
 
 DRAWS = 2000
 LEVEL = 95.0

@@ -1,7 +1,7 @@
 """Trains each variant's tuned configuration anew with seeds and test rows that the search has not seen.
 
     autolora tune studies/variants/demo.yaml --dir runs/variants
-    python studies/variants/compare.py runs/variants
+    python -m studies.variants.compare runs/variants
 
 The study's own means are of the seeds by which a configuration was chosen, and so flatter it. Resumable: a row a
 variant and seed is appended to ``compare.csv`` beside this file; ``report.py`` makes the table.

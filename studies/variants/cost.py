@@ -1,7 +1,7 @@
 """What a variant costs beside plain LoRA: time of a training step, its peak memory, and how long it takes to start.
 
-    python studies/variants/cost.py                     # every variant at every width; resumable
-    python studies/variants/cost.py --only dora --widths 1024
+    python -m studies.variants.cost                     # every variant at every width; resumable
+    python -m studies.variants.cost --only dora --widths 1024
 
 One row a variant and width is appended to ``cost.csv`` beside this file; ``report.py`` makes the table. Each is
 measured in a process of its own, on a random Llama-architecture model in float32. Steps alternate with plain LoRA's on
@@ -28,6 +28,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
 TABLE = HERE / "cost.csv"
 WIDTHS = {256: 4, 1024: 2, 2048: 1}
 """Layers by width: what a layer costs decides, not how many there are."""
@@ -69,9 +70,9 @@ def main() -> None:
             left_out = width == max(WIDTHS) and name not in widest_only
             if (name, width) in done or (left_out and not arguments.only):
                 continue
-            command = [sys.executable, __file__, "--measure", name, str(width)]
+            command = [sys.executable, "-m", "studies.variants.cost", "--measure", name, str(width)]
             alone = {**os.environ, "OMP_NUM_THREADS": "1"}
-            found = subprocess.run(command, env=alone, check=True, capture_output=True, text=True)
+            found = subprocess.run(command, cwd=ROOT, env=alone, check=True, capture_output=True, text=True)
             row = json.loads(found.stdout.splitlines()[-1])
             _append(row)
             print(*row.values(), flush=True)

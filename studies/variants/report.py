@@ -1,4 +1,4 @@
-"""Makes results.md from cost.csv and compare.csv: python studies/variants/report.py"""
+"""Makes results.md from cost.csv and compare.csv: python -m studies.variants.report"""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def cost_lines() -> list[str]:
         "## What a training step costs, relative to plain LoRA",
         "",
         "Time of a step and peak memory of tensors, by width; start: seconds of the first and of a later attach to two",
-        f"layers at width {START_WIDTH}. Repeats of a step differ by up to 6%. `python studies/variants/cost.py`",
+        f"layers at width {START_WIDTH}. Repeats of a step differ by up to 6%. `python -m studies.variants.cost`",
         "",
         _row("variant", *heads, "start", "later", "published (8B, H200)"),
         _row(*["---"] * (len(heads) + 4)),

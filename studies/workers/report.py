@@ -1,6 +1,6 @@
 """Means of runs.csv by the number of workers, and decisions.csv, as tables in results.md.
 
-python studies/workers/report.py
+python -m studies.workers.report
 """
 
 from __future__ import annotations

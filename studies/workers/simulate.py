@@ -1,7 +1,7 @@
 """Many workers on a simulated clock: does the search keep them busy, and does it use what they find?
 
-    python studies/workers/simulate.py --workers 1 8 64 512 --seeds 3
-    python studies/workers/simulate.py --decisions
+    python -m studies.workers.simulate --workers 1 8 64 512 --seeds 3
+    python -m studies.workers.simulate --decisions
 
 The surface is that of ``studies/search/edge.py``. A segment takes its share of a full run times a factor that goes by
 rank, batch size and chance, so that results come in any order; some trainings diverge and end early; one job in fifty
@@ -17,7 +17,6 @@ import csv
 import heapq
 import itertools
 import math
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -26,15 +25,12 @@ from statistics import fmean
 
 import numpy as np
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent / "search"))
-
-from edge import Edge
-from problem import regret
-
 from autolora import Search
 from autolora.search import Job
+from studies.search.edge import Edge
+from studies.search.problem import regret
 
+HERE = Path(__file__).parent
 VARIANTS = ("lora", "dora", "pissa")
 RUNGS = (1 / 9, 1 / 3, 1.0)
 SPREAD = 0.5

@@ -8,24 +8,23 @@ import math
 from pathlib import Path
 
 import numpy as np
-import prior_methods
-import problems
 import pytest
-from collect import read
-from curve_table import CURVES as TABLES
-from dimensions import uniform
-from edge import PLATEAU, STEEP, Edge
-from hartmann import OPTIMA, MFHartmann, hartmann
-from ledger import Ledger, OutOfBudget, Step
-from measures import GRID, Outcome, outcome
-from methods import METHODS, traced
-from paper_tables import load
-from problem import regret
-from rows import Row, append, repair
-from run import seed_of
-from summary import interquartile_mean, mean_ranks
 
 from autolora.space import Config, Space
+from studies.curves.collect import read
+from studies.search import prior_methods, problems
+from studies.search.curve_table import CURVES as TABLES
+from studies.search.dimensions import uniform
+from studies.search.edge import PLATEAU, STEEP, Edge
+from studies.search.hartmann import OPTIMA, MFHartmann, hartmann
+from studies.search.ledger import Ledger, OutOfBudget, Step
+from studies.search.measures import GRID, Outcome, outcome
+from studies.search.methods import METHODS, traced
+from studies.search.paper_tables import load
+from studies.search.problem import regret
+from studies.search.rows import Row, append, repair
+from studies.search.run import seed_of
+from studies.search.summary import interquartile_mean, mean_ranks
 
 SMALL_BUDGET = 4.0
 INSTALLED = [name for name, method in METHODS.items() if method.missing is None and method.takes("edge/test")]

@@ -5,25 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import decisions
 import numpy as np
-import prior_methods
-import problems
 import pytest
-from ablation_methods import Lawless, no_early_stop, promotion_by_rank
-from comparisons import ablations, differences, given_priors
-from edge import PLATEAU, Edge
-from ledger import Ledger
-from loop import Loop, by_policy
-from measures import GRID, Outcome
-from methods import GROUPS, METHODS, OWN, RECORDED, UNINFORMED, in_group
-from own_methods import laws, with_laws
-from rows import Row
-from run import keys
 
 from autolora import variants
 from autolora.search.sampler import Sampler
 from autolora.space import Config, Space, searchable
+from studies.search import decisions, prior_methods, problems
+from studies.search.ablation_methods import Lawless, no_early_stop, promotion_by_rank
+from studies.search.comparisons import ablations, differences, given_priors
+from studies.search.edge import PLATEAU, Edge
+from studies.search.ledger import Ledger
+from studies.search.loop import Loop, by_policy
+from studies.search.measures import GRID, Outcome
+from studies.search.methods import GROUPS, METHODS, OWN, RECORDED, UNINFORMED, in_group
+from studies.search.own_methods import laws, with_laws
+from studies.search.rows import Row
+from studies.search.run import keys
 
 SPACE = Space(learning_rate=(1e-5, 1e-1), batch_size=[16, 64], rank=[8], alpha="rank", hidden_size=2048)
 RUNGS = (1 / 9, 1 / 3, 1.0)

@@ -1,0 +1,1 @@
+"""The quickstart's model and task: how they were made."""

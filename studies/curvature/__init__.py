@@ -1,0 +1,1 @@
+"""The learning-rate prior against measured best learning rates."""

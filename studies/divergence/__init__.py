@@ -1,0 +1,1 @@
+"""What diverged trials cost."""

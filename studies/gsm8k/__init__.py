@@ -1,0 +1,1 @@
+"""The search against a grid of full runs on GSM8K."""

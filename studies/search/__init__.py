@@ -1,0 +1,1 @@
+"""The search against other optimizers on problems whose best is known."""

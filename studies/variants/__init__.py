@@ -1,0 +1,1 @@
+"""All variants: the cost of a step, and a comparison at equal budget."""

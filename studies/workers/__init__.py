@@ -1,0 +1,1 @@
+"""The search with many workers, on a simulated clock."""
