@@ -2,7 +2,8 @@
 
     python -m studies.curvature.predict quickstart stories260k
 
-Writes ``measured.json`` beside this file; what is in it is not measured again. All at batch 8, r = 8, s = 1.
+Writes ``measured.json`` beside this file, or another with ``--out``; what is in it is not measured again. All at batch
+8, r = 8, s = 1.
 """
 
 from __future__ import annotations
@@ -48,24 +49,27 @@ PROBE_FROM = 2e-4
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="+", help="specifications in studies/curves, without .yaml")
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--only", nargs="+", default=list(CORE_VARIANTS), choices=CORE_VARIANTS, help="these variants")
+    parser.add_argument("--out", type=Path, default=HERE / "measured.json")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     for model in arguments.models:
         with TemporaryDirectory() as scratch:
             bench = Workbench.open(specs.load(HERE.parent / "curves" / f"{model}.yaml"), Path(scratch))
-            _measure(bench, model)
+            _measure(bench, model, arguments)
 
 
-def _measure(bench: Workbench, model: str) -> None:
-    path = HERE / "measured.json"
+def _measure(bench: Workbench, model: str, arguments: argparse.Namespace) -> None:
+    path = arguments.out
     known = json.loads(path.read_text()) if path.is_file() else {}
-    for method, measure in METHODS.items():
-        for name in CORE_VARIANTS:
+    for method in arguments.methods:
+        for name in arguments.only:
             key = f"{model}/{method}/{name}"
             if key in known or (method == "exact" and name != "lora" and variants.get(name).starts_as_lora):
                 continue
             began = time.monotonic()
-            value = measure(bench, name)
+            value = METHODS[method](bench, name)
             known[key] = {"value": value, "seconds": round(time.monotonic() - began, 2)}
             _write(path, known)
             print(key, f"{known[key]['seconds']} s", flush=True)
@@ -93,8 +97,9 @@ def training(bench: Workbench, name: str) -> float:
     """Seconds of a step of training, the unit of the others' cost."""
     config = _config(name)
     with bench.attached(name, config, 0) as adapted:
-        optimizer = variants.get(name).optimizer(adapted, 1e-5)
-        stepper = Stepper(bench, config, 0, adapted, optimizer)
+        variant = bench.variant(name, config)
+        optimizer = variant.optimizer(adapted, 1e-5)
+        stepper = Stepper(bench, variant, config, 0, adapted, optimizer)
         adapted.train()
         marks = [time.monotonic()]
         for step in range(12):
@@ -125,8 +130,9 @@ def adam(bench: Workbench, name: str) -> float:
     """Largest eigenvalue of P^-1/2 H P^-1/2 over all adapters, P = sqrt(v) of Adam after a short warm-up."""
     config = _config(name)
     with bench.attached(name, config, 0) as adapted:
-        optimizer = variants.get(name).optimizer(adapted, WARM_UP_RATE)
-        stepper = Stepper(bench, config, 0, adapted, optimizer)
+        variant = bench.variant(name, config)
+        optimizer = variant.optimizer(adapted, WARM_UP_RATE)
+        stepper = Stepper(bench, variant, config, 0, adapted, optimizer)
         adapted.train()
         for step in range(WARM_UP_STEPS):
             stepper.gradients(step)
