@@ -3,8 +3,9 @@
     python -m studies.curvature.replay --seeds 20
 
 Every search is the released one, with a budget of 12 full runs a variant and nothing kept for confirmation; a trial's
-score is the table's, interpolated over the learning rate. Writes ``replay.csv``: a row whenever a trial finished with
-the best full-length score so far of its variant, with the full runs spent on it by then.
+score is the table's, interpolated over the learning rate. Writes ``replay.csv`` beside this file, or another with
+``--out``: a row whenever a trial finished with the best full-length score so far of its variant, with the full runs
+spent on it by then.
 """
 
 from __future__ import annotations
@@ -44,10 +45,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
+    parser.add_argument("--priors", nargs="+", default=list(PRIORS), choices=list(PRIORS))
     parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=HERE / "replay.csv")
     arguments = parser.parse_args()
-    tasks = list(product(arguments.models, PRIORS, range(arguments.seeds)))
-    with ProcessPoolExecutor(arguments.jobs) as pool, (HERE / "replay.csv").open("w", newline="") as file:
+    tasks = list(product(arguments.models, arguments.priors, range(arguments.seeds)))
+    with ProcessPoolExecutor(arguments.jobs) as pool, arguments.out.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["model", "prior", "seed", "variant", "full_runs", "best"])
         for rows in pool.map(_replay, *zip(*tasks, strict=True)):

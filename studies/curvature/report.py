@@ -2,11 +2,13 @@
 
     python -m studies.curvature.report > studies/curvature/results.md
 
-Reads ``measured.json`` (predict.py), ``replay.csv`` (replay.py) and the tables in ``studies/curves``.
+Reads ``measured.json`` (predict.py), ``replay.csv`` (replay.py) and the tables in ``studies/curves``. Figures are
+written beside this file, or in another folder with ``--out``.
 """
 
 from __future__ import annotations
 
+import argparse
 import csv
 import json
 import math
@@ -20,12 +22,11 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from autolora import laws, variants
-from autolora import spec as specs
-from autolora.driver.opening import resolved_space
 from autolora.priors import Curvature, Prior, evidence
 from autolora.report.plots import curvature_boxes
 from autolora.space import Config
 from studies.curvature.predict import STABILITY, range_test_of
+from studies.curvature.replay import MODELS as SETTINGS
 from studies.curves.design import CORE_VARIANTS
 from studies.curves.surface import Curve, curves
 
@@ -40,6 +41,10 @@ DISTINCT = [name for name in NAMES if not variants.get(name).starts_as_lora]
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--replay", type=Path, default=HERE / "replay.csv")
+    parser.add_argument("--out", type=Path, default=HERE, help="folder of the figures")
+    arguments = parser.parse_args()
     print("# Results\n\nWritten by `report.py`. All at batch 8, r = 8, s = 1, full runs of 800 examples; decades.\n")
     best = {model: _best(model) for model in MODELS}
     _validation()
@@ -48,10 +53,10 @@ def main() -> None:
     _absolute(best)
     _costs()
     _laws()
-    _replay()
+    _replay(arguments.replay, arguments.out)
     for model in MODELS:
         found = {name: _curvature(model, "fast", name) for name in ("lora", *DISTINCT)}
-        curvature_boxes(HERE / f"curvature-{model}.png", found)
+        curvature_boxes(arguments.out / f"curvature-{model}.png", found)
 
 
 def _best(model: str) -> dict[str, float]:
@@ -196,8 +201,7 @@ def _well(model: str, name: str) -> float:
 
 def _prior(model: str, probe: bool = False) -> tuple[Prior, int]:
     """The default prior of ``autolora tune`` for all variants, and the model's width."""
-    width = resolved_space(specs.load(HERE.parent / "curves" / f"{model}.yaml")).hidden_size
-    assert width is not None
+    width = SETTINGS[model]["width"]
     traits = {name: variants.get(name).traits for name in NAMES}
     prior = Prior.from_laws(width, EXAMPLES)
     measured = {name: _curvature(model, "fast", name) for name in ("lora", *DISTINCT)}
@@ -302,10 +306,10 @@ def _complete(curve: Curve) -> bool:
     return len(curve.log_rates) >= 7
 
 
-def _replay() -> None:
+def _replay(path: Path, out: Path) -> None:
     """Any-time curves: median over seeds and variants of the regret."""
     print("## Tuning with it, replayed\n")
-    with (HERE / "replay.csv").open(newline="") as file:
+    with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     steps: dict[tuple[str, ...], list[tuple[float, float]]] = defaultdict(list)
     lowest: dict[tuple[str, str], float] = defaultdict(lambda: math.inf)
@@ -329,7 +333,7 @@ def _replay() -> None:
             [[p, *(f"{100 * median(runs[model, p, x]):.1f}" for x in shown)] for p in priors],
         )
         _ratios(model, priors, runs)
-    _draw(models, priors, runs)
+    _draw(models, priors, runs, out / "replay.png")
 
 
 def _ratios(model: str, priors: list[str], runs: dict[tuple[str, str, float], list[float]]) -> None:
@@ -342,7 +346,7 @@ def _ratios(model: str, priors: list[str], runs: dict[tuple[str, str, float], li
     )
 
 
-def _draw(models: list[str], priors: list[str], runs: dict[tuple[str, str, float], list[float]]) -> None:
+def _draw(models: list[str], priors: list[str], runs: dict[tuple[str, str, float], list[float]], path: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
@@ -358,7 +362,7 @@ def _draw(models: list[str], priors: list[str], runs: dict[tuple[str, str, float
         axis.set_xlabel("full runs a variant")
         axis.set_ylabel("median regret, percent")
         axis.legend()
-    figure.savefig(HERE / "replay.png", dpi=120)
+    figure.savefig(path, dpi=120)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,9 @@
     python -m studies.curves.collect quickstart --jobs 2
     python -m studies.curves.collect stories260k --jobs 2 --parts core seeds grid
 
-Resumable: a cell that is in the table is not trained again. One row a cell is appended to ``<name>.csv`` beside this
-file; scores are empty where the run had diverged, and ``stopped_at`` is then the fraction of the run it reached.
+Resumable: a cell that is in the table is not trained again. One row a cell is appended to ``<name>.csv`` beside the
+specification; scores are empty where the run had diverged, and ``stopped_at`` is then the fraction of the run it
+reached.
 """
 
 from __future__ import annotations
@@ -31,17 +32,19 @@ _numbers = count()
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", help="of the specification beside this file, without .yaml")
+    parser.add_argument("name", help="of a specification beside this file, without .yaml; or a path with it")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=list(PARTS))
     parser.add_argument("--only", nargs="+", help="of the variants, these")
+    parser.add_argument("--limit", type=int, help="train at most so many cells")
     parser.add_argument("--dir", type=Path, default=Path("runs/curves"), help="for the workers' checkpoints")
     arguments = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
-    spec_file, table = HERE / f"{arguments.name}.yaml", HERE / f"{arguments.name}.csv"
+    spec_file = Path(arguments.name) if arguments.name.endswith(".yaml") else HERE / f"{arguments.name}.yaml"
+    table = spec_file.with_suffix(".csv")
     spec = specs.load(spec_file)
     columns = [*CELL_COLUMNS, *(f"score@{rung:.3g}" for rung in spec.rungs), "stopped_at", "seconds"]
-    todo = _todo(spec, table, arguments)
+    todo = _todo(spec, table, arguments)[: arguments.limit]
     print(f"{len(todo)} cells to train")
     # Each row goes out as it is done, so that stopping loses what is in flight and no more.
     with ProcessPoolExecutor(arguments.jobs, initializer=_open, initargs=(spec_file, arguments.dir)) as pool:

@@ -1,11 +1,14 @@
 """The search against the grid, on the same evaluation rows: values, and what each cost in full runs.
 
-python -m studies.gsm8k.compare runs/gsm8k-grid/grid.json runs/gsm8k [runs/another-seed ...]
+    python -m studies.gsm8k.compare studies/gsm8k/grid.csv runs/gsm8k-0 runs/gsm8k-1
+
+The grid is read from ``grid.csv``, as recorded, or from the ``grid.json`` that grid.py writes.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 from pathlib import Path
 from statistics import fmean
@@ -16,17 +19,29 @@ from autolora.study.directory import read_study
 
 def grid_best(path: Path) -> dict[str, tuple[float, float, int]]:
     """Per variant the best mean over seeds of a learning rate, that rate, and the full runs of the whole grid."""
-    rows = json.loads(path.read_text())
+    rows = _cells(path)
     best = {}
-    for variant in dict.fromkeys(row["variant"] for row in rows):
+    for variant in dict.fromkeys(name for name, _, _ in rows):
         cells: dict[float, list[float | None]] = {}
-        for row in rows:
-            if row["variant"] == variant:
-                cells.setdefault(row["learning_rate"], []).append(row["value"])
+        for name, rate, value in rows:
+            if name == variant:
+                cells.setdefault(rate, []).append(value)
         means = {rate: fmean(values) for rate, values in cells.items() if None not in values}
         rate = min(means, key=means.__getitem__)
         best[variant] = (means[rate], rate, sum(map(len, cells.values())))
     return best
+
+
+def _cells(path: Path) -> list[tuple[str, float, float | None]]:
+    """Variant, learning rate and loss of every run of the grid; None means diverged."""
+    if path.suffix == ".json":
+        return [(row["variant"], row["learning_rate"], row["value"]) for row in json.loads(path.read_text())]
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [
+        (row["variant"], float(row["learning_rate"]), float(row["eval_loss"]) if row["eval_loss"] else None)
+        for row in rows
+    ]
 
 
 def found_after(folder: Path, variant: str, result: TuneResult) -> float:
@@ -39,7 +54,7 @@ def found_after(folder: Path, variant: str, result: TuneResult) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("grid", type=Path)
+    parser.add_argument("grid", type=Path, help="grid.csv or grid.json")
     parser.add_argument("runs", type=Path, nargs="+")
     arguments = parser.parse_args()
     best = grid_best(arguments.grid)

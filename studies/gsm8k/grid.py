@@ -28,6 +28,7 @@ def main() -> None:
     parser.add_argument("spec", type=Path)
     parser.add_argument("--dir", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--rates", type=float, nargs="+", default=LEARNING_RATES, help="learning rates")
     arguments = parser.parse_args()
     spec = specs.load(arguments.spec)
     arguments.dir.mkdir(parents=True, exist_ok=True)
@@ -35,7 +36,7 @@ def main() -> None:
     output = arguments.dir / "grid.json"
     rows = json.loads(output.read_text()) if output.is_file() else []
     done = {(row["variant"], row["learning_rate"], row["seed"]) for row in rows}
-    cells = product(range(arguments.seeds), LEARNING_RATES, spec.names)
+    cells = product(range(arguments.seeds), arguments.rates, spec.names)
     for number, (seed, rate, variant) in enumerate(cells):
         if (variant, rate, seed) in done:
             continue

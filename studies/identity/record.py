@@ -4,7 +4,8 @@
     python -m studies.identity.record after --continue before/run
     python -m studies.identity.compare before after
 
-Only public interfaces are used, so that the same script runs at both commits.
+Only public interfaces are used, so that the same script runs at both commits. Each recording is of the checkout that
+the command is run in, its subprocesses included.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+ROOT = Path(__file__).parents[2]
 PROBLEMS = ("curves/quickstart-variants", "curves/stories260k", "hartmann/3-good", "edge/laws-10x-too-low")
 SEEDS = (0, 1)
 BUDGET = 4.0
@@ -53,6 +56,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--continue", dest="earlier", type=Path, help="a run directory that another commit made")
+    parser.add_argument(
+        "--problems", nargs="+", default=PROBLEMS, help="of studies/search; their searches are recorded"
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS, help="of those searches")
+    parser.add_argument("--variants", nargs="+", default=SPEC["variants"], choices=SPEC["variants"], help="to tune")
     arguments = parser.parse_args()
     out = arguments.out.absolute()
     out.mkdir(parents=True)
@@ -62,13 +70,13 @@ def main() -> None:
         out / "decisions.json",
         {
             f"{name} seed {seed} prior {prior}": decisions(name, seed, prior)
-            for name in PROBLEMS
-            for seed in SEEDS
+            for name in arguments.problems
+            for seed in arguments.seeds
             for prior in ("laws", "none")
         },
     )
     spec = out / "spec.yaml"
-    spec.write_text(json.dumps(SPEC))
+    spec.write_text(json.dumps(specification(arguments.variants)))
     folder = Path("run")
     texts = {"dry-run": command(out, "tune", "spec.yaml", "--dir", "run", "--dry-run")}
     texts["prior"] = command(out, "prior", "spec.yaml")
@@ -82,6 +90,12 @@ def main() -> None:
     shutil.copytree(earlier, out / "continued")
     command(out, "tune", "spec.yaml", "--dir", "continued", "--set", f"budget={LARGER_BUDGET}")
     _write(out / "continued.json", recorded(out / "continued"))
+
+
+def specification(variants: Sequence[str]) -> dict[str, Any]:
+    """SPEC with these variants, and no others' options."""
+    options = {key: choices for key, choices in SPEC["space"]["options"].items() if key.partition(".")[0] in variants}
+    return {**SPEC, "variants": list(variants), "space": {**SPEC["space"], "options": options}}
 
 
 def decisions(name: str, seed: int, prior: str) -> list[Any]:
@@ -165,7 +179,8 @@ def recorded(folder: Path) -> dict[str, Any]:
 def command(cwd: Path, *words: str) -> str:
     """What the command prints, without times."""
     program = [sys.executable, "-c", "from autolora.cli import main; main()", *words]
-    run = subprocess.run(program, cwd=cwd, capture_output=True, text=True)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}  # not an installed autolora of another checkout
+    run = subprocess.run(program, cwd=cwd, env=environment, capture_output=True, text=True)
     if run.returncode:
         raise SystemExit(f"autolora {' '.join(words)} failed:\n{run.stdout}{run.stderr}")
     lines = [VARYING.sub("#", line) for line in run.stdout.splitlines()]

@@ -2,7 +2,8 @@
 
     python -m studies.search.report
 
-Reads ``results.csv``, writes ``results.md`` and a figure for every family of problems.
+Reads ``results.csv``, writes ``results.md`` and a figure for every family of problems beside this file, or elsewhere
+with ``--table`` and ``--out``.
 """
 
 from __future__ import annotations
@@ -52,13 +53,14 @@ FLOOR = 1e-4
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--table", type=Path, default=HERE / "results.csv")
+    parser.add_argument("--out", type=Path, default=HERE, help="folder of results.md and the figures")
     arguments = parser.parse_args()
     rows = read(arguments.table)
-    (HERE / "results.md").write_text("\n".join(_lines(rows)) + "\n")
+    (arguments.out / "results.md").write_text("\n".join(_lines(rows)) + "\n")
     for name in FAMILIES:
         own = [row for row in rows if family(row.problem) == name and row.method in PEERS]
         if own:
-            _figure(HERE / f"{name}.png", FAMILIES[name], own)
+            _figure(arguments.out / f"{name}.png", FAMILIES[name], own)
 
 
 def _lines(rows: list[Row]) -> Iterator[str]:

@@ -35,6 +35,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=list(METHODS), help="these methods, whatever their group")
     parser.add_argument("--paper", type=Path, help=f"learning_rate_matters.csv; by default ${problems.PAPER_VARIABLE}")
     parser.add_argument("--table", type=Path, default=TABLE, help="where results are kept")
+    parser.add_argument("--budget", type=float, default=BUDGET, help="full runs a variant; one for all of a table")
     arguments = parser.parse_args()
     paper = problems.paper_path(arguments.paper)
     if paper is None:
@@ -46,7 +47,7 @@ def main() -> None:
     wanted = [key for key in keys(names, methods, arguments.repeats) if key not in done]
     print(f"{len(wanted)} searches to run")
     with ProcessPoolExecutor(arguments.jobs) as pool:
-        futures = [pool.submit(searched, key, paper) for key in wanted]
+        futures = [pool.submit(searched, key, paper, arguments.budget) for key in wanted]
         for number, future in enumerate(as_completed(futures), start=1):
             append(arguments.table, future.result())
             if number % 50 == 0 or number == len(wanted):
@@ -77,12 +78,12 @@ def seed_of(problem: str, repeat: int) -> int:
     return zlib.crc32(f"{problem}/{repeat}".encode())
 
 
-def searched(key: Key, paper: Path | None) -> list[Row]:
+def searched(key: Key, paper: Path | None, budget: float = BUDGET) -> list[Row]:
     """One search; a row for each variant."""
     name, method, repeat = key
     problem, seed = problems.get(name, paper), seed_of(name, repeat)
     started = time.perf_counter()
-    trace = traced(method, problem, BUDGET, seed)
+    trace = traced(method, problem, budget, seed)
     seconds = time.perf_counter() - started
     return [
         Row(name, method, repeat, seed, variant, outcome(problem, variant, trace), seconds)

@@ -3,9 +3,9 @@
     python -m studies.variants.cost                     # every variant at every width; resumable
     python -m studies.variants.cost --only dora --widths 1024
 
-One row a variant and width is appended to ``cost.csv`` beside this file; ``report.py`` makes the table. Each is
-measured in a process of its own, on a random Llama-architecture model in float32. Steps alternate with plain LoRA's on
-the same base and tokens, and of each the shortest counts.
+One row a variant and width is appended to ``cost.csv`` beside this file, or another with ``--out``; ``report.py`` makes
+the table. Each is measured in a process of its own, on a random Llama-architecture model in float32. Steps alternate
+with plain LoRA's on the same base and tokens, and of each the shortest counts.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ from torch.utils._pytree import tree_leaves
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-TABLE = HERE / "cost.csv"
 WIDTHS = {256: 4, 1024: 2, 2048: 1}
 """Layers by width: what a layer costs decides, not how many there are."""
 SEQUENCE, BATCH, RANK, VOCABULARY = 256, 2, 16, 512
@@ -52,6 +51,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", help="these variants")
     parser.add_argument("--widths", nargs="+", type=int, default=list(WIDTHS), choices=list(WIDTHS))
+    parser.add_argument("--out", type=Path, default=HERE / "cost.csv")
     parser.add_argument("--measure", nargs=2, metavar=("VARIANT", "WIDTH"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:
@@ -64,7 +64,7 @@ def main() -> None:
     pefts = [f"{variant.name}{PEFT_SUFFIX}" for variant in known if variant.lean_forward]
     # At the greatest width those alone whose step is another than plain LoRA's; the others differ in their start.
     widest_only = ["lora", *(variant.name for variant in known if variant.own_step), *pefts]
-    done = _done()
+    done = _done(arguments.out)
     for width in arguments.widths:
         for name in arguments.only or [*variants.names(), *pefts]:
             left_out = width == max(WIDTHS) and name not in widest_only
@@ -74,7 +74,7 @@ def main() -> None:
             alone = {**os.environ, "OMP_NUM_THREADS": "1"}
             found = subprocess.run(command, cwd=ROOT, env=alone, check=True, capture_output=True, text=True)
             row = json.loads(found.stdout.splitlines()[-1])
-            _append(row)
+            _append(arguments.out, row)
             print(*row.values(), flush=True)
 
 
@@ -200,16 +200,16 @@ class PeakMemory(TorchDispatchMode):
         weakref.finalize(storage, gone)
 
 
-def _done() -> set[tuple[str, int]]:
-    if not TABLE.exists():
+def _done(table: Path) -> set[tuple[str, int]]:
+    if not table.exists():
         return set()
-    with TABLE.open() as file:
+    with table.open() as file:
         return {(row["variant"], int(row["width"])) for row in csv.DictReader(file)}
 
 
-def _append(row: dict[str, Any]) -> None:
-    new = not TABLE.exists()
-    with TABLE.open("a", newline="") as file:
+def _append(table: Path, row: dict[str, Any]) -> None:
+    new = not table.exists()
+    with table.open("a", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         if new:
             writer.writeheader()

@@ -1,7 +1,13 @@
-"""Makes results.md from cost.csv and compare.csv: python -m studies.variants.report"""
+"""Makes results.md from cost.csv and compare.csv.
+
+    python -m studies.variants.report
+
+All three are beside this file, or in another folder with ``--dir``.
+"""
 
 from __future__ import annotations
 
+import argparse
 import csv
 from collections import defaultdict
 from collections.abc import Iterable
@@ -33,11 +39,15 @@ PUBLISHED = {
 
 
 def main() -> None:
-    (HERE / "results.md").write_text("\n".join([*cost_lines(), "", *compare_lines(), ""]))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dir", type=Path, default=HERE, help="folder of the three files")
+    folder = parser.parse_args().dir
+    lines = [*cost_lines(folder / "cost.csv"), "", *compare_lines(folder / "compare.csv"), ""]
+    (folder / "results.md").write_text("\n".join(lines))
 
 
-def cost_lines() -> list[str]:
-    with (HERE / "cost.csv").open() as file:
+def cost_lines(table: Path) -> list[str]:
+    with table.open() as file:
         rows = list(csv.DictReader(file))
     widths = sorted({int(row["width"]) for row in rows})
     by = {(row["variant"], int(row["width"])): row for row in rows}
@@ -67,8 +77,8 @@ def cost_lines() -> list[str]:
     return lines
 
 
-def compare_lines() -> list[str]:
-    with (HERE / "compare.csv").open() as file:
+def compare_lines(table: Path) -> list[str]:
+    with table.open() as file:
         rows = list(csv.DictReader(file))
     scores: dict[str, list[float]] = defaultdict(list)
     config = {}

@@ -1,10 +1,13 @@
 """Means of runs.csv by the number of workers, and decisions.csv, as tables in results.md.
 
-python -m studies.workers.report
+    python -m studies.workers.report
+
+All three are beside this file, or in another folder with ``--dir``.
 """
 
 from __future__ import annotations
 
+import argparse
 import csv
 from collections.abc import Sequence
 from itertools import groupby
@@ -33,7 +36,10 @@ COLUMNS = {
 
 
 def main() -> None:
-    runs = sorted(_read("runs.csv"), key=lambda row: row["workers"])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dir", type=Path, default=HERE, help="folder of the three files")
+    folder = parser.parse_args().dir
+    runs = sorted(_read(folder / "runs.csv"), key=lambda row: row["workers"])
     means = [
         {name: fmean(row[name] for row in group) for name in COLUMNS if name != "seeds"} | {"seeds": len(group)}
         for group in ([*rows] for _, rows in groupby(runs, key=lambda row: row["workers"]))
@@ -47,14 +53,14 @@ def main() -> None:
         "Processor time of an ask and the tell that follows, under a budget that does not end:",
         _table(
             ["workers", "trials in the table", "ms a decision"],
-            [[_number(row[name]) for name in row] for row in _read("decisions.csv")],
+            [[_number(row[name]) for name in row] for row in _read(folder / "decisions.csv")],
         ),
     ]
-    (HERE / "results.md").write_text("\n\n".join(parts) + "\n")
+    (folder / "results.md").write_text("\n\n".join(parts) + "\n")
 
 
-def _read(name: str) -> list[dict[str, float]]:
-    with (HERE / name).open() as file:
+def _read(path: Path) -> list[dict[str, float]]:
+    with path.open() as file:
         return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
 
 

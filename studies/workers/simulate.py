@@ -174,9 +174,9 @@ def searching(problem: Edge, budget: float, seed: int) -> Search:
     return Search(VARIANTS, problem.space, budget, RUNGS, seed=seed, confirm=0, examples=problem.examples)
 
 
-def simulated(workers: int, seed: int) -> Run:
-    """One search to the end of its budget."""
-    problem, budget = surface(seed), max(LEAST_BUDGET, RUNS_OF_A_WORKER * workers / len(VARIANTS))
+def simulated(workers: int, seed: int, least: float = LEAST_BUDGET) -> Run:
+    """One search to the end of its budget, which is at least so many full runs a variant."""
+    problem, budget = surface(seed), max(least, RUNS_OF_A_WORKER * workers / len(VARIANTS))
     search = searching(problem, budget, seed)
     cluster = Cluster(problem, search, workers, seed)
     found: dict[str, tuple[float, float]] = {}
@@ -249,20 +249,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 8, 64, 512])
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--budget", type=float, default=LEAST_BUDGET, help="full runs a variant, at least")
     parser.add_argument("--decisions", action="store_true", help="time decisions instead")
-    parser.add_argument("--out", type=Path, default=HERE)
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="trials at which decisions are timed")
+    parser.add_argument("--out", type=Path, default=HERE, help="folder of the two files")
     arguments = parser.parse_args()
     if arguments.decisions:
         rows = [
             {"workers": workers, "trials": size, "milliseconds": round(spent, 2)}
             for workers in arguments.workers
-            for size, spent in timed(workers)
+            for size, spent in timed(workers, arguments.sizes)
         ]
         _write(arguments.out / "decisions.csv", rows)
         return
     runs = []
     for workers, seed in itertools.product(arguments.workers, range(arguments.seeds)):
-        runs.append(simulated(workers, seed))
+        runs.append(simulated(workers, seed, arguments.budget))
         print(runs[-1], flush=True)
         _write(arguments.out / "runs.csv", [asdict(run) for run in runs])
 
