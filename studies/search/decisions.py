@@ -31,11 +31,13 @@ Result = TypeVar("Result")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=500)
+    parser.add_argument("--decisions", type=int, default=TIMED, help="timed at the end")
     arguments = parser.parse_args()
-    asks, tells, scores = timed(arguments.trials)
+    asks, tells, scores = timed(arguments.trials, arguments.decisions)
     print(f"{arguments.trials} trials, {scores} scores, {len(VARIANTS)} variants")
+    last = arguments.decisions
     for name, seconds in (("ask", asks), ("tell", tells)):
-        print(f"{name}: {_milliseconds(seconds[-TIMED:])}; up to there {_milliseconds(seconds[:-TIMED])}")
+        print(f"{name}: {_milliseconds(seconds[-last:])}; up to there {_milliseconds(seconds[:-last])}")
 
 
 def timed(trials: int, decisions: int = TIMED) -> tuple[list[float], list[float], int]:
