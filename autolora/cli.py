@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from autolora import __version__
 from autolora.execution import EXECUTORS
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def main() -> None:
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(package_name="autolora")
+@click.version_option(__version__, prog_name="autolora")
 def cli() -> None:
     """Tune LoRA fine-tuning: learning rate, batch size, rank and alpha of each variant, in a few trainings."""
 

@@ -183,7 +183,7 @@ def test_pictures_without_matplotlib_say_what_to_install(spec_file, tmp_path, mo
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     outcome = run("prior", spec_file(variants=["lora"]), "--plots", tmp_path / "plots")
     assert outcome.exit_code == 2
-    assert "pip install 'autolora[report]'" in outcome.output
+    assert "pip install 'autolora-tune[report]'" in outcome.output
 
 
 def test_prior_without_one_says_so(spec_file):

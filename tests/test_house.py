@@ -77,7 +77,8 @@ def _imported(module: str, tree: ast.AST) -> Iterator[str]:
             yield from (_named(alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{module}: imports are absolute"
-            yield from (_named(f"{node.module}.{alias.name}") for alias in node.names)
+            # The version is a constant; whoever reads it depends on nothing else of the package's root.
+            yield from (_named(f"{node.module}.{alias.name}") for alias in node.names if alias.name != "__version__")
 
 
 def _named(name: str) -> str:

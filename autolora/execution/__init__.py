@@ -33,7 +33,9 @@ def _ray(spec: Spec, folder: Path, trainer: Trainer) -> Executor:
     try:
         import ray.tune  # noqa: F401
     except ImportError as error:
-        raise MissingExecutorError(f'executor "ray" needs Ray Tune: pip install "autolora[ray]" ({error})') from None
+        raise MissingExecutorError(
+            f'executor "ray" needs Ray Tune: pip install "autolora-tune[ray]" ({error})'
+        ) from None
     from autolora.execution.ray_tune import RayTuneExecutor
     from autolora.trainers import checkpoint
 

@@ -92,7 +92,7 @@ def pyplot() -> Any:
     try:
         import matplotlib
     except ImportError as error:
-        raise PlotError("plots need matplotlib: pip install 'autolora[report]'") from error
+        raise PlotError("plots need matplotlib: pip install 'autolora-tune[report]'") from error
     matplotlib.use("Agg")
     from matplotlib import pyplot
 

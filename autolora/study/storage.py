@@ -171,7 +171,7 @@ def failures(storage: str) -> Iterator[None]:
     except ImportError as error:
         raise StudyError(
             f"the database driver of {shown(storage)} is not installed ({error.__cause__ or error}); for PostgreSQL: "
-            'pip install "autolora[postgres]", and a URL that begins with postgresql+psycopg://'
+            'pip install "autolora-tune[postgres]", and a URL that begins with postgresql+psycopg://'
         ) from error
     except (StorageInternalError, SQLAlchemyError, ConnectionLost) as error:
         cause = getattr(error, "orig", None) or getattr(error.__cause__, "orig", None) or error

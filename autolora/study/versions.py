@@ -5,15 +5,17 @@ from __future__ import annotations
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
-PACKAGES = ("autolora", "torch", "transformers", "peft", "accelerate", "datasets", "optuna", "numpy")
+from autolora import __version__
+
+PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets", "optuna", "numpy")
 
 
 def installed_versions() -> dict[str, str]:
     """Version by name, Python's included."""
-    found = {"python": platform.python_version()}
+    found = {"python": platform.python_version(), "autolora": __version__}
     for package in PACKAGES:
         try:
             found[package] = version(package)
-        except PackageNotFoundError:  # run from a source tree
+        except PackageNotFoundError:
             found[package] = "not installed"
     return found

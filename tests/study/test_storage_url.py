@@ -85,7 +85,7 @@ def test_an_unknown_kind_of_database_is_said(tmp_path):
 
 def test_a_missing_driver_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "psycopg", None)
-    with pytest.raises(StudyError, match=r'pip install "autolora\[postgres\]"'):
+    with pytest.raises(StudyError, match=r'pip install "autolora-tune\[postgres\]"'):
         open_search("postgresql+psycopg://me:s3cret@127.0.0.1:1/db")
 
 
