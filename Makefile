@@ -2,9 +2,10 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+LOWEST ?= .venv-lowest
 DIR ?= runs/quickstart
 
-.PHONY: quickstart test test-faults lint bench-prior bench-search clean
+.PHONY: quickstart test test-faults test-lowest lint bench-prior bench-search clean
 
 # On a model this small one thread is twice as fast as two, and the numbers are README's.
 quickstart: export OMP_NUM_THREADS = 1
@@ -17,6 +18,10 @@ test: $(VENV)/.installed-dev
 # Every fault on a real local cluster, those of make test included; one after the other, as each kills what it can.
 test-faults: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest tests/execution tests/study tests/test_kill.py
+
+# The oldest versions that pyproject.toml admits, in an environment of their own.
+test-lowest: $(LOWEST)/.installed
+	$(LOWEST)/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not faults and not slow"
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -35,17 +40,25 @@ bench-search: $(VENV)/.installed-dev
 	$(BIN)/python -m studies.search.report
 
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(LOWEST) .mypy_cache .pytest_cache .ruff_cache
 
 $(BIN)/pip:
 	$(PYTHON) -m venv $(VENV)
 
-# constraints.txt pins the versions that the tests have passed with.
-$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/pip
+# constraints.txt pins the versions that the tests have passed with. autolora/__init__.py holds autolora's own.
+$(VENV)/.installed: pyproject.toml autolora/__init__.py constraints.txt | $(BIN)/pip
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
 	touch $@
 
-$(VENV)/.installed-dev: pyproject.toml constraints.txt tests/oracles.txt | $(BIN)/pip
+$(VENV)/.installed-dev: pyproject.toml autolora/__init__.py constraints.txt tests/oracles.txt | $(BIN)/pip
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	$(BIN)/pip install --quiet --no-deps --requirement tests/oracles.txt
 	touch $@ $(VENV)/.installed
+
+$(LOWEST)/bin/pip:
+	$(PYTHON) -m venv $(LOWEST)
+
+$(LOWEST)/.installed: pyproject.toml autolora/__init__.py constraints-lowest.txt tests/oracles.txt | $(LOWEST)/bin/pip
+	$(LOWEST)/bin/pip install --quiet --constraint constraints-lowest.txt --editable ".[dev]"
+	$(LOWEST)/bin/pip install --quiet --no-deps --requirement tests/oracles.txt
+	touch $@
