@@ -11,6 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
+Document = dict[str, Any]
+"""Content of a JSON or YAML file as it was read. Nothing has checked it: earlier versions wrote other keys."""
+
 OWNER_BYTES = 200
 """Most bytes that are read of a lock file for the name of the lock's owner."""
 LOCKED_BYTE = 1 << 30

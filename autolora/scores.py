@@ -51,4 +51,4 @@ class Scores:
         """
         if len(self.totals) == 0:
             return None
-        return self.value + (self.totals - self.value * self.weights) / self.weights.mean()
+        return np.asarray(self.value + (self.totals - self.value * self.weights) / self.weights.mean())

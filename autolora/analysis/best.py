@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, fields
 from statistics import fmean
-from typing import Any, Literal
+from typing import Literal
 
 from autolora.analysis.comparison import Runs, SeedNoise, paired_error
+from autolora.files import Document
 from autolora.scores import Scores
 from autolora.search.policy import FINALISTS, Plan, finalists
 from autolora.search.trials import Trial, TrialTable
 from autolora.space import Config, registry
+from autolora.space.config import Value
 
 SEEDS_FOR_OWN_SPREAD = 3
 """With fewer seeds than this, a variant's spread is pooled over all variants."""
@@ -40,12 +42,12 @@ class Alternative:
     seeds: tuple[float, ...]
     seconds: float
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """As plain data, one key per field."""
         return _plain_fields(self)
 
     @classmethod
-    def from_dict(cls, raw: Mapping[str, Any]) -> Alternative:
+    def from_dict(cls, raw: Document) -> Alternative:
         """The inverse of :meth:`as_dict`."""
         return cls(**_restored(raw))
 
@@ -96,28 +98,28 @@ class Best:
     def learning_rate(self) -> float:
         return self.config.learning_rate
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """As plain data, one key per field but ``trials``."""
         return _plain_fields(self)
 
     @classmethod
-    def from_dict(cls, raw: Mapping[str, Any], adapter_dir: str) -> Best:
+    def from_dict(cls, raw: Document, adapter_dir: str) -> Best:
         """The inverse of :meth:`as_dict`; what a result of an earlier version lacks is unknown."""
         return cls(**_restored({**raw, "adapter_dir": adapter_dir}))
 
 
-def _plain_fields(found: Alternative | Best) -> dict[str, Any]:
+def _plain_fields(found: Alternative | Best) -> dict[str, object]:
     return {each.name: _plain(getattr(found, each.name)) for each in fields(found) if "internal" not in each.metadata}
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     if isinstance(value, tuple):
         return list(value)
     return value.as_dict() if isinstance(value, (Config, Alternative)) else value
 
 
-def _restored(raw: Mapping[str, Any]) -> dict[str, Any]:
-    kinds: dict[str, Callable[[Any], Any]] = {
+def _restored(raw: Document) -> Document:
+    kinds: dict[str, Callable[..., object]] = {
         "config": lambda config: Config.of(**config),
         "seeds": tuple,
         "smallest": Alternative.from_dict,
@@ -172,7 +174,7 @@ def _stable(table: TrialTable, variant: str) -> Iterator[_Group]:
     """Full-length runs grouped by configuration, those that failed on any seed left out."""
     failed = {trial.config for trial in table.of(variant) if not trial.healthy}
     groups: dict[Config, list[Trial]] = {}
-    times: dict[Any, list[float]] = {}
+    times: dict[tuple[Value | None, ...], list[float]] = {}
     for trial in table.complete(variant):
         times.setdefault(_cost(trial.config), []).append(trial.seconds)
         if trial.config not in failed:
@@ -182,7 +184,7 @@ def _stable(table: TrialTable, variant: str) -> Iterator[_Group]:
         yield _Group(tuple(trials), runs, fmean(times[_cost(config)]))
 
 
-def _cost(config: Config) -> tuple[Any, ...]:
+def _cost(config: Config) -> tuple[Value | None, ...]:
     """What the wall time of a run depends on: learning rate and alpha leave it as it is."""
     return tuple(dimension.cost_key(config) for dimension in registry())
 

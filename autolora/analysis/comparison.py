@@ -134,7 +134,7 @@ def _paired(one: Runs, other: Runs) -> np.ndarray | None:
 
 def _averaged(runs: Runs) -> np.ndarray | None:
     matrix = _matrix(runs)
-    return None if matrix is None else matrix.mean(axis=0)
+    return None if matrix is None else np.asarray(matrix.mean(axis=0))
 
 
 def _matrix(runs: Runs) -> np.ndarray | None:

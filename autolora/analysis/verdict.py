@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 from autolora.analysis.best import Best, scored_runs, seed_noise
 from autolora.analysis.comparison import LEVEL, Difference, difference, holm
+from autolora.files import Document
 from autolora.search.trials import TrialTable
 
 PLAIN = "lora"
@@ -36,7 +37,7 @@ class Verdict:
     standings: Mapping[str, Standing]
     noise: Literal["seeds and examples", "seeds"] | None
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         return {
             "text": self.text,
             "reference": self.reference,
@@ -47,7 +48,7 @@ class Verdict:
         }
 
     @classmethod
-    def from_dict(cls, raw: Mapping[str, Any]) -> Verdict:
+    def from_dict(cls, raw: Document) -> Verdict:
         """The inverse of :meth:`as_dict`."""
         rows = {name: dict(row) for name, row in raw["differences"].items()}
         standings = {name: row.pop("standing") for name, row in rows.items()}

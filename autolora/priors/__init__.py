@@ -6,7 +6,7 @@ Imported on first use, so that importing the package is instant.
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from autolora.priors.prior import Prior
@@ -21,7 +21,7 @@ _HOME = {
 __all__ = ["Curvature", "Prior", "curvature"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name in _HOME:
         return getattr(importlib.import_module(_HOME[name]), name)
     raise AttributeError(f"module 'autolora.priors' has no attribute {name!r}")

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from autolora.adapters.statistics import evaluating
 from autolora.losses import target_count, token_losses
 
 if TYPE_CHECKING:
+    import torch
+    from peft import PeftModel
     from torch import Tensor, nn
+    from transformers import PreTrainedModel
 
     Batch = Mapping[str, Tensor]
 
 
 @contextmanager
-def twice_differentiable(model: Any) -> Iterator[None]:
+def twice_differentiable(model: PreTrainedModel | PeftModel) -> Iterator[None]:
     """A context in which second derivatives of the model exist and are exact; the model is as before afterwards.
 
     Attention runs in the MATH kernel where the model uses PyTorch's, else eagerly: fused kernels have no second
@@ -66,7 +69,7 @@ def hessian_product(
 
     def product(vector: Tensor) -> Tensor:
         parts = [
-            part.view_as(p) for part, p in zip(vector.split([p.numel() for p in parameters]), parameters, strict=True)
+            part.view_as(p) for part, p in zip(torch.split(vector, [p.numel() for p in parameters]), parameters, strict=True)
         ]
         total = torch.zeros_like(vector)
         for gradient in gradients:
@@ -79,5 +82,5 @@ def hessian_product(
     return product
 
 
-def _cast(parameter: nn.Parameter, dtype: Any) -> None:
+def _cast(parameter: nn.Parameter, dtype: torch.dtype) -> None:
     parameter.data = parameter.data.to(dtype)

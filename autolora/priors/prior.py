@@ -12,11 +12,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from statistics import NormalDist
-from typing import Any
 
 import numpy as np
 
 from autolora import laws
+from autolora.files import Document
 from autolora.space import Config, Coordinates, Options, Scope, Traits, drawing_order
 from autolora.space.dimension import UNSET, SpaceFields
 from autolora.space.dimensions.learning_rate import LEARNING_RATE
@@ -99,7 +99,7 @@ class Prior:
         mean, sd = self.shifts[variant]
         return replace(own, shift=mean, shift_sd=sd)
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """As JSON has it: lists for tuples."""
         plain = asdict(self)
         plain["shifts"] = {name: list(shift) for name, shift in self.shifts.items()}
@@ -107,7 +107,7 @@ class Prior:
         return plain
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Prior:
+    def from_dict(cls, data: Document) -> Prior:
         shifts = {name: (mean, sd) for name, (mean, sd) in data.get("shifts", {}).items()}
         evidence = tuple(Evidence(**piece) for piece in data.get("evidence", ()))
         return cls(**{**data, "shifts": shifts, "evidence": evidence})
@@ -199,5 +199,4 @@ def uniform_density(space: SpaceFields, traits: Traits, config: Config, variant:
 
 def nearest_rate(space: SpaceFields, eta: float) -> float:
     """The searched learning rate closest to ``eta`` on a log scale."""
-    rate: float = nearest(LEARNING_RATE.rates(space), eta)
-    return rate
+    return nearest(LEARNING_RATE.rates(space), eta)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from autolora.search.trials import Direction, Event
 
@@ -11,7 +11,7 @@ from autolora.search.trials import Direction, Event
 class Recorder(Protocol):
     """Keeps the events of one search, so that the search can continue from them."""
 
-    def begin(self, direction: Direction, terms: Mapping[str, Any]) -> Sequence[Event]:
+    def begin(self, direction: Direction, terms: Mapping[str, object]) -> Sequence[Event]:
         """Begin or continue the record; called once, before any other method.
 
         Args:
@@ -35,7 +35,7 @@ class Recorder(Protocol):
 class InMemory:
     """Keeps nothing: the search's own table holds all events, and ends with it."""
 
-    def begin(self, direction: Direction, terms: Mapping[str, Any]) -> Sequence[Event]:
+    def begin(self, direction: Direction, terms: Mapping[str, object]) -> Sequence[Event]:
         return ()
 
     def write(self, event: Event) -> None: ...

@@ -304,7 +304,7 @@ class Search:
 
 
 def _check_terms(
-    variants: Mapping[str, Any], budget: float, rungs: tuple[float, ...], direction: str, confirm: int | str, seed: int
+    variants: Mapping[str, Searchable], budget: float, rungs: tuple[float, ...], direction: str, confirm: int | str, seed: int
 ) -> None:
     if not variants:
         raise ValueError("variants is empty: there is nothing to tune")

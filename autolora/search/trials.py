@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import singledispatchmethod
 from operator import attrgetter
-from typing import Any, Literal
+from typing import Literal
 
 from autolora.scores import Scores
 from autolora.space import Config
@@ -248,7 +248,7 @@ class TrialTable:
         elif not trial.live and trial.outcome != "complete":
             yield "discarded", None
 
-    def _order(self, kind: str) -> Callable[[Trial], Any]:
+    def _order(self, kind: str) -> Callable[[Trial], tuple[float, int] | int]:
         return self._place if kind == "searched" else _NUMBER
 
     def _place(self, trial: Trial) -> tuple[float, int]:

@@ -10,6 +10,12 @@ from autolora.space.domain import plain
 Options = tuple[tuple[str, int | float], ...]
 """Values of a variant's own hyperparameters, sorted by name."""
 
+Value = float | Options
+"""What a dimension may be set to."""
+
+PlainValue = float | dict[str, int | float]
+"""A value as plain data: a mapping for options."""
+
 
 @dataclass(frozen=True, order=True, repr=False)
 class Config:
@@ -30,7 +36,7 @@ class Config:
     rank: int
     alpha: float
     options: Options = ()
-    further: tuple[tuple[str, Any], ...] = ()
+    further: tuple[tuple[str, float], ...] = ()
 
     def __post_init__(self) -> None:
         if self.options != ():
@@ -39,7 +45,7 @@ class Config:
         if self.further:
             object.__setattr__(self, "further", tuple(sorted(dict(self.further).items())))
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> float:
         if not name.startswith("_") and name != "further":  # which a copy in the making does not have yet
             for own, value in self.further:
                 if own == name:
@@ -61,7 +67,7 @@ class Config:
         """The value of a dimension by name; None if the configuration has none."""
         return getattr(self, name, None)
 
-    def replaced(self, **values: Any) -> Config:
+    def replaced(self, **values: Value) -> Config:
         """This configuration with other values of some dimensions."""
         fields = {**self.__dict__, **values}
         if len(fields) > len(self.__dict__):
@@ -69,7 +75,7 @@ class Config:
             fields["further"] = tuple({**dict(self.further), **further}.items())
         return Config(**fields)  # not dataclasses.replace, which is slower: each proposal draws hundreds
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, PlainValue]:
         """As plain data; ``options`` is a mapping and left out if empty."""
         return {
             "learning_rate": self.learning_rate,

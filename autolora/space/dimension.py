@@ -7,17 +7,17 @@ the learning rate, which the laws are about.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from statistics import NormalDist
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeGuard
 
 from pydantic import BaseModel, ConfigDict
 
-from autolora.space.config import Config, Options
+from autolora.space.config import Config, Options, Value
 from autolora.space.coordinates import Coordinates
-from autolora.space.domain import Domain, Range, draw, nearest
+from autolora.space.domain import Domain, Range, corners, draw, nearest
 from autolora.space.encoder import Encoder
 from autolora.space.traits import Traits
 
@@ -129,19 +129,19 @@ class Dimension:
 
     # What a space may say.
 
-    def field(self) -> tuple[Any, Any]:
+    def field(self) -> tuple[object, object]:
         """Annotation and default, as pydantic takes them, of the field of :class:`Space`."""
         raise NotImplementedError
 
-    def specified(self, value: Any) -> Any:
+    def specified(self, value: object) -> object:
         """What a value means in a specification, as in YAML; :class:`Space` itself goes by Python's rules."""
         return value
 
-    def recorded(self, value: Any) -> Any:
+    def recorded(self, value: object) -> object:
         """A value of the field as plain data, which means the same in a specification and in Python."""
         return value
 
-    def accepts(self, value: Any) -> bool:
+    def accepts(self, value: object) -> TypeGuard[float]:
         """Whether a single value can be one of this dimension's."""
         raise NotImplementedError
 
@@ -160,21 +160,21 @@ class Dimension:
         """The value that a configuration has where neither the user nor the space says anything."""
         raise NotImplementedError
 
-    def mode(self, scope: Scope, config: Config, coordinates: Coordinates) -> Any:
+    def mode(self, scope: Scope, config: Config, coordinates: Coordinates) -> Value:
         """The most plausible value, given those of the dimensions before."""
         return nearest(self.domain(scope, config), self.default(config))
 
-    def uniform(self, rng: np.random.Generator, scope: Scope, config: Config) -> Any:
+    def uniform(self, rng: np.random.Generator, scope: Scope, config: Config) -> Value:
         """A value uniform over the domain."""
         return draw(rng, self.domain(scope, config))
 
-    def sample(self, rng: np.random.Generator, scope: Scope, config: Config, belief: Belief) -> Any:
+    def sample(self, rng: np.random.Generator, scope: Scope, config: Config, belief: Belief) -> Value:
         """A value drawn from the prior."""
         return self.uniform(rng, scope, config)
 
     def near(
         self, rng: np.random.Generator, scope: Scope, config: Config, trial: Config, coordinates: Coordinates
-    ) -> Any:
+    ) -> Value:
         """A value near that of a trial; ``config`` holds the neighbor's values of the dimensions before."""
         raise NotImplementedError
 
@@ -187,17 +187,16 @@ class Dimension:
         domain = self.domain(scope, config)
         return 1 / (domain.high - domain.low) if isinstance(domain, Range) else 1 / len(domain)
 
-    def values(self, scope: Scope, config: Config) -> list[Any] | None:
+    def values(self, scope: Scope, config: Config) -> Sequence[Value] | None:
         """All values, or None where the domain is a range."""
         domain = self.domain(scope, config)
         return None if isinstance(domain, Range) else domain
 
-    def corners(self, scope: Scope, config: Config) -> list[Any]:
+    def corners(self, scope: Scope, config: Config) -> Sequence[Value]:
         """All choices, or the ends of a range."""
-        domain = self.domain(scope, config)
-        return [domain.low, domain.high] if isinstance(domain, Range) else domain
+        return corners(self.domain(scope, config))
 
-    def largest(self, scope: Scope, config: Config) -> Any:
+    def largest(self, scope: Scope, config: Config) -> Value:
         """The value whose training takes most time and memory; as good as any where that makes no difference."""
         return self.mode(scope, config, Coordinates(0.0, scope.space.hidden_size))
 
@@ -213,7 +212,7 @@ class Dimension:
         """The value as a study shows it, by the name of its parameter."""
         raise NotImplementedError
 
-    def read(self, parameters: Mapping[str, Any], variant: str) -> dict[str, Any]:
+    def read(self, parameters: Mapping[str, float], variant: str) -> dict[str, Value]:
         """The inverse of :meth:`parameters`, by the dimension's name; empty if there is no value."""
         return {self.name: parameters[self.name]} if self.name in parameters else {}
 
@@ -227,7 +226,7 @@ class Dimension:
         text = self.text(config)
         return f"{self.brief} {text}" if text else ""
 
-    def cost_key(self, config: Config) -> Any:
+    def cost_key(self, config: Config) -> Value | None:
         """What of the value the wall time of a run depends on; None: nothing."""
         return None
 

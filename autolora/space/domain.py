@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 Choice = TypeVar("Choice", int, float)
+Written = TypeVar("Written")
 
 KEEP_CHOICE = 0.5
 """Probability that a neighbor keeps a choice of its trial."""
@@ -56,7 +57,7 @@ class Range(BaseModel):
     @model_serializer(mode="wrap")
     def _without_the_usual_scale(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """As records of earlier versions have it, which know no other scale."""
-        plain: dict[str, Any] = dump(self)
+        plain: dict[str, object] = dump(self)
         if self.log:
             del plain["log"]
         return plain
@@ -83,7 +84,7 @@ class Range(BaseModel):
         return (self.clip(value) - self.low) / (self.high - self.low)
 
 
-def range_of(fields: Mapping[str, Any], log: bool) -> Range:
+def range_of(fields: Mapping[str, object], log: bool) -> Range:
     """The range that a mapping of low, high and perhaps log writes; ``log``: the scale if it says none.
 
     Raises:
@@ -98,11 +99,11 @@ def range_of(fields: Mapping[str, Any], log: bool) -> Range:
         raise ValueError(f"{dict(fields)!r} is not allowed; a range is {{low: .., high: ..}}") from None
 
 
-Domain = Range | list[Any]
+Domain = Range | list[float]
 """What may be drawn: a range, or choices in ascending order."""
 
 
-def above_zero(value: Any) -> Any:
+def above_zero(value: Written) -> Written:
     """The value; raises ``ValueError`` for a range that reaches down to 0, where a logarithm is taken of it."""
     if isinstance(value, Range) and not value.low > 0:
         raise ValueError(f"the range ({value.low:g}, {value.high:g}) is not allowed: low must be above 0")
@@ -118,7 +119,7 @@ def log_density(domain: Domain, value: float, log: Callable[[float], float]) -> 
     return value / log(math.e) / (domain.high - domain.low)
 
 
-def draw(rng: np.random.Generator, domain: Domain) -> Any:
+def draw(rng: np.random.Generator, domain: Domain) -> float:
     """A value uniform over the choices, or over the range on its scale."""
     return domain.at(rng.uniform()) if isinstance(domain, Range) else any_of(rng, domain)
 
@@ -135,7 +136,7 @@ def near(rng: np.random.Generator, choices: Sequence[Choice], current: Choice) -
     return choices[min(max(choices.index(current) + moved, 0), len(choices) - 1)]
 
 
-def nearest(domain: Domain, value: float) -> Any:
+def nearest(domain: Domain, value: float) -> float:
     """The value of the domain that is closest, on a log scale where all are above 0."""
     if isinstance(domain, Range):
         return domain.clip(value)
@@ -144,11 +145,16 @@ def nearest(domain: Domain, value: float) -> Any:
     return min(domain, key=lambda choice: abs(choice - value))
 
 
-def place(domain: Domain, value: Any) -> float:
+def place(domain: Domain, value: float | None) -> float:
     """Where a value lies in the domain, 0 to 1; 0.5 for None and for values outside, as a baseline's may be."""
     if isinstance(domain, Range):
         return 0.5 if value is None else domain.place(value)
     return domain.index(value) / max(1, len(domain) - 1) if value in domain else 0.5
+
+
+def corners(domain: Domain) -> list[float]:
+    """All choices, or the ends of a range."""
+    return [domain.low, domain.high] if isinstance(domain, Range) else domain
 
 
 def pinned(domain: Domain) -> bool:
@@ -156,7 +162,7 @@ def pinned(domain: Domain) -> bool:
     return isinstance(domain, list) and len(domain) == 1
 
 
-def number(value: Any) -> Any:
+def number(value: object) -> object:
     """A number that is written as text, as YAML 1.1 reads 1e-3; anything else as it is."""
     if isinstance(value, str):
         try:
@@ -166,7 +172,7 @@ def number(value: Any) -> Any:
     return value
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 

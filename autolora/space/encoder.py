@@ -63,7 +63,7 @@ class SmoothLevels:
 
     @property
     def count(self) -> int:
-        return self._weights.shape[1]
+        return int(self._weights.shape[1])
 
     def __call__(self, choice: int) -> np.ndarray:
         """(count,) values there, also between and beyond the choices."""
@@ -97,10 +97,14 @@ class LogChoiceEncoder(Encoder):
         return [self._decades(config)]
 
     def choices(self, config: Config) -> np.ndarray:
-        return self._levels(getattr(config, self._name))
+        return self._levels(self._value(config))
 
     def settings(self, variant: str, config: Config) -> list[float]:
         return [self._decades(config) / self._length]
 
     def _decades(self, config: Config) -> float:
-        return math.log10(getattr(config, self._name)) - self._middle
+        return math.log10(self._value(config)) - self._middle
+
+    def _value(self, config: Config) -> int:
+        value: int = getattr(config, self._name)
+        return value

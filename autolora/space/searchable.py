@@ -38,13 +38,13 @@ class Searchable(Protocol):
     @property
     def above_zero(self) -> tuple[str, ...]: ...
 
-    def default(self, option: str, rank: int) -> Any:
+    def default(self, option: str, rank: int) -> float:
         """The value that an option has at this rank where it is left to the variant."""
 
     def kinds(self, option: str) -> set[type]:
         """The types that an option is declared as."""
 
-    def configured(self, **options: Any) -> Searchable:
+    def configured(self, **options: object) -> Searchable:
         """The variant with some of its options set."""
 
 
@@ -161,7 +161,7 @@ def completed(space: Space, variant: Searchable, config: Config) -> Config:
     if not given.keys() <= domains.keys():
         unknown = ", ".join(f"{variant.name}.{option}" for option in given if option not in domains)
         raise ValueError(f"the baseline of {variant.name} sets {unknown}, which space.options does not name")
-    pins: dict[str, Any] = {
+    pins: dict[str, float | None] = {
         option: domain[0] if isinstance(domain, list) and pinned(domain) else own[option]
         for option, domain in domains.items()
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, TypeGuard
 
 from pydantic import BeforeValidator, Field
 
@@ -46,33 +46,32 @@ class Setting(Dimension):
     odds: float = 4.0
     level_sd: float = LEVEL_SD
 
-    def field(self) -> tuple[Any, Any]:
+    def field(self) -> tuple[object, object]:
         description = f"a number, a list, or {{low: .., high: ..}}, {self._allowed()}; None: not searched"
-        kinds: Any = Annotated[Range | list[float] | None, BeforeValidator(self._domain)]
+        kinds: object = Annotated[Range | list[float] | None, BeforeValidator(self._domain)]
         return kinds, Field(default=None, description=description)
 
     def _allowed(self) -> str:
         return f"from {self.least:g} on" + ("" if self.below == float("inf") else f" and below {self.below:g}")
 
-    def _domain(self, value: Any) -> Any:
+    def _domain(self, value: object) -> Domain | None:
         if value is None:
             return None
         found = as_numbers(value, self.accepts, self._allowed(), log=lambda low: False)
         return [float(each) for each in found] if isinstance(found, list) else found
 
-    def recorded(self, value: Any) -> Any:
+    def recorded(self, value: object) -> object:
         """A range with its scale, which is not the one that ranges have elsewhere."""
         return {"log": True, **value} if isinstance(value, Mapping) else value
 
-    def accepts(self, value: Any) -> bool:
+    def accepts(self, value: object) -> TypeGuard[float]:
         return is_number(value) and self.least <= value < self.below
 
     def default(self, config: Config) -> float:
         return self.standard
 
     def mode(self, scope: Scope, config: Config, coordinates: Coordinates) -> float:
-        value: float = nearest(self.domain(scope, config), self.preferred)
-        return value
+        return nearest(self.domain(scope, config), self.preferred)
 
     def sample(self, rng: np.random.Generator, scope: Scope, config: Config, belief: Belief) -> float:
         """Choices by odds that fall from the preferred value to the farthest one; ranges likewise."""

@@ -19,7 +19,7 @@ from autolora.space.domain import Domain, Range
 from autolora.space.traits import Traits
 
 
-def specified(given: Any) -> Any:
+def specified(given: object) -> object:
     """A space as a specification writes it, by the rules of :class:`Space`; others as given."""
     if not isinstance(given, Mapping):
         return given
@@ -51,7 +51,7 @@ class _Space(SpaceFields):
     @model_serializer(mode="wrap")
     def _as_recorded(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Dimensions that are not searched are left out, so that a new one changes no record."""
-        plain: dict[str, Any] = dump(self)
+        plain: dict[str, object] = dump(self)
         for dimension in registry():
             if dimension.optional and plain[dimension.name] is None:
                 del plain[dimension.name]
@@ -130,7 +130,7 @@ def _documentation() -> str:
 if TYPE_CHECKING:
 
     class Space(_Space):
-        def __init__(self, **fields: Any) -> None: ...
+        def __init__(self, **fields: object) -> None: ...
 
 else:
     Space = create_model(

@@ -7,7 +7,7 @@ if the scale is not the dimension's own, and ``{choices: [...]}``.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any
+from typing import Annotated, TypeGuard
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -19,7 +19,7 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Positives = Annotated[list[Positive], Field(min_length=1)]
 
 
-def as_domain(value: Any) -> Any:
+def as_domain(value: object) -> object:
     """A tuple of two numbers as a mapping of low and high; numbers that are written as text as numbers."""
     if isinstance(value, Mapping):
         if value.keys() == {CHOICES}:
@@ -35,7 +35,7 @@ def as_domain(value: Any) -> Any:
 
 
 def as_numbers(
-    value: Any, accepts: Callable[[Any], bool], allowed: str, log: Callable[[float], bool]
+    value: object, accepts: Callable[[object], TypeGuard[float]], allowed: str, log: Callable[[float], bool]
 ) -> Range | list[int | float]:
     """A range, or choices in ascending order.
 
@@ -50,17 +50,18 @@ def as_numbers(
     """
     found = as_domain(dict(value) if isinstance(value, Range) else value)
     if isinstance(found, Mapping):
-        ends: list[Any] = [found.get("low"), found.get("high")]
-        if not all(map(accepts, ends)):
+        low, high = found.get("low"), found.get("high")
+        if not (accepts(low) and accepts(high)):
             raise ValueError(f"{value!r} is not allowed; a range is {{low: .., high: ..}}, {allowed}")
-        return range_of(found, log=log(ends[0]))
+        return range_of(found, log=log(low))
     numbers = found if isinstance(found, list) else [found]
-    if not (numbers and all(map(accepts, numbers))):
+    allowed_ones = [each for each in numbers if accepts(each)]
+    if not numbers or len(allowed_ones) < len(numbers):
         raise ValueError(f"{value!r} is not allowed; use a number, a list, or {{low, high}}, {allowed}")
-    return sorted({plain(each) for each in numbers})
+    return sorted({plain(each) for each in allowed_ones})
 
 
-def as_whole_numbers(value: Any) -> Any:
+def as_whole_numbers(value: object) -> object:
     """Choices of whole numbers; a range has its ends and the powers of two between, on a linear scale all."""
     value = as_domain(value)
     if isinstance(value, Mapping):
@@ -68,8 +69,8 @@ def as_whole_numbers(value: Any) -> Any:
     return [value] if is_number(value) else value
 
 
-def _expanded(given: Mapping[str, Any]) -> list[int]:
-    ends: list[Any] = [given.get("low"), given.get("high")]
+def _expanded(given: Mapping[str, object]) -> list[int]:
+    ends = [given.get("low"), given.get("high")]
     if not all(is_number(end) and float(end).is_integer() and end >= 1 for end in ends):
         raise ValueError(f"{dict(given)!r} is not allowed; a range is {{low: 4, high: 64}}, of whole numbers from 1")
     found = range_of(given, log=True)

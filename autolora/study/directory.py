@@ -5,13 +5,13 @@ Nothing here validates the specification, so a directory can be read where its m
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import yaml
 
 from autolora.errors import AutoloraError
+from autolora.files import Document
 from autolora.search.policy import Plan, seeds_kept
 from autolora.search.trials import TrialTable
 
@@ -25,12 +25,13 @@ class NoStudyError(AutoloraError, FileNotFoundError):
     """The folder is not a run directory, or holds no study yet."""
 
 
-def read_recorded(path: Path) -> dict[str, Any]:
+def read_recorded(path: Path) -> Document:
     """A specification that :func:`autolora.spec.save` wrote, as plain data with every key present."""
-    return yaml.safe_load(path.read_text(encoding="utf-8"))
+    recorded: Document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return recorded
 
 
-def recorded_spec(folder: Path) -> dict[str, Any]:
+def recorded_spec(folder: Path) -> Document:
     """The recorded specification of a run directory.
 
     Raises:
@@ -74,7 +75,7 @@ def read_study(folder: Path) -> tuple[TrialTable, Plan]:
     return table, Plan(names, rungs, budget, seeds_kept(spec["confirm"], budget))
 
 
-def read_terms(folder: Path) -> Mapping[str, Any]:
+def read_terms(folder: Path) -> Document:
     """The terms that the study of a run directory was started on; see :class:`autolora.study.Study`.
 
     Raises:
@@ -83,7 +84,7 @@ def read_terms(folder: Path) -> Mapping[str, Any]:
     return _study_of(folder)[1].terms
 
 
-def _study_of(folder: Path) -> tuple[dict[str, Any], Study]:
+def _study_of(folder: Path) -> tuple[Document, Study]:
     """The recorded specification of a run directory, and its study."""
     from autolora.study.study import Study
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from autolora.search.trials import Direction, Event
 from autolora.study.study import Study
@@ -21,7 +20,7 @@ class StudyRecorder:
         self._storage, self._name = storage, name
         self._study: Study | None = None
 
-    def begin(self, direction: Direction, terms: Mapping[str, Any]) -> Sequence[Event]:
+    def begin(self, direction: Direction, terms: Mapping[str, object]) -> Sequence[Event]:
         """Open the study; see :meth:`Study.open` for the errors."""
         self._study = Study.open(self._storage, self._name, direction, terms)
         return self._study.events(repair=True)

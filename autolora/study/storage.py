@@ -134,7 +134,7 @@ def engine(url: URL, **options: Any) -> Engine:
 def _engine_options(url: URL) -> dict[str, Any]:
     if url.get_backend_name() == "sqlite":
         return {}
-    options: dict[str, Any] = {"pool_pre_ping": True}
+    options: dict[str, object] = {"pool_pre_ping": True}
     if url.get_dialect().driver in ("psycopg", "psycopg2"):
         options["connect_args"] = {name: value for name, value in _LIBPQ.items() if name not in url.query}
     return options

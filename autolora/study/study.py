@@ -18,9 +18,11 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
+from autolora.files import Document
 from autolora.priors.prior import Prior
 from autolora.search.trials import Direction, Event, Finished, Lost, Promoted, Sampled, Scored
 from autolora.space import Config, Space, registry
+from autolora.space.config import Value
 from autolora.space.dimension import Parameter
 from autolora.study.lock import Ownership
 from autolora.study.rows import decode, encode
@@ -52,7 +54,7 @@ class Study:
         self.optuna_study = study
         self._url = storage
         self._ownership = ownership
-        self.terms: dict[str, Any] = study.user_attrs[TERMS]
+        self.terms: Document = study.user_attrs[TERMS]
         self._storage = study._storage
         self._space = Space(**self.terms["space"])
         self._steps = _steps(self.terms["rungs"], self.terms["examples"] or STEPS_WITHOUT_EXAMPLES)
@@ -60,7 +62,7 @@ class Study:
         self._lost: Counter[int] = Counter()
 
     @classmethod
-    def open(cls, storage: str, name: str, direction: Direction, terms: Mapping[str, Any]) -> Study:
+    def open(cls, storage: str, name: str, direction: Direction, terms: Mapping[str, object]) -> Study:
         """Create the study, or continue the one of that name, as its one writer; see :class:`Ownership`.
 
         Raises:
@@ -244,9 +246,9 @@ class Study:
             intermediate_values={},
         )
 
-    def _params(self, event: Sampled) -> dict[str, Any]:
+    def _params(self, event: Sampled) -> dict[str, str | float]:
         """As Optuna shows them."""
-        found: dict[str, Any] = {"variant": event.variant}
+        found: dict[str, str | float] = {"variant": event.variant}
         for dimension in registry():
             parameters = dimension.parameters(self._space, event.variant, event.config)
             found |= {name: parameter.value for name, parameter in parameters.items()}
@@ -284,7 +286,7 @@ def _begun(study: optuna.Study, storage: str) -> bool:
     return False
 
 
-def _begun_on(study: optuna.Study, storage: str, direction: Direction, terms: Mapping[str, Any]) -> bool:
+def _begun_on(study: optuna.Study, storage: str, direction: Direction, terms: Mapping[str, object]) -> bool:
     """Whether a search has begun in the study, on these terms.
 
     Raises:
@@ -317,7 +319,7 @@ def _distribution(parameter: Parameter) -> BaseDistribution:
 
 def _config(params: Mapping[str, Any]) -> Config:
     """The configuration of a trial's parameters."""
-    values: dict[str, Any] = {}
+    values: dict[str, Value] = {}
     for dimension in registry():
         values |= dimension.read(params, params["variant"])
     return Config.of(**values)

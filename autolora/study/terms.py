@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping
-from typing import Any
 
 
-def differences(old: Mapping[str, Any], new: Mapping[str, Any], ignored: Container[str] = ()) -> list[str]:
+def differences(old: Mapping[str, object], new: Mapping[str, object], ignored: Container[str] = ()) -> list[str]:
     """Readable differences, one per key: ``"training.examples: 72 -> 144"``.
 
     Args:
@@ -21,8 +20,8 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], ignored: Contain
     ]
 
 
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def _flatten(tree: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+    flat: dict[str, object] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping):
             flat |= _flatten(value, f"{prefix}{key}.")

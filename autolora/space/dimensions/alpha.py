@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from statistics import NormalDist, fmean
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypeGuard
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -44,16 +44,16 @@ class Alpha(Dimension):
     drawn = 30
     after = ("rank",)
 
-    def field(self) -> tuple[Any, Any]:
+    def field(self) -> tuple[object, object]:
         description = '"law", "rank", a number, a list, or (low, high), in YAML {low: 8, high: 64}, all above 0'
-        kinds: Any = Annotated[
+        kinds: object = Annotated[
             Literal["law", "rank"] | Range | Positive | Positives,
             BeforeValidator(as_domain),
             AfterValidator(above_zero),
         ]
         return kinds, Field(default="law", description=description)
 
-    def accepts(self, value: Any) -> bool:
+    def accepts(self, value: object) -> TypeGuard[float]:
         return is_number(value) and 0 < value < math.inf
 
     def domain(self, scope: Scope, config: Config) -> Domain:
@@ -75,8 +75,7 @@ class Alpha(Dimension):
     def mode(self, scope: Scope, config: Config, coordinates: Coordinates) -> float:
         """The law's, as far as the space goes."""
         law = scope.traits.law_alpha(config.rank, scope.space.hidden_size)
-        alpha: float = nearest(self.domain(scope, config), law)
-        return alpha
+        return nearest(self.domain(scope, config), law)
 
     def sample(self, rng: np.random.Generator, scope: Scope, config: Config, belief: Belief) -> float:
         alphas = self.domain(scope, config)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TypeGuard
 
 import numpy as np
 from pydantic import Field
@@ -35,10 +35,10 @@ class BatchSize(Dimension):
     drawn = 20
     whole = True
 
-    def field(self) -> tuple[Any, Any]:
+    def field(self) -> tuple[object, object]:
         return WholeNumbers, Field(default=[16, 64], validate_default=True)
 
-    def accepts(self, value: Any) -> bool:
+    def accepts(self, value: object) -> TypeGuard[float]:
         return is_number(value) and 0 < value < math.inf and float(value).is_integer()
 
     def mode(self, scope: Scope, config: Config, coordinates: Coordinates) -> int:
@@ -51,7 +51,8 @@ class BatchSize(Dimension):
     def near(
         self, rng: np.random.Generator, scope: Scope, config: Config, trial: Config, coordinates: Coordinates
     ) -> int:
-        return near(rng, scope.space.batch_size, trial.batch_size)
+        choices: list[int] = scope.space.batch_size
+        return near(rng, choices, trial.batch_size)
 
     def density(self, scope: Scope, config: Config, belief: Belief) -> float:
         choices = scope.space.batch_size
@@ -76,7 +77,7 @@ class BatchSize(Dimension):
 def _weights(choices: list[int]) -> np.ndarray:
     """Even up to LARGE, halved with each doubling beyond."""
     weights = np.array([min(1.0, LARGE / batch) for batch in choices])
-    return weights / weights.sum()
+    return np.asarray(weights / weights.sum())
 
 
 register(BatchSize())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from autolora.space.config import Config
 from autolora.space.dimension import Scope, register
+from autolora.space.domain import corners
 from autolora.space.setting import Setting
 
 
@@ -22,7 +23,7 @@ class Dropout(Setting):
 
     def largest(self, scope: Scope, config: Config) -> float:
         """Some variants have a faster forward pass without dropout."""
-        return float(max(self.corners(scope, config)))
+        return max(corners(self.domain(scope, config)))
 
     def cost_key(self, config: Config) -> bool:
         return bool(config.value(self.name))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from statistics import NormalDist
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal, TypeGuard
 
 import numpy as np
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -38,22 +38,22 @@ class LearningRate(Dimension):
     drawn = 40
     after = ("alpha", "batch_size", "rank")
 
-    def field(self) -> tuple[Any, Any]:
+    def field(self) -> tuple[object, object]:
         description = '"auto", a number, (low, high), in YAML [low, high], or a list of numbers, all above 0'
-        kinds: Any = Annotated[
+        kinds: object = Annotated[
             Range | Positive | Positives | Literal["auto"], BeforeValidator(as_domain), AfterValidator(above_zero)
         ]
         return kinds, Field(default="auto", description=description)
 
-    def specified(self, value: Any) -> Any:
+    def specified(self, value: object) -> object:
         """Two numbers are the ends of a range."""
         numbers = [number(each) for each in value] if isinstance(value, (list, tuple)) else []
         return tuple(numbers) if len(numbers) == 2 and all(map(is_number, numbers)) else value
 
-    def recorded(self, value: Any) -> Any:
+    def recorded(self, value: object) -> object:
         return {"choices": value} if isinstance(value, list) and len(value) == 2 else value
 
-    def accepts(self, value: Any) -> bool:
+    def accepts(self, value: object) -> TypeGuard[float]:
         return is_number(value) and 0 < value < math.inf
 
     def domain(self, scope: Scope, config: Config) -> Domain:
@@ -70,8 +70,7 @@ class LearningRate(Dimension):
 
     def mode(self, scope: Scope, config: Config, coordinates: Coordinates) -> float:
         """z = 0, as far as the space goes."""
-        rate: float = nearest(self.rates(scope.space), coordinates.rate_of(scope.traits, 0.0, config))
-        return rate
+        return nearest(self.rates(scope.space), coordinates.rate_of(scope.traits, 0.0, config))
 
     def sample(self, rng: np.random.Generator, scope: Scope, config: Config, belief: Belief) -> float:
         rates, believed = self.rates(scope.space), belief(config)
@@ -88,8 +87,7 @@ class LearningRate(Dimension):
 
     def at(self, scope: Scope, config: Config, coordinates: Coordinates, z: float) -> float:
         """The searched learning rate next to z, at a configuration's other values."""
-        rate: float = nearest(self.rates(scope.space), coordinates.rate_of(scope.traits, z, config))
-        return rate
+        return nearest(self.rates(scope.space), coordinates.rate_of(scope.traits, z, config))
 
     def density(self, scope: Scope, config: Config, belief: Belief) -> float:
         rates, believed = self.rates(scope.space), belief(config)
@@ -139,7 +137,7 @@ def _weights(belief: NormalDist, rates: list[float]) -> np.ndarray:
     """Probabilities of choices in proportion to the density at each."""
     exponents = np.array([-0.5 * belief.zscore(math.log10(rate)) ** 2 for rate in rates])
     weights = np.exp(exponents - exponents.max())
-    return weights / weights.sum()
+    return np.asarray(weights / weights.sum())
 
 
 LEARNING_RATE = LearningRate()

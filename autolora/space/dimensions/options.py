@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from itertools import product
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, TypeGuard
 
 from pydantic import BeforeValidator, Field
 
-from autolora.space.config import Config, Options
+from autolora.space.config import Config, Options, Value
 from autolora.space.coordinates import Coordinates
 from autolora.space.dimension import Dimension, Encoding, Parameter, Scope, SpaceFields, register
-from autolora.space.domain import KEEP_CHOICE, Domain, Range, any_of, draw, is_number, place
+from autolora.space.domain import KEEP_CHOICE, Domain, Range, any_of, corners, draw, is_number, place
 from autolora.space.encoder import Encoder
 from autolora.space.written import CHOICES, as_numbers
 
@@ -44,11 +44,11 @@ class VariantOptions(Dimension):
     drawn = 50
     at_attach = True
 
-    def field(self) -> tuple[Any, Any]:
-        kinds: Any = Annotated[dict[str, Range | list[int | float]], BeforeValidator(_written)]
+    def field(self) -> tuple[object, object]:
+        kinds: object = Annotated[dict[str, Range | list[int | float]], BeforeValidator(_written)]
         return kinds, Field(default={})
 
-    def accepts(self, value: Any) -> bool:
+    def accepts(self, value: object) -> TypeGuard[float]:
         return is_number(value) and 0 <= value < math.inf
 
     def searched(self, space: SpaceFields) -> bool:
@@ -81,16 +81,11 @@ class VariantOptions(Dimension):
         return 1.0
 
     def values(self, scope: Scope, config: Config) -> list[Options] | None:
-        domains = self.domains(scope.space, scope.variant)
-        if any(isinstance(domain, Range) for domain in domains.values()):
-            return None
-        return [tuple(zip(domains, values, strict=True)) for values in product(*domains.values())]
+        domains = self.domains(scope.space, scope.variant).values()
+        return None if any(isinstance(domain, Range) for domain in domains) else self.corners(scope, config)
 
     def corners(self, scope: Scope, config: Config) -> list[Options]:
-        domains = {
-            name: [domain.low, domain.high] if isinstance(domain, Range) else domain
-            for name, domain in self.domains(scope.space, scope.variant).items()
-        }
+        domains = {name: corners(domain) for name, domain in self.domains(scope.space, scope.variant).items()}
         return [tuple(zip(domains, values, strict=True)) for values in product(*domains.values())]
 
     def domains(self, space: SpaceFields, variant: str | None) -> Domains:
@@ -105,12 +100,10 @@ class VariantOptions(Dimension):
         """By "variant.option", since another variant may call its own the same."""
         domains, found = self.domains(space, variant), {}
         for option, value in config.options:
-            domain = domains.get(option, [])
-            ends = (domain.low, domain.high) if isinstance(domain, Range) else domain
-            found[f"{variant}.{option}"] = Parameter.among(ends, value)
+            found[f"{variant}.{option}"] = Parameter.among(corners(domains.get(option, [])), value)
         return found
 
-    def read(self, parameters: Mapping[str, Any], variant: str) -> dict[str, Any]:
+    def read(self, parameters: Mapping[str, float], variant: str) -> dict[str, Value]:
         prefix = f"{variant}."
         own = {key.removeprefix(prefix): value for key, value in parameters.items() if key.startswith(prefix)}
         return {self.name: tuple(own.items())} if own else {}
@@ -147,11 +140,11 @@ class OptionsEncoder(Encoder):
         return {name: place(domain, given.get(name)) for name, domain in self._domains[variant].items()}
 
 
-def _written(value: Any) -> dict[str, Any]:
+def _written(value: object) -> Domains:
     """Domains by "variant.option", given so or as a mapping for each variant."""
     if not isinstance(value, Mapping):
         raise ValueError(f"{value!r} is not allowed; give choices by name, as in {{lora_ga.gamma: [4, 16, 64]}}")
-    found: dict[str, Any] = {}
+    found: Domains = {}
     for key, given in _leaves(value):
         variant, _, option = key.partition(".")
         if not (variant and option) or "." in option:
@@ -162,7 +155,7 @@ def _written(value: Any) -> dict[str, Any]:
     return dict(sorted(found.items()))
 
 
-def _leaves(tree: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _leaves(tree: Mapping[object, object], prefix: str = "") -> Iterator[tuple[str, object]]:
     for key, value in tree.items():
         if isinstance(value, Mapping) and not (value.keys() <= RANGE_KEYS or value.keys() == {CHOICES}):
             yield from _leaves(value, f"{prefix}{key}.")
@@ -170,7 +163,7 @@ def _leaves(tree: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield f"{prefix}{key}", value
 
 
-def _domain(key: str, given: Any) -> Range | list[int | float]:
+def _domain(key: str, given: object) -> Range | list[int | float]:
     try:
         return as_numbers(given, OPTIONS.accepts, "from 0 on", log=lambda low: low > 0)
     except ValueError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeGuard
 
 from pydantic import Field
 
@@ -33,10 +33,10 @@ class Rank(Dimension):
     whole = True
     at_attach = True
 
-    def field(self) -> tuple[Any, Any]:
+    def field(self) -> tuple[object, object]:
         return WholeNumbers, Field(default=[8, 32], validate_default=True)
 
-    def accepts(self, value: Any) -> bool:
+    def accepts(self, value: object) -> TypeGuard[float]:
         return is_number(value) and 0 < value < math.inf and float(value).is_integer()
 
     def mode(self, scope: Scope, config: Config, coordinates: Coordinates) -> int:
@@ -46,7 +46,8 @@ class Rank(Dimension):
     def near(
         self, rng: np.random.Generator, scope: Scope, config: Config, trial: Config, coordinates: Coordinates
     ) -> int:
-        return near(rng, scope.space.rank, trial.rank)
+        choices: list[int] = scope.space.rank
+        return near(rng, choices, trial.rank)
 
     def density(self, scope: Scope, config: Config, belief: Belief) -> float:
         return 1 / len(scope.space.rank) if config.rank in scope.space.rank else 0.0
