@@ -129,7 +129,7 @@ def _paired(one: Runs, other: Runs) -> np.ndarray | None:
     first, second = _averaged(one), _averaged(other)
     if first is None or second is None or len(first) != len(second) or len(first) < 2:
         return None
-    return first - second
+    return np.asarray(first - second)
 
 
 def _averaged(runs: Runs) -> np.ndarray | None:

@@ -29,7 +29,7 @@ def twice_differentiable(model: PreTrainedModel | PeftModel) -> Iterator[None]:
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base: PreTrainedModel = model.get_base_model() if hasattr(model, "get_base_model") else model
     attention = base.config._attn_implementation
     narrow = {p: p.dtype for p in model.parameters() if p.dtype in (torch.bfloat16, torch.float16)}
     with ExitStack() as stack:
@@ -62,15 +62,14 @@ def hessian_product(
     import torch
 
     targets = sum(map(target_count, batches))
+    sizes = [p.numel() for p in parameters]
     gradients = []
     for batch in batches:
         losses, _, _ = token_losses(model, batch)
         gradients.append(torch.autograd.grad(losses.sum() / targets, parameters, create_graph=True))
 
     def product(vector: Tensor) -> Tensor:
-        parts = [
-            part.view_as(p) for part, p in zip(torch.split(vector, [p.numel() for p in parameters]), parameters, strict=True)
-        ]
+        parts = [part.view_as(p) for part, p in zip(torch.split(vector, sizes), parameters, strict=True)]
         total = torch.zeros_like(vector)
         for gradient in gradients:
             images = torch.autograd.grad(

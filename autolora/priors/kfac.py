@@ -51,7 +51,7 @@ class KfacBlock:
         block_a = s * s * _largest(b.T @ outputs @ b) * self._of_inputs
         block_b = s * s * _largest(a @ inputs @ a.T) * self._of_outputs
         cross = s * self._of_gradient
-        return 0.5 * (block_a + block_b + ((block_a - block_b) ** 2 + 4 * cross**2) ** 0.5)
+        return 0.5 * (block_a + block_b + float(((block_a - block_b) ** 2 + 4 * cross**2) ** 0.5))
 
     @cached_property
     def _of_inputs(self) -> float:
@@ -65,7 +65,7 @@ class KfacBlock:
     def _of_gradient(self) -> float:
         gradient = self.statistics.gradient
         wide = gradient if gradient.shape[0] <= gradient.shape[1] else gradient.T
-        return max(_largest(wide @ wide.T), 0.0) ** 0.5
+        return float(max(_largest(wide @ wide.T), 0.0) ** 0.5)
 
 
 def _largest(matrix: Tensor) -> float:

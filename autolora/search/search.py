@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from autolora.errors import AutoloraError
 from autolora.priors.prior import Prior
@@ -304,7 +304,12 @@ class Search:
 
 
 def _check_terms(
-    variants: Mapping[str, Searchable], budget: float, rungs: tuple[float, ...], direction: str, confirm: int | str, seed: int
+    variants: Mapping[str, Searchable],
+    budget: float,
+    rungs: tuple[float, ...],
+    direction: str,
+    confirm: int | str,
+    seed: int,
 ) -> None:
     if not variants:
         raise ValueError("variants is empty: there is nothing to tune")
