@@ -17,14 +17,14 @@ from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, CategoricalChoiceType
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler, TPESampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from autolora import variants
-from autolora.integrations.parameters import NAMES, Alpha, Distributions, Parameters, usable
+from autolora.integrations.parameters import NAMES, Alpha, Distributions, Parameters, Values, usable
 from autolora.integrations.watching import ReportWatch
 from autolora.priors.prior import Prior, uniform_sample
 from autolora.search.rungs import RUNGS
@@ -209,14 +209,14 @@ class LoraSampler(BaseSampler):
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
+    ) -> dict[str, CategoricalChoiceType]:
         sampled = self._sample(study, trial, search_space) if self._is_ours(study, search_space) else {}
         others = {name: distribution for name, distribution in search_space.items() if name not in sampled}
         return sampled | {name: self._sample_other(study, trial, name, others[name]) for name in others}
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> Any:
+    ) -> CategoricalChoiceType:
         own = self._parameters.ours(param_name)
         if own is not None and not usable(own, param_distribution):
             warnings.warn(
@@ -255,26 +255,28 @@ class LoraSampler(BaseSampler):
         over = any(trial.state == TrialState.COMPLETE for trial in study.get_trials(deepcopy=False))
         return "learning_rate" in self._parameters.found(distributions) or not over
 
-    def _sample_other(self, study: Study, trial: FrozenTrial, name: str, distribution: BaseDistribution) -> Any:
+    def _sample_other(
+        self, study: Study, trial: FrozenTrial, name: str, distribution: BaseDistribution
+    ) -> CategoricalChoiceType:
         other = self._independent_sampler
         if other is None:
             other = TPESampler(seed=zlib.crc32(f"{self._seed} {trial.number} {name}".encode()))
-        return other.sample_independent(study, trial, name, distribution)
+        sampled: CategoricalChoiceType = other.sample_independent(study, trial, name, distribution)
+        return sampled
 
-    def _sample(self, study: Study, trial: FrozenTrial, distributions: Distributions) -> dict[str, Any]:
+    def _sample(self, study: Study, trial: FrozenTrial, distributions: Distributions) -> dict[str, str | float]:
         """Values of those of these parameters that are ours."""
         table = self._table(study, trial, distributions)
         variant, config = self._propose(table, trial.number, distributions, _given(trial))
         return self._parameters.values(distributions, variant, config)
 
     def _propose(
-        self, table: TrialTable, number: int, distributions: Distributions, given: Mapping[str, Any]
+        self, table: TrialTable, number: int, distributions: Distributions, given: Values
     ) -> tuple[str, Config]:
         """Variant and configuration of a trial of which some values may be given."""
         names = self._parameters.searched_variants(distributions)
-        variant = self._parameters.given(given).get("variant")
-        if variant not in names:
-            variant = _next_variant(table, names, number)
+        asked = self._parameters.given(given).get("variant")
+        variant = asked if isinstance(asked, str) and asked in names else _next_variant(table, names, number)
         space = self._parameters.space(distributions)
         known = dict.fromkeys([*names, *(other.variant for other in table.trials)])
         traits = {name: variants.get(name).traits for name in known}
@@ -368,7 +370,7 @@ class LoraSampler(BaseSampler):
         return scores
 
 
-def _given(trial: FrozenTrial) -> dict[str, Any]:
+def _given(trial: FrozenTrial) -> dict[str, CategoricalChoiceType]:
     """Values that a trial has, or will have as it was enqueued with them."""
     return {**trial.system_attrs.get(FIXED, {}), **trial.params}
 

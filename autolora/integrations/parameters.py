@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal, TypeGuard
 
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalChoiceType,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 
 from autolora import variants
 from autolora.space import AUTO_LEARNING_RATE, Config, Coordinates, Space, Traits, registry
 from autolora.space.dimensions.learning_rate import LEARNING_RATE
+from autolora.space.domain import is_number, whole_numbers
 from autolora.space.domain import nearest as nearest_choice
-from autolora.space.domain import whole_numbers
 
 VARIANT = "variant"
 _DIMENSIONS = {dimension.name: dimension for dimension in registry() if dimension.aliases}
@@ -27,7 +33,7 @@ MOST_STEPS = 64
 """A range with more steps than this is searched as a continuous one."""
 
 Distributions = Mapping[str, BaseDistribution]
-Values = Mapping[str, Any]
+Values = Mapping[str, CategoricalChoiceType]
 Alpha = Literal["law", "rank"] | float
 
 
@@ -62,11 +68,11 @@ class Parameters:
         named = self._named(distributions)
         return {own: name for own, name in named.items() if usable(own, distributions[name])}
 
-    def given(self, values: Values) -> dict[str, Any]:
+    def given(self, values: Values) -> dict[str, CategoricalChoiceType]:
         """A trial's values by our names."""
         return {own: values[name] for own, name in self._named(values).items()}
 
-    def _named(self, present: Mapping[str, Any]) -> dict[str, str]:
+    def _named(self, present: Mapping[str, object]) -> dict[str, str]:
         named = {own: [name for name in names if name in present] for own, names in self.names.items()}
         return {own: names[0] for own, names in named.items() if names}
 
@@ -77,7 +83,7 @@ class Parameters:
 
     def space(self, distributions: Distributions) -> Space:
         """What these distributions search; a learning rate that is not among them may be anything."""
-        fields: dict[str, Any] = {
+        fields: dict[str, object] = {
             LEARNING_RATE.name: AUTO_LEARNING_RATE,
             "batch_size": [self.batch_size],
             "rank": [self.rank],
@@ -86,21 +92,22 @@ class Parameters:
         }
         for own, name in self.found(distributions).items():
             if own != VARIANT:
-                fields[own] = readable(own, distributions[name])
-        if "batch_size" in self.found(distributions):
-            fields["batch_size"] = [self.batch_multiplier * size for size in fields["batch_size"]]
+                fields[own] = values = readable(own, distributions[name])
+                if own == "batch_size" and isinstance(values, list):
+                    fields[own] = [self.batch_multiplier * size for size in values]
         return Space(**fields)
 
     def configuration(self, values: Values) -> tuple[str, Config] | None:
         """Variant and configuration of a trial, or None where it has no learning rate or cannot be trained so."""
         own = self.given(values)
         variant = own.pop(VARIANT, self.variant)
-        if LEARNING_RATE.name not in own or not _registered(variant) or not all(_fits(*item) for item in own.items()):
+        numbers = {name: value for name, value in own.items() if _fits(value, name)}
+        if LEARNING_RATE.name not in own or not _registered(variant) or len(numbers) < len(own):
             return None
-        rank = int(own.pop("rank", self.rank))
-        batch = self.batch_multiplier * int(own.pop("batch_size")) if "batch_size" in own else self.batch_size
-        alpha = float(own.pop("alpha")) if "alpha" in own else self.alpha_at(variant, rank)
-        further = {name: float(value) for name, value in own.items()}
+        rank = int(numbers.pop("rank", self.rank))
+        batch = self.batch_multiplier * int(numbers.pop("batch_size")) if "batch_size" in numbers else self.batch_size
+        alpha = float(numbers.pop("alpha")) if "alpha" in numbers else self.alpha_at(variant, rank)
+        further = {name: float(value) for name, value in numbers.items()}
         return variant, Config.of(batch_size=batch, rank=rank, alpha=alpha, **further)
 
     def alpha_at(self, variant: str, rank: int) -> float:
@@ -121,7 +128,7 @@ class Parameters:
         which alpha is redundant is proposed at alpha = r.
         """
         found = self.found(distributions)
-        fixed = {own: number for own, number in self.given(given).items() if own != VARIANT and _fits(own, number)}
+        fixed = {own: number for own, number in self.given(given).items() if own != VARIANT and _fits(number, own)}
         rank = int(fixed.pop("rank", config.rank))
         batch = self.batch_multiplier * int(fixed.pop("batch_size")) if "batch_size" in fixed else config.batch_size
         law = traits.law_alpha(rank, self.hidden_size) / traits.law_alpha(config.rank, self.hidden_size)
@@ -140,10 +147,13 @@ class Parameters:
         fixed.pop("alpha", None)
         return settled.replaced(**{own: float(number) for own, number in fixed.items()})
 
-    def values(self, distributions: Distributions, variant: str, config: Config) -> dict[str, Any]:
+    def values(self, distributions: Distributions, variant: str, config: Config) -> dict[str, str | float]:
         """A configuration as values of the user's parameters, by the user's names."""
-        own = config.as_dict() | {VARIANT: variant, "batch_size": config.batch_size / self.batch_multiplier}
-        return {name: nearest(distributions[name], own[key]) for key, name in self.found(distributions).items()}
+        own = config.replaced(batch_size=config.batch_size / self.batch_multiplier)
+        return {
+            name: variant if key == VARIANT else nearest(distributions[name], own.value(key))
+            for key, name in self.found(distributions).items()
+        }
 
 
 def usable(own: str, distribution: BaseDistribution) -> bool:
@@ -154,12 +164,13 @@ def usable(own: str, distribution: BaseDistribution) -> bool:
     return readable(own, distribution) is not None
 
 
-def readable(own: str, distribution: BaseDistribution) -> Any:
+def readable(own: str, distribution: BaseDistribution) -> Sequence[float] | Mapping[str, float] | None:
     """Choices of a number as a list, or ``(low, high)`` as a tuple where it is continuous; None: it cannot be ours."""
     if isinstance(distribution, CategoricalDistribution):
-        return list(distribution.choices) if all(_fits(own, choice) for choice in distribution.choices) else None
+        choices = [choice for choice in distribution.choices if _fits(choice, own)]
+        return choices if len(choices) == len(distribution.choices) else None
     assert isinstance(distribution, (FloatDistribution, IntDistribution))
-    if not (_fits(own, distribution.low) and _fits(own, distribution.high)):
+    if not all(_fits(end, own) for end in (distribution.low, distribution.high)):
         return None
     if _DIMENSIONS[own].whole:
         if not isinstance(distribution, IntDistribution):
@@ -175,10 +186,10 @@ def readable(own: str, distribution: BaseDistribution) -> Any:
     return {"low": low, "high": high, "log": distribution.log} if _DIMENSIONS[own].optional else (low, high)
 
 
-def nearest(distribution: BaseDistribution, value: Any) -> Any:
+def nearest(distribution: BaseDistribution, value: float) -> float:
     """The value of the distribution that is closest, as Optuna wants it."""
     if isinstance(distribution, CategoricalDistribution):
-        return value if isinstance(value, str) else nearest_choice(list(distribution.choices), value)
+        return nearest_choice([choice for choice in distribution.choices if is_number(choice)], value)
     assert isinstance(distribution, (FloatDistribution, IntDistribution))
     low, high, step = distribution.low, distribution.high, distribution.step
     value = min(max(value, low), high)
@@ -187,13 +198,13 @@ def nearest(distribution: BaseDistribution, value: Any) -> Any:
     return int(value) if isinstance(distribution, IntDistribution) else float(value)
 
 
-def _categories(distribution: BaseDistribution) -> tuple[Any, ...]:
+def _categories(distribution: BaseDistribution) -> tuple[CategoricalChoiceType, ...]:
     return distribution.choices if isinstance(distribution, CategoricalDistribution) else ()
 
 
-def _fits(own: str, value: Any) -> bool:
+def _fits(value: object, own: str) -> TypeGuard[float]:
     return _DIMENSIONS[own].accepts(value)
 
 
-def _registered(value: Any) -> bool:
+def _registered(value: object) -> TypeGuard[str]:
     return isinstance(value, str) and value in variants.names()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class DivergenceCallback(TrainerCallback):
+class DivergenceCallback(TrainerCallback):  # type: ignore[misc]  # its types are not followed, see pyproject.toml
     """Stops a training that has blown up, by autolora's divergence rule.
 
     The rule reads the training loss and the gradient norm that the Trainer logs, so it acts within a few logs: set
@@ -47,7 +47,7 @@ class DivergenceCallback(TrainerCallback):
         return self.reason is not None
 
     def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
         """Begin to watch, from the past logs where the training is resumed."""
         self.reason = None
@@ -63,8 +63,8 @@ class DivergenceCallback(TrainerCallback):
         args: TrainingArguments,
         state: TrainerState,
         control: TrainerControl,
-        logs: dict[str, Any] | None = None,
-        **kwargs: Any,
+        logs: dict[str, float] | None = None,
+        **kwargs: object,
     ) -> None:
         """Stop the training where the logged loss has diverged."""
         if self._watch is None or self.diverged or logs is None or "loss" not in logs:
@@ -79,8 +79,8 @@ class DivergenceCallback(TrainerCallback):
         args: TrainingArguments,
         state: TrainerState,
         control: TrainerControl,
-        metrics: dict[str, Any] | None = None,
-        **kwargs: Any,
+        metrics: dict[str, float] | None = None,
+        **kwargs: object,
     ) -> None:
         """Stop the training where an evaluation loss is not finite."""
         broken = {name: value for name, value in (metrics or {}).items() if _is_broken_loss(name, value)}
@@ -88,7 +88,7 @@ class DivergenceCallback(TrainerCallback):
             self._stop("; ".join(f"{name} became {value}" for name, value in broken.items()), state, control)
 
     def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
         """Prune the trial of a diverged training.
 
@@ -114,10 +114,10 @@ class DivergenceCallback(TrainerCallback):
             self.trial.set_constraint("diverged", 1.0)
 
 
-def _gradient_norm(args: TrainingArguments, logs: dict[str, Any]) -> float:
+def _gradient_norm(args: TrainingArguments, logs: dict[str, float]) -> float:
     """As logged; where there is none to be relied on, one that never changes and so never counts."""
     return 1.0 if args.fp16 else float(logs.get("grad_norm", 1.0))
 
 
-def _is_broken_loss(name: str, value: Any) -> bool:
+def _is_broken_loss(name: str, value: object) -> bool:
     return name.endswith("loss") and isinstance(value, float) and not math.isfinite(value)
