@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from autolora.adapters.draws import FACTOR_A, draw_kaiming, random_stream
 from autolora.adapters.errors import VariantError
@@ -19,7 +19,9 @@ from autolora.adapters.targets import LinearLayer
 
 if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
+    from peft.tuners.tuners_utils import BaseTuner
     from torch import Tensor, nn
+    from torch.utils.hooks import RemovableHandle
     from transformers import PreTrainedModel
 
     from autolora.adapters.declaration import Declaration
@@ -50,13 +52,13 @@ class Attachment:
     horizon: int | None
     seed: int
     trainable: list[nn.Parameter]
-    input_hooks: list[Any] | None
+    input_hooks: list[RemovableHandle] | None
     subtracted: dict[str, Subtracted] = field(default_factory=dict)
 
 
 def attachment(model: PeftModel) -> Attachment:
     """The record of an attached model; raises ``VariantError`` if none was attached by a variant."""
-    record = vars(model).get(_RECORD)
+    record: Attachment | None = vars(model).get(_RECORD)
     if record is None:
         raise VariantError(f"this {type(model).__name__} was not attached by a variant, or is detached already")
     return record
@@ -94,7 +96,7 @@ def inject(
     hooks = vars(base).get("_require_grads_hooks")
     with _own_randomness(start.seed):
         attached = _peft_model(base, config, start.adapter_name, variant.tuner())
-        inner = attached.get_base_model()
+        inner: PreTrainedModel = attached.get_base_model()
         layers = {name: AdaptedLayer(inner.get_submodule(name), start.adapter_name) for name in allotted}
         record = Attachment(
             adapter_name=start.adapter_name,
@@ -183,22 +185,26 @@ def _check_needs(variant: Declaration, start: Start[LinearLayer]) -> None:
         )
 
 
-def _peft_model(base: PreTrainedModel, config: PeftConfig, adapter_name: str, tuner: type | None) -> PeftModel:
+def _peft_model(
+    base: PreTrainedModel, config: PeftConfig, adapter_name: str, tuner: type[BaseTuner] | None
+) -> PeftModel:
     """PEFT's model with its adapter injected, by PEFT's own tuner or a class derived from it."""
     from peft import get_peft_model
     from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING as TUNERS
+    from peft.utils import PeftType
 
     if tuner is None:
         return get_peft_model(base, config, adapter_name=adapter_name)
     # PEFT looks its tuner up by the method and takes none as an argument. One thread at a time: another would keep
     # this tuner as the one to put back.
+    method = PeftType(config.peft_type)
     with _tuners:
-        own = TUNERS[config.peft_type]
-        TUNERS[config.peft_type] = tuner
+        own = TUNERS[method]
+        TUNERS[method] = tuner
         try:
             return get_peft_model(base, config, adapter_name=adapter_name)
         finally:
-            TUNERS[config.peft_type] = own
+            TUNERS[method] = own
 
 
 @contextmanager

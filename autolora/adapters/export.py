@@ -9,10 +9,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 from autolora import files
 from autolora.adapters.attachment import attachment
+from autolora.adapters.layer import stored_weight
 from autolora.adapters.state import adapter_state
 from autolora.adapters.subtraction import weight_matrix
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from autolora.adapters.layer import AdaptedLayer
 
     Factors = tuple[Tensor, Tensor]
+
+Config = TypeVar("Config", bound="PeftConfig")
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 OWN_CONFIG, OWN_FORMAT = "autolora_adapter.json", 1
@@ -136,10 +139,10 @@ def save_approximation(model: PeftModel, path: Path, rank: int) -> Approximation
         if not isinstance(layer, BaseTunerLayer):
             continue
         module = layer.get_base_layer()
-        before = module.weight.data.clone()
+        before = stored_weight(module).data.clone()
         layer.merge()
         merged = weight_matrix(module)
-        module.weight.data = before
+        stored_weight(module).data = before
         layer.merged_adapters.clear()
         u, values, vh = torch.linalg.svd(merged - weight_matrix(module), full_matrices=False)
         pairs[name] = vh[:rank], u[:, :rank] * values[:rank]
@@ -165,7 +168,7 @@ def _padded(pairs: Mapping[str, Factors], rank: int) -> dict[str, Tensor]:
 
 def _write(path: Path, state: Mapping[str, Tensor], config: PeftConfig) -> None:
     """Write ``adapter_config.json`` and ``adapter_model.safetensors``."""
-    _replace(path, state, CONFIG, config.save_pretrained)
+    _replace(path, state, CONFIG, lambda folder: config.save_pretrained(str(folder)))
 
 
 def _replace(path: Path, state: Mapping[str, Tensor], config: str, describe: Callable[[Path], None]) -> None:
@@ -201,8 +204,8 @@ def _plain_config(model: PeftModel, adapter: str, layers: list[str], rank: int, 
     whole = round(alpha)
     config = LoraConfig(
         r=rank,
-        # As PEFT declares it; other loaders parse it strictly.
-        lora_alpha=whole if math.isclose(alpha, whole, rel_tol=1e-9) else alpha,
+        # Whole, as PEFT declares it, where it can be: other loaders parse it strictly. PEFT takes any number.
+        lora_alpha=whole if math.isclose(alpha, whole, rel_tol=1e-9) else alpha,  # type: ignore[arg-type]
         lora_dropout=getattr(trained, "lora_dropout", 0.0),
         target_modules=layers,
         fan_in_fan_out=trained.fan_in_fan_out,
@@ -213,7 +216,7 @@ def _plain_config(model: PeftModel, adapter: str, layers: list[str], rank: int, 
     return _described(config, model)
 
 
-def _described(config: Any, model: PeftModel) -> PeftConfig:
+def _described(config: Config, model: PeftModel) -> Config:
     config.inference_mode = True
     config.base_model_name_or_path = _base_path(model)
     config.target_modules = sorted(config.target_modules)  # PEFT keeps a set: the file would differ from run to run

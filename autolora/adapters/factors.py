@@ -7,11 +7,11 @@ import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakKeyDictionary
 
 from autolora.adapters.errors import VariantError
-from autolora.adapters.layer import base_parameters
+from autolora.adapters.layer import base_parameters, stored_weight
 from autolora.adapters.statistics import (
     FisherFactors,
     fisher_factors,
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     Factors = tuple[Tensor, ...]
     Layers = Mapping[str, nn.Module]
     Batch = Mapping[str, Tensor]
+
+Data = TypeVar("Data")
+"""What a sample says of one layer."""
 
 KEPT_RANK = 256
 """Components kept of each matrix: any rank up to it is served from one factorization, at an eighth of the matrix's
@@ -71,7 +74,7 @@ def weight_factors(
     kept = _cache.setdefault(base, {})
     found = {}
     for name, layer in layers.items():
-        key, version = (factorize, name), _version(layer.weight)
+        key, version = (factorize, name), _version(stored_weight(layer))
         if not _serves(kept.get(key), version, rank):
             weight = weight_matrix(layer)
             _check_finite(name, weight)
@@ -104,7 +107,7 @@ def curvature_factors(
     layers: Layers,
     batches: Sequence[Batch],
     rank: int,
-    factorize: Callable[[Any, Tensor, int], Factors],
+    factorize: Callable[[FisherFactors, Tensor, int], Factors],
 ) -> dict[str, Factors]:
     """Factors from K-FAC's :class:`~autolora.adapters.statistics.FisherFactors` over a sample, and W; else as
     :func:`weight_factors`."""
@@ -157,8 +160,8 @@ def _sample_factors(
     layers: Layers,
     batches: Sequence[Batch],
     rank: int,
-    collect: Callable[..., dict[str, Any]],
-    factorize: Callable[[Any, Tensor, int], Factors],
+    collect: Callable[..., dict[str, Data]],
+    factorize: Callable[[Data, Tensor, int], Factors],
     floats: Mapping[str, int],
 ) -> dict[str, Factors]:
     """Collect what is missing, few layers at a time: ``floats`` is what collecting takes of memory, by layer."""
@@ -178,7 +181,7 @@ def _sample_factors(
     return {name: kept[key].factors for name, key in keys.items()}
 
 
-def _check_finite(name: str, *values: Any) -> None:
+def _check_finite(name: str, *values: object) -> None:
     import torch
 
     if not all(value.isfinite().all() for value in values if isinstance(value, torch.Tensor)):
@@ -196,8 +199,8 @@ def _factorized(version: int, rank: int, shape: Sequence[int], factorize: Callab
     return _Kept(version, math.inf if components == min(shape) else components, factors)
 
 
-def _version(parameter: Any) -> int:
-    return parameter._version
+def _version(parameter: Tensor) -> int:
+    return int(parameter._version)
 
 
 def _shapes(layers: Layers) -> dict[str, tuple[int, int]]:

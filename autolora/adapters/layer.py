@@ -2,11 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 if TYPE_CHECKING:
+    from peft.tuners.lora.dora import DoraLinearLayer
+    from peft.tuners.lora.layer import LoraVariant
     from torch import Tensor, nn
+
+
+class Factor(Protocol):
+    """One of PEFT's modules for A and B."""
+
+    weight: nn.Parameter
+    in_features: int
+    out_features: int
+
+    def __call__(self, x: Tensor) -> Tensor: ...
+
+
+class PeftLayer(Protocol):
+    """What this package uses of PEFT's layers, of which PEFT declares no common type; only LoRA's have all of it."""
+
+    training: bool
+    in_features: int
+    out_features: int
+    fan_in_fan_out: bool
+    scaling: Mapping[str, float]
+    lora_A: Mapping[str, Factor]
+    lora_B: Mapping[str, Factor]
+    lora_dropout: Mapping[str, nn.Module]
+    lora_magnitude_vector: Mapping[str, DoraLinearLayer]
+    lora_variant: dict[str, LoraVariant]
+
+    def get_base_layer(self) -> nn.Linear: ...
+
+    def get_parameter(self, target: str) -> nn.Parameter: ...
+
+    def get_buffer(self, target: str) -> Tensor: ...
+
+    def register_parameter(self, name: str, param: nn.Parameter | None) -> None: ...
+
+    def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None: ...
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,7 +60,7 @@ class AdaptedLayer:
         adapter: name of the adapter.
     """
 
-    module: Any
+    module: PeftLayer
     adapter: str
 
     def entry(self, name: str) -> Any:
@@ -30,31 +70,33 @@ class AdaptedLayer:
     @property
     def a(self) -> nn.Parameter:
         """A (r, n), the weight of ``lora_A``."""
-        return self.entry("lora_A").weight
+        return self.module.lora_A[self.adapter].weight
 
     @property
     def b(self) -> nn.Parameter:
         """B (m, r), the weight of ``lora_B``."""
-        return self.entry("lora_B").weight
+        return self.module.lora_B[self.adapter].weight
 
     @property
     def rank(self) -> int:
         """r, as PEFT was told it."""
-        return self.entry("r")
+        return int(self.entry("r"))
 
     @property
     def alpha(self) -> float:
         """The numerator of the scaling; only layers of LoRA's kind have one."""
-        return self.entry("lora_alpha")
+        alpha: float = self.entry("lora_alpha")
+        return alpha
 
     @property
     def scaling(self) -> float:
         """s of W x + s B A x; 1 if PEFT's method has none, as VeRA."""
-        return getattr(self.module, "scaling", {}).get(self.adapter, 1.0)
+        scaling: float = getattr(self.module, "scaling", {}).get(self.adapter, 1.0)
+        return scaling
 
     @property
-    def base_layer(self) -> Any:
-        """The model's own layer beneath the adapter."""
+    def base_layer(self) -> nn.Linear:
+        """The model's own layer beneath the adapter; it may be ``Conv1D``, which stores W as (n, m)."""
         return self.module.get_base_layer()
 
     @property
@@ -68,16 +110,25 @@ class AdaptedLayer:
         return self.module.out_features
 
     @property
-    def branch(self) -> Any:
+    def branch(self) -> LoraVariant | None:
         """What stands in place of PEFT's forward pass of LoRA; None if nothing does."""
-        return getattr(self.module, "lora_variant", {}).get(self.adapter)
+        branch: LoraVariant | None = getattr(self.module, "lora_variant", {}).get(self.adapter)
+        return branch
 
     @property
     def parameters(self) -> dict[str, nn.Parameter]:
         """The parameters that the adapter added, trainable or not, by their name in the layer."""
         return adapter_parameters(self.module)
 
-    def install(self, branch: Any) -> None:
+    def times_a(self, x: Tensor) -> Tensor:
+        """A x, (..., r), for x (..., n)."""
+        return self.module.lora_A[self.adapter](x)
+
+    def times_b(self, h: Tensor) -> Tensor:
+        """B h, (..., m), for h (..., r)."""
+        return self.module.lora_B[self.adapter](h)
+
+    def install(self, branch: LoraVariant) -> None:
         """Put a forward pass, a ``LoraVariant`` of PEFT's, in place of plain LoRA's."""
         self.module.lora_variant[self.adapter] = branch
 
@@ -88,8 +139,8 @@ class AdaptedLayer:
 
     def replace_factors(self, a: nn.Parameter, b: nn.Parameter) -> None:
         """Train these parameters as A and B, which other layers may hold, too."""
-        self.entry("lora_A").weight = a
-        self.entry("lora_B").weight = b
+        self.module.lora_A[self.adapter].weight = a
+        self.module.lora_B[self.adapter].weight = b
 
     def give(self, name: str, value: Tensor) -> nn.Parameter:
         """Add a trainable parameter to the adapter, in float32 where A is, and return it."""
@@ -107,7 +158,12 @@ class AdaptedLayer:
         return self.module.get_parameter(name)
 
 
-def adapter_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
+def stored_weight(layer: nn.Module) -> nn.Parameter:
+    """The weight of a linear layer, in the way that the layer stores it."""
+    return cast("nn.Parameter", layer.weight)
+
+
+def adapter_parameters(module: nn.Module | PeftLayer) -> dict[str, nn.Parameter]:
     """The parameters that an adapter added to a layer of PEFT's class, trainable or not."""
     return {key: p for key, p in module.named_parameters() if not key.startswith("base_layer.")}
 

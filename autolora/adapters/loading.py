@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from autolora.adapters.attachment import remove
 from autolora.adapters.errors import VariantError
@@ -14,6 +14,7 @@ from autolora.adapters.export import CONFIG, OWN_CONFIG, OWN_FORMAT, WEIGHTS
 from autolora.adapters.start import DEFAULT_NAME
 from autolora.adapters.state import load_adapter_state
 from autolora.adapters.targets import linear_layers
+from autolora.files import Document
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from autolora.adapters.declaration import Declaration
 
-    Resolve = Callable[[str, Mapping[str, Any]], Declaration]
+    Resolve = Callable[[str, Document], Declaration]
 
 
 def load_exported(model: PreTrainedModel, folder: str | Path, resolve: Resolve) -> PeftModel:
@@ -83,7 +84,7 @@ class _Recorded:
     """What autolora's own format says of an adapter beside its weights."""
 
     variant: str
-    options: Mapping[str, Any]
+    options: Document
     rank: int
     alpha: float
     adapter_name: str

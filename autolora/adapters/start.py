@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 from autolora.adapters.draws import random_stream
 
 if TYPE_CHECKING:
     import torch
+    from peft import PeftModel
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+    Batch = Mapping[str, Tensor]
 
 DEFAULT_NAME = "default"
 """Name of an adapter if none is given: PEFT's own default."""
@@ -42,15 +47,21 @@ class Start(Generic[Layer]):
         dropout: on the adapter's input.
     """
 
-    model: Any
+    model: PreTrainedModel | PeftModel
     layers: Mapping[str, Layer]
     rank: int
     alpha: float
     seed: int = 0
-    batches: Any = None
+    batches: Sequence[Batch] | None = None
     horizon: int | None = None
     adapter_name: str = DEFAULT_NAME
     dropout: float = 0.0
+
+    @property
+    def sample(self) -> Sequence[Batch]:
+        """The batches, for a variant that asks for them in its ``needs`` and so has them."""
+        assert self.batches is not None
+        return self.batches
 
     def stream(self, purpose: str) -> torch.Generator:
         """The random numbers of one purpose, such as "lora_B": a CPU generator, the same on every device."""

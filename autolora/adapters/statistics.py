@@ -6,17 +6,21 @@ curvature prior (:mod:`autolora.priors.kfac`) predicts from them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from autolora.adapters.layer import stored_weight
 from autolora.losses import IGNORED, target_count, target_logits, token_losses
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
+    from transformers import PreTrainedModel
 
     Batch = Mapping[str, Tensor]
+    Hook = Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,7 @@ def input_moments(
     tokens = dict.fromkeys(layers, 0)
     mask = torch.empty(0)
 
-    def add(name: str) -> Any:
+    def add(name: str) -> Hook:
         def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             x = _kept(inputs[0].detach(), mask)
             found[name].addmm_(x.T, x)
@@ -231,16 +235,14 @@ def shape_of(layer: nn.Module) -> tuple[int, int]:
     """(m, n): out_features and in_features."""
     from transformers.pytorch_utils import Conv1D
 
-    weight: Any = layer.weight
-    rows, columns = weight.shape
+    rows, columns = stored_weight(layer).shape
     return (columns, rows) if isinstance(layer, Conv1D) else (rows, columns)
 
 
 def _zeros(layer: nn.Module, rows: int, columns: int) -> Tensor:
     import torch
 
-    weight: Any = layer.weight
-    return torch.zeros(rows, columns, device=weight.device)
+    return torch.zeros(rows, columns, device=stored_weight(layer).device)
 
 
 class _Record:
@@ -250,23 +252,25 @@ class _Record:
         device: of the embeddings.
     """
 
-    def __init__(self, device: Any) -> None:
+    def __init__(self, device: torch.device) -> None:
         self.device = device
         self._embeddings: Tensor
         self._uses: list[tuple[str, Tensor, Tensor]] = []
 
-    def start(self, module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+    def start(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         """Hook of the embeddings: gradients start here, so that frozen weights need none."""
         self._embeddings = output.detach().requires_grad_()
         return self._embeddings
 
-    def keep(self, name: str) -> Any:
+    def keep(self, name: str) -> Hook:
         """Hook of a layer: each of its uses meets its own gradient."""
 
         def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             x = inputs[0].detach()
             if output.requires_grad:
-                output.register_hook(lambda gradient: self._uses.append((name, x, gradient.detach())))
+                output.register_hook(  # type: ignore[no-untyped-call]
+                    lambda gradient: self._uses.append((name, x, gradient.detach()))
+                )
 
         return hook
 
@@ -300,11 +304,11 @@ def _kept(values: Tensor, mask: Tensor) -> Tensor:
 
 
 @contextmanager
-def _recording(model: Any, layers: Mapping[str, nn.Module]) -> Iterator[_Record]:
+def _recording(model: PreTrainedModel, layers: Mapping[str, nn.Module]) -> Iterator[_Record]:
     """Hooks that fill a record, in evaluation mode."""
     import torch
 
-    embeddings = model.get_input_embeddings()
+    embeddings: nn.Embedding = model.get_input_embeddings()
     record = _Record(embeddings.weight.device)
     hooks = [embeddings.register_forward_hook(record.start)]
     hooks += [layer.register_forward_hook(record.keep(name)) for name, layer in layers.items()]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from autolora.adapters.errors import VariantError
+from autolora.adapters.layer import stored_weight
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -29,7 +30,7 @@ class Subtracted:
 
 def weight_matrix(module: nn.Module) -> Tensor:
     """W of a linear layer as (m, n) float32, whichever way the module stores it."""
-    weight: Any = module.weight
+    weight = stored_weight(module)
     _check_unquantized(weight)
     return _oriented(weight.detach().float(), module)
 
@@ -43,7 +44,7 @@ def subtract(layer: AdaptedLayer, a0: Tensor, b0: Tensor, shared: bool) -> Subtr
         a0, b0: the anchors, (k, n) and (m, k).
         shared: another module uses the same parameter, which then stays where it is.
     """
-    original = layer.base_layer.weight
+    original = stored_weight(layer.base_layer)
     _check_unquantized(original)
     kept = Subtracted(original, _anchor(a0), _anchor(b0))
     put_residual(layer, kept)

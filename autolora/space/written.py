@@ -55,10 +55,10 @@ def as_numbers(
             raise ValueError(f"{value!r} is not allowed; a range is {{low: .., high: ..}}, {allowed}")
         return range_of(found, log=log(low))
     numbers = found if isinstance(found, list) else [found]
-    allowed_ones = [each for each in numbers if accepts(each)]
-    if not numbers or len(allowed_ones) < len(numbers):
+    fitting = [each for each in numbers if accepts(each)]
+    if not numbers or len(fitting) < len(numbers):
         raise ValueError(f"{value!r} is not allowed; use a number, a list, or {{low, high}}, {allowed}")
-    return sorted({plain(each) for each in allowed_ones})
+    return sorted({plain(each) for each in fitting})
 
 
 def as_whole_numbers(value: object) -> object:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
@@ -17,11 +17,14 @@ from autolora.space import Traits
 
 if TYPE_CHECKING:
     import torch
-    from peft import PeftModel
+    from peft import PeftConfig, PeftModel
+    from peft.tuners.tuners_utils import BaseTuner
     from torch import Tensor
     from transformers import PreTrainedModel
 
+    from autolora.adapters.groups import Group
     from autolora.adapters.layer import AdaptedLayer
+    from autolora.adapters.start import Batch
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,7 @@ class Variant:
     moves_at_start: bool = False
     redundant_with_alpha: tuple[str, ...] = ()
     above_zero: tuple[str, ...] = ()
-    peft_options: Mapping[str, Any] | None = field(default=None, hash=False)
+    peft_options: Mapping[str, object] | None = field(default=None, hash=False)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -90,9 +93,10 @@ class Variant:
         shared = {field.name for field in fields(Variant)}
         return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in shared}
 
-    def default(self, option: str, rank: int) -> Any:
+    def default(self, option: str, rank: int) -> float:
         """The value that one of the :attr:`options` has at this rank where it is left to the variant."""
-        return self.options[option]
+        value: float = self.options[option]
+        return value
 
     def configured(self, **options: Any) -> Variant:
         """This variant with some of its :attr:`options` set; raises ``VariantError`` where it has no such option,
@@ -109,7 +113,7 @@ class Variant:
             self._check_above_zero(name, value)
         return replace(self, **options)
 
-    def _check_above_zero(self, option: str, value: Any) -> None:
+    def _check_above_zero(self, option: str, value: float | None) -> None:
         if option in self.above_zero and value is not None and not value > 0:
             raise VariantError(f"{self.name} got {option} = {value!r}: set space.options.{self.name}.{option} above 0")
 
@@ -156,7 +160,7 @@ class Variant:
         """
         return dict.fromkeys(start.layers, Allotment(start.rank, start.alpha))
 
-    def lora_config(self, start: Start[LinearLayer], target_modules: list[str]) -> Any:
+    def lora_config(self, start: Start[LinearLayer], target_modules: list[str]) -> PeftConfig:
         """The PEFT configuration of the adapter as trained: a ``LoraConfig``, or another method's.
 
         Args:
@@ -167,7 +171,7 @@ class Variant:
 
         return LoraConfig(
             r=start.rank,
-            lora_alpha=start.alpha,
+            lora_alpha=start.alpha,  # type: ignore[arg-type]  # PEFT takes any number
             lora_dropout=start.dropout,
             target_modules=target_modules,
             use_rslora=self.traits.rank_stabilized,
@@ -175,7 +179,7 @@ class Variant:
             task_type="CAUSAL_LM",
         )
 
-    def tuner(self) -> type | None:
+    def tuner(self) -> type[BaseTuner] | None:
         """The class that injects the adapter, derived from PEFT's for this method; None means PEFT's own."""
         return None
 
@@ -212,7 +216,7 @@ class Variant:
         model: PreTrainedModel,
         rank: int,
         alpha: float,
-        batches: Any = None,
+        batches: Sequence[Batch] | None = None,
         horizon: int | None = None,
         seed: int = 0,
         dropout: float = 0.0,
@@ -254,7 +258,7 @@ class Variant:
         )
         return inject(self, start, allotted)
 
-    def parameter_groups(self, model: PeftModel, learning_rate: float) -> list[dict[str, Any]]:
+    def parameter_groups(self, model: PeftModel, learning_rate: float) -> list[Group]:
         """Optimizer groups over the trainable parameters."""
         return [{"params": [p for p in model.parameters() if p.requires_grad], "lr": learning_rate}]
 

@@ -36,7 +36,7 @@ class Corda(Variant):
 
     def initialize(self, start: Start[AdaptedLayer]) -> None:
         rank = start.rank
-        factors = input_factors(*frozen_layers(start.model), start.batches, rank, _leading)
+        factors = input_factors(*frozen_layers(start.model), start.sample, rank, _leading)
         start_from_triplets(
             start.model, {name: (u[:, :rank], s[:rank], vh[:rank]) for name, (u, s, vh) in factors.items()}
         )
@@ -49,7 +49,7 @@ class CordaKpm(Variant):
 
     def initialize(self, start: Start[AdaptedLayer]) -> None:
         rank = start.rank
-        factors = input_factors(*frozen_layers(start.model), start.batches, rank, _trailing)
+        factors = input_factors(*frozen_layers(start.model), start.sample, rank, _trailing)
         start_from_triplets(
             start.model, {name: (u[:, -rank:], s[-rank:], vh[-rank:]) for name, (u, s, vh) in factors.items()}
         )

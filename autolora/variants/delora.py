@@ -43,7 +43,11 @@ class Delora(Variant):
             layer.install(Bounded(layer))
 
     def plain_factors(self, layer: AdaptedLayer) -> tuple[Tensor, Tensor]:
-        return layer.branch.directions(layer).detach(), layer.b.detach()
+        from autolora.adapters.kernels.delora import Bounded
+
+        branch = layer.branch
+        assert isinstance(branch, Bounded)
+        return branch.directions(layer).detach(), layer.b.detach()
 
 
 register(

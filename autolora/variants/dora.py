@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from autolora.variants.base import Variant
 from autolora.variants.registry import register
 
 if TYPE_CHECKING:
+    from peft import PeftConfig
+
     from autolora.adapters.layer import AdaptedLayer
     from autolora.adapters.start import Start
     from autolora.adapters.targets import LinearLayer
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 class Dora(Variant):
     """PEFT's implementation, with magnitudes in float32, rows of zero norm made safe, and a leaner forward pass."""
 
-    def lora_config(self, start: Start[LinearLayer], target_modules: list[str]) -> Any:
+    def lora_config(self, start: Start[LinearLayer], target_modules: list[str]) -> PeftConfig:
         config = super().lora_config(start, target_modules)
         config.use_dora = True
         return config

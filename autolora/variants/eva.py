@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from autolora.adapters.attachment import frozen_layers
 from autolora.adapters.errors import VariantError
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from autolora.adapters.layer import AdaptedLayer
-    from autolora.adapters.start import Start
+    from autolora.adapters.start import Batch, Start
     from autolora.adapters.targets import LinearLayer
 
 
@@ -47,7 +47,7 @@ class Eva(Variant):
         rank = start.rank
         most = {name: min(round(self.rho * rank), layer.largest_rank) for name, layer in start.layers.items()}
         modules = {name: start.model.get_submodule(name) for name in start.layers}
-        found = self._directions(start.model, modules, start.batches, max(most.values()))
+        found = self._directions(start.model, modules, start.sample, max(most.values()))
         shares = []
         for name, (values, _, total) in found.items():
             explained = (values[: most[name]] / total.clamp_min(1e-30)).tolist()
@@ -60,13 +60,13 @@ class Eva(Variant):
     def initialize(self, start: Start[AdaptedLayer]) -> None:
         layers = start.layers
         needed = max(layer.rank for layer in layers.values())
-        for name, (_, directions, _) in self._directions(*frozen_layers(start.model), start.batches, needed).items():
+        for name, (_, directions, _) in self._directions(*frozen_layers(start.model), start.sample, needed).items():
             a = layers[name].a
             a.data.copy_(directions[: len(a)])
 
     @staticmethod
     def _directions(
-        base: nn.Module, layers: Mapping[str, nn.Module], batches: Sequence[Any], rank: int
+        base: nn.Module, layers: Mapping[str, nn.Module], batches: Sequence[Batch], rank: int
     ) -> dict[str, tuple[Tensor, ...]]:
         return input_factors(base, layers, batches, rank, _principal, labeled_input_moments)
 

@@ -61,11 +61,17 @@ def segmented_svd(segments: int) -> Callable[[Tensor, int], tuple[Tensor, ...]]:
     As U (m, segments, c), singular values (segments, c) and V^T (segments, c, n), where c = k // segments.
     """
 
+    import torch
+
     def factorize(matrix: Tensor, components: int) -> tuple[Tensor, ...]:
         length = min(matrix.shape) // segments
         u, values, vh = leading_svd(matrix, segments * length)
         kept, cut = components // segments, (segments, length)
-        return u.unflatten(1, cut)[:, :, :kept], values.unflatten(0, cut)[:, :kept], vh.unflatten(0, cut)[:, :kept]
+        return (
+            torch.unflatten(u, 1, cut)[:, :, :kept],
+            torch.unflatten(values, 0, cut)[:, :kept],
+            torch.unflatten(vh, 0, cut)[:, :kept],
+        )
 
     return factorize
 

@@ -39,7 +39,7 @@ class Gora(Variant):
 
     def allocate(self, start: Start[LinearLayer]) -> dict[str, Allotment]:
         modules = {name: start.model.get_submodule(name) for name in start.layers}
-        factors = gradient_factors(start.model, modules, start.batches, round(MOST * start.rank))
+        factors = gradient_factors(start.model, modules, start.sample, round(MOST * start.rank))
         importance = {name: float(found[-1]) for name, found in factors.items()}
         ranks = shared_out(start.layers, importance, start.rank)
         return {name: Allotment(ranks[name], start.alpha) for name in start.layers}
@@ -49,7 +49,7 @@ class Gora(Variant):
 
         layers = start.layers
         most = max(layer.rank for layer in layers.values())
-        for name, (u, values, vh, _) in gradient_factors(*frozen_layers(start.model), start.batches, most).items():
+        for name, (u, values, vh, _) in gradient_factors(*frozen_layers(start.model), start.sample, most).items():
             a, b = layers[name].a.detach().cpu(), layers[name].b
             compressed = (u * values) @ torch.linalg.solve(a @ a.T, a @ vh.T).T  # G A^T (A A^T)^-1, (m, r)
             size = self.gamma * (a.shape[1] / len(a)) ** 0.5 / layers[name].scaling

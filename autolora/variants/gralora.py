@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from autolora.adapters.draws import FACTOR_A
 from autolora.adapters.errors import VariantError
@@ -12,6 +12,7 @@ from autolora.variants.base import Variant
 from autolora.variants.registry import register
 
 if TYPE_CHECKING:
+    from peft import PeftConfig
     from torch import Tensor
 
     from autolora.adapters.layer import AdaptedLayer
@@ -34,7 +35,7 @@ class Gralora(Variant):
     def blocks(self, rank: int) -> int:
         return self.k or (2 if rank <= LARGEST_RANK_OF_TWO else 4)
 
-    def default(self, option: str, rank: int) -> Any:
+    def default(self, option: str, rank: int) -> float:
         return self.blocks(rank) if option == "k" else super().default(option, rank)
 
     def check(self, start: Start[LinearLayer]) -> None:
@@ -55,12 +56,12 @@ class Gralora(Variant):
     def exported_rank(self, rank: int, layers: Mapping[str, LinearLayer]) -> int:
         return self.blocks(rank) * rank
 
-    def lora_config(self, start: Start[LinearLayer], target_modules: list[str]) -> Any:
+    def lora_config(self, start: Start[LinearLayer], target_modules: list[str]) -> PeftConfig:
         from peft import GraloraConfig
 
         return GraloraConfig(
             r=start.rank,
-            alpha=start.alpha,
+            alpha=start.alpha,  # type: ignore[arg-type]  # PEFT takes any number
             gralora_k=self.blocks(start.rank),
             gralora_dropout=start.dropout,
             target_modules=target_modules,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from autolora.adapters.draws import FACTOR_A, draw_kaiming
 from autolora.space import Traits
@@ -11,6 +11,9 @@ from autolora.variants.base import Variant
 from autolora.variants.registry import register
 
 if TYPE_CHECKING:
+    from peft import PeftConfig
+    from peft.tuners.tuners_utils import BaseTuner
+
     from autolora.adapters.layer import AdaptedLayer
     from autolora.adapters.start import Start
     from autolora.adapters.targets import LinearLayer
@@ -20,14 +23,14 @@ if TYPE_CHECKING:
 class Hira(Variant):
     """PEFT's implementation, with a leaner forward pass."""
 
-    def lora_config(self, start: Start[LinearLayer], target_modules: list[str]) -> Any:
+    def lora_config(self, start: Start[LinearLayer], target_modules: list[str]) -> PeftConfig:
         from peft import HiraConfig
 
         return HiraConfig(
             r=start.rank, hira_dropout=start.dropout, target_modules=target_modules, task_type="CAUSAL_LM"
         )
 
-    def tuner(self) -> type:
+    def tuner(self) -> type[BaseTuner]:
         from autolora.adapters.kernels.hira import LeanHiraModel
 
         return LeanHiraModel

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from autolora.space import Traits
 from autolora.variants.lycoris import Lycoris
 from autolora.variants.registry import register
 
 if TYPE_CHECKING:
+    from peft import PeftConfig
+    from peft.tuners.tuners_utils import BaseTuner
+
     from autolora.adapters.start import Start
     from autolora.adapters.targets import LinearLayer
 
@@ -18,12 +21,17 @@ if TYPE_CHECKING:
 class Loha(Lycoris):
     """PEFT's implementation, with a leaner forward pass. B2 A2 starts at 0; four factors train."""
 
-    def lora_config(self, start: Start[LinearLayer], target_modules: list[str]) -> Any:
+    def lora_config(self, start: Start[LinearLayer], target_modules: list[str]) -> PeftConfig:
         from peft import LoHaConfig
 
-        return LoHaConfig(r=start.rank, alpha=start.alpha, target_modules=target_modules, task_type="CAUSAL_LM")
+        return LoHaConfig(
+            r=start.rank,
+            alpha=start.alpha,  # type: ignore[arg-type]  # PEFT takes any number
+            target_modules=target_modules,
+            task_type="CAUSAL_LM",
+        )
 
-    def tuner(self) -> type:
+    def tuner(self) -> type[BaseTuner]:
         from autolora.adapters.kernels.loha import LeanLohaModel
 
         return LeanLohaModel

@@ -7,13 +7,16 @@ itself a parameter otherwise.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from autolora.space import Traits
 from autolora.variants.lycoris import Lycoris
 from autolora.variants.registry import register
 
 if TYPE_CHECKING:
+    from peft import PeftConfig
+    from peft.tuners.tuners_utils import BaseTuner
+
     from autolora.adapters.start import Start
     from autolora.adapters.targets import LinearLayer
 
@@ -34,21 +37,21 @@ class Lokr(Lycoris):
 
     factor: int | None = None
 
-    def default(self, option: str, rank: int) -> Any:
+    def default(self, option: str, rank: int) -> float:
         return SQUARE_ROOT if option == "factor" else super().default(option, rank)
 
-    def lora_config(self, start: Start[LinearLayer], target_modules: list[str]) -> Any:
+    def lora_config(self, start: Start[LinearLayer], target_modules: list[str]) -> PeftConfig:
         from peft import LoKrConfig
 
         return LoKrConfig(
             r=start.rank,
-            alpha=start.alpha,
+            alpha=start.alpha,  # type: ignore[arg-type]  # PEFT takes any number
             decompose_factor=self.factor or NEAR_SQUARE_ROOT,
             target_modules=target_modules,
             task_type="CAUSAL_LM",
         )
 
-    def tuner(self) -> type:
+    def tuner(self) -> type[BaseTuner]:
         from autolora.adapters.kernels.lokr import LeanLokrModel
 
         return LeanLokrModel

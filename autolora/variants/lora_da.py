@@ -45,7 +45,7 @@ class LoraDA(Variant):
         layers = start.layers
         guide = Guidance(self.beta, self.damping)
         root = self.gamma**0.5
-        factors = curvature_factors(*frozen_layers(start.model), start.batches, rank, guide)
+        factors = curvature_factors(*frozen_layers(start.model), start.sample, rank, guide)
         for name, (directions, steps) in factors.items():
             if steps.any():  # where no gradient reaches the layer plain LoRA's start is as good
                 layers[name].set_factors(directions[:rank] / root, steps[:, :rank] / root)

@@ -47,7 +47,7 @@ class LoraGA(Variant):
     def initialize(self, start: Start[AdaptedLayer]) -> None:
         rank = start.rank
         starts = {}
-        for name, (u, _, vh, _) in gradient_factors(*frozen_layers(start.model), start.batches, 2 * rank).items():
+        for name, (u, _, vh, _) in gradient_factors(*frozen_layers(start.model), start.sample, 2 * rank).items():
             size = u.shape[0] ** 0.25 / self.gamma**0.5
             starts[name] = (size * vh[:rank], size * u[:, rank : 2 * rank])
         start_from(start.model, starts)

@@ -30,7 +30,7 @@ class LoraOne(Variant):
     def initialize(self, start: Start[AdaptedLayer]) -> None:
         rank = start.rank
         layers = start.layers
-        for name, (u, values, vh, _) in gradient_factors(*frozen_layers(start.model), start.batches, rank).items():
+        for name, (u, values, vh, _) in gradient_factors(*frozen_layers(start.model), start.sample, rank).items():
             if values[0] == 0:  # no gradient reaches the layer: plain LoRA's start is as good
                 continue
             root = (values[:rank] / values[0] / self.gamma).sqrt()

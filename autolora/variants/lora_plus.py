@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from autolora.space import Traits
 from autolora.variants.base import Variant
@@ -12,6 +12,8 @@ from autolora.variants.registry import register
 
 if TYPE_CHECKING:
     from peft import PeftModel
+
+    from autolora.adapters.groups import Group
 
 
 SHARE = 5 / 6
@@ -34,13 +36,13 @@ class LoraPlus(Variant):
         """False: the optimizer is plain LoRA's, with two rates."""
         return False
 
-    def configured(self, **options: Any) -> LoraPlus:
+    def configured(self, **options: object) -> LoraPlus:
         """The best rate falls as B's rises: by ``SHARE`` of the ratio's decades."""
         plus = super().configured(**options)
         assert isinstance(plus, LoraPlus)
         return replace(plus, traits=replace(self.traits, shift=-SHARE * math.log10(plus.ratio)))
 
-    def parameter_groups(self, model: PeftModel, learning_rate: float) -> list[dict[str, Any]]:
+    def parameter_groups(self, model: PeftModel, learning_rate: float) -> list[Group]:
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         return [
             {"params": [p for name, p in named if ".lora_B." not in name], "lr": learning_rate},

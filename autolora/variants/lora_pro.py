@@ -5,13 +5,15 @@ Of all such pairs it is the one nearest to (g_A, g_B), which a Sylvester equatio
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from autolora.space import Traits
 from autolora.variants.registry import register
 from autolora.variants.rplora import Rplora
+
+if TYPE_CHECKING:
+    from autolora.adapters.kernels.preconditioned import Precondition
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class LoraPro(Rplora):
     Adam's moments are those of g_A' and g_B': of the update of W itself they would take m n numbers each.
     """
 
-    def precondition(self) -> Callable[..., Any]:
+    def precondition(self) -> Precondition:
         from autolora.adapters.kernels.preconditioned import lora_pro
 
         return lora_pro

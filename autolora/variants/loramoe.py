@@ -7,7 +7,7 @@ token; shared out and chosen from, as in the unified study (arXiv 2601.22708), t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from autolora.adapters.attachment import attachment
 from autolora.adapters.errors import VariantError
@@ -47,7 +47,7 @@ class Loramoe(Variant):
             return self.experts
         return max(experts for experts in range(1, MOST_EXPERTS + 1) if rank % experts == 0)
 
-    def default(self, option: str, rank: int) -> Any:
+    def default(self, option: str, rank: int) -> float:
         return self.count(rank) if option == "experts" else super().default(option, rank)
 
     def check(self, start: Start[LinearLayer]) -> None:

@@ -64,7 +64,9 @@ class Melora(Variant):
         import torch
 
         a, b = super().plain_factors(layer)
-        return torch.block_diag(*a.chunk(self.k, dim=1)), torch.block_diag(*b.chunk(self.k))
+        blocks = a.chunk(self.k, dim=1), b.chunk(self.k)
+        spread_a, spread_b = (torch.block_diag(*each) for each in blocks)  # type: ignore[no-untyped-call]
+        return spread_a, spread_b
 
 
 register(

@@ -7,13 +7,16 @@ and Gamma_i (min(m, n)), from a constant. A smaller r has more of them.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from autolora.space import Traits
 from autolora.variants.base import Variant
 from autolora.variants.registry import register
 
 if TYPE_CHECKING:
+    from peft import PeftConfig
+    from torch import Tensor
+
     from autolora.adapters.layer import AdaptedLayer
     from autolora.adapters.start import Start
     from autolora.adapters.targets import LinearLayer
@@ -26,12 +29,12 @@ RECOMMENDED_SCALE = 20.0
 class Randlora(Variant):
     """PEFT's implementation, the authors' own, with bases of this seed, saved with the adapter."""
 
-    def lora_config(self, start: Start[LinearLayer], target_modules: list[str]) -> Any:
+    def lora_config(self, start: Start[LinearLayer], target_modules: list[str]) -> PeftConfig:
         from peft import RandLoraConfig
 
         return RandLoraConfig(
             r=start.rank,
-            randlora_alpha=start.alpha,
+            randlora_alpha=start.alpha,  # type: ignore[arg-type]  # PEFT takes any number
             randlora_dropout=start.dropout,
             target_modules=target_modules,
             task_type="CAUSAL_LM",
@@ -42,8 +45,8 @@ class Randlora(Variant):
         import torch
 
         generator = start.stream("bases")
-        for bases in (start.model.base_model.randlora_A, start.model.base_model.randlora_B):
-            own = bases[start.adapter_name]
+        for name in ("randlora_A", "randlora_B"):
+            own: Tensor = getattr(start.model.base_model, name)[start.adapter_name]
             drawn = torch.empty(own.shape).uniform_(-1, 1, generator=generator)
             own.copy_(drawn / drawn.std())
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from autolora.adapters.errors import VariantError
 from autolora.adapters.targets import by_type
@@ -40,7 +40,7 @@ class Rasa(Variant):
     def pooled(self, rank: int) -> int:
         return max(rank // RANKS_A_SHARED_ONE, 1) if self.shared is None else self.shared
 
-    def default(self, option: str, rank: int) -> Any:
+    def default(self, option: str, rank: int) -> float:
         return self.pooled(rank) if option == "shared" else super().default(option, rank)
 
     def check(self, start: Start[LinearLayer]) -> None:

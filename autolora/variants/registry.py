@@ -18,7 +18,6 @@ from collections.abc import Iterable
 from importlib import metadata
 from threading import Lock, RLock
 from types import ModuleType
-from typing import Any
 
 from autolora import references
 from autolora.adapters.errors import VariantError
@@ -122,7 +121,7 @@ def _imported(reference: str) -> Variant:
     return _registered(found, reference.partition(":")[0], what)
 
 
-def _registered(found: Any, module: str, what: str) -> Variant:
+def _registered(found: object, module: str, what: str) -> Variant:
     """The registered variant of an instance or a subclass.
 
     Args:
@@ -131,11 +130,12 @@ def _registered(found: Any, module: str, what: str) -> Variant:
         what: named it, for errors.
     """
     if isinstance(found, type) and issubclass(found, Variant):
+        kind = found
         try:
-            found = found()  # type: ignore[call-arg]
+            found = kind()  # type: ignore[call-arg]
         except TypeError as error:
             raise VariantError(
-                f"{what}: {found.__name__} cannot be made without arguments ({error}). Give its fields defaults, or "
+                f"{what}: {kind.__name__} cannot be made without arguments ({error}). Give its fields defaults, or "
                 "name an instance"
             ) from error
     if not isinstance(found, Variant):

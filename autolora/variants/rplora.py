@@ -5,9 +5,8 @@ That is gradient descent on B A as a manifold with a metric in which it does not
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from autolora.adapters.attachment import attachment
 from autolora.space import Traits
@@ -17,6 +16,8 @@ from autolora.variants.registry import register
 if TYPE_CHECKING:
     import torch
     from peft import PeftModel
+
+    from autolora.adapters.kernels.preconditioned import Precondition
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Rplora(Variant):
 
     damping: float = 1e-5
 
-    def precondition(self) -> Callable[..., Any]:
+    def precondition(self) -> Precondition:
         """What makes the new gradients."""
         from autolora.adapters.kernels.preconditioned import riemannian
 

@@ -6,13 +6,15 @@ A and B are random, frozen and shared by all layers, which take as many of A's c
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from autolora.space import Traits
 from autolora.variants.base import Variant
 from autolora.variants.registry import register
 
 if TYPE_CHECKING:
+    from peft import PeftConfig
+    from peft.tuners._buffer_dict import BufferDict
     from torch import Tensor
 
     from autolora.adapters.layer import AdaptedLayer
@@ -30,7 +32,7 @@ class Vera(Variant):
     A layer has m + r parameters where LoRA has r (m + n): the paper's ranks are 256 to 1024.
     """
 
-    def lora_config(self, start: Start[LinearLayer], target_modules: list[str]) -> Any:
+    def lora_config(self, start: Start[LinearLayer], target_modules: list[str]) -> PeftConfig:
         from peft import VeraConfig
 
         return VeraConfig(
@@ -49,7 +51,8 @@ class Vera(Variant):
             layer.entry("vera_lambda_d").data.fill_(START_OF_D)  # PEFT's went through the base's precision
         device = layers[0].entry("vera_lambda_d").device
         generator = start.stream("bases")
-        for bases in (start.model.base_model.vera_A, start.model.base_model.vera_B):
+        for name in ("vera_A", "vera_B"):
+            bases: BufferDict = getattr(start.model.base_model, name)
             shape = bases[start.adapter_name].shape
             bound = (6 / shape[1]) ** 0.5
             drawn = torch.empty(shape, dtype=torch.float32).uniform_(-bound, bound, generator=generator)

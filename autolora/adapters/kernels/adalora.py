@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from autolora.adapters.groups import Group
 from autolora.adapters.kernels.branch import Branch
 from autolora.adapters.layer import AdaptedLayer
 
@@ -20,7 +21,7 @@ class Singular(Branch):
     """B (e o A x), e the layer's ``singular_values``."""
 
     def update(self, layer: AdaptedLayer, x: Tensor) -> Tensor:
-        return layer.entry("lora_B")(layer.entry("lora_A")(x) * layer.given("singular_values"))
+        return layer.times_b(layer.times_a(x) * layer.given("singular_values"))
 
 
 class Triplets(NamedTuple):
@@ -77,7 +78,7 @@ class AdaloraAdamW(torch.optim.AdamW):
         self,
         triplets: Iterable[Triplets],
         budget: Budget,
-        groups: list[dict[str, Any]],
+        groups: list[Group],
         lr: float,
         weight_decay: float = 0.0,
     ) -> None:
@@ -85,7 +86,7 @@ class AdaloraAdamW(torch.optim.AdamW):
         self.triplets, self.budget = list(triplets), budget
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> Any:
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """AdamW's step, then pruning where it is due; returns the closure's loss."""
         loss = None
         if closure is not None:
@@ -140,7 +141,7 @@ class AdaloraAdamW(torch.optim.AdamW):
         scores = torch.cat([self.importance(triplet).to(self.triplets[0].e.device) for triplet in self.triplets])
         chosen = torch.zeros_like(scores)
         chosen[scores.argsort(descending=True, stable=True)[:left]] = 1
-        parts = chosen.split([len(triplet.e) for triplet in self.triplets])
+        parts = torch.split(chosen, [len(triplet.e) for triplet in self.triplets])
         return [part.to(triplet.e.device) for part, triplet in zip(parts, self.triplets, strict=True)]
 
     def importance(self, triplet: Triplets) -> Tensor:
@@ -152,7 +153,8 @@ class AdaloraAdamW(torch.optim.AdamW):
         state = self.state[parameter]
         if "importance" not in state:
             return torch.zeros_like(parameter)
-        return state["importance"] * state["uncertainty"]
+        score: Tensor = state["importance"] * state["uncertainty"]
+        return score
 
     def _settle(self, chosen: list[Tensor]) -> None:
         """Keep what is chosen, and what chose it no longer."""

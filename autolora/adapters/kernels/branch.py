@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from peft.tuners.lora.layer import LoraVariant
+from peft.tuners.lora.layer import LoraLayer, LoraVariant
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor
 
 from autolora.adapters.errors import VariantError
-from autolora.adapters.layer import AdaptedLayer
+from autolora.adapters.layer import AdaptedLayer, PeftLayer
 
 
 class Unmerged(LoraVariant):
     """A forward pass that PEFT does not know and so cannot merge: left to its defaults it would drop the adapter."""
 
-    def merge_safe(self, module: Any, active_adapter: str, orig_weight: Tensor) -> Tensor:
+    @staticmethod
+    def merge_safe(module: LoraLayer, active_adapter: str, orig_weight: Tensor) -> Tensor:
         raise VariantError(
             "this adapter cannot be merged as it was trained: export it, and merge what plain PEFT loads of it"
         )
 
-    def merge_unsafe(self, module: Any, active_adapter: str, orig_weight: Tensor) -> None:
-        self.merge_safe(module, active_adapter, orig_weight)
+    @staticmethod
+    def merge_unsafe(module: LoraLayer, active_adapter: str, orig_weight: Tensor) -> None:
+        Unmerged.merge_safe(module, active_adapter, orig_weight)
 
     def supports_lora_conversion(self) -> bool:
         return False
@@ -37,11 +38,14 @@ class Branch(Unmerged):
         """f(x), (..., m), for x (..., n), by the layer's adapter."""
         raise NotImplementedError
 
-    def forward(self, module: Any, active_adapter: str, x: Tensor, result: Tensor, **kwargs: Any) -> Tensor:
+    # PEFT's is static, but called on the instance.
+    def forward(  # type: ignore[override]
+        self, module: PeftLayer, active_adapter: str, x: Tensor, result: Tensor, **kwargs: object
+    ) -> Tensor:
         x = module.lora_dropout[active_adapter](x)
         return result + self.update(AdaptedLayer(module, active_adapter), x) * module.scaling[active_adapter]
 
 
-def acts_alone(layer: Any, adapter: str) -> bool:
+def acts_alone(layer: BaseTunerLayer, adapter: str) -> bool:
     """Whether a layer of PEFT's does what it was attached for: no other adapter, none merged or switched off."""
     return layer.active_adapters == [adapter] and not (layer.disable_adapters or layer.merged)

@@ -28,10 +28,10 @@ class Bounded(Branch):
         """Xi A diag(w), (r, n)."""
         a, b = layer.a, layer.b
         norms = _length(a, 1) * _length(b, 0)
-        return (layer.given("bound") / (len(a) * norms)).unsqueeze(1) * a * layer.module.column_norms
+        return (layer.given("bound") / (len(a) * norms)).unsqueeze(1) * a * layer.module.get_buffer("column_norms")
 
     def update(self, layer: AdaptedLayer, x: Tensor) -> Tensor:
-        return layer.entry("lora_B")(linear(x, self.directions(layer)))
+        return layer.times_b(linear(x, self.directions(layer)))
 
 
 def _length(directions: Tensor, dim: int) -> Tensor:

@@ -13,5 +13,5 @@ class Dense(Branch):
     """gelu(B M gelu(A x))."""
 
     def update(self, layer: AdaptedLayer, x: Tensor) -> Tensor:
-        encoded = gelu(layer.entry("lora_A")(x))
-        return gelu(layer.entry("lora_B")(linear(encoded, layer.given("mixer"))))
+        encoded = gelu(layer.times_a(x))
+        return gelu(layer.times_b(linear(encoded, layer.given("mixer"))))

@@ -8,7 +8,7 @@ import torch
 from peft.tuners.lora.variants import DoraLinearVariant
 from torch import Tensor
 
-from autolora.adapters.layer import AdaptedLayer
+from autolora.adapters.layer import AdaptedLayer, PeftLayer
 from autolora.adapters.subtraction import weight_matrix
 
 
@@ -33,18 +33,23 @@ class GramDora(DoraLinearVariant):
         self.squares = weight_matrix(layer.base_layer).square().sum(1)
         self.has_empty_rows = bool((self.squares == 0).any())
 
-    def forward(self, module: Any, active_adapter: str, x: Tensor, result: Tensor, **kwargs: Any) -> Tensor:
+    # PEFT's is static, but called on the instance.
+    def forward(  # type: ignore[override]
+        self, module: PeftLayer, active_adapter: str, x: Tensor, result: Tensor, **kwargs: object
+    ) -> Tensor:
         if module.training and not isinstance(module.lora_dropout[active_adapter], torch.nn.Identity):
-            return DoraLinearVariant.forward(module, active_adapter, x, result, **kwargs)
+            return DoraLinearVariant.forward(module, active_adapter, x, result, **kwargs)  # type: ignore[arg-type]
         lora_a, lora_b = module.lora_A[active_adapter], module.lora_B[active_adapter]
         scaling, bias = module.scaling[active_adapter], module.get_base_layer().bias
         scale = module.lora_magnitude_vector[active_adapter].weight / self._norms(module, active_adapter)
         plain = result if bias is None else result - bias
-        scaled = _Scaled.apply(plain + scaling * lora_b(lora_a(x)), scale, self.has_empty_rows)
+        scaled: Tensor = _Scaled.apply(  # type: ignore[no-untyped-call]
+            plain + scaling * lora_b(lora_a(x)), scale, self.has_empty_rows
+        )
         return scaled if bias is None else scaled + bias
 
     @torch.no_grad()
-    def _norms(self, module: Any, adapter: str) -> Tensor:
+    def _norms(self, module: PeftLayer, adapter: str) -> Tensor:
         a, b = module.lora_A[adapter].weight, module.lora_B[adapter].weight
         s = module.scaling[adapter]
         weight = module.get_base_layer().weight

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +11,7 @@ from torch.nn.functional import linear
 
 from autolora.adapters.draws import random_stream
 from autolora.adapters.kernels.branch import Unmerged
-from autolora.adapters.layer import AdaptedLayer
+from autolora.adapters.layer import AdaptedLayer, PeftLayer
 
 ROUTER = "router"
 
@@ -37,13 +36,17 @@ class Experts(Unmerged):
         self.balanced = balanced and top_k < experts
         self._balance: Tensor | None = None
 
-    def forward(self, module: Any, active_adapter: str, x: Tensor, result: Tensor, **kwargs: Any) -> Tensor:
+    # PEFT's is static, but called on the instance.
+    def forward(  # type: ignore[override]
+        self, module: PeftLayer, active_adapter: str, x: Tensor, result: Tensor, **kwargs: object
+    ) -> Tensor:
         gates = self.gates(module, x) * module.scaling[active_adapter]
-        h = module.lora_A[active_adapter](module.lora_dropout[active_adapter](x))
-        weighed = h.unflatten(-1, (self.slices, -1)) * gates.to(h.dtype)[..., None]
-        return result + module.lora_B[active_adapter](weighed.flatten(-2))
+        layer = AdaptedLayer(module, active_adapter)
+        h = layer.times_a(module.lora_dropout[active_adapter](x))
+        weighed = torch.unflatten(h, -1, (self.slices, -1)) * gates.to(h.dtype)[..., None]
+        return result + layer.times_b(weighed.flatten(-2))
 
-    def gates(self, module: Any, x: Tensor) -> Tensor:
+    def gates(self, module: PeftLayer, x: Tensor) -> Tensor:
         """g (..., E) for x (..., n): they sum to 1, and are 0 for experts that are not chosen."""
         with torch.autocast(x.device.type, enabled=False):
             logits = linear(x, getattr(module, ROUTER))
@@ -59,7 +62,7 @@ class Experts(Unmerged):
         kept, self._balance = self._balance, None
         return kept
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         """A copy has no part in this one's backward pass."""
         return {**vars(self), "_balance": None}
 
@@ -75,7 +78,7 @@ def install(
     """Make mixtures of layers that hold their experts' A and B; routers start Kaiming-uniform, bound 1/sqrt(n)."""
     generator = random_stream(seed, ROUTER)
     for layer in layers:
-        width = layer.entry("lora_A").in_features
+        width = layer.module.lora_A[layer.adapter].in_features
         bound = width**-0.5
         layer.give(ROUTER, torch.empty(experts, width).uniform_(-bound, bound, generator=generator))
         layer.install(Experts(experts, top_k, shared_a, balanced))
@@ -83,7 +86,7 @@ def install(
 
 def widen_b(layer: AdaptedLayer, heads: int) -> None:
     """Make B (m, r) of a layer that is fresh a B (m, heads r), all 0."""
-    b = layer.entry("lora_B")
+    b = layer.module.lora_B[layer.adapter]
     b.in_features *= heads
     b.weight = nn.Parameter(b.weight.new_zeros(b.out_features, b.in_features))
 

@@ -9,10 +9,12 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 from transformers.pytorch_utils import Conv1D
 
+from autolora.adapters.layer import stored_weight
 
-def is_plain(layer: Any) -> bool:
+
+def is_plain(layer: nn.Module) -> bool:
     """Whether a base layer holds its W as numbers and does nothing but multiply by it."""
-    return type(layer) in (nn.Linear, Conv1D) and layer.weight.is_floating_point()
+    return type(layer) in (nn.Linear, Conv1D) and stored_weight(layer).is_floating_point()
 
 
 def hadamard_linear(
@@ -30,10 +32,11 @@ def hadamard_linear(
     device = x.device.type
     if torch.is_autocast_enabled(device):
         x = x.to(torch.get_autocast_dtype(device))
-    weight: Any = layer.weight.T if isinstance(layer, Conv1D) else layer.weight
+    weight = stored_weight(layer).T if isinstance(layer, Conv1D) else stored_weight(layer)
     factors = (a, b, *(other or (None, None)))
     with torch.autocast(device, enabled=False):
-        return _HadamardLinear.apply(x, weight, layer.bias, scaling, *factors)
+        y: Tensor = _HadamardLinear.apply(x, weight, layer.bias, scaling, *factors)  # type: ignore[no-untyped-call]
+        return y
 
 
 class _HadamardLinear(torch.autograd.Function):
@@ -64,7 +67,7 @@ class _HadamardLinear(torch.autograd.Function):
         else:
             y = linear(rows, weight.to(x.dtype), bias)
             y.addmm_(rows, product.mul_(partner).mul_(scaling).to(x.dtype).T)
-        return y.unflatten(0, x.shape[:-1])
+        return torch.unflatten(y, 0, x.shape[:-1])
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:

@@ -21,7 +21,7 @@ class LeanHira(Linear):
         super().__init__(base_layer, adapter_name, *args, **kwargs)
         self.lean_adapter = adapter_name
 
-    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    def forward(self, x: Tensor, *args: object, **kwargs: object) -> Tensor:
         adapter = self.lean_adapter
         dropped = self.training and not isinstance(self.hira_dropout[adapter], nn.Identity)  # of the update's input
         if dropped or not acts_alone(self, adapter):
@@ -33,9 +33,12 @@ class LeanHiraModel(HiraModel):
     """PEFT's HiRA, with the lean layer wherever the base layer does nothing but multiply by its weight."""
 
     @staticmethod
-    def _create_new_module(hira_config: HiraConfig, adapter_name: str, target: nn.Module, **kwargs: Any) -> nn.Module:
+    def _create_new_module(
+        hira_config: HiraConfig, adapter_name: str, target: nn.Module, **kwargs: object
+    ) -> nn.Module:
         if not is_plain(target):  # PEFT knows how to undo a quantization
-            return HiraModel._create_new_module(hira_config, adapter_name, target, **kwargs)
+            own: nn.Module = HiraModel._create_new_module(hira_config, adapter_name, target, **kwargs)
+            return own
         transposed = isinstance(target, Conv1D)
         return LeanHira(
             target,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict
 
 import torch
 from torch import Tensor, nn
 
+from autolora.adapters.groups import Group
 from autolora.adapters.kernels.gram import inverse_gram
 
 CHUNK = 2**22
@@ -98,7 +99,7 @@ class LoftAdamW(torch.optim.Optimizer):
                         parameter.grad.mul_(max_norm / (norm + 1e-6))
         return norm
 
-    def _sides(self) -> Iterator[tuple[dict[str, Any], _Side, _Side]]:
+    def _sides(self) -> Iterator[tuple[Group, _Side, _Side]]:
         """Per pair with gradients: its group, the side whose turn it is, and the other."""
         for group in self.param_groups:
             for a, b in zip(group["params"][::2], group["params"][1::2], strict=True):
@@ -108,8 +109,8 @@ class LoftAdamW(torch.optim.Optimizer):
                 side_a = _Side(self._state(a, a.T), a.T, a.grad.T, b.T)
                 yield (group, side_b, side_a) if side_b.state["step"] % 2 == 0 else (group, side_a, side_b)
 
-    def _state(self, parameter: Tensor, rows: Tensor) -> dict[str, Any]:
-        state = self.state[parameter]
+    def _state(self, parameter: Tensor, rows: Tensor) -> _State:
+        state: _State = self.state[parameter]
         if not state:
             count, rank = rows.shape
             state["step"] = 0
@@ -118,7 +119,7 @@ class LoftAdamW(torch.optim.Optimizer):
         return state
 
     @staticmethod
-    def _move(group: dict[str, Any], moving: _Side, resting: _Side) -> None:
+    def _move(group: Group, moving: _Side, resting: _Side) -> None:
         inverse = moving.inverse_gram(group["damping"])
         _observe(moving, inverse, group["betas"])
         _observe(resting, resting.inverse_gram(group["damping"]), group["betas"])
@@ -130,6 +131,14 @@ class LoftAdamW(torch.optim.Optimizer):
         _carry(resting.state, overlap @ resting.inverse_gram(group["damping"]))
 
 
+class _State(TypedDict):
+    """Of one factor with k rows: steps taken, and the means of g (k, r) and of the upper triangles of g^T g."""
+
+    step: int
+    mean: Tensor
+    cross: Tensor
+
+
 class _Side(NamedTuple):
     """One factor as the rows X of X O, which is B A or its transpose. Views of the parameters, not copies.
 
@@ -139,7 +148,7 @@ class _Side(NamedTuple):
         other: O, (r, columns).
     """
 
-    state: dict[str, Any]
+    state: _State
     rows: Tensor
     gradient: Tensor
     other: Tensor
@@ -157,7 +166,7 @@ def _observe(side: _Side, inverse: Tensor, betas: tuple[float, float]) -> None:
     state["mean"].lerp_(coordinates, 1 - betas[0])
     i, j = _triangle(coordinates)
     count = max(1, CHUNK // len(i))
-    for cross, rows in zip(state["cross"].split(count), coordinates.split(count), strict=True):
+    for cross, rows in zip(torch.split(state["cross"], count), torch.split(coordinates, count), strict=True):
         cross.mul_(betas[1]).addcmul_(rows[:, i], rows[:, j], value=1 - betas[1])
 
 
@@ -169,7 +178,7 @@ def _update(side: _Side, inverse: Tensor, betas: tuple[float, float], eps: float
     i, j = _triangle(mean)
     times = torch.where(i == j, 1.0, 2.0).to(mean.dtype)[:, None]  # off the diagonal an entry stands for two
     update = torch.zeros_like(mean)
-    for block in other.split(max(1, CHUNK // max(cross.shape)), dim=1):
+    for block in torch.split(other, max(1, CHUNK // max(cross.shape)), dim=1):
         # Rounding can take v below 0: it is a square where only one gradient has been seen.
         denominator = (cross @ (block[i] * block[j] * times)).clamp_(min=0).sqrt_()
         denominator.div_(math.sqrt(second)).add_(eps)
@@ -177,13 +186,13 @@ def _update(side: _Side, inverse: Tensor, betas: tuple[float, float], eps: float
     return update @ inverse
 
 
-def _carry(state: dict[str, Any], transfer: Tensor) -> None:
+def _carry(state: _State, transfer: Tensor) -> None:
     """Moments with respect to the old O become those with respect to the new one: m R and R^T P R."""
     state["mean"].copy_(state["mean"] @ transfer)
     i, j = _triangle(transfer)
     place = torch.empty(transfer.shape, dtype=torch.long, device=transfer.device)
     place[i, j] = place[j, i] = torch.arange(len(i), device=transfer.device)
-    for cross in state["cross"].split(max(1, CHUNK // transfer.numel())):
+    for cross in torch.split(state["cross"], max(1, CHUNK // transfer.numel())):
         cross.copy_((transfer.T @ cross[:, place] @ transfer)[:, i, j])
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 from peft.tuners.loha import LoHaConfig, LoHaModel
-from peft.tuners.loha.layer import Linear
+from peft.tuners.loha.layer import Linear, LoHaLayer
+from peft.tuners.lycoris_utils import LycorisLayer
 from torch import Tensor, nn
 
 from autolora.adapters.kernels.branch import acts_alone
@@ -19,7 +20,7 @@ class LeanLoha(Linear):
         super().__init__(base_layer, adapter_name, *args, **kwargs)
         self.lean_adapter = adapter_name
 
-    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    def forward(self, x: Tensor, *args: object, **kwargs: object) -> Tensor:
         adapter = self.lean_adapter
         if not acts_alone(self, adapter):
             return super().forward(x, *args, **kwargs)
@@ -36,10 +37,13 @@ class LeanLoha(Linear):
 class LeanLohaModel(LoHaModel):
     """PEFT's LoHa, with the lean layer wherever the base layer does nothing but multiply by its weight."""
 
-    layers_mapping: ClassVar = {**LoHaModel.layers_mapping, nn.Linear: LeanLoha}
+    # Declared as PEFT does: no ClassVar.
+    layers_mapping: dict[type[nn.Module], type[LoHaLayer]] = {**LoHaModel.layers_mapping, nn.Linear: LeanLoha}  # noqa: RUF012
 
     @classmethod
-    def _create_new_module(cls, config: LoHaConfig, adapter_name: str, target: nn.Module, **kwargs: Any) -> nn.Module:
+    def _create_new_module(
+        cls, config: LoHaConfig, adapter_name: str, target: nn.Module, **kwargs: object
+    ) -> LycorisLayer:
         if not is_plain(target):  # PEFT's own layer knows how to undo a quantization
             return LoHaModel._create_new_module(config, adapter_name, target, **kwargs)
         return super()._create_new_module(config, adapter_name, target, **kwargs)

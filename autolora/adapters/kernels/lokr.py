@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
+import torch
 from peft.tuners.lokr import LoKrModel
-from peft.tuners.lokr.layer import Linear
+from peft.tuners.lokr.layer import Linear, LoKrLayer
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
@@ -22,16 +23,16 @@ class LeanLokr(Linear):
         super().__init__(base_layer, adapter_name, *args, **kwargs)
         self.lean_adapter = adapter_name
 
-    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    def forward(self, x: Tensor, *args: object, **kwargs: object) -> Tensor:
         adapter = self.lean_adapter
         if not acts_alone(self, adapter):
             return super().forward(x, *args, **kwargs)
-        result = self.base_layer(x, *args, **kwargs)
+        result: Tensor = self.base_layer(x, *args, **kwargs)
         w1 = self.lokr_w1[adapter]
-        rows = x.to(w1.dtype).unflatten(-1, (w1.shape[1], -1))
+        rows = torch.unflatten(x.to(w1.dtype), -1, (w1.shape[1], -1))
         whole = adapter in self.lokr_w2
         inner = linear(rows, self.lokr_w2[adapter] if whole else self.lokr_w2_b[adapter])
-        mixed = (self.scaling[adapter] * w1) @ inner
+        mixed: Tensor = (self.scaling[adapter] * w1) @ inner
         update = mixed if whole else linear(mixed, self.lokr_w2_a[adapter])
         return (result + update.flatten(-2)).to(result.dtype)
 
@@ -39,4 +40,5 @@ class LeanLokr(Linear):
 class LeanLokrModel(LoKrModel):
     """PEFT's LoKr, with the lean layer in place of its own."""
 
-    layers_mapping: ClassVar = {**LoKrModel.layers_mapping, nn.Linear: LeanLokr}
+    # Declared as PEFT does: no ClassVar.
+    layers_mapping: dict[type[nn.Module], type[LoKrLayer]] = {**LoKrModel.layers_mapping, nn.Linear: LeanLokr}  # noqa: RUF012

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, einsum
 
 from autolora.adapters.kernels.branch import Branch
@@ -15,7 +16,7 @@ class BlockDiagonal(Branch):
         self.k = k
 
     def update(self, layer: AdaptedLayer, x: Tensor) -> Tensor:
-        a = layer.a.unflatten(1, (self.k, -1))
-        b = layer.b.unflatten(0, (self.k, -1))
-        hidden = einsum("...ki,rki->...kr", x.unflatten(-1, (self.k, -1)), a)
+        a = torch.unflatten(layer.a, 1, (self.k, -1))
+        b = torch.unflatten(layer.b, 0, (self.k, -1))
+        hidden = einsum("...ki,rki->...kr", torch.unflatten(x, -1, (self.k, -1)), a)
         return einsum("...kr,kor->...ko", hidden, b).flatten(-2)

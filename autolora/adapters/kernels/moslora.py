@@ -13,4 +13,4 @@ class Mixed(Branch):
     """B M A x."""
 
     def update(self, layer: AdaptedLayer, x: Tensor) -> Tensor:
-        return layer.entry("lora_B")(linear(layer.entry("lora_A")(x), layer.given("mixer")))
+        return layer.times_b(linear(layer.times_a(x), layer.given("mixer")))

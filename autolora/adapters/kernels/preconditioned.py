@@ -6,7 +6,7 @@ In both, G = dL/dW is seen through g_A = s B^T G and g_B = s G A^T alone, and al
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,9 @@ class Pair(NamedTuple):
 Gradients = list[tuple[Tensor, Tensor]]
 """In place of those of A and B, by pair."""
 
+Precondition = Callable[[Sequence[Pair], float], Gradients]
+"""What takes pairs of one rank and device, and the Grams' damping, to their new gradients."""
+
 
 class PreconditionedAdamW(torch.optim.AdamW):
     """AdamW that replaces the gradients of every pair, in place, before its step. Its state is AdamW's.
@@ -48,7 +51,7 @@ class PreconditionedAdamW(torch.optim.AdamW):
     def __init__(
         self,
         pairs: Iterable[tuple[nn.Parameter, nn.Parameter, float]],
-        precondition: Callable[[Sequence[Pair], float], Gradients],
+        precondition: Precondition,
         damping: float,
         lr: float,
         weight_decay: float = 0.0,
@@ -58,7 +61,7 @@ class PreconditionedAdamW(torch.optim.AdamW):
         super().__init__(factors, lr=lr, weight_decay=weight_decay, fused=True)
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> Any:
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """Precondition, then AdamW's step; returns the closure's loss."""
         loss = None
         if closure is not None:
@@ -73,7 +76,7 @@ class PreconditionedAdamW(torch.optim.AdamW):
 
     def _alike(self) -> Iterable[list[Pair]]:
         """Pairs that have gradients, those of one rank and device together: their Grams make one batch."""
-        found: dict[Any, list[Pair]] = {}
+        found: dict[tuple[int, torch.device, torch.dtype], list[Pair]] = {}
         for a, b, scale in self.pairs:
             if a.grad is not None and b.grad is not None:
                 found.setdefault((len(a), a.device, a.dtype), []).append(Pair(a, b, a.grad, b.grad, scale))
@@ -85,7 +88,7 @@ def riemannian(pairs: Sequence[Pair], damping: float) -> Gradients:
 
     As in the paper, s is in the gradients and not in the metric; under Adam a factor 1/s^2 would change nothing.
     """
-    for_b, for_a = inverse_gram(torch.stack(_grams(pairs)), damping).split(len(pairs))
+    for_b, for_a = torch.split(inverse_gram(torch.stack(_grams(pairs)), damping), len(pairs))
     return [
         (inverse_b @ pair.grad_a, pair.grad_b @ inverse_a)
         for pair, inverse_b, inverse_a in zip(pairs, for_b, for_a, strict=True)
@@ -108,7 +111,7 @@ def lora_pro(pairs: Sequence[Pair], damping: float) -> Gradients:
     Where B = 0, g_A is 0, and so is g_A'.
     """
     values, vectors = eigen_gram(torch.stack(_grams(pairs)), damping)
-    (p, q), (u, v) = values.split(len(pairs)), vectors.split(len(pairs))
+    (p, q), (u, v) = torch.split(values, len(pairs)), torch.split(vectors, len(pairs))
     p, q = p[:, :, None], q[:, None, :]
     inverse_p, inverse_q = u @ (u / p.mT).mT, v @ (v / q).mT
     # Equal, but for how gradients are rounded, under autocast to bfloat16: each factor's own keeps its result exact.

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import torch
+
+from autolora.adapters.groups import Group
 
 
 class ReloraAdamW(torch.optim.AdamW):
@@ -30,7 +31,7 @@ class ReloraAdamW(torch.optim.AdamW):
         ends: Mapping[int, int],
         warmup: int,
         seed: int,
-        groups: list[dict[str, Any]],
+        groups: list[Group],
         lr: float,
         weight_decay: float = 0.0,
     ) -> None:
@@ -38,14 +39,14 @@ class ReloraAdamW(torch.optim.AdamW):
         super().__init__(groups, lr=lr, weight_decay=weight_decay, fused=True)
         self.restart, self.ends, self.warmup = restart, ends, warmup
 
-    def step(self, closure: Callable[[], float] | None = None) -> Any:
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """AdamW's step, and where a phase ends with it the restart; returns the closure's loss."""
         scheduled = [group["lr"] for group in self.param_groups]
         share = self._share()
         for group in self.param_groups:
             group["lr"] *= share
         try:
-            loss = super().step(closure)
+            loss: float | None = super().step(closure)
         finally:
             for group, rate in zip(self.param_groups, scheduled, strict=True):
                 group["lr"] = rate
