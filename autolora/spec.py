@@ -278,7 +278,8 @@ def dump(spec: Spec) -> dict[str, Any]:
     raw = spec.model_dump(mode="python")
     if spec.storage is not None:
         raw["storage"] = storage.shown(spec.storage)  # a password is not recorded; it is looked for when it is used
-    return json.loads(json.dumps(raw, default=_fingerprint))
+    plain: dict[str, Any] = json.loads(json.dumps(raw, default=_fingerprint))
+    return plain
 
 
 def register_variants(recorded: Mapping[str, Any]) -> None:

@@ -29,6 +29,6 @@ def find_dtype(name: str, device: torch.device) -> torch.dtype:
     import torch
 
     if name != "auto":
-        return getattr(torch, name)
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
     has_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.bfloat16 if has_bfloat16 else torch.float32

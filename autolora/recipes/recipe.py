@@ -131,7 +131,8 @@ class Recipe:
     @property
     def loraplus_ratio(self) -> float:
         """Learning rate of B over that of A."""
-        return self.variant.options.get("ratio", 1.0)
+        ratio: float = self.variant.options.get("ratio", 1.0)
+        return ratio
 
     def peft_options(self, tool: str, names: Mapping[str, str] | None = None) -> dict[str, Any]:
         """The variant's ``LoraConfig`` options.

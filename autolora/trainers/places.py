@@ -156,7 +156,8 @@ class ObjectStore:
     def read(self, name: str) -> bytes | None:
         with _explained(f"read {join(self.url, name)}", Exception):
             with suppress(FileNotFoundError):
-                return self.files.cat_file(self._at(name))
+                content: bytes = self.files.cat_file(self._at(name))
+                return content
             return None
 
     def write(self, name: str, content: bytes) -> None:

@@ -29,9 +29,9 @@ from autolora.priors.lanczos import largest_eigenvalue
 from autolora.priors.probe import RangeTest
 from autolora.priors.sharpness import spread_blocks
 from autolora.space import Config
-from autolora.training.range_test import range_test
-from autolora.training.stepping import Stepper
-from autolora.training.workbench import Workbench
+from autolora.trainers.builtin.range_test import range_test
+from autolora.trainers.builtin.stepping import Stepper
+from autolora.trainers.builtin.workbench import Workbench
 from studies.curves.design import CORE_VARIANTS
 
 HERE = Path(__file__).parent
@@ -121,7 +121,7 @@ def exact(bench: Workbench, name: str) -> dict[str, float]:
 
 
 def _curvature(bench: Workbench, name: str, method: Any, blocks: list[str] | None) -> dict[str, float]:
-    sample = bench.calibration_batches[:FAST_BATCHES]
+    sample = bench.batches.calibration[:FAST_BATCHES]
     found = priors.curvature(bench.base.model, sample, [name], RANK, None, method, blocks)
     return dict(found[name].per_block)
 
@@ -149,7 +149,7 @@ def adam(bench: Workbench, name: str) -> float:
             ]
         )
         with twice_differentiable(adapted):
-            product = hessian_product(adapted, bench.calibration_batches[:1], parameters)
+            product = hessian_product(adapted, bench.batches.calibration[:1], parameters)
             start = torch.randn(len(inverse), generator=torch.Generator().manual_seed(0))
             return largest_eigenvalue(lambda v: inverse * product(inverse * v), start, tolerance=1e-2).value
 

@@ -90,7 +90,7 @@ def _append(table: Path, columns: list[str], row: list[Any]) -> None:
 def _open(spec_file: Path, folder: Path) -> None:
     """Load model and data, once a worker."""
     global _bench, _rungs
-    from autolora.training.workbench import Workbench
+    from autolora.trainers.builtin.workbench import Workbench
 
     spec = specs.load(spec_file)
     _rungs = spec.rungs
@@ -100,7 +100,8 @@ def _open(spec_file: Path, folder: Path) -> None:
 def _train(cell: Cell) -> list[Any]:
     from autolora.search import Job
     from autolora.space import Config
-    from autolora.training import checkpoint, segment
+    from autolora.trainers import checkpoint
+    from autolora.trainers.builtin import segment
 
     config = Config(cell.learning_rate, cell.batch_size, cell.rank, cell.alpha)
     number, scores, stopped, seconds = next(_numbers), [], "", 0.0

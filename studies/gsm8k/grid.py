@@ -15,8 +15,9 @@ from pathlib import Path
 from autolora import spec as specs
 from autolora.search import Job
 from autolora.space import Config
-from autolora.training import checkpoint, segment
-from autolora.training.workbench import Workbench
+from autolora.trainers import checkpoint
+from autolora.trainers.builtin import segment
+from autolora.trainers.builtin.workbench import Workbench
 
 LEARNING_RATES = [6.3246e-4, 1.1247e-3, 2e-3, 3.5566e-3, 6.3246e-3, 1.1247e-2, 2e-2, 3.5566e-2, 6.3246e-2]
 """Four a decade over the good region."""

@@ -17,8 +17,8 @@ from pathlib import Path
 from autolora import spec as specs
 from autolora.driver.result import TuneResult
 from autolora.search import Job
-from autolora.training import segment
-from autolora.training.workbench import Workbench
+from autolora.trainers.builtin import segment
+from autolora.trainers.builtin.workbench import Workbench
 
 HERE = Path(__file__).parent
 FIRST_SEED, SEEDS = 1001, 8
@@ -45,7 +45,7 @@ def main() -> None:
             trial = FIRST_TRIAL + 100 * place + seed - FIRST_SEED
             outcome = segment.run(bench, Job(trial, name, tuned.config, seed, start=0.0, stop=1.0, rung=0))
             with bench.trained(trial) as adapted:
-                test = bench.evaluate(adapted, bench.data.test) if outcome.kind == "scored" else None
+                test = bench.evaluator.scores(adapted, bench.data.test).value if outcome.kind == "scored" else None
             config = tuned.config
             setting = (config.learning_rate, config.batch_size, config.rank, config.alpha)
             row = (name, seed, "" if test is None else f"{test:.5f}", *setting, tuned.value, tuned.spread)

@@ -223,7 +223,7 @@ def _shuffled_distinct(reader: Reader, seed: int) -> list[int]:
     for index, key in enumerate(reader.keys):
         first.setdefault(key, index)
     distinct = np.array(list(first.values()), dtype=np.int64)
-    return np.random.default_rng([seed, HOLD_OUT]).permutation(distinct).tolist()
+    return [int(index) for index in np.random.default_rng([seed, HOLD_OUT]).permutation(distinct)]
 
 
 def _split(taken: _Taken, rows: list[EvaluationRow]) -> Split:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from autolora.tasks.causal_lm.examples import Chat, Example, Pair, Tokens
 from autolora.tasks.causal_lm.formats.format import registry
 from autolora.tasks.causal_lm.split import last_run
 from autolora.tasks.data.errors import DataError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +49,7 @@ class Encoder:
         max_length: tokens that a row may have.
     """
 
-    def __init__(self, tokenizer: Any, max_length: int) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
         self._tokenizer = tokenizer
         self._max_length = max_length
 
@@ -110,7 +113,7 @@ class Encoder:
         notes = []
         kinds = {registry()[format].makes for format in formats}
         if Chat in kinds:
-            notes.append("conversations: as the chat template renders them; the assistant's turns are learned")
+            notes.append("conversations: as the chat template renders them; the assistant's turns are learnt")
         if Pair in kinds:
             start = "".join(self._tokenizer.convert_ids_to_tokens(self.start)) or "no BOS token"
             end = self._tokenizer.eos_token or "nothing, since the tokenizer has no EOS token"
@@ -124,7 +127,7 @@ class Encoder:
             return True
         probe = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
         try:
-            text = self._tokenizer.apply_chat_template(probe, tokenize=False)
+            text: str = self._tokenizer.apply_chat_template(probe, tokenize=False)
         except jinja2.TemplateError:  # a template for other roles tells nothing
             return True
         bos = self._tokenizer.bos_token
@@ -135,9 +138,10 @@ class Encoder:
         """Token ids without special tokens."""
         if not texts:
             return []
-        return self._tokenizer(
+        ids: list[list[int]] = self._tokenizer(
             texts, add_special_tokens=False, return_attention_mask=False, return_token_type_ids=False, verbose=False
         )["input_ids"]
+        return ids
 
     def _encode_pairs(self, pairs: Sequence[Pair]) -> list[Encoded]:
         eos = self._tokenizer.eos_token_id

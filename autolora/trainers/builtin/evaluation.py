@@ -55,7 +55,7 @@ class SplitEvaluation:
                 ids[row, width - len(prompt) :] = torch.tensor(prompt)
                 mask[row, width - len(prompt) :] = 1
             with self.base.autocast():
-                generated = self.model.generate(
+                generated = self.model.generate(  # type: ignore[no-untyped-call]  # PEFT's
                     input_ids=ids.to(self.base.device),
                     attention_mask=mask.to(self.base.device),
                     max_new_tokens=self.max_new_tokens,
