@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from autolora import priors, variants
+    from autolora import priors, testing, variants
     from autolora.api import Search, load_adapter
     from autolora.driver import Callback, tune
     from autolora.driver.result import TuneResult
@@ -33,7 +33,7 @@ _HOME = {
     "Prior": "autolora.priors",
     "load_adapter": "autolora.api",
 }
-_MODULES = ("variants", "priors")
+_MODULES = ("variants", "priors", "testing")
 
 __all__ = [
     "WAIT",
@@ -47,6 +47,7 @@ __all__ = [
     "TuneResult",
     "load_adapter",
     "priors",
+    "testing",
     "tune",
     "variants",
 ]
