@@ -1,0 +1,78 @@
+"""What every data format must do. A new one gives a sample of its rows here."""
+
+from __future__ import annotations
+
+import pytest
+
+from autolora.tasks.causal_lm.examples import Chat, Pair, Tokens, content_key
+from autolora.tasks.causal_lm.formats.format import KEYS, Format, layout_of, register, registry
+from autolora.tasks.causal_lm.spec import DataSpec
+from autolora.tasks.data.errors import DataError
+from autolora.tasks.data.table import Table
+from autolora.testing import rendered
+
+SAMPLES = {
+    "prompt_completion": [{"prompt": "p", "completion": "c"}, {"prompt": "q", "completion": "d"}],
+    "messages": [
+        {"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": "c"}]} for text in "pq"
+    ],
+    "sharegpt": [{"conversations": [{"from": "human", "value": text}, {"from": "gpt", "value": "c"}]} for text in "pq"],
+    "alpaca": [{"instruction": "p", "input": "", "output": "c"}, {"instruction": "p", "input": "q", "output": "c"}],
+    "text": [{"text": "a text"}, {"text": "another"}],
+    "tokenized": [{"input_ids": [7, 8, 9]}, {"input_ids": [7, 8, 10]}],
+}
+
+
+def table(name: str) -> Table:
+    return Table.of("rows.jsonl", SAMPLES[name])
+
+
+def test_every_format_has_a_sample():
+    assert set(SAMPLES) == set(registry())
+
+
+@pytest.mark.parametrize("name", registry())
+class TestFormat:
+    def test_it_is_found_by_its_columns_and_by_its_name(self, name):
+        for spec in (DataSpec(train="rows"), DataSpec(train="rows", format=name)):
+            layout = layout_of(table(name), spec)
+            assert layout.format == name
+            assert set(layout.columns) <= set(table(name).columns)
+
+    def test_its_examples_are_of_the_kind_it_states_and_tell_rows_apart(self, name):
+        layout = layout_of(table(name), DataSpec(train="rows", format=name))
+        examples = [layout.example(row, "here") for row in SAMPLES[name]]
+        assert {type(example) for example in examples} == {registry()[name].makes}
+        assert registry()[name].makes in (Pair, Chat, Tokens)
+        assert len(set(map(content_key, examples))) == len(examples)
+
+    def test_something_of_every_row_is_learned(self, name, chat_tokenizer):
+        texts = rendered(SAMPLES[name], chat_tokenizer, format=name)
+        assert len(texts) == len(SAMPLES[name])
+        assert all(learned and all(stretch in text for stretch in learned) for text, learned in texts)
+
+    def test_a_table_without_its_columns_is_refused_with_those_there_are(self, name):
+        with pytest.raises(DataError, match=r"rows.jsonl.*'foo'"):
+            layout_of(Table.of("rows.jsonl", [{"foo": 1}]), DataSpec(train="rows", format=name))
+
+    def test_a_missing_cell_is_named_with_its_row(self, name):
+        layout = layout_of(table(name), DataSpec(train="rows", format=name))
+        with pytest.raises(DataError, match=r"rows.jsonl, row 3"):
+            layout.example(dict.fromkeys(layout.columns), "rows.jsonl, row 3")
+
+    def test_a_key_that_it_does_not_take_is_refused(self, name):
+        for key in set(KEYS) - registry()[name].keys:
+            given = {"prompt": "p", "completion": "c"} if key == "prompt" else {key: "c"}
+            with pytest.raises(DataError, match=f"data.format is '{name}', but data.{key} is for"):
+                layout_of(table(name), DataSpec(train="rows", format=name, **given))
+
+
+@pytest.mark.parametrize("name", ["auto", "text"])
+def test_a_name_is_registered_once(name):
+    with pytest.raises(ValueError, match=f"a format named '{name}' is there already"):
+        register(Format(name, registry()["text"].read, lambda table: False, 99, Pair))
+
+
+def test_an_unknown_format_is_named_with_the_nearest():
+    with pytest.raises(ValueError, match="'mesages' is unknown; did you mean 'messages'"):
+        DataSpec(train="rows", format="mesages")
