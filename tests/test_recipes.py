@@ -476,6 +476,17 @@ def test_conversations_keep_the_template_of_the_tokenizer(make_run, rows, messag
     assert text_of(source, rows[0]) == {"messages": CHAT}
 
 
+@pytest.mark.parametrize("write_recipe", [trl, axolotl, llamafactory])
+def test_a_format_that_a_recipe_does_not_know_is_said_and_not_guessed(make_run, write_recipe):
+    rows = [{"prompt": f"p{i}", "chosen": f"good {i}", "rejected": f"bad {i}"} for i in range(4)]
+    folder = make_run(rows)
+    write_recipe(folder)
+    text = "".join(path.read_text() for path in (folder.parent / "out").iterdir())
+    assert "does not know the data format 'preference'" in text
+    assert "rows.jsonl" in text
+    assert "rejected" not in text
+
+
 def test_alpaca_rows_get_the_same_text(make_run):
     row = {"instruction": "Add.", "input": "1 and 2", "output": "3"}
     bare = {**row, "input": ""}

@@ -20,6 +20,10 @@ SAMPLES = {
     "alpaca": [{"instruction": "p", "input": "", "output": "c"}, {"instruction": "p", "input": "q", "output": "c"}],
     "text": [{"text": "a text"}, {"text": "another"}],
     "tokenized": [{"input_ids": [7, 8, 9]}, {"input_ids": [7, 8, 10]}],
+    "preference": [
+        {"prompt": "p", "chosen": "c", "rejected": "worse"},
+        {"prompt": "q", "chosen": "d", "rejected": "worse"},
+    ],
 }
 
 
@@ -76,3 +80,9 @@ def test_a_name_is_registered_once(name):
 def test_an_unknown_format_is_named_with_the_nearest():
     with pytest.raises(ValueError, match="'mesages' is unknown; did you mean 'messages'"):
         DataSpec(train="rows", format="mesages")
+
+
+def test_only_the_chosen_answer_of_a_preference_pair_is_learned(chat_tokenizer):
+    [(text, learned)] = rendered(SAMPLES["preference"][:1], chat_tokenizer)
+    assert "worse" not in text
+    assert learned == [f"c{chat_tokenizer.eos_token}"]
