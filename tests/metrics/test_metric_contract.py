@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from autolora.metrics import registry
 from autolora.space import Config
+from autolora.tasks.causal_lm.split import Split
 from autolora.trainers.builtin.evaluation import SplitEvaluation
 
 
@@ -40,3 +43,22 @@ class TestMetric:
     def test_it_has_a_direction_and_known_needs(self, name, view):
         assert registry()[name].direction in ("minimize", "maximize")
         assert registry()[name].needs <= {"prompts", "columns"}
+
+
+def test_sequence_accuracy_is_the_share_of_rows_that_greedy_generation_gives(bench, view):
+    rows, count = 6, 4
+    tokens, targets = [], []
+    for row in range(rows):
+        prompt = bench.data.eval.prompt_tokens(row).tolist()
+        generated = view(1).model.generate(
+            input_ids=torch.tensor([prompt]), max_new_tokens=count, min_new_tokens=count, do_sample=False
+        )
+        answer = generated[0, len(prompt) :].tolist()
+        if row % 3 == 0:  # one token in the middle is another
+            answer[1] = (answer[1] + 1) % bench.base.model.config.vocab_size
+        tokens += [*prompt, *answer]
+        targets += [False] * len(prompt) + [True] * count
+    lengths = [0, *np.cumsum([len(bench.data.eval.prompt_tokens(row)) + count for row in range(rows)])]
+    split = Split(np.array(tokens, dtype=np.int32), np.array(lengths), np.array(targets), np.arange(rows))
+    scores = registry()["sequence_accuracy"].scores(replace(view(4), split=split))
+    assert scores.totals.tolist() == [0.0, 1.0, 1.0] * 2
