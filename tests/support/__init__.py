@@ -4,4 +4,4 @@ from __future__ import annotations
 
 import pytest
 
-pytest.register_assert_rewrite("tests.support.executor_contract")
+pytest.register_assert_rewrite("tests.support.executor_contract", "tests.support.trainer_contract")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 
@@ -83,6 +84,8 @@ def own_metrics(tmp_path, monkeypatch):
         "def each(model, tokenizer, rows):\n    import numpy\n    return numpy.arange(len(rows))\n"
         "def some(model, tokenizer, rows):\n    return [1.0, 0.0]\n"
         "def nothing(model, tokenizer, rows):\n    pass\n"
+        "def tested(model, tokenizer, rows):\n"
+        "    return [float(eval(row['tests'][0], {'x': int(row['completion'])})) for row in rows]\n"
     )
     monkeypatch.chdir(tmp_path)
     yield
@@ -93,6 +96,32 @@ def own_metrics(tmp_path, monkeypatch):
 def test_the_users_metric_sees_the_rows(make_bench):
     bench = make_bench(metric={"name": "own_metrics:rows", "direction": "maximize"})
     assert score(bench) == 24
+
+
+@pytest.mark.usefixtures("own_metrics")
+@pytest.mark.parametrize("source", ["eval", "train"])
+def test_the_users_metric_sees_all_columns_of_the_rows_also_when_tokens_are_kept(make_bench, tmp_path, source):
+    rows = [
+        {"question": f"{i} + 1?", "answer": f"{i + 1}", "tests": [f"x == {i + 1}"], "completion": i} for i in range(60)
+    ]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    data = {"train": str(path), "prompt": "question", "completion": "answer", "eval_size": 5}
+    if source == "eval":
+        data |= {"eval": str(path)}
+    for _ in range(2):  # tokenized, and found again
+        bench = make_bench(data=data, metric={"name": "own_metrics:tested", "direction": "maximize"})
+        assert score(bench) == 1.0
+        for row in bench.data.eval.rows:
+            found = rows[row.columns["completion"]]
+            assert row.columns == found
+            assert (row["tests"], row["question"], row["completion"]) == (
+                found["tests"],
+                found["question"],
+                found["answer"],
+            )
+    plain = make_bench(data=data)
+    assert all(set(row) == {"prompt", "completion"} for row in plain.data.eval.rows)
 
 
 @pytest.mark.usefixtures("own_metrics")

@@ -1,0 +1,103 @@
+"""What every trainer must do. A trainer of another kind inherits the class and gives its own fixtures.
+
+The fixture ``make_trainer(folder)`` opens a trainer on a run directory, as each process does; calling it again with the
+same folder is what another process sees.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from autolora.search import Job
+from autolora.space import Config
+from autolora.trainers import Interrupted, Outcome, Progress, Trainer, checkpoint, horizon
+
+RUNGS = (1 / 3, 1.0)
+CONFIG = Config(learning_rate=5e-3, batch_size=8, rank=4, alpha=8.0)
+
+
+def piece(trial: int, rung: int, seed: int = 0, config: Config = CONFIG) -> Job:
+    """A segment to a rung."""
+    return Job(trial, "lora", config, seed=seed, start=0.0, stop=RUNGS[rung], rung=rung)
+
+
+class TrainerContract:
+    @pytest.fixture(scope="class")
+    def make_trainer(self) -> Callable[[Path], Trainer]:
+        raise NotImplementedError
+
+    @pytest.fixture(scope="class")
+    def folder(self, tmp_path_factory) -> Path:
+        return tmp_path_factory.mktemp("trainer")
+
+    @pytest.fixture(scope="class")
+    def trainer(self, make_trainer, folder) -> Trainer:
+        return make_trainer(folder)
+
+    @pytest.fixture(scope="class")
+    def uncut(self, trainer) -> Outcome:
+        """Trial 0, trained in one segment."""
+        return trainer.run(piece(0, rung=1))
+
+    def test_it_says_how_long_a_full_run_is_and_what_scores_depend_on(self, trainer, make_trainer, folder):
+        assert trainer.examples > 0
+        assert trainer.fingerprints()
+        assert dict(make_trainer(folder).fingerprints()) == dict(trainer.fingerprints())
+        json.dumps(dict(trainer.fingerprints()))
+
+    def test_a_full_segment_is_scored(self, uncut):
+        assert (uncut.kind, uncut.at, uncut.reason) == ("scored", 1.0, "")
+        assert math.isfinite(uncut.value)
+        assert uncut.seconds > 0
+
+    def test_a_promoted_trial_ends_as_one_that_was_never_cut(self, trainer, uncut):
+        trainer.run(piece(1, rung=0))
+        assert trainer.run(piece(1, rung=1)).value == uncut.value
+
+    def test_every_optimizer_step_is_told(self, trainer):
+        steps: list[Progress] = []
+        trainer.run(piece(2, rung=1), steps.append)
+        total = horizon(trainer.examples, CONFIG.batch_size)
+        assert [(each.trial, each.step, each.steps) for each in steps] == [(2, n, total) for n in range(1, total + 1)]
+
+    def test_an_interrupted_segment_goes_on_in_another_process(self, trainer, make_trainer, folder, uncut):
+        def stop(progress: Progress) -> None:
+            if progress.step == 2:
+                raise Interrupted
+
+        with pytest.raises(Interrupted):
+            trainer.run(piece(3, rung=1), stop)
+        steps: list[Progress] = []
+        assert make_trainer(folder).run(piece(3, rung=1), steps.append).value == uncut.value
+        assert steps[0].step == 3
+
+    def test_a_score_that_was_committed_is_given_again_without_training(self, trainer, uncut):
+        again = trainer.run(piece(0, rung=1), lambda progress: pytest.fail("trained again"))
+        assert again == uncut
+
+    def test_another_seed_is_another_training(self, trainer, uncut):
+        assert trainer.run(piece(4, rung=1, seed=1)).value != uncut.value
+
+    def test_a_run_that_blows_up_is_diverged_with_the_reason(self, trainer):
+        outcome = trainer.run(piece(5, rung=1, config=CONFIG.replaced(learning_rate=1e4)))
+        assert (outcome.kind, outcome.value) == ("diverged", None)
+        assert outcome.reason
+        assert 0 < outcome.at <= 1
+
+    def test_a_completed_trial_is_tested_and_exported(self, trainer, uncut, tmp_path):
+        score = trainer.test(0)
+        assert score is None or math.isfinite(score)
+        trainer.export(0, tmp_path / "adapter")
+        assert any((tmp_path / "adapter").iterdir())
+
+    def test_a_trial_without_a_checkpoint_is_neither_tested_nor_exported(self, trainer, tmp_path):
+        with pytest.raises(checkpoint.CheckpointError):
+            trainer.export(99, tmp_path / "adapter")
+
+    def test_what_it_has_loaded_is_told_in_lines(self, trainer):
+        assert all(isinstance(line, str) for lines in trainer.about().values() for line in lines)
