@@ -20,7 +20,7 @@ def right_numbers(model, tokenizer, rows):
     Args:
         model: with its adapter, in eval mode, gradients off.
         tokenizer: the model's.
-        rows: one {"prompt": ..., "completion": ...} each.
+        rows: each a mapping with every column of its table; "prompt" and "completion" are the text as tokenized.
     """
     rows = rows[:ROWS]
     prompts = tokenizer([row["prompt"] for row in rows], padding=True, padding_side="left", return_tensors="pt")

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
+from autolora.search.trials import Direction
 from autolora.space import Config, Range, Space
-from autolora.spec import Direction
 from studies.search.problem import draw, interpolated
 
 VARIANTS = {"LoRA": "lora", "DoRA": "dora", "Init[AB]": "init_ab", "MiLoRA": "milora", "PiSSA": "pissa"}
