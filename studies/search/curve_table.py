@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from autolora import variants
+from autolora.search.trials import Direction
 from autolora.space import Config, Range, Space, searchable
-from autolora.spec import Direction
 from studies.curves.collect import read
 from studies.curves.design import CORE_VARIANTS, OTHER_VARIANTS
 from studies.curves.surface import Curve, curves

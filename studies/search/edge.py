@@ -14,8 +14,8 @@ from functools import cached_property
 import numpy as np
 
 from autolora import laws, variants
+from autolora.search.trials import Direction
 from autolora.space import Config, Range, Space
-from autolora.spec import Direction
 from studies.search.problem import draw
 
 EXPONENTS = {"scale": -0.65, "rank": -0.45, "batch": 0.4}

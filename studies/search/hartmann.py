@@ -18,8 +18,8 @@ from functools import cached_property
 import numpy as np
 from scipy.optimize import minimize
 
+from autolora.search.trials import Direction
 from autolora.space import Config, Range, Space
-from autolora.spec import Direction
 from studies.search.problem import draw
 
 WEIGHTS = np.array([1.0, 1.2, 3.0, 3.2])

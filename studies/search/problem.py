@@ -8,8 +8,8 @@ from typing import Protocol
 
 import numpy as np
 
+from autolora.search.trials import Direction
 from autolora.space import Config, Space
-from autolora.spec import Direction
 
 
 class Problem(Protocol):
