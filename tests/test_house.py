@@ -15,7 +15,8 @@ import autolora
 
 ROOT = Path(autolora.__file__).parent
 FLOORS = (
-    ("laws", "errors", "losses", "scores", "files", "references", "sections", "quickstart"),
+    ("laws", "errors", "losses", "scores", "files", "references", "quickstart"),
+    ("sections",),
     ("space",),
     ("adapters",),
     ("variants",),
