@@ -23,7 +23,7 @@ class Factor(Protocol):
 
 
 class PeftLayer(Protocol):
-    """What this package uses of PEFT's layers, of which PEFT declares no common type; only LoRA's have all of it."""
+    """The members of PEFT's layers that are used here. PEFT declares no type for them; only LoRA's layers have all."""
 
     training: bool
     in_features: int
