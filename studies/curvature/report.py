@@ -45,7 +45,8 @@ def main() -> None:
     parser.add_argument("--replay", type=Path, default=HERE / "replay.csv")
     parser.add_argument("--out", type=Path, default=HERE, help="folder of the figures")
     arguments = parser.parse_args()
-    print("# Results\n\nWritten by `report.py`. All at batch 8, r = 8, s = 1, full runs of 800 examples; decades.\n")
+    print("# Results\n\nWritten by `python -m studies.curvature.report`. ", end="")
+    print("All at batch 8, r = 8, s = 1, full runs of 800 examples; decades.\n")
     best = {model: _best(model) for model in MODELS}
     _validation()
     exponents = _exponents(best)
@@ -327,6 +328,7 @@ def _replay(path: Path, out: Path) -> None:
     shown = (1.25, 3.5, 5, 6, 7, 8, 9, 10, 12)
     seeds = len({row["seed"] for row in rows})
     print(f"Median over {seeds} seeds and the variants of (best so far / lowest found by any) - 1, in percent.\n")
+    print("README.md says with which search.\n")
     for model in models:
         _table(
             [model, *(f"{x:g} runs" for x in shown)],

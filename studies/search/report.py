@@ -66,10 +66,11 @@ def main() -> None:
 def _lines(rows: list[Row]) -> Iterator[str]:
     yield "# Results\n"
     yield (
-        "Written by `report.py`. Full runs are per variant, partial ones at their share; regret is that of the best "
-        "configuration trained at full length so far, without noise, relative to the best of the problem. Where a "
-        f"variant never came within {TARGET:.0%} it counts as the budget, {GRID[-1]:g}, in the means below: they are "
-        "then too low, most for the methods with the most such. Intervals: 95%, bootstrap over repeats.\n"
+        "Written by `python -m studies.search.report`. Full runs are per variant, partial ones at their share; regret "
+        "is that of the best configuration trained at full length so far, without noise, relative to the best of the "
+        f"problem. Where a variant never came within {TARGET:.0%} it counts as the budget, {GRID[-1]:g}, in the means "
+        "below: they are then too low, most for the methods with the most such. Intervals: 95%, bootstrap over "
+        "repeats.\n"
     )
     peers = [row for row in rows if row.method in PEERS]
     for name, title in FAMILIES.items():
