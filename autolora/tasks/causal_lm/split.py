@@ -14,9 +14,6 @@ from autolora.tasks.causal_lm.report import DataReport
 if TYPE_CHECKING:
     import torch
 
-TEXT = ("prompt", "completion")
-"""Keys of an evaluation row that hold what was tokenized."""
-
 
 class EvaluationRow(dict[str, Any]):
     """A row as metrics see it.
@@ -33,9 +30,6 @@ class EvaluationRow(dict[str, Any]):
     def __init__(self, text: Mapping[str, str], columns: Mapping[str, Any] | None = None) -> None:
         self.columns = dict(columns or {})
         super().__init__({**self.columns, **text})
-
-    def __reduce__(self) -> tuple[type[EvaluationRow], tuple[Mapping[str, str], Mapping[str, Any]]]:
-        return type(self), ({key: self[key] for key in TEXT}, self.columns)
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,8 @@ from autolora.search import Job
 from autolora.space import Config, Space, searchable
 from autolora.spec import Spec
 from autolora.trainers import memory
-from autolora.trainers.builtin import curvature, segment
+from autolora.trainers.builtin import curvature
+from autolora.trainers.builtin import segment as segments
 from autolora.trainers.builtin.range_test import range_test
 from autolora.trainers.builtin.workbench import Workbench
 from autolora.trainers.trainer import OnStep, Outcome, Trainer
@@ -42,8 +43,8 @@ class BuiltinTrainer(Trainer):
     def fingerprints(self) -> Mapping[str, str]:
         return self.bench.fingerprints()
 
-    def run(self, segment_: Job, on_step: OnStep | None = None) -> Outcome:
-        return segment.run(self.bench, segment_, on_step)
+    def run(self, segment: Job, on_step: OnStep | None = None) -> Outcome:
+        return segments.run(self.bench, segment, on_step)
 
     def test(self, trial: int) -> float | None:
         if self.bench.data.test is None:

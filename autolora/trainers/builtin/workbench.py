@@ -60,7 +60,8 @@ class Workbench:
     @classmethod
     def open(cls, spec: Spec, folder: Path) -> Workbench:
         """Load the model and the data of a specification; see :func:`autolora.trainers.open_trainer`."""
-        assert spec.names  # registers, on a worker, the variants of other packages
+        for reference in spec.variants:
+            variants.resolve(reference)  # on a worker, those of other packages are not registered yet
         place(checkpoint.root_of(spec.checkpoints, folder))  # one that nothing serves is an error before loading
         base = bases.load(spec)
         return cls.of(spec, folder, base, prepare_data(spec, base.tokenizer, folder / "data"))
