@@ -1,0 +1,73 @@
+"""The frozen base: what identifies it, where it lies, and what is said if it cannot be loaded."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+
+from autolora import bases
+from autolora.bases.device import find_device, find_dtype
+from autolora.bases.pretrained import hidden_size, load_config
+from tests.support.specs import small_spec
+
+
+def test_the_fingerprint_is_that_of_the_weights_in_any_dtype(base):
+    other = replace(base, model=copy.deepcopy(base.model).to(torch.bfloat16), dtype=torch.bfloat16)
+    assert other.fingerprint() == base.fingerprint()
+    with torch.no_grad():
+        next(other.model.parameters()).view(-1)[0] += 1
+    assert other.fingerprint() != base.fingerprint()
+
+
+def test_nothing_of_the_base_is_trainable(base):
+    assert not any(parameter.requires_grad for parameter in base.model.parameters())
+
+
+def test_any_token_pads_if_the_tokenizer_names_none(base):
+    tokenizer = copy.deepcopy(base.tokenizer)
+    tokenizer.pad_token = None
+    assert replace(base, tokenizer=tokenizer).pad_token_id == tokenizer.eos_token_id
+    tokenizer.eos_token = None
+    assert replace(base, tokenizer=tokenizer).pad_token_id == 0
+
+
+def test_a_base_on_the_cpu_stays_there_while_it_is_set_aside(base):
+    with base.set_aside():
+        assert next(base.model.parameters()).device.type == "cpu"
+
+
+def test_a_forward_pass_is_in_bfloat16_if_the_base_is(base):
+    with base.autocast():
+        assert not torch.is_autocast_enabled("cpu")
+    with replace(base, dtype=torch.bfloat16).autocast():
+        assert torch.is_autocast_enabled("cpu")
+
+
+def test_batches_go_to_the_device_of_the_base(base):
+    placed = base.placed({"input_ids": torch.ones(1, 2, dtype=torch.long)})
+    assert placed["input_ids"].device == base.device
+
+
+def test_a_model_object_is_taken_as_it_is(base):
+    spec = small_spec().model_copy(update={"model": base.model})
+    assert bases.load(spec).model is base.model
+    assert hidden_size(load_config(spec)) == base.model.config.hidden_size
+
+
+def test_a_cuda_device_that_is_not_there_is_refused_with_what_to_write(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(bases.ModelError, match=r"training\.device is 'cuda:1', but .*'auto' or 'cpu'"):
+        find_device("cuda:1")
+
+
+def test_the_base_is_float32_on_a_cpu_unless_a_dtype_is_named():
+    assert find_dtype("auto", torch.device("cpu")) == torch.float32
+    assert find_dtype("bfloat16", torch.device("cpu")) == torch.bfloat16
+
+
+def test_a_directory_without_a_model_is_named_with_what_belongs_there(tmp_path):
+    with pytest.raises(bases.ModelError, match=rf"(?s)cannot load .* from the directory {tmp_path}.*config\.json"):
+        bases.load(small_spec(model=str(tmp_path)))
