@@ -5,7 +5,6 @@ from __future__ import annotations
 import string
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from autolora.recipes.data import Data, Source, by_hand
 from autolora.recipes.recipe import Recipe, yaml_file
@@ -16,7 +15,7 @@ OPTIONS = {
     "use_rslora": "peft_use_rslora",
     "init_lora_weights": "peft_init_lora_weights",
 }
-COMPUTE: dict[str, dict[str, Any]] = {
+COMPUTE: dict[str, dict[str, object]] = {
     "auto": {"bf16": "auto"},
     "bfloat16": {"bf16": True},
     "float32": {"bf16": False, "fp16": False},
@@ -93,7 +92,7 @@ def _expressible(data: Data) -> Data:
     return data
 
 
-def _datasets(data: Data) -> dict[str, Any]:
+def _datasets(data: Data) -> dict[str, object]:
     reading = READINGS[data.format](data)
     train = {**_place(data.train), **reading}
     if data.eval is None:
@@ -104,8 +103,8 @@ def _datasets(data: Data) -> dict[str, Any]:
     }
 
 
-def _place(source: Source, rows: float | None = None) -> dict[str, Any]:
-    place: dict[str, Any] = {"path": source.path}
+def _place(source: Source, rows: float | None = None) -> dict[str, object]:
+    place: dict[str, object] = {"path": source.path}
     if source.kind not in ("folder", "hub"):
         place["ds_type"] = source.kind
     if source.name is not None:
@@ -114,7 +113,7 @@ def _place(source: Source, rows: float | None = None) -> dict[str, Any]:
     return place
 
 
-def _conversation(role: str, content: str) -> Callable[[Data], dict[str, Any]]:
+def _conversation(role: str, content: str) -> Callable[[Data], dict[str, object]]:
     return lambda data: {
         "type": "chat_template",
         "field_messages": data.columns[0],
@@ -122,20 +121,20 @@ def _conversation(role: str, content: str) -> Callable[[Data], dict[str, Any]]:
     }
 
 
-def _alpaca(data: Data) -> dict[str, Any]:
+def _alpaca(data: Data) -> dict[str, object]:
     from autolora.tasks.causal_lm.formats.alpaca import WITH_INPUT, WITHOUT_INPUT
 
     return {"type": _prompt(FIELDS, "output", WITH_INPUT, WITHOUT_INPUT)}
 
 
-def _prompt_completion(data: Data) -> dict[str, Any]:
+def _prompt_completion(data: Data) -> dict[str, object]:
     *fields, completion = data.columns
     template = _format(data.template, data.columns) if data.template is not None else "{instruction}\n"
     assert template is not None
     return {"type": _prompt(fields, completion, template, template.replace("{input}", ""))}
 
 
-READINGS: dict[str, Callable[[Data], dict[str, Any]]] = {
+READINGS: dict[str, Callable[[Data], dict[str, object]]] = {
     "prompt_completion": _prompt_completion,
     "messages": _conversation("role", "content"),
     "sharegpt": _conversation("from", "value"),

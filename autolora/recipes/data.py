@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from autolora import quickstart
+from autolora.files import Document
 from autolora.tasks.causal_lm.spec import EVAL_MOST, EVAL_SHARE, DataSpec, default_eval_rows
 
 ROWS = "rows.jsonl"
@@ -61,7 +62,7 @@ class Data:
     notes: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, recorded: Mapping[str, Any]) -> Data:
+    def of(cls, recorded: Document) -> Data:
         """From the data section of a recorded specification; reads the rows where only they tell the format."""
         # unvalidated: settings can be handed over without the files
         spec = DataSpec.model_construct(**recorded)
@@ -116,7 +117,7 @@ def by_hand(reason: str, spec: DataSpec | None = None, of: Data | None = None) -
     )
 
 
-def _is_named(value: Any) -> bool:
+def _is_named(value: object) -> bool:
     return isinstance(value, str) and not value.startswith("<dataset")
 
 

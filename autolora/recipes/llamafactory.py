@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from autolora import files
 from autolora.recipes.data import Data, Source, by_hand
@@ -13,7 +12,7 @@ from autolora.recipes.recipe import Recipe, yaml_file
 
 TOOL, FILE, DATASETS = "LLaMA-Factory", "llamafactory.yaml", "dataset_info.json"
 OPTIONS = {"use_dora": "use_dora", "use_rslora": "use_rslora", "init_lora_weights": "init_lora_weights"}
-INITIALIZATIONS: dict[Any, dict[str, Any]] = {
+INITIALIZATIONS: dict[object, dict[str, object]] = {
     # the exact decomposition, and an adapter in the end that loads on the unmodified base
     "pissa": {"pissa_init": True, "pissa_iter": -1, "pissa_convert": True},
 }
@@ -27,7 +26,7 @@ def write(recipe: Recipe, out: Path) -> list[Path]:
     model = {"model_name_or_path": recipe.model, "trust_remote_code": bool(recipe.spec["trust_remote_code"])}
     if recipe.spec["revision"]:
         model["model_revision"] = recipe.spec["revision"]
-    sections = {
+    sections: dict[str, dict[str, object]] = {
         "model": model,
         "method": {
             "stage": "pt" if data.format == "text" else "sft",
@@ -71,7 +70,7 @@ def write(recipe: Recipe, out: Path) -> list[Path]:
     return [yaml_file(out / FILE, recipe, notes, sections), datasets]
 
 
-def _switches(recipe: Recipe) -> dict[str, Any]:
+def _switches(recipe: Recipe) -> dict[str, object]:
     switches = recipe.peft_options(TOOL, OPTIONS)
     start = switches.pop("init_lora_weights", None)
     if start is not None:
@@ -113,7 +112,7 @@ def _template(data: Data) -> dict[str, str]:
     return {"template": names[data.format]} if data.format in names else {}
 
 
-def _datasets(data: Data) -> dict[str, Any]:
+def _datasets(data: Data) -> dict[str, dict[str, object]]:
     entries = {"train": {**_place(data.train), **READINGS[data.format](data)}}
     if data.eval is not None:
         rows = {} if data.eval_size is None else {"num_samples": data.eval_size}
@@ -121,14 +120,14 @@ def _datasets(data: Data) -> dict[str, Any]:
     return entries
 
 
-def _place(source: Source) -> dict[str, Any]:
+def _place(source: Source) -> dict[str, object]:
     if source.kind != "hub":
         return {"file_name": source.path}
     subset = {} if source.name is None else {"subset": source.name}
     return {"hf_hub_url": source.path, **subset, "split": source.split}
 
 
-def _conversation(role: str, content: str, user: str, assistant: str) -> Callable[[Data], dict[str, Any]]:
+def _conversation(role: str, content: str, user: str, assistant: str) -> Callable[[Data], dict[str, object]]:
     tags = {
         "role_tag": role,
         "content_tag": content,
@@ -140,17 +139,17 @@ def _conversation(role: str, content: str, user: str, assistant: str) -> Callabl
     return lambda data: {"formatting": "sharegpt", "columns": {"messages": data.columns[0]}, "tags": tags}
 
 
-def _alpaca(data: Data) -> dict[str, Any]:
+def _alpaca(data: Data) -> dict[str, object]:
     query = {"query": "input"} if "input" in data.columns else {}
     return {"columns": {"prompt": "instruction", **query, "response": "output"}}
 
 
-def _prompt_completion(data: Data) -> dict[str, Any]:
+def _prompt_completion(data: Data) -> dict[str, object]:
     prompt, completion = data.columns
     return {"columns": {"prompt": prompt, "response": completion}}
 
 
-READINGS: dict[str, Callable[[Data], dict[str, Any]]] = {
+READINGS: dict[str, Callable[[Data], dict[str, object]]] = {
     "prompt_completion": _prompt_completion,
     "messages": _conversation("role", "content", "user", "assistant"),
     "sharegpt": _conversation("from", "value", "human", "gpt"),

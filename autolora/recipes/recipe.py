@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -44,7 +43,7 @@ class Recipe:
     variant: Variant
     tuned: TunedVariant
     metric: str
-    spec: Mapping[str, Any]
+    spec: files.Document
 
     @classmethod
     def load(cls, folder: Path, variant: str) -> Recipe:
@@ -134,7 +133,7 @@ class Recipe:
         ratio: float = self.variant.options.get("ratio", 1.0)
         return ratio
 
-    def peft_options(self, tool: str, names: Mapping[str, str] | None = None) -> dict[str, Any]:
+    def peft_options(self, tool: str, names: Mapping[str, str] | None = None) -> dict[str, object]:
         """The variant's ``LoraConfig`` options.
 
         Args:
@@ -177,7 +176,7 @@ class Recipe:
         return f"{self.variant.title}, tuned by autolora: {self.metric} {self.tuned.value:.6g} ({runs})"
 
 
-def yaml_file(path: Path, recipe: Recipe, notes: list[str], sections: Mapping[str, Mapping[str, Any]]) -> Path:
+def yaml_file(path: Path, recipe: Recipe, notes: list[str], sections: Mapping[str, Mapping[str, object]]) -> Path:
     """Write a YAML file: what it is, what is not as in the study, and the sections one after the other."""
     lines = [f"# {recipe.summary}", *(f"# {note}" for note in notes)]
     for title, content in sections.items():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from autolora import files
 from autolora.recipes.data import Data, Source
@@ -190,14 +189,14 @@ trainer = SFTTrainer(
 """
 
 
-def _literal(value: Any) -> str:
+def _literal(value: object) -> str:
     """Python source of a value; strings in double quotes."""
     if isinstance(value, dict):
         return "{" + ", ".join(f"{_literal(key)}: {_literal(item)}" for key, item in value.items()) + "}"
     return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
 
 
-def _keywords(options: dict[str, Any]) -> str:
+def _keywords(options: dict[str, object]) -> str:
     return "".join(f"    {name}={_literal(value)},\n" for name, value in options.items())
 
 
