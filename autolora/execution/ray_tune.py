@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import ray
 from ray import cloudpickle, tune
@@ -29,9 +29,12 @@ from ray.tune.search import Searcher
 
 from autolora.errors import AutoloraError
 from autolora.execution.executor import LostWorker, Pack
-from autolora.execution.ray_worker import COMMIT_SECONDS, ERROR, OUTCOMES, PACK, PROGRESS, WORKER, SegmentWorker
+from autolora.execution.ray_worker import COMMIT_SECONDS, PACK, Report, SegmentWorker
 from autolora.spec import ResourcesSpec, Spec
 from autolora.trainers import Outcome, Progress
+
+if TYPE_CHECKING:
+    from ray.tune.experiment import Trial
 
 LOGGER = logging.getLogger(__name__)
 LOOK_UP_SECONDS = 0.5
@@ -70,7 +73,7 @@ class _Running:
         since: when that, or the start, was heard.
     """
 
-    trial: Any
+    trial: Trial
     newest: Progress | None
     since: float
 
@@ -277,31 +280,31 @@ class RayTuneExecutor:
         """What still runs is to be stopped."""
         return self._over
 
-    def started(self, trial: Any) -> None:
+    def started(self, trial: Trial) -> None:
         with self._changed:
             self._running[trial.trial_id] = _Running(trial, None, time.monotonic())
 
-    def heard(self, trial_id: str, result: Mapping[str, Any]) -> None:
+    def heard(self, trial_id: str, result: Report) -> None:
         with self._changed:
             running = self._running.get(trial_id)
-            progress = result.get(PROGRESS)
+            progress = result.get("progress")
             if running is not None and progress is not None and progress != running.newest:
                 running.newest, running.since = progress, time.monotonic()
                 self._heard.append(progress)
                 self._changed.notify_all()
 
-    def ended(self, trial_id: str, report: Mapping[str, Any]) -> None:
+    def ended(self, trial_id: str, report: Report) -> None:
         """A pack ended with this last report; one that was stopped is not done."""
         if not report.get("done"):
             return
-        if ERROR in report:
+        if "error" in report:
             self._leave(trial_id)
-            return self._fail(report[ERROR])
+            return self._fail(report["error"])
         self.heard(trial_id, report)
         with self._changed:
-            host, pid, loads = report[WORKER]
+            host, pid, loads = report["worker"]
             self.loads[host, pid] = loads
-            self._leave(trial_id, *report[OUTCOMES])
+            self._leave(trial_id, *report["outcomes"])
 
     def failed(self, trial_id: str, error: BaseException | None) -> None:
         """A pack ended since its actor died, or by an error in our own code on it."""
@@ -330,23 +333,23 @@ class _Part:
         super().__init__()
         self._executor = executor
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self) -> tuple[type[_Part], tuple[None]]:
         return type(self), (None,)
 
 
 class _Hopper(_Part, Searcher):
     """Hands Tune what the policy has decided: None where it is to wait, FINISHED where the search is over."""
 
-    def suggest(self, trial_id: str) -> Any:
+    def suggest(self, trial_id: str) -> dict[str, Pack] | str | None:
         pack = self._executor.next_pack(trial_id)
         if pack is not None:
             return {PACK: pack}
         return Searcher.FINISHED if self._executor.closing else None
 
-    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+    def on_trial_result(self, trial_id: str, result: Report) -> None:
         self._executor.heard(trial_id, result)
 
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+    def on_trial_complete(self, trial_id: str, result: Report | None = None, error: bool = False) -> None:
         if not error:
             self._executor.ended(trial_id, result or {})
 
@@ -360,10 +363,10 @@ class _Hopper(_Part, Searcher):
 class _Watch(_Part, tune.Callback):
     """Tells when a pack begins, on which actor, and when that fails."""
 
-    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: object) -> None:
         self._executor.started(trial)
 
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: object) -> None:
         file = trial.pickled_error_file  # that Tune has just written on this machine
         error = cloudpickle.loads(Path(file).read_bytes()) if file else trial.get_error()
         self._executor.failed(trial.trial_id, error)
@@ -372,7 +375,7 @@ class _Watch(_Part, tune.Callback):
 class _Closed(_Part, tune.Stopper):
     """Stops what still runs once the executor has been closed."""
 
-    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+    def __call__(self, trial_id: str, result: Report) -> bool:
         return False
 
     def stop_all(self) -> bool:

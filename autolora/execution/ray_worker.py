@@ -8,7 +8,7 @@ import socket
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from ray import cloudpickle, tune
 
@@ -18,11 +18,25 @@ from autolora.trainers import Interrupted, Outcome, Progress, Trainer, checkpoin
 
 PACK = "pack"
 """Key of a Tune trial's config."""
-PROGRESS, OUTCOMES, ERROR, WORKER = "progress", "outcomes", "error", "worker"
-"""Keys of what a worker reports: the newest optimizer step, or None before the first; at the end the outcomes of the
-pack or the user's error; and which process it is, with how often it has loaded a base."""
 COMMIT_SECONDS = 120.0
 """Longest wait for the optimizer step that runs when a worker is asked to stop, and the checkpoint after it."""
+
+
+class Report(TypedDict, total=False):
+    """What a worker reports; Tune adds keys of its own.
+
+    Attributes:
+        progress: the newest optimizer step; None before the first.
+        outcomes, error: at the end, the outcomes of the pack or the user's error.
+        worker: at the end, host and pid of the process, and how often it has loaded a base.
+        done: whether the pack has ended.
+    """
+
+    progress: Progress | None
+    outcomes: tuple[Outcome, ...]
+    error: Exception
+    worker: tuple[str, int, int]
+    done: bool
 
 
 class SegmentWorker(tune.Trainable):
@@ -32,7 +46,7 @@ class SegmentWorker(tune.Trainable):
     asked to commit a checkpoint and stop.
     """
 
-    def setup(self, config: Mapping[str, Any], spec: Spec, folder: str, mark: str, cwd: str, heartbeat: float) -> None:
+    def setup(self, config: Mapping[str, Pack], spec: Spec, folder: str, mark: str, cwd: str, heartbeat: float) -> None:
         self._spec, self._folder, self._mark, self._heartbeat = spec, Path(folder), mark, heartbeat
         if os.path.isdir(cwd):
             os.chdir(cwd)  # for the relative paths of the specification
@@ -40,17 +54,18 @@ class SegmentWorker(tune.Trainable):
         self._loads = 0
         self._begin(config[PACK])
 
-    def reset_config(self, new_config: Mapping[str, Any]) -> bool:
+    def reset_config(self, new_config: Mapping[str, Pack]) -> bool:
         self._begin(new_config[PACK])
         return True
 
-    def step(self) -> dict[str, Any]:
+    def step(self) -> Report:
         """Report the newest step after a heartbeat, or the end at once."""
         try:
             ended = self._ended.get(timeout=self._heartbeat)
         except queue.Empty:
-            return {PROGRESS: self._newest}
-        return {PROGRESS: self._newest, WORKER: (socket.gethostname(), os.getpid(), self._loads), "done": True, **ended}
+            return {"progress": self._newest}
+        worker = (socket.gethostname(), os.getpid(), self._loads)
+        return {"progress": self._newest, "worker": worker, "done": True, **ended}
 
     def interrupt(self) -> None:
         """A segment that is being trained commits a checkpoint where it is, and ends."""
@@ -62,18 +77,18 @@ class SegmentWorker(tune.Trainable):
 
     def _begin(self, pack: Pack) -> None:
         self._newest: Progress | None = None
-        self._ended: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        self._ended: queue.SimpleQueue[Report] = queue.SimpleQueue()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._train, args=(pack,), daemon=True)
         self._thread.start()
 
     def _train(self, pack: Pack) -> None:
         try:
-            self._ended.put({OUTCOMES: self._outcomes(pack)})
+            self._ended.put({"outcomes": self._outcomes(pack)})
         except Interrupted:
-            self._ended.put({OUTCOMES: ()})
+            self._ended.put({"outcomes": ()})
         except Exception as error:  # goes to the driver, which raises it
-            self._ended.put({ERROR: _portable(error)})
+            self._ended.put({"error": _portable(error)})
 
     def _outcomes(self, pack: Pack) -> tuple[Outcome, ...]:
         if self._trainer is None:
