@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -205,7 +205,7 @@ def _dry_run(spec: Spec, folder: Path) -> None:
     _console().print(plan_view(dry_run(spec, folder), spec, folder))
 
 
-def _assignments(settings: tuple[str, ...]) -> dict[str, Any]:
+def _assignments(settings: tuple[str, ...]) -> dict[str, object]:
     """KEY=VALUE flags as spec overrides; values are YAML."""
     import yaml
 

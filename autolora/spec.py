@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_v
 
 from autolora import files, quickstart, variants
 from autolora.errors import AutoloraError, closest
+from autolora.files import Document
 from autolora.metrics import MetricSpec
 from autolora.search.rungs import RUNGS, ascend_to_one
 from autolora.sections import Section, nearby, required
@@ -23,7 +24,7 @@ from autolora.tasks.causal_lm.spec import DataSpec
 
 SHORT_FOR = {"data": "train", "metric": "name"}
 """The key that a bare value stands for."""
-PRIOR_NAMES: dict[str, dict[str, Any]] = {"auto": {}, "laws": {"curvature": False}}
+PRIOR_NAMES: dict[str, dict[str, bool]] = {"auto": {}, "laws": {"curvature": False}}
 
 
 class SpecError(AutoloraError, ValueError):
@@ -133,7 +134,7 @@ class PriorSpec(Section):
         return self
 
 
-def _prior(value: Any) -> Any:
+def _prior(value: object) -> object:
     if isinstance(value, str):
         if value not in PRIOR_NAMES:
             raise ValueError(f"{value!r} must be one of {', '.join(map(repr, PRIOR_NAMES))}, null or a mapping")
@@ -195,7 +196,7 @@ class Spec(Section):
 
     @field_validator("variants", mode="before")
     @classmethod
-    def _comma_list(cls, value: Any) -> Any:
+    def _comma_list(cls, value: object) -> object:
         return [v.strip() for v in value.split(",")] if isinstance(value, str) else value
 
     @field_validator("variants")
@@ -212,8 +213,9 @@ class Spec(Section):
 
     @field_validator("model")
     @classmethod
-    def _model_path_exists(cls, value: Any) -> Any:
-        if isinstance(required(value), str):
+    def _model_path_exists(cls, value: object) -> object:
+        value = required(value)
+        if isinstance(value, str):
             path = Path(quickstart.resolve(value))
             looks_local = value.startswith((".", "/", "~")) or value.count("/") > 1
             if looks_local and not path.expanduser().is_dir():
@@ -249,7 +251,7 @@ class Spec(Section):
         return self
 
 
-def load(source: str | Path | Mapping[str, Any] | None = None, **overrides: Any) -> Spec:
+def load(source: str | Path | Mapping[str, object] | None = None, **overrides: object) -> Spec:
     """Read and validate a specification.
 
     Args:
@@ -259,13 +261,13 @@ def load(source: str | Path | Mapping[str, Any] | None = None, **overrides: Any)
     Raises:
         SpecError: naming the key, the value and what would be right.
     """
-    raw = _read_yaml(Path(source)) if isinstance(source, (str, Path)) else dict(source or {})
+    raw: Document = _read_yaml(Path(source)) if isinstance(source, (str, Path)) else dict(source or {})
     for key, value in overrides.items():
         _set(raw, key, value)
     return validate(raw)
 
 
-def validate(raw: Mapping[str, Any]) -> Spec:
+def validate(raw: Mapping[str, object]) -> Spec:
     """Validate a mapping; raises :class:`SpecError`."""
     try:
         return Spec.model_validate(dict(raw))
@@ -273,16 +275,16 @@ def validate(raw: Mapping[str, Any]) -> Spec:
         raise SpecError(_explain(error, raw)) from None
 
 
-def dump(spec: Spec) -> dict[str, Any]:
+def dump(spec: Spec) -> dict[str, object]:
     """The specification as plain YAML-able data with every key present, objects replaced by their fingerprints."""
     raw = spec.model_dump(mode="python")
     if spec.storage is not None:
         raw["storage"] = storage.shown(spec.storage)  # a password is not recorded; it is looked for when it is used
-    plain: dict[str, Any] = json.loads(json.dumps(raw, default=_fingerprint))
+    plain: dict[str, object] = json.loads(json.dumps(raw, default=_fingerprint))
     return plain
 
 
-def register_variants(recorded: Mapping[str, Any]) -> None:
+def register_variants(recorded: Document) -> None:
     """Register the variants of other packages that a recorded specification refers to.
 
     Raises:
@@ -310,12 +312,12 @@ def mutable_in(section: str) -> set[str]:
     return {key.removeprefix(f"{section}.") for key in MUTABLE if key.startswith(f"{section}.")}
 
 
-def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+def differences(old: Mapping[str, object], new: Mapping[str, object]) -> list[str]:
     """Human-readable differences between two dumped specifications, mutable keys left out."""
     return terms.differences(old, new, ignored=MUTABLE)
 
 
-def _fingerprint(value: Any) -> str:
+def _fingerprint(value: object) -> str:
     """A stable name for an object given in Python, so that resuming with another one is noticed."""
     if hasattr(value, "_fingerprint"):  # datasets.Dataset
         return f"<dataset {value._fingerprint}>"
@@ -324,7 +326,7 @@ def _fingerprint(value: Any) -> str:
     raise SpecError(f"cannot record {type(value).__name__} in spec.yaml: give a path, a hub id, a model or a Dataset")
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def _read_yaml(path: Path) -> Document:
     if not path.is_file():
         raise SpecError(f"no such spec file: {path}{nearby(path)}")
     try:
@@ -336,7 +338,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return raw
 
 
-def _set(raw: dict[str, Any], dotted: str, value: Any) -> None:
+def _set(raw: Document, dotted: str, value: object) -> None:
     *parents, leaf = dotted.split(".")
     node = raw
     for depth, parent in enumerate(parents):
@@ -361,7 +363,7 @@ def _set(raw: dict[str, Any], dotted: str, value: Any) -> None:
     node[leaf] = value
 
 
-def _explain(error: ValidationError, raw: Mapping[str, Any]) -> str:
+def _explain(error: ValidationError, raw: Mapping[str, object]) -> str:
     """One line per mistake, in the user's terms."""
     lines: dict[str, str] = {}
     for item in error.errors():
@@ -407,13 +409,13 @@ def _locate(location: tuple[int | str, ...]) -> tuple[type[BaseModel], tuple[str
     return section, tuple(map(str, location)), ()
 
 
-def _section(annotation: Any) -> type[BaseModel] | None:
+def _section(annotation: object) -> type[BaseModel] | None:
     """The model that a field holds, if it can hold nothing else but None."""
     kinds = [kind for kind in get_args(annotation) or (annotation,) if kind is not type(None)]
     return kinds[0] if len(kinds) == 1 and isinstance(kinds[0], type) and issubclass(kinds[0], BaseModel) else None
 
 
-def _given(raw: Any, path: tuple[str, ...]) -> Any:
+def _given(raw: object, path: tuple[str, ...]) -> object:
     for key in path:
         raw = raw[key] if isinstance(raw, Mapping) else getattr(raw, key)
     return raw
@@ -435,6 +437,6 @@ def _reworded(message: str) -> str:
     return text
 
 
-def _shorten(value: Any) -> str:
+def _shorten(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def rendered(
-    rows: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase, **data_keys: Any
+    rows: Sequence[Mapping[str, object]], tokenizer: PreTrainedTokenizerBase, **data_keys: object
 ) -> list[tuple[str, list[str]]]:
     """What training sees of rows: their text, and which stretches of it are learned.
 

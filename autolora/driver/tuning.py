@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Mapping
 from contextlib import closing, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from autolora import spec as specs
 from autolora.driver import conclusion
@@ -19,16 +19,22 @@ from autolora.execution import Executor, make_executor
 from autolora.spec import Spec
 from autolora.trainers import Interrupted, checkpoint
 
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedModel
+
+    from autolora.tasks.causal_lm.spec import DataSpec
+
 
 def tune(
-    model: Any = None,
-    data: Any = None,
+    model: str | PreTrainedModel | None = None,
+    data: str | Path | Dataset | Mapping[str, object] | DataSpec | None = None,
     *,
-    spec: str | Path | Mapping[str, Any] | Spec | None = None,
+    spec: str | Path | Mapping[str, object] | Spec | None = None,
     dir: str | Path = "runs/autolora",
     executor: str | Executor = "inline",
     callbacks: Iterable[Callback] = (),
-    **settings: Any,
+    **settings: object,
 ) -> TuneResult:
     """Tune LoRA variants: search, confirm, export.
 

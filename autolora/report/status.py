@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from rich.console import RenderableType
 
@@ -14,6 +13,7 @@ from autolora.analysis.best import best
 from autolora.analysis.verdict import judge
 from autolora.driver.result import TuneResult
 from autolora.driver.rows import recall_rows
+from autolora.files import Document
 from autolora.report.summary import duration, summarize
 from autolora.report.tables import result_table, status_table
 from autolora.spec import register_variants
@@ -77,7 +77,7 @@ def read_status(folder: Path) -> Status:
     return Status(status_table(rows, plan.rungs), [*lines, *notes])
 
 
-def _unknown_variants(recorded: Mapping[str, Any]) -> list[str]:
+def _unknown_variants(recorded: Document) -> list[str]:
     """Register the variants of other packages; what is said of those that cannot be imported here."""
     try:
         register_variants(recorded)
