@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,13 +18,18 @@ from autolora import files
 from autolora.tasks.causal_lm.report import DataReport, SplitReport
 from autolora.tasks.causal_lm.split import EvaluationRow, PreparedData, Split
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 logger = logging.getLogger(__name__)
 
 ARRAYS = ("tokens", "offsets", "targets", "indices")
 VERSION = 1  # raise it when the same rows give other tokens, or the file looks different
 
 
-def fingerprint_of(sources: Mapping[str, str], tokenizer: Any, options: Mapping[str, Any]) -> str:
+def fingerprint_of(
+    sources: Mapping[str, str], tokenizer: PreTrainedTokenizerBase, options: Mapping[str, object]
+) -> str:
     """Hex digest.
 
     Args:
@@ -41,7 +46,7 @@ def fingerprint_of(sources: Mapping[str, str], tokenizer: Any, options: Mapping[
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _tokenizer_state(tokenizer: Any) -> list[str]:
+def _tokenizer_state(tokenizer: PreTrainedTokenizerBase) -> list[str]:
     if getattr(tokenizer, "is_fast", False):
         rules = json.loads(tokenizer.backend_tokenizer.to_str())
         # set by the latest call of the tokenizer, whoever made it

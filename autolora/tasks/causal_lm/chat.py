@@ -8,14 +8,16 @@ which is learned too, without the white space that the template puts after that.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING
 
+from autolora.tasks.causal_lm.examples import Message
 from autolora.tasks.data.errors import DataError, show
 
-Message = dict[str, Any]
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Dialogue:
     turns: list[Turn]
 
 
-def require_template(tokenizer: Any) -> None:
+def require_template(tokenizer: PreTrainedTokenizerBase) -> None:
     """Raises :class:`DataError` where the tokenizer has no chat template."""
     if not getattr(tokenizer, "chat_template", None):
         raise DataError(
@@ -44,7 +46,7 @@ def require_template(tokenizer: Any) -> None:
         )
 
 
-def render(tokenizer: Any, messages: list[Message], where: str) -> Dialogue:
+def render(tokenizer: PreTrainedTokenizerBase, messages: list[Message], where: str) -> Dialogue:
     """The text of a conversation and its assistant turns.
 
     A template that closes the last turn with nothing gets the EOS token there, so that the model learns to stop.
@@ -62,7 +64,7 @@ def render(tokenizer: Any, messages: list[Message], where: str) -> Dialogue:
         raise DataError(f"{where}: the chat template refuses the conversation: {error}") from None
 
 
-def _marked(tokenizer: Any, messages: list[Message]) -> Dialogue:
+def _marked(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> Dialogue:
     """The turns that ``{% generation %}`` marks."""
     text = tokenizer.apply_chat_template(messages, tokenize=False)
     encoded = tokenizer.apply_chat_template(
@@ -85,7 +87,7 @@ def _marked(tokenizer: Any, messages: list[Message]) -> Dialogue:
     return Dialogue(text, [Turn(*span, content) for span, content in zip(spans, contents, strict=True)])
 
 
-def _found(tokenizer: Any, messages: list[Message], where: str) -> Dialogue:
+def _found(tokenizer: PreTrainedTokenizerBase, messages: list[Message], where: str) -> Dialogue:
     """The turns found by rendering the conversation up to them."""
     rendering = partial(tokenizer.apply_chat_template, tokenize=False)
     text = rendering(messages)
@@ -110,7 +112,7 @@ def _found(tokenizer: Any, messages: list[Message], where: str) -> Dialogue:
     return Dialogue(text, turns)
 
 
-def _start(rendering: Any, text: str, history: Sequence[Message], content: str) -> int | None:
+def _start(rendering: Callable[..., str], text: str, history: Sequence[Message], content: str) -> int | None:
     if not history:
         return max(text.find(content.strip()), 0)
     opening = rendering(history, add_generation_prompt=True)
@@ -137,7 +139,7 @@ def _end(text: str, start: int, alone: str, content: str) -> int | None:
     return closing.end() if closing else None
 
 
-def common_prefix(left: Sequence[Any], right: Sequence[Any]) -> int:
+def common_prefix(left: Sequence[object], right: Sequence[object]) -> int:
     """How many leading items two sequences share."""
     if left == right[: len(left)]:
         return len(left)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
-from autolora.tasks.causal_lm.examples import Chat
+from autolora.tasks.causal_lm.examples import Chat, Message
 from autolora.tasks.data.cells import its_columns, present
 from autolora.tasks.data.errors import DataError, show
 from autolora.tasks.data.table import Row, Table
@@ -43,7 +42,7 @@ def conversation(
     return column, example
 
 
-def _message(turn: object, keys: tuple[str, str], roles: Mapping[str, str], where: str) -> dict[str, Any]:
+def _message(turn: object, keys: tuple[str, str], roles: Mapping[str, str], where: str) -> Message:
     if not isinstance(turn, dict) or not all(key in turn for key in keys):
         raise DataError(f"{where} must be an object with {keys[0]!r} and {keys[1]!r}, not {show(turn)}")
     role, content = turn[keys[0]], turn[keys[1]]

@@ -9,6 +9,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+Message: TypeAlias = dict[str, Any]
+"""A message of a conversation: "role" and "content", and what else its chat template reads, such as "tool_calls"."""
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -22,7 +25,7 @@ class Pair:
 class Chat:
     """Messages with "role" and "content"; the assistant's are learned, and the last message is one of them."""
 
-    messages: list[dict[str, Any]]
+    messages: list[Message]
 
 
 @dataclass(frozen=True)

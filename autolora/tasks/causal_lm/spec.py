@@ -44,12 +44,12 @@ class DataSpec(Section):
 
     @field_validator("train")
     @classmethod
-    def _there_is_data(cls, value: Any) -> Any:
+    def _there_is_data(cls, value: object) -> object:
         return required(value)
 
     @field_validator("train", "eval", "test")
     @classmethod
-    def _local_files_exist(cls, value: Any) -> Any:
+    def _local_files_exist(cls, value: object) -> object:
         if isinstance(value, str) and Path(value).suffix in {".jsonl", ".json", ".csv", ".parquet"}:
             path = Path(quickstart.resolve(value))
             if not path.is_file():

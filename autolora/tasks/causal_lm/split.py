@@ -10,6 +10,7 @@ import numpy as np
 
 from autolora.losses import IGNORED
 from autolora.tasks.causal_lm.report import DataReport
+from autolora.tasks.data.table import Row
 
 if TYPE_CHECKING:
     import torch
@@ -27,7 +28,7 @@ class EvaluationRow(dict[str, Any]):
             ``columns`` alone tells its value.
     """
 
-    def __init__(self, text: Mapping[str, str], columns: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, text: Mapping[str, str], columns: Row | None = None) -> None:
         self.columns = dict(columns or {})
         super().__init__({**self.columns, **text})
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -28,7 +27,7 @@ def listed(columns: Sequence[str]) -> str:
     return ", ".join(map(repr, columns))
 
 
-def present(row: Row, column: str, where: str) -> Any:
+def present(row: Row, column: str, where: str) -> object:
     """A cell that must hold something.
 
     Args:

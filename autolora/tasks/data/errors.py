@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from autolora.errors import AutoloraError
 
 
@@ -11,7 +9,7 @@ class DataError(AutoloraError, ValueError):
     """The data cannot be used; the message names the file, row (1-based), column and value, and what to do."""
 
 
-def show(value: Any) -> str:
+def show(value: object) -> str:
     """``value`` for an error message, at most 80 characters."""
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."

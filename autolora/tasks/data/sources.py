@@ -14,11 +14,15 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from autolora import quickstart
 from autolora.tasks.data.errors import DataError, show
 from autolora.tasks.data.table import Row, Table
+
+if TYPE_CHECKING:
+    import pyarrow
+    from datasets import Dataset, DatasetDict
 
 ACCEPTED = "a .jsonl, .json, .csv or .parquet file, a directory, a hub id, or a datasets.Dataset"
 
@@ -27,11 +31,11 @@ class Named(Protocol):
     """What a specification names as its data, see :class:`autolora.tasks.causal_lm.spec.DataSpec`."""
 
     @property
-    def train(self) -> Any: ...
+    def train(self) -> object: ...
     @property
-    def eval(self) -> Any: ...
+    def eval(self) -> object: ...
     @property
-    def test(self) -> Any: ...
+    def test(self) -> object: ...
     @property
     def name(self) -> str | None: ...
 
@@ -190,7 +194,7 @@ READERS: dict[str, Callable[[Path, str], Table]] = {
 }
 
 
-def _from_arrow(name: str, table: Any) -> Table:
+def _from_arrow(name: str, table: pyarrow.Table) -> Table:
     if len(set(table.column_names)) < len(table.column_names):
         raise DataError(f"{name} names a column twice: {table.column_names}")
 
@@ -206,7 +210,7 @@ def _from_arrow(name: str, table: Any) -> Table:
 DEFAULT_SPLITS = {"train": ("train",), "eval": ("validation", "test"), "test": ("test",)}
 
 
-def _open_object(value: Any, role: str, name: str | None) -> Source:
+def _open_object(value: object, role: str, name: str | None) -> Source:
     """A ``Dataset``, or the member of a ``DatasetDict`` that suits the role."""
     import datasets
 
@@ -233,7 +237,7 @@ def _open_object(value: Any, role: str, name: str | None) -> Source:
     return Source(name, f"dataset:{value._fingerprint}", lambda: table)
 
 
-def _member(value: Any, split: str, role: str) -> Any:
+def _member(value: object, split: str, role: str) -> Dataset:
     """The split of a ``DatasetDict`` that was named."""
     if not isinstance(value, Mapping):
         raise DataError(f"data.{role}: {split!r} names a split, but data.train is a single {type(value).__name__}")
@@ -242,7 +246,7 @@ def _member(value: Any, split: str, role: str) -> Any:
     return value[split]
 
 
-def _load_folder(path: Path, name: str, config: str | None) -> Any:
+def _load_folder(path: Path, name: str, config: str | None) -> Dataset | DatasetDict:
     """A directory of data files, or one written by ``save_to_disk``."""
     import datasets
 
@@ -254,7 +258,7 @@ def _load_folder(path: Path, name: str, config: str | None) -> Any:
         raise DataError(f"{name} cannot be read as a data set directory: {_first_line(error)}") from None
 
 
-def _load_hub(identifier: str, config: str | None, split: str | None) -> Any:
+def _load_hub(identifier: str, config: str | None, split: str | None) -> Dataset | DatasetDict:
     import datasets
 
     tried = "datasets.load_dataset(" + ", ".join(repr(part) for part in (identifier, config, split) if part) + ")"

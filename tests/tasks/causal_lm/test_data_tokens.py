@@ -140,4 +140,5 @@ def _split():
         tokens=np.array([1, 2, 4, 5, 6], dtype=np.int32),
         offsets=np.array([0, 2, 5]),
         targets=np.array([False, True, False, False, True]),
+        indices=np.array([0, 1]),
     )
