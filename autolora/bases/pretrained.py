@@ -35,7 +35,7 @@ def hidden_size(config: PretrainedConfig) -> int | None:
     return width
 
 
-def _from_pretrained(kind: str, spec: Spec, **options: Any) -> Any:
+def _from_pretrained(kind: str, spec: Spec, **options: object) -> Any:
     import transformers
 
     name = spec.model if isinstance(spec.model, str) else spec.model.name_or_path

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from autolora import variants
 from autolora.errors import AutoloraError
 from autolora.priors import Curvature, Prior
 from autolora.space import Range, Space, searchable
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 DENSITY_FILE, CURVATURE_FILE = "prior.png", "curvature.png"
 POINTS = 400
@@ -99,7 +102,7 @@ def pyplot() -> Any:
     return pyplot
 
 
-def _saved(figure: Any, path: Path) -> Path:
+def _saved(figure: Figure, path: Path) -> Path:
     figure.savefig(path, dpi=120)
     pyplot().close(figure)
     return path

@@ -17,7 +17,7 @@ import io
 import json
 import socket
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -52,7 +52,7 @@ class Manifest:
 
     trial: int
     variant: str
-    config: dict[str, Any]
+    config: Mapping[str, object]
     seed: int
     study: str = ""
     step: int = 0

@@ -15,10 +15,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from autolora import files
 from autolora.errors import AutoloraError
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
 
 Location = str | Path
 """A path, or a URL that fsspec knows: s3://bucket/folder, gs://bucket/folder, file:///folder, memory://folder."""
@@ -138,12 +141,12 @@ class ObjectStore:
 
     Attributes:
         url: as the user wrote it, for messages.
-        files: an ``fsspec.AbstractFileSystem``.
+        files: of fsspec.
         path: within ``files``.
     """
 
     url: str
-    files: Any
+    files: AbstractFileSystem
     path: str
 
     def names(self) -> list[str]:
