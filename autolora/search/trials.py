@@ -11,7 +11,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import singledispatchmethod
 from operator import attrgetter
 from typing import Literal
 
@@ -172,12 +171,24 @@ class TrialTable:
         self._fold(event)
         self._file(self.trials[event.number])
 
-    @singledispatchmethod
+    # By match, since functools.singledispatchmethod of Python 3.13.0 to 3.13.2 keeps every object alive that it was
+    # called on (CPython issue 127750).
     def _fold(self, event: Event) -> None:
-        raise TypeError(f"not an event: {event!r}")
+        match event:
+            case Sampled():
+                self._fold_sampled(event)
+            case Promoted():
+                self._fold_promoted(event)
+            case Scored():
+                self._fold_scored(event)
+            case Finished():
+                self._fold_finished(event)
+            case Lost():
+                self._fold_lost(event)
+            case _:
+                raise TypeError(f"not an event: {event!r}")
 
-    @_fold.register
-    def _(self, event: Sampled) -> None:
+    def _fold_sampled(self, event: Sampled) -> None:
         trial = Trial(
             number=event.number,
             variant=event.variant,
@@ -191,28 +202,24 @@ class TrialTable:
         self._by_variant.setdefault(event.variant, []).append(trial)
         self._tried[event.variant].add(event.config)
 
-    @_fold.register
-    def _(self, event: Promoted) -> None:
+    def _fold_promoted(self, event: Promoted) -> None:
         trial = self.trials[event.number]
         trial.target = event.target
         trial.promotions.append(event.reason)
 
-    @_fold.register
-    def _(self, event: Scored) -> None:
+    def _fold_scored(self, event: Scored) -> None:
         trial = self.trials[event.number]
         trial.scores[event.rung] = event.value
         trial.seconds = max(trial.seconds, event.seconds)
         if event.rows is not None:
             trial.rows = event.rows
 
-    @_fold.register
-    def _(self, event: Finished) -> None:
+    def _fold_finished(self, event: Finished) -> None:
         trial = self.trials[event.number]
         trial.outcome, trial.reason, trial.stopped_at = event.outcome, event.reason, event.at
         trial.seconds = max(trial.seconds, event.seconds)
 
-    @_fold.register
-    def _(self, event: Lost) -> None:
+    def _fold_lost(self, event: Lost) -> None:
         self.trials[event.number].lost += 1
 
     def _file(self, trial: Trial) -> None:

@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from functools import singledispatchmethod
 from typing import Any
 
 import optuna
@@ -183,12 +182,24 @@ class Study:
         self._ids.append(trial_id)
         return True
 
-    @singledispatchmethod
+    # By match, since functools.singledispatchmethod of Python 3.13.0 to 3.13.2 keeps every object alive that it was
+    # called on (CPython issue 127750): here the study with its connections.
     def _write(self, event: Event) -> None:
-        raise TypeError(f"not an event: {event!r}")
+        match event:
+            case Sampled():
+                self._write_sampled(event)
+            case Promoted():
+                self._write_promoted(event)
+            case Scored():
+                self._write_scored(event)
+            case Finished():
+                self._write_finished(event)
+            case Lost():
+                self._write_lost(event)
+            case _:
+                raise TypeError(f"not an event: {event!r}")
 
-    @_write.register
-    def _(self, event: Sampled) -> None:
+    def _write_sampled(self, event: Sampled) -> None:
         # One write, so that a crash leaves a whole trial or none.
         template = self._template(event)
         trial_id = self._storage.create_new_trial(self.optuna_study._study_id, template_trial=template)
@@ -197,20 +208,17 @@ class Study:
             raise StudyError(f"the study got trial {number} where {event.number} was due: another process writes to it")
         self._ids.append(trial_id)
 
-    @_write.register
-    def _(self, event: Promoted) -> None:
+    def _write_promoted(self, event: Promoted) -> None:
         self._storage.set_trial_user_attr(self._ids[event.number], f"{PROMOTED}{event.target}", event.reason)
 
-    @_write.register
-    def _(self, event: Scored) -> None:
+    def _write_scored(self, event: Scored) -> None:
         trial_id = self._ids[event.number]
         self._storage.set_trial_user_attr(trial_id, "seconds", event.seconds)
         if event.rows is not None:  # before the score: with it the event counts as recorded
             self._storage.set_trial_user_attr(trial_id, ROWS, encode(event.rows))
         self._storage.set_trial_intermediate_value(trial_id, self._steps[event.rung], event.value)
 
-    @_write.register
-    def _(self, event: Finished) -> None:
+    def _write_finished(self, event: Finished) -> None:
         trial_id = self._ids[event.number]
         ending = {"outcome": event.outcome, "reason": event.reason, "at": event.at, "seconds": event.seconds}
         self._storage.set_trial_user_attr(trial_id, "ending", ending)
@@ -224,8 +232,7 @@ class Study:
         else:
             self.optuna_study.tell(event.number, state=TrialState.PRUNED)
 
-    @_write.register
-    def _(self, event: Lost) -> None:
+    def _write_lost(self, event: Lost) -> None:
         lost = self._lost[event.number] + 1
         self._storage.set_trial_user_attr(self._ids[event.number], "lost", lost)
         self._lost[event.number] = lost  # only now: writing it again counts it once

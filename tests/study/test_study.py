@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import itertools
 import sqlite3
+import weakref
 
 import numpy as np
 import optuna
@@ -363,3 +365,14 @@ def test_a_table_is_rebuilt_from_the_study(finished):
     again = TrialTable(RUNGS, "minimize", Study(study).events())
     assert again.trials == search.table.trials
     assert again.trials[0].seconds == 60
+
+
+def test_nothing_keeps_a_study_that_is_no_longer_used(tmp_path):
+    """With it go its connections to the database."""
+    study = open_study(f"sqlite:///{tmp_path}/study.db")
+    write(study, sampled())
+    table = TrialTable(RUNGS, "minimize", study.events())
+    kept = [weakref.ref(study), weakref.ref(table)]
+    del study, table
+    gc.collect()
+    assert [each() for each in kept] == [None, None]
