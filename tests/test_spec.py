@@ -348,7 +348,9 @@ def test_a_variant_named_twice_is_refused():
 
 
 def test_an_unknown_metric_lists_the_built_in_ones():
-    assert "'bleu' is unknown; use one of eval_loss, exact_match, sequence_accuracy, token_accuracy" in message(metric="bleu")
+    assert "'bleu' is unknown; use one of eval_loss, exact_match, sequence_accuracy, token_accuracy" in message(
+        metric="bleu"
+    )
 
 
 def test_a_metric_of_one_s_own_needs_a_direction():

@@ -18,6 +18,7 @@ from autolora.recipes.data import Data
 from autolora.space import Config
 from autolora.spec import TrainingSpec
 from autolora.study.directory import STUDY_FILE, STUDY_NAME, NoStudyError, recorded_spec, storage_url
+from autolora.trainers import horizon
 from autolora.variants import Variant
 
 ALPHA_TOLERANCE = 0.05
@@ -108,7 +109,7 @@ class Recipe:
     @property
     def steps(self) -> int:
         """Optimizer steps of a full run."""
-        return max(1, math.ceil(self.examples / self.config.batch_size))
+        return horizon(self.examples, self.config.batch_size)
 
     @property
     def warmup_steps(self) -> int:

@@ -11,6 +11,7 @@ from autolora import quickstart
 from autolora.errors import closest
 from autolora.sections import Section, nearby, required
 from autolora.tasks.causal_lm.formats.format import AUTO, registry
+from autolora.tasks.data.sources import READERS
 
 EVAL_SHARE, EVAL_MOST = 10, 512
 """By default one row in EVAL_SHARE is held out for evaluation, and at most EVAL_MOST rows."""
@@ -50,7 +51,7 @@ class DataSpec(Section):
     @field_validator("train", "eval", "test")
     @classmethod
     def _local_files_exist(cls, value: object) -> object:
-        if isinstance(value, str) and Path(value).suffix in {".jsonl", ".json", ".csv", ".parquet"}:
+        if isinstance(value, str) and Path(value).suffix in READERS:
             path = Path(quickstart.resolve(value))
             if not path.is_file():
                 raise ValueError(f"no such file: {path}{nearby(path)}")
