@@ -63,7 +63,7 @@ class Stepper:
                 if micro == 1 or not out_of_memory(error):
                     raise
             bench.micro_batch_limit = halved(micro)
-        clip = bench.training.max_grad_norm or math.inf
+        clip = bench.training.of_trial(config).max_grad_norm or math.inf
         return loss, self.variant.clip_gradients(self.adapted, self.optimizer, clip)
 
     def _micro_batch(self) -> int:

@@ -9,8 +9,10 @@ import shutil
 import pytest
 import torch
 
+from autolora import variants
 from autolora.search import Job
 from autolora.space import Config
+from autolora.spec import TrainingSpec
 from autolora.trainers import Interrupted, checkpoint
 from autolora.trainers.builtin import segment, stepping
 
@@ -360,3 +362,17 @@ def test_a_trained_adapter_is_attached_with_its_options(make_bench):
     value = segment.run(bench, piece(1.0, 2, "lora_ga", with_gamma(4))).value
     with bench.trained(0) as adapted:
         assert bench.evaluator.scores(adapted, bench.data.eval).value == value
+
+
+def test_a_trial_is_clipped_by_its_own_settings(make_bench, monkeypatch):
+    """As a dimension may search them."""
+    seen = set()
+
+    def watched(self, model, optimizer, max_norm):
+        seen.add(max_norm)
+        return 1.0
+
+    monkeypatch.setattr(type(variants.get("lora")), "clip_gradients", watched)
+    monkeypatch.setattr(TrainingSpec, "of_trial", lambda self, config: self.model_copy(update={"max_grad_norm": 0.25}))
+    segment.run(make_bench(), piece(RUNGS[0], 0))
+    assert seen == {0.25}
