@@ -27,7 +27,7 @@ class LostWorker:
 
 
 class Executor(Protocol):
-    """Runs packs. Implementations pass the contract tests in ``tests/execution``."""
+    """Runs packs. Implementations inherit the contract tests in ``tests/support/executor_contract.py``."""
 
     @property
     def capacity(self) -> int:

@@ -102,8 +102,8 @@ def layout_of(table: Table, keys: Keys) -> Layout:
     """The layout that a specification names, or that the table's columns show.
 
     Raises:
-        DataError: a named column or template field is missing, the columns fit no format or several, or a key is given
-            that the format does not take.
+        DataError: a named column or template field is missing, the columns fit no format, or a key is given that the
+            format does not take.
     """
     given = [key for key in KEYS if getattr(keys, key) is not None]
     if keys.format != AUTO:
