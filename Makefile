@@ -5,14 +5,19 @@ BIN := $(VENV)/bin
 LOWEST ?= .venv-lowest
 DIR ?= runs/quickstart
 
-.PHONY: quickstart test test-faults test-lowest lint bench-prior bench-search clean
+.PHONY: quickstart test test-all test-faults test-lowest lint bench-prior bench-search clean
 
 # On a model this small one thread is twice as fast as two, and the numbers are README's.
 quickstart: export OMP_NUM_THREADS = 1
 quickstart: $(VENV)/.installed
 	$(BIN)/autolora tune examples/quickstart.yaml --dir $(DIR)
 
+# The smallest case of each kind.
 test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not faults and not slow"
+
+# Tables, examples and long ones, too.
+test-all: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not faults"
 
 # Every fault on a real local cluster, those of make test included; one after the other, as each kills what it can.
