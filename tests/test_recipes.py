@@ -501,7 +501,7 @@ def test_alpaca_rows_get_the_same_text(make_run):
     assert datasets["train"]["columns"] == {"prompt": "instruction", "query": "input", "response": "output"}
 
 
-def test_plain_text_is_learnt_as_a_whole(make_run):
+def test_plain_text_is_learned_as_a_whole(make_run):
     folder = make_run([{"text": "Once."}])
     assert axolotl(folder)["datasets"][0]["type"] == "completion"
     settings, datasets = llamafactory(folder)

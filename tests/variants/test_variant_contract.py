@@ -535,11 +535,11 @@ def test_as_many_parameters_train_as_the_paper_states(name, attach, build):
 
 
 @pytest.mark.parametrize("name", [name for name in names() if get(name).moves_at_start])
-def test_what_moves_at_its_start_leaves_a_trained_model_most_of_what_it_learnt(name, attach, build, train, tokens):
+def test_what_moves_at_its_start_leaves_a_trained_model_most_of_what_it_learned(name, attach, build, train, tokens):
     """At the alpha that a search takes by default."""
     base = build()
-    learnt = train(base, torch.optim.AdamW(base.parameters(), lr=3e-3), 30)
+    learned = train(base, torch.optim.AdamW(base.parameters(), lr=3e-3), 30)
     base.eval().requires_grad_(False)
     model = attach(name, base, alpha=get(name).traits.law_alpha(RANK, base.config.hidden_size))
     moved = model(input_ids=tokens, labels=tokens).loss.item()
-    assert moved - learnt[-1] < 0.5 * (learnt[0] - learnt[-1])
+    assert moved - learned[-1] < 0.5 * (learned[0] - learned[-1])

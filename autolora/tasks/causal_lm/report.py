@@ -64,7 +64,7 @@ class DataReport:
             (split.unused, "not needed"),
         ]
         parts = [f"{count:,} {what}" for count, what in counts if count]
-        size = f"{split.tokens:,} tokens, {split.targets / split.tokens:.0%} of them learnt"
+        size = f"{split.tokens:,} tokens, {split.targets / split.tokens:.0%} of them learned"
         return (
             f"{name}: {split.rows:,} of {split.read:,} rows of {split.source} "
             f"({split.format}: {split.columns}; {size})" + "".join(f"; {part}" for part in parts)

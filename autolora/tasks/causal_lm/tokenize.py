@@ -113,7 +113,7 @@ class Encoder:
         notes = []
         kinds = {registry()[format].makes for format in formats}
         if Chat in kinds:
-            notes.append("conversations: as the chat template renders them; the assistant's turns are learnt")
+            notes.append("conversations: as the chat template renders them; the assistant's turns are learned")
         if Pair in kinds:
             start = "".join(self._tokenizer.convert_ids_to_tokens(self.start)) or "no BOS token"
             end = self._tokenizer.eos_token or "nothing, since the tokenizer has no EOS token"

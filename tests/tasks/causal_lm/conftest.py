@@ -76,15 +76,15 @@ def prepare_rows(write, tokenizer):
 
 
 @pytest.fixture(scope="session")
-def learnt():
-    """(whole text, learnt text) of one row of a split."""
+def learned():
+    """(whole text, learned text) of one row of a split."""
 
-    def learnt(tokenizer, split, index):
+    def learned(tokenizer, split, index):
         span = slice(split.offsets[index], split.offsets[index + 1])
         tokens, targets = split.tokens[span], split.targets[span]
         return tokenizer.decode(tokens), tokenizer.decode(tokens[targets])
 
-    return learnt
+    return learned
 
 
 def numbered(count, start=0):

@@ -35,15 +35,15 @@ REWRITING = "{{ messages | length }}" + LOOP + "{{ m['content'] }}{% endfor %}"
 
 
 @pytest.fixture
-def taught(prepare_rows, learnt):
+def taught(prepare_rows, learned):
     def taught(tokenizer, messages=TALK):
         data = prepare_rows([{"messages": messages}], tokenizer=tokenizer, eval_rows=EVAL)
-        return learnt(tokenizer, data.train, 0)
+        return learned(tokenizer, data.train, 0)
 
     return taught
 
 
-def test_only_the_assistants_turns_are_learnt(taught, chat_tokenizer):
+def test_only_the_assistants_turns_are_learned(taught, chat_tokenizer):
     assert taught(chat_tokenizer)[1] == "ONE<|im_end|>TWO<|im_end|>"
 
 
@@ -62,7 +62,7 @@ def test_a_last_turn_rendered_differently_is_found(taught, make_tokenizer):
     assert taught(tokenizer)[1] == "ONE<|im_end|><think></think>TWO<|im_end|>"
 
 
-def test_a_token_that_closes_the_conversation_is_learnt_once(taught, make_tokenizer):
+def test_a_token_that_closes_the_conversation_is_learned_once(taught, make_tokenizer):
     assert taught(make_tokenizer(chat_template=CLOSING))[1] == "ONE<|im_end|>TWO<|im_end|>\n</s>"
 
 
@@ -120,10 +120,10 @@ def test_a_row_for_metrics_is_the_last_exchange_left_after_cutting(prepare_rows,
     assert data.eval.rows[0]["completion"] == "ONE"
 
 
-def test_sharegpt_roles_are_translated(prepare_rows, chat_tokenizer, learnt):
+def test_sharegpt_roles_are_translated(prepare_rows, chat_tokenizer, learned):
     turns = [{"from": "human", "value": "one"}, {"from": "gpt", "value": "ONE"}]
     data = prepare_rows([{"conversations": turns}], tokenizer=chat_tokenizer, eval_rows=EVAL)
-    assert learnt(chat_tokenizer, data.train, 0) == (
+    assert learned(chat_tokenizer, data.train, 0) == (
         "<|im_start|>user\none<|im_end|>\n<|im_start|>assistant\nONE<|im_end|>\n",
         "ONE<|im_end|>",
     )

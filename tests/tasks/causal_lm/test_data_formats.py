@@ -5,9 +5,9 @@ import pytest
 from autolora.tasks.data.errors import DataError
 
 
-def test_alpaca_with_input_has_its_standard_prompt(prepare_rows, tokenizer, learnt):
+def test_alpaca_with_input_has_its_standard_prompt(prepare_rows, tokenizer, learned):
     row = {"instruction": "add", "input": "1 2", "output": "3"}
-    text, target = learnt(tokenizer, prepare_rows([row, row | {"output": "4"}], max_length=400).train, 0)
+    text, target = learned(tokenizer, prepare_rows([row, row | {"output": "4"}], max_length=400).train, 0)
     assert (text, target) == (
         "<s>Below is an instruction that describes a task, paired with an input that provides further context. "
         "Write a response that appropriately completes the request.\n\n### Instruction:\nadd\n\n### Input:\n1 2\n\n"

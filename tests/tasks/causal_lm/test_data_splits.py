@@ -129,7 +129,7 @@ def test_the_report_says_in_a_line_what_became_of_the_rows(split, numbered):
     rows = [*numbered(2), {"prompt": "x" * 60, "completion": "y"}]
     line = split(rows, eval=numbered(1)).report.lines()[0]
     assert line.endswith(
-        "train.jsonl (prompt_completion: prompt -> completion; 7 tokens, 43% of them learnt); "
+        "train.jsonl (prompt_completion: prompt -> completion; 7 tokens, 43% of them learned); "
         "1 left out, also in another split; 1 dropped, the prompt fills 50 tokens"
     )
 

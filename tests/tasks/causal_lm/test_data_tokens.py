@@ -1,4 +1,4 @@
-"""Where a row begins, ends, and is learnt."""
+"""Where a row begins, ends, and is learned."""
 
 import numpy as np
 import pytest
@@ -11,10 +11,10 @@ OTHER = [{"prompt": "x", "completion": "y"}]
 
 
 @pytest.fixture
-def first_row(prepare_rows, learnt):
+def first_row(prepare_rows, learned):
     def first_row(tokenizer, rows=ROWS, **options):
         data = prepare_rows(rows, tokenizer=tokenizer, eval_rows=options.pop("eval_rows", OTHER), **options)
-        return learnt(tokenizer, data.train, 0)
+        return learned(tokenizer, data.train, 0)
 
     return first_row
 
@@ -23,7 +23,7 @@ def test_a_row_is_bos_prompt_newline_completion_eos(first_row, tokenizer):
     assert first_row(tokenizer)[0] == "<s>ab\ncd</s>"
 
 
-def test_only_completion_and_eos_are_learnt(first_row, tokenizer):
+def test_only_completion_and_eos_are_learned(first_row, tokenizer):
     assert first_row(tokenizer)[1] == "cd</s>"
 
 
@@ -33,7 +33,7 @@ def test_a_template_adds_no_newline(first_row, tokenizer):
     assert first_row(tokenizer, rows, **options) == ("<s>Q: ab A:cd</s>", "cd</s>")
 
 
-def test_a_token_glued_across_the_boundary_is_learnt(make_tokenizer, first_row):
+def test_a_token_glued_across_the_boundary_is_learned(make_tokenizer, first_row):
     tokenizer = make_tokenizer(merges=[(":", "c")])
     rows = [{"q": "ab", "answer": "cd"}]
     options = {"template": "{q}:", "eval_rows": [{"q": "x", "answer": "y"}]}
@@ -66,7 +66,7 @@ def test_a_bos_that_opens_every_message_is_not_prepended(make_tokenizer, first_r
     assert first_row(tokenizer)[0] == "ab\ncd<|im_end|>"
 
 
-def test_text_is_learnt_from_its_first_token(tokenizer, first_row):
+def test_text_is_learned_from_its_first_token(tokenizer, first_row):
     assert first_row(tokenizer, [{"text": "abc"}], eval_rows=[{"text": "x"}]) == ("<s>abc</s>", "abc</s>")
 
 
