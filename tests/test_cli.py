@@ -91,7 +91,7 @@ def test_one_variant_is_told_of():
         "rank 2r LoRA",
     ):
         assert fact in output
-    assert "did you mean 'lora_ga'" in run("variants", "lora_gaa").stderr
+    assert "did you mean 'lora_ga'" in run("variants", "lora_gaa").output
 
 
 def test_an_adapter_of_its_own_format_is_cut_to_a_plain_lora_with_the_error_said(finished, tmp_path):
@@ -124,9 +124,9 @@ def test_a_rank_beyond_the_layers_is_cut_to_theirs_and_exact(finished, tmp_path)
 
 def test_a_plain_adapter_is_not_cut(finished, tmp_path):
     outcome = run("export", finished[0], "--variant", "lora", "--to", "lora", tmp_path / "plain")
-    assert "plain LoRA already, exactly: use --to peft" in outcome.stderr
+    assert "plain LoRA already, exactly: use --to peft" in outcome.output
     outcome = run("export", finished[0], "--variant", "lora", "--rank", 4, tmp_path / "plain")
-    assert "--rank goes with --to lora" in outcome.stderr
+    assert "--rank goes with --to lora" in outcome.output
 
 
 def test_the_end_shows_baseline_and_tuned_and_where_the_adapters_are(finished):

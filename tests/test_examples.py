@@ -51,6 +51,7 @@ def test_own_dataset_names_every_section_of_a_specification():
     assert given.keys() == specs.Spec.model_fields.keys() - internal
 
 
+@pytest.mark.slow
 def test_own_dataset_runs(tmp_path):
     spec = specs.load(EXAMPLES / "own_dataset.yaml", **SMALL)
     result = driver.tune(spec=spec, dir=tmp_path)
@@ -58,6 +59,7 @@ def test_own_dataset_runs(tmp_path):
     assert math.isfinite(result["lora"].value)
 
 
+@pytest.mark.slow
 def test_own_metric_is_found_in_the_working_directory_and_steers(tmp_path, monkeypatch):
     monkeypatch.chdir(EXAMPLES)
     metric = {"metric.name": "own_metric:right_numbers", "metric.direction": "maximize"}
@@ -72,6 +74,7 @@ def test_own_metric_compares_the_numbers_alone():
     assert numbers("Ben has 12 apples, 3 left") == numbers("12 ... 3") == ["12", "3"]
 
 
+@pytest.mark.slow
 def test_own_trainer_finds_a_learning_rate_that_learns(monkeypatch, capsys):
     run("own_trainer.py", "4", monkeypatch=monkeypatch)
     shown = capsys.readouterr().out
@@ -93,6 +96,7 @@ def test_own_trainer_goes_on_where_a_trial_was_paused_and_reports_divergence():
     assert wild.train(1 / 9) > example["LIMIT"]
 
 
+@pytest.mark.slow
 def test_python_api_tunes_and_shows_the_result(tmp_path, monkeypatch, capsys):
     run("python_api.py", str(tmp_path / "run"), "2", "24", monkeypatch=monkeypatch)
     shown = capsys.readouterr().out
@@ -100,6 +104,7 @@ def test_python_api_tunes_and_shows_the_result(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "run" / "best" / "lora" / "adapter_config.json").is_file()
 
 
+@pytest.mark.slow
 def test_optuna_trainer_tunes_and_shows_the_best(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     run("optuna_trainer.py", "2", monkeypatch=monkeypatch)
@@ -108,6 +113,7 @@ def test_optuna_trainer_tunes_and_shows_the_best(tmp_path, monkeypatch, capsys):
     assert all(name in shown for name in ("'r'", "'lora_alpha'", "'per_device_train_batch_size'", "'learning_rate'"))
 
 
+@pytest.mark.slow
 def test_optuna_trainer_s_rank_and_alpha_reach_the_model_in_hyperparameter_search(tmp_path, monkeypatch):
     example = functions("optuna_trainer.py")
     ranks = []

@@ -54,7 +54,7 @@ def undisturbed(tmp_path_factory) -> tuple[Path, float]:
     return folder, time.monotonic() - began
 
 
-@pytest.mark.parametrize("interval", list(CHECKPOINT_SECONDS))
+@pytest.mark.parametrize("interval", ["at every step", pytest.param("at rungs only", marks=pytest.mark.slow)])
 def test_killed_at_random_points_it_ends_as_if_undisturbed(undisturbed, tmp_path, interval):
     whole, seconds = undisturbed
     rng = random.Random(1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from statistics import stdev
 
+import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
@@ -68,6 +69,7 @@ def trainer_loss(bench: Workbench, seed: int, folder) -> float:
         return eval_loss(view).value
 
 
+@pytest.mark.slow
 def test_transformers_trainer_with_the_exported_settings_ends_within_seed_noise(tmp_path):
     spec = small_spec(**{"training.examples": 240, "data.eval_size": 100})
     bench = Workbench.open(spec, tmp_path)

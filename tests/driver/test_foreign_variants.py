@@ -112,6 +112,7 @@ def test_python_refuses_a_variant_that_is_given_twice(folder):
     assert "ValueError: variants must be a list of different names" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("tuned")
 def test_the_study_goes_on_with_a_ray_worker_that_trains_it(folder):
     pytest.importorskip("ray")

@@ -70,6 +70,7 @@ def test_a_worker_that_hangs_is_killed_and_its_segment_goes_on(undisturbed, tmp_
     assert nobody_trains_within(30)
 
 
+@pytest.mark.faults
 def test_a_node_that_is_removed_takes_nothing_with_it(cluster, second_node, tmp_path):
     disturber = Disturber(lambda: cluster.remove_node(second_node, allow_graceful=False))
     tune(tmp_path, callbacks=[disturber])
@@ -121,6 +122,7 @@ def kill_driver_amid(process: multiprocessing.Process, checkpoints: Path, how=si
     assert process.exitcode not in (0, None)
 
 
+@pytest.mark.faults
 def test_a_driver_killed_and_started_again_goes_on(cluster, undisturbed, tmp_path):
     kill_driver_amid(driver(tmp_path, cluster), tmp_path)
     assert nobody_trains_within(30)
@@ -139,6 +141,7 @@ def test_a_checkpoint_cut_short_is_passed_over(cluster, undisturbed, tmp_path):
     assert outcome(tmp_path) == undisturbed
 
 
+@pytest.mark.faults
 def test_ctrl_c_leaves_a_checkpoint_and_nobody_training(cluster, undisturbed, tmp_path):
     kill_driver_amid(driver(tmp_path, cluster), tmp_path, how=signal.SIGINT)
     assert nobody_trains_within(30)

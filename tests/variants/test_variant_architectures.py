@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+import transformers
+from packaging.version import Version
 from peft import PeftModel
 from peft.tuners.lora.variants import DoraLinearVariant
 from torch import nn
@@ -28,7 +30,9 @@ def test_dora_magnitudes_are_row_norms(build, difference):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_dora_trains_as_peft_s_own(build, train, tokens, difference, monkeypatch, family, dtype):
     """Logits, gradients and a few steps: the lean pass computes what PEFT's does, to the base's rounding."""
-    tolerance = 1e-4 if dtype == torch.float32 else 0.05
+    # GPT-2 of transformers before 5.15 differs by 0.0625 in bfloat16.
+    rounding = 0.05 if Version(transformers.__version__) >= Version("5.15") else 0.1
+    tolerance = 1e-4 if dtype == torch.float32 else rounding
 
     def run():
         model = get("dora").attach(build(family).to(dtype), rank=4, alpha=12)

@@ -15,6 +15,7 @@ from autolora.space import Config
 from autolora.spec import TrainingSpec
 from autolora.trainers import Interrupted, checkpoint
 from autolora.trainers.builtin import segment, stepping
+from autolora.trainers.builtin.evaluation import Evaluator
 
 CONFIG = Config(2e-3, 8, 4, 4.0)
 RUNGS = (1 / 9, 1 / 3, 1.0)
@@ -138,7 +139,7 @@ def test_a_damaged_newest_checkpoint_costs_one_interval_and_nothing_else(make_be
 def test_a_score_that_was_committed_is_not_computed_again(make_bench, monkeypatch):
     bench = make_bench()
     value = segment.run(bench, piece(RUNGS[0], 0)).value
-    monkeypatch.setattr(type(bench), "scores", lambda *_: pytest.fail("evaluated twice"))
+    monkeypatch.setattr(Evaluator, "scores", lambda *_: pytest.fail("evaluated twice"))
     assert segment.run(bench, piece(RUNGS[0], 0)).value == value
 
 
@@ -148,7 +149,7 @@ def test_a_full_length_score_tells_of_its_rows_also_when_it_is_reported_again(ma
     first = segment.run(bench, piece(1.0, 2))
     assert len(first.rows.totals) == len(bench.data.eval)
     assert first.rows.value == pytest.approx(first.value)
-    monkeypatch.setattr(type(bench), "scores", lambda *_: pytest.fail("evaluated twice"))
+    monkeypatch.setattr(Evaluator, "scores", lambda *_: pytest.fail("evaluated twice"))
     assert segment.run(bench, piece(1.0, 2)).rows == first.rows
 
 
@@ -184,7 +185,7 @@ def test_the_base_is_bit_identical_after_every_kind_of_variant(make_bench, base)
 
 def test_training_lowers_the_evaluation_loss(uncut):
     with uncut.attached("lora", CONFIG, 0) as untrained:
-        before = uncut.evaluate(untrained, uncut.data.eval)
+        before = uncut.evaluator.scores(untrained, uncut.data.eval).value
     assert final_state(uncut)[0].scores[2] < before - 0.2
 
 
