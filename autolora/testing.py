@@ -28,7 +28,7 @@ def rendered(
 
     Returns:
         For each row its tokens as text, special ones included and nothing cut, and the learned stretches of it in
-        order. A token that spans the edge of a stretch belongs to the stretch.
+        order.
 
     Raises:
         SpecError: a key is unknown, or its value is not allowed.

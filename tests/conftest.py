@@ -84,8 +84,7 @@ def make_trainer(make_bench):
     from autolora.trainers.builtin.trainer import BuiltinTrainer
 
     def make(**arguments: Any):
-        overrides = {key: value for key, value in arguments.items() if key != "folder"}
-        return BuiltinTrainer(small_spec(**overrides), make_bench(**arguments))
+        return BuiltinTrainer(make_bench(**arguments))
 
     return make
 

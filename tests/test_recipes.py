@@ -482,7 +482,7 @@ def test_a_format_that_a_recipe_does_not_know_is_said_and_not_guessed(make_run, 
     folder = make_run(rows)
     write_recipe(folder)
     text = "".join(path.read_text() for path in (folder.parent / "out").iterdir())
-    assert "does not know the data format 'preference'" in text
+    assert "does not know 'preference' of these rows. Write them to rows.jsonl" in text
     assert "rows.jsonl" in text
     assert "rejected" not in text
 

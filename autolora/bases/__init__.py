@@ -1,4 +1,4 @@
-"""How the frozen model is held, a file a way. In full precision so far."""
+"""The frozen model that adapters are trained on, with a file for each way to hold it: so far, full precision."""
 
 from autolora.bases.base import Base
 from autolora.bases.errors import ModelError

@@ -1,4 +1,4 @@
-"""Where a base lies, and in which numbers."""
+"""The device and the dtype of a base."""
 
 from __future__ import annotations
 

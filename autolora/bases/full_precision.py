@@ -1,4 +1,4 @@
-"""A base whose weights are numbers of its own dtype: float32 or bfloat16."""
+"""A base in float32 or bfloat16."""
 
 from __future__ import annotations
 

@@ -12,8 +12,8 @@ one after the other, between its decisions: what they do takes the study's time.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Callback:
-    """Is told what happens in a study; override what is of interest. What a method returns is ignored.
+    """Base class of callbacks: override the events of interest. What a method returns is ignored.
 
     An exception that a method raises ends the study as one in the user's metric does: completed work is saved, and the
     same call continues. :meth:`stop` of every callback is called however the study ends.
@@ -68,7 +68,7 @@ class Callback:
         """
 
     def on_step(self, progress: Progress) -> None:
-        """An optimizer step of a running trial; on a cluster not every one is heard of.
+        """An optimizer step of a running trial; on a cluster, some steps are not reported.
 
         Args:
             progress: trial, step, steps of a full run, and loss.
@@ -87,7 +87,7 @@ class Callback:
         """The search is over; the best of this variant is tested and exported."""
 
     def on_finish(self, result: TuneResult) -> None:
-        """All is written.
+        """The study has finished, and everything is written.
 
         Args:
             result: as :func:`autolora.tune` returns it.
@@ -105,6 +105,9 @@ class Callbacks(Callback):
 
     def __init__(self, callbacks: Iterable[Callback]) -> None:
         self._all = tuple(callbacks)
+        for place, each in enumerate(self._all):
+            if not isinstance(each, Callback):
+                raise TypeError(f"callbacks[{place}] is {each!r:.80}. Give instances of autolora.Callback")
 
     def on_setup(self, spec: Spec, trainer: Trainer) -> None:
         for each in self._all:
@@ -139,7 +142,16 @@ class Callbacks(Callback):
             each.on_finish(result)
 
     def stop(self) -> None:
-        """Every one is stopped, whatever another raises."""
+        with self.stopping():
+            pass
+
+    @contextmanager
+    def stopping(self) -> Iterator[None]:
+        """Context at whose end every callback is stopped, whatever another raises.
+
+        What ``stop`` raises is chained to an error of the body, so that this is not lost.
+        """
         with ExitStack() as stack:
             for each in reversed(self._all):
                 stack.callback(each.stop)
+            yield

@@ -40,7 +40,7 @@ class Opening:
         """
         trainer = open_trainer(spec, folder)
         space = resolved_space(spec)
-        trainer.check(space, baseline_of(spec))
+        trainer.check(spec.names, space, baseline_of(spec))
         return cls(spec, space, trainer)
 
     def scout(self) -> Scouted:

@@ -102,8 +102,8 @@ class _Scout:
 
     def _measure_curvature(self) -> Mapping[str, Curvature]:
         names = [name for name in self.spec.names if variants.get(name).has_own_curvature]
-        trainer = self._measurable("curvature")
-        if not names or trainer is None:
+        trainer = self._measurable("curvature") if names else None
+        if trainer is None:
             return {}
         examples = trainer.curvature_examples()
         cost = CHARGE * examples / self.trainer.examples

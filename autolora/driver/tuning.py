@@ -51,6 +51,7 @@ def tune(
         The tuned configuration, scores and adapter folder of every variant.
 
     Raises:
+        TypeError: something in ``callbacks`` is not an instance of :class:`autolora.Callback`.
         SpecError: the specification is wrong.
         RunDirectoryError: another process works in ``dir``, or it holds a study of another specification.
         StudyInUseError: another process writes the study in ``storage``.
@@ -60,12 +61,10 @@ def tune(
     if isinstance(spec, Spec):
         spec = {name: getattr(spec, name) for name in Spec.model_fields}
     told = Callbacks(callbacks)
-    try:
+    with told.stopping():
         checked = specs.load(spec, **named, **settings)
         with run_directory(Path(dir), checked) as folder:
             return _run(checked, folder, executor, told)
-    finally:
-        told.stop()
 
 
 def _run(spec: Spec, folder: Path, choice: str | Executor, callbacks: Callback) -> TuneResult:

@@ -99,7 +99,10 @@ class Data:
         if self.format in formats:
             return self
         known = ", ".join(formats)
-        return by_hand(f"The recipe for {tool} does not know the data format {self.format!r}, only {known}.", of=self)
+        reason = (
+            f"The recipe for {tool} knows the data formats {known}, and does not know {self.format!r} of these rows."
+        )
+        return by_hand(reason, of=self)
 
 
 def by_hand(reason: str, spec: DataSpec | None = None, of: Data | None = None) -> Data:

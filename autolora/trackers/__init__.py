@@ -1,1 +1,1 @@
-"""Callbacks that write a study down elsewhere, a file each; see :class:`autolora.Callback`."""
+"""Callbacks that record a study elsewhere, one file each; see :class:`autolora.Callback`."""

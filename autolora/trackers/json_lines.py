@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class JsonLines(Callback):
-    """Appends an object a line to a file: "event", "time" (seconds since 1970), and what the event tells.
+    """Appends a JSON object for each event to a file: "event", "time" (seconds since 1970), and what the event tells.
 
         autolora.tune("study.yaml", callbacks=[JsonLines("events.jsonl")])
 

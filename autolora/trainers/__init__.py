@@ -1,4 +1,4 @@
-"""Who trains. One trainer so far, our own loop in ``builtin``; checkpoints and divergence are shared by all."""
+"""Trainers. The only one so far is our own loop, in ``builtin``; checkpoints and divergence serve every trainer."""
 
 from __future__ import annotations
 

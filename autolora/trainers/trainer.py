@@ -7,6 +7,7 @@ The study, the policy and the executors see a trainer through five things: ``exa
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -74,20 +75,18 @@ class Trainer(Protocol):
 
     A trainer finds its work by looking: ``run`` continues from the newest checkpoint in the trial's folder, whoever
     wrote it. So promotion, a retry after a crash and a first start are one path.
-
-    Attributes:
-        several_at_once: whether several trials can be trained in one forward pass.
     """
 
-    several_at_once: bool = False
-
     @property
+    @abstractmethod
     def examples(self) -> int:
         """Training examples of a full run."""
 
+    @abstractmethod
     def fingerprints(self) -> Mapping[str, str]:
         """Digests of what scores depend on beside the configuration, such as the model, the data and the metric."""
 
+    @abstractmethod
     def run(self, segment: Job, on_step: OnStep | None = None) -> Outcome:
         """Train a segment to its end and score it.
 
@@ -104,6 +103,7 @@ class Trainer(Protocol):
             Exception: whatever the user's metric or data raise; the checkpoints so far stay.
         """
 
+    @abstractmethod
     def test(self, trial: int) -> float | None:
         """The score of a completed trial on the test split; None if there is no such split.
 
@@ -111,6 +111,7 @@ class Trainer(Protocol):
             CheckpointError: the trial's checkpoint is gone.
         """
 
+    @abstractmethod
     def export(self, trial: int, folder: Path) -> None:
         """Write the adapter of a completed trial to a folder.
 
@@ -118,10 +119,12 @@ class Trainer(Protocol):
             CheckpointError: the trial's checkpoint is gone.
         """
 
-    def check(self, space: Space, baselines: Mapping[str, Config]) -> None:
+    @abstractmethod
+    def check(self, variants: Sequence[str], space: Space, baselines: Mapping[str, Config]) -> None:
         """Refuse what cannot be trained, before anything runs.
 
         Args:
+            variants: their names.
             space: what will be searched.
             baselines: configurations that are trained first, by variant.
 

@@ -44,7 +44,7 @@ def main() -> None:
                 continue
             trial = FIRST_TRIAL + 100 * place + seed - FIRST_SEED
             outcome = segment.run(bench, Job(trial, name, tuned.config, seed, start=0.0, stop=1.0, rung=0))
-            with bench.trained(trial) as adapted:
+            with bench.trained(trial) as (_, adapted):
                 test = bench.evaluator.scores(adapted, bench.data.test).value if outcome.kind == "scored" else None
             config = tuned.config
             setting = (config.learning_rate, config.batch_size, config.rank, config.alpha)

@@ -82,6 +82,26 @@ def test_every_callback_is_stopped_whatever_another_raises():
     assert [name for _, _, name in log] == ["before", "after"]
 
 
+def test_an_error_in_stop_does_not_hide_the_one_that_ended_the_study(tmp_path):
+    class Broken(Callback):
+        def on_setup(self, spec, trainer) -> None:
+            raise ZeroDivisionError("of the study")
+
+        def stop(self) -> None:
+            raise OSError("of stop")
+
+    with pytest.raises(OSError, match="of stop") as raised:
+        tune(tmp_path, [Broken()])
+    assert isinstance(raised.value.__context__, ZeroDivisionError)
+
+
+@pytest.mark.parametrize("wrong", [object(), Callback, None], ids=["object", "class", "None"])
+def test_what_is_no_callback_is_named_before_anything_is_loaded(tmp_path, wrong):
+    with pytest.raises(TypeError, match=r"callbacks\[1\] is .*Give instances of autolora.Callback"):
+        tune(tmp_path, [Callback(), wrong])
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_error_in_a_callback_ends_the_study_and_loses_nothing(tmp_path):
     class Broken(Callback):
         def on_segment_end(self, search, job, outcome) -> None:

@@ -8,16 +8,15 @@ from autolora.execution import Executor
 from autolora.execution.inline import InlineExecutor
 from autolora.trainers.builtin.trainer import BuiltinTrainer
 from tests.support.executor_contract import ClosingContract, ExecutorContract
-from tests.support.specs import small_spec
 
 
 class TestInlineExecutor(ExecutorContract):
     @pytest.fixture(scope="class")
     def executor(self, bench) -> Executor:
-        return InlineExecutor(BuiltinTrainer(small_spec(), bench))
+        return InlineExecutor(BuiltinTrainer(bench))
 
 
 class TestClosingInlineExecutor(ClosingContract):
     @pytest.fixture
     def executor(self, bench) -> Executor:
-        return InlineExecutor(BuiltinTrainer(small_spec(), bench))
+        return InlineExecutor(BuiltinTrainer(bench))

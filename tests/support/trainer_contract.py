@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from autolora.errors import AutoloraError
 from autolora.search import Job
-from autolora.space import Config
+from autolora.space import Config, Space
 from autolora.trainers import Interrupted, Outcome, Progress, Trainer, checkpoint, horizon
 
 RUNGS = (1 / 3, 1.0)
@@ -98,6 +99,19 @@ class TrainerContract:
     def test_a_trial_without_a_checkpoint_is_neither_tested_nor_exported(self, trainer, tmp_path):
         with pytest.raises(checkpoint.CheckpointError):
             trainer.export(99, tmp_path / "adapter")
+        if trainer.test(0) is not None:
+            with pytest.raises(checkpoint.CheckpointError):
+                trainer.test(99)
+
+    def test_what_can_be_trained_is_not_refused_and_what_cannot_is_in_words(self, trainer):
+        trainer.check(["lora"], Space(rank=4), {"lora": CONFIG})
+        with pytest.raises(AutoloraError, match="rank 100000"):
+            trainer.check(["lora"], Space(rank=4), {"lora": CONFIG.replaced(rank=100000)})
+
+    def test_it_trains_after_its_device_was_given_away_for_a_while(self, trainer, uncut):
+        with trainer.set_aside():
+            pass
+        assert trainer.run(piece(6, rung=1)).value == uncut.value
 
     def test_what_it_has_loaded_is_told_in_lines(self, trainer):
         assert all(isinstance(line, str) for lines in trainer.about().values() for line in lines)

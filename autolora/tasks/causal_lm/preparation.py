@@ -90,7 +90,7 @@ def _with_columns(data: PreparedData, sources: dict[str, Source]) -> PreparedDat
     """The same data, whose held-out rows carry the columns of their table."""
 
     def whole(role: str, split: Split) -> Split:
-        table = sources.get(role, sources["train"]).read()
+        table = sources.get(role, sources["train"]).table
         columns = table.fetch(split.indices.tolist(), table.columns)
         rows = [EvaluationRow(text, row) for text, row in zip(split.rows, columns, strict=True)]
         return replace(split, rows=rows)
@@ -103,7 +103,7 @@ class Reader:
     """The rows of a source as examples."""
 
     def __init__(self, source: Source, spec: DataSpec) -> None:
-        self.table: Table = source.read()
+        self.table: Table = source.table
         if len(self.table) == 0:
             raise DataError(f"{source.name} holds no rows")
         self.layout = layout_of(self.table, spec)

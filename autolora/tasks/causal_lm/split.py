@@ -20,7 +20,7 @@ class EvaluationRow(dict[str, Any]):
     """A row as metrics see it.
 
     "prompt" is the text as it was tokenized, up to what is learned last; "completion" is that, without EOS. A metric of
-    the user's own also finds every column of the table under its name.
+    the user's own also finds the row's columns under their names.
 
     Args:
         text: "prompt" and "completion".

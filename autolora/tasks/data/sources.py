@@ -13,6 +13,7 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -47,6 +48,11 @@ class Source:
     name: str
     identity: str
     read: Callable[[], Table]
+
+    @cached_property
+    def table(self) -> Table:
+        """What it reads, once."""
+        return self.read()
 
 
 def open_source(role: str, spec: Named) -> Source:

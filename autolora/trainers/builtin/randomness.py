@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 ORDER, INITIALIZATION, STEP = 1, 2, 3
-"""Purposes."""
+"""What randomness is drawn for."""
 
 
 def generator(study_seed: int, seed: int, *purpose: int) -> np.random.Generator:

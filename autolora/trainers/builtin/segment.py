@@ -10,6 +10,8 @@ import math
 import time
 from typing import TYPE_CHECKING
 
+from autolora.scores import Scores
+from autolora.search import Job
 from autolora.trainers import checkpoint
 from autolora.trainers.builtin.stepping import Stepper
 from autolora.trainers.builtin.workbench import Workbench
@@ -20,9 +22,6 @@ from autolora.trainers.trainer import Interrupted, OnStep, Outcome, Progress
 
 if TYPE_CHECKING:
     from peft import PeftModel
-
-from autolora.scores import Scores
-from autolora.search import Job
 
 
 def run(bench: Workbench, job: Job, on_step: OnStep | None = None) -> Outcome:

@@ -24,17 +24,16 @@ class BuiltinTrainer(Trainer):
     """Trains segments with our own loop.
 
     Args:
-        spec: what is tuned.
         bench: model, data and settings.
     """
 
-    def __init__(self, spec: Spec, bench: Workbench) -> None:
-        self.spec, self.bench = spec, bench
+    def __init__(self, bench: Workbench) -> None:
+        self.bench = bench
 
     @classmethod
     def open(cls, spec: Spec, folder: Path) -> BuiltinTrainer:
         """Load model and data; see :func:`autolora.trainers.open_trainer`."""
-        return cls(spec, Workbench.open(spec, folder))
+        return cls(Workbench.open(spec, folder))
 
     @property
     def examples(self) -> int:
@@ -49,20 +48,20 @@ class BuiltinTrainer(Trainer):
     def test(self, trial: int) -> float | None:
         if self.bench.data.test is None:
             return None
-        with self.bench.trained(trial) as adapted:
+        with self.bench.trained(trial) as (_, adapted):
             return self.bench.evaluator.scores(adapted, self.bench.data.test).value
 
     def export(self, trial: int, folder: Path) -> None:
-        with self.bench.trained(trial) as adapted:
-            self.bench.trial_variant(trial).export(adapted, folder)
+        with self.bench.trained(trial) as (variant, adapted):
+            variant.export(adapted, folder)
 
-    def check(self, space: Space, baselines: Mapping[str, Config]) -> None:
+    def check(self, variants: Sequence[str], space: Space, baselines: Mapping[str, Config]) -> None:
         from autolora.adapters.start import Start
         from autolora.adapters.targets import linear_layers
 
         model = self.bench.base.model
         layers = linear_layers(model)
-        for name in self.spec.names:
+        for name in variants:
             variant = registry.get(name)
             configs = searchable.corners(space, variant)
             if name in baselines:

@@ -148,20 +148,16 @@ class Workbench:
             variants.detach(adapted)
 
     @contextmanager
-    def trained(self, trial: int) -> Iterator[PeftModel]:
-        """The base with the adapter of a trial's newest checkpoint.
+    def trained(self, trial: int) -> Iterator[tuple[Variant, PeftModel]]:
+        """The variant of a trial, and the base with the adapter of the trial's newest checkpoint.
 
         Raises:
             CheckpointError: the trial has no checkpoint that is whole, or its weights have been shed.
         """
         manifest, state = self._newest(trial)
-        with self.attached(manifest.variant, Config.of(**manifest.config), manifest.seed, state["adapter"]) as adapted:
-            yield adapted
-
-    def trial_variant(self, trial: int) -> Variant:
-        """The variant of a trial, configured as its newest checkpoint says; raises as :meth:`trained`."""
-        manifest, _ = self._newest(trial)
-        return self.variant(manifest.variant, Config.of(**manifest.config))
+        config = Config.of(**manifest.config)
+        with self.attached(manifest.variant, config, manifest.seed, state["adapter"]) as adapted:
+            yield self.variant(manifest.variant, config), adapted
 
     def _newest(self, trial: int) -> tuple[checkpoint.Manifest, checkpoint.State]:
         folder = self.trial_folder(trial)

@@ -115,3 +115,33 @@ def test_the_cache_does_not_depend_on_earlier_calls_of_the_tokenizer(run, tokeni
     first = run().fingerprint
     tokenizer.tokenizer("abc", truncation=True, max_length=2)
     assert run().fingerprint == first
+
+
+def test_a_file_of_an_earlier_version_is_made_again_without_a_warning(run, tokenizer, tmp_path, caplog):
+    """It has no places of rows in their tables; its fingerprint, by which a study is continued, is the same."""
+    first = run()
+    [path] = (tmp_path / "cache").glob("*.npz")
+    with np.load(path) as stored:
+        earlier = {name: stored[name] for name in stored if not name.endswith("_indices")}
+    np.savez(path, **earlier)
+    before = tokenizer.calls
+    with caplog.at_level(logging.WARNING):
+        again = run(whole_rows=True)
+    assert tokenizer.calls > before
+    assert not caplog.records
+    assert (again.fingerprint, _arrays(again)) == (first.fingerprint, _arrays(first))
+    assert all("prompt" in row.columns for row in again.eval.rows)
+
+
+def test_sources_are_read_once_for_tokens_and_columns(run, spec, monkeypatch):
+    from autolora.tasks.data import sources
+
+    reads = []
+    genuine = sources.READERS[".jsonl"]
+    monkeypatch.setitem(sources.READERS, ".jsonl", lambda *args: reads.append(1) or genuine(*args))
+    run(whole_rows=True)
+    assert len(reads) == 1
+    run(whole_rows=True)
+    assert len(reads) == 2
+    run()
+    assert len(reads) == 2

@@ -31,6 +31,34 @@ def table(name: str) -> Table:
     return Table.of("rows.jsonl", SAMPLES[name])
 
 
+ESTABLISHED = ["tokenized", "sharegpt", "messages", "alpaca", "prompt_completion", "text", "preference"]
+"""In their order. A new format comes behind them all."""
+
+
+def test_a_new_format_comes_behind_those_before_it():
+    """Else a study that is continued with a later version would train on something else."""
+    assert list(registry())[: len(ESTABLISHED)] == ESTABLISHED
+
+
+@pytest.mark.parametrize(
+    ("columns", "format"),
+    [
+        (("prompt", "completion", "chosen", "rejected"), "prompt_completion"),
+        (("text", "prompt", "chosen", "rejected"), "text"),
+        (("instruction", "output", "prompt", "completion"), "alpaca"),
+        (("messages", "prompt", "completion"), "messages"),
+    ],
+)
+def test_a_table_that_several_formats_fit_goes_to_the_first(columns, format):
+    table = Table.of("rows", [dict.fromkeys(columns, "x")])
+    assert layout_of(table, DataSpec(train="rows")).format == format
+
+
+def test_columns_that_are_named_are_read_whatever_else_fits():
+    table = Table.of("rows", [{"messages": [], "text": "x", "a": "p", "b": "c"}])
+    assert layout_of(table, DataSpec(train="rows", prompt="a", completion="b")).columns == ("a", "b")
+
+
 def test_every_format_has_a_sample():
     assert set(SAMPLES) == set(registry())
 
@@ -73,7 +101,7 @@ class TestFormat:
 
 @pytest.mark.parametrize("name", ["auto", "text"])
 def test_a_name_is_registered_once(name):
-    with pytest.raises(ValueError, match=f"a format named '{name}' is there already"):
+    with pytest.raises(ValueError, match=f"a format named '{name}' is registered already"):
         register(Format(name, registry()["text"].read, lambda table: False, 99, Pair))
 
 

@@ -76,6 +76,15 @@ def test_exact_match_on_plain_text_is_an_error_before_training(make_bench, tmp_p
         make_bench(metric="exact_match", data={"train": str(text), "eval_size": 4}, **{"training.examples": 8})
 
 
+def test_exact_match_needs_prompts_in_the_test_split_too(make_bench, tmp_path):
+    rows = [{"prompt": f"p{i}", "completion": "c"} for i in range(40)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "test.jsonl").write_text('{"text": "no prompt here"}')
+    data = {"train": str(tmp_path / "rows.jsonl"), "test": str(tmp_path / "test.jsonl"), "eval_size": 4}
+    with pytest.raises(MetricError, match="rows of the test split have none"):
+        make_bench(metric="exact_match", data=data, **{"training.examples": 8})
+
+
 @pytest.fixture
 def own_metrics(tmp_path, monkeypatch):
     (tmp_path / "own_metrics.py").write_text(
@@ -107,8 +116,13 @@ def test_the_users_metric_sees_all_columns_of_the_rows_also_when_tokens_are_kept
     path = tmp_path / "rows.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)))
     data = {"train": str(path), "prompt": "question", "completion": "answer", "eval_size": 5}
-    if source == "eval":
-        data |= {"eval": str(path)}
+    if source == "eval":  # the same rows in another order
+        rows.reverse()
+        for place, row in enumerate(rows):
+            row["completion"] = place
+        other = tmp_path / "other.jsonl"
+        other.write_text("\n".join(map(json.dumps, rows)))
+        data |= {"eval": str(other)}
     for _ in range(2):  # tokenized, and found again
         bench = make_bench(data=data, metric={"name": "own_metrics:tested", "direction": "maximize"})
         assert score(bench) == 1.0

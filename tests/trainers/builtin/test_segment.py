@@ -361,7 +361,7 @@ def test_a_trained_adapter_is_attached_with_its_options(make_bench):
     """Its start was taken off the base: with another gamma, other weights would remain."""
     bench = make_bench()
     value = segment.run(bench, piece(1.0, 2, "lora_ga", with_gamma(4))).value
-    with bench.trained(0) as adapted:
+    with bench.trained(0) as (_, adapted):
         assert bench.evaluator.scores(adapted, bench.data.eval).value == value
 
 

@@ -4,7 +4,7 @@
 
     def _read(table: Table, keys: Keys) -> Layout: ...
 
-    register(Format("my_format", _read, fits=lambda table: "my_column" in table.columns, precedence=45, makes=Pair))
+    register(Format("my_format", _read, fits=lambda table: "my_column" in table.columns, precedence=80, makes=Pair))
 
 A specification can then name it in ``data.format``; with "auto" it is found by its columns.
 """
@@ -22,6 +22,8 @@ from autolora.tasks.data.table import Row, Table
 
 AUTO = "auto"
 """In place of a format's name: the one that the table's columns show."""
+NAMED_COLUMNS = "prompt_completion"
+"""The format of a table whose columns the specification names."""
 KEYS = ("prompt", "completion", "template")
 """Keys of ``data`` that say which columns to read; a format names those that it takes."""
 
@@ -65,7 +67,8 @@ class Format:
         read: the layout of a table, given what the specification says of columns; raises :class:`DataError` if the
             table lacks one.
         fits: whether a table's columns show this format.
-        precedence: of several formats that fit a table, the one with the lowest is taken.
+        precedence: of several formats that fit a table, the one with the lowest is taken. A new format has the highest,
+            so that a table that was read before is read as before, and studies of it continue.
         makes: the kind of example that comes out.
         keys: which of KEYS it takes; the others are refused beside it.
     """
@@ -88,7 +91,7 @@ def register(format: Format) -> Format:
         ValueError: the name is taken, or reserved.
     """
     if format.name in (AUTO, *_formats):
-        raise ValueError(f"a format named {format.name!r} is there already")
+        raise ValueError(f"a format named {format.name!r} is registered already")
     _formats[format.name] = format
     return format
 
@@ -109,7 +112,7 @@ def layout_of(table: Table, keys: Keys) -> Layout:
     if keys.format != AUTO:
         format = registry()[keys.format]
     elif given:
-        format = next(each for each in registry().values() if each.keys.issuperset(KEYS))
+        format = registry()[NAMED_COLUMNS]
     else:
         format = _detected(table)
     for key in given:

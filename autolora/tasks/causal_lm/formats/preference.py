@@ -20,4 +20,4 @@ def _example(row: Row, where: str) -> Pair:
     return Pair(text(row, "prompt", where) + "\n", text(row, "chosen", where))
 
 
-register(Format(NAME, _read, fits=lambda table: set(COLUMNS) <= set(table.columns), precedence=45, makes=Pair))
+register(Format(NAME, _read, fits=lambda table: set(COLUMNS) <= set(table.columns), precedence=70, makes=Pair))

@@ -6,12 +6,12 @@ import string
 from collections.abc import Sequence
 
 from autolora.tasks.causal_lm.examples import Pair
-from autolora.tasks.causal_lm.formats.format import KEYS, Format, Keys, Layout, register
+from autolora.tasks.causal_lm.formats.format import KEYS, NAMED_COLUMNS, Format, Keys, Layout, register
 from autolora.tasks.data.cells import listed, present, require, text
 from autolora.tasks.data.errors import DataError, show
 from autolora.tasks.data.table import Row, Table
 
-NAME = "prompt_completion"
+NAME = NAMED_COLUMNS
 KNOWN_PAIRS = (
     ("prompt", "completion"),
     ("prompt", "response"),
