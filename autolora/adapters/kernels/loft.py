@@ -132,7 +132,7 @@ class LoftAdamW(torch.optim.Optimizer):
 
 
 class _State(TypedDict):
-    """Of one factor with k rows: steps taken, and the means of g (k, r) and of the upper triangles of g^T g."""
+    """State of one factor with k rows: steps taken, and the means of g (k, r) and of the upper triangles of g^T g."""
 
     step: int
     mean: Tensor

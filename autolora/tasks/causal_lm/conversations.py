@@ -24,7 +24,7 @@ def conversation(
         roles: the template's names by the table's; empty: they are the same.
 
     Raises:
-        DataError: the table has no such column; from the function, a row is no conversation.
+        DataError: the table has no such column; from the function, a row is not a conversation.
     """
     column = next((column for column in CHAT_COLUMNS if column in table.columns), None)
     if column is None:
