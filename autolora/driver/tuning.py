@@ -40,7 +40,8 @@ def tune(
 
     Args:
         model: path, hub id or loaded causal language model.
-        data: path, hub id, ``datasets.Dataset``, or a mapping with the keys of :class:`autolora.spec.DataSpec`.
+        data: path, hub id, ``datasets.Dataset``, or a mapping with the keys of
+            :class:`autolora.tasks.causal_lm.spec.DataSpec`.
         spec: a YAML file, a mapping or a Spec instead of, or underneath, the other arguments.
         dir: run directory; one that holds an unfinished study of the same specification is continued.
         executor: "inline" for this process, "ray" for a Ray cluster, or an :class:`autolora.execution.Executor`.

@@ -99,7 +99,7 @@ def _datasets(data: Data) -> dict[str, object]:
         return {"datasets": [train], "val_set_size": data.eval_size}
     return {
         "datasets": [train],
-        "test_datasets": [{**_place(data.eval, data.eval_size), **READINGS[data.format](data)}],
+        "test_datasets": [{**_place(data.eval, data.eval_size), **reading}],
     }
 
 

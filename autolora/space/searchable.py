@@ -154,7 +154,7 @@ def completed(space: Space, variant: Searchable, config: Config) -> Config:
     the variant has no other.
 
     Raises:
-        ValueError: it sets an option that the space does not name, or something that is no value of a hyperparameter.
+        ValueError: it sets an option that the space does not name, or a value that a hyperparameter cannot have.
     """
     _check_values(variant.name, config)
     own, given, domains = variant.options, dict(config.options), OPTIONS.domains(space, variant.name)
@@ -179,7 +179,8 @@ def _check_values(variant: str, config: Config) -> None:
     known = {dimension.name: dimension for dimension in registry() if dimension is not OPTIONS}
     for name, _ in config.further:
         if name not in known:
-            raise ValueError(f"the baseline of {variant} sets {name!r}, which is no hyperparameter{_hint(name, known)}")
+            hint = _hint(name, known)
+            raise ValueError(f"the baseline of {variant} sets {name!r}, which is not a hyperparameter{hint}")
     for name, dimension in known.items():
         value = config.value(name)
         if value is not None and not dimension.accepts(value):

@@ -102,7 +102,7 @@ class _Space(SpaceFields):
 
 
 def _documentation() -> str:
-    """Of the class, with what each dimension says of its field."""
+    """Docstring of the class, with what each dimension says of its field."""
     fields = {dimension.name: dimension.about for dimension in registry()}
     fields["hidden_size"] = (
         'width of the model. With it ``alpha="law"`` is analytic, sqrt(3 n r); without, 256 sqrt(r).'

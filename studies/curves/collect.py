@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=list(PARTS))
     parser.add_argument("--only", nargs="+", help="of the variants, these")
-    parser.add_argument("--limit", type=int, help="train at most so many cells")
+    parser.add_argument("--limit", type=int, help="most cells to train")
     parser.add_argument("--dir", type=Path, default=Path("runs/curves"), help="for the workers' checkpoints")
     arguments = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"

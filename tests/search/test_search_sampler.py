@@ -270,7 +270,7 @@ def test_a_baseline_has_what_is_pinned():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"drpout": 0.1}, "sets 'drpout', which is no hyperparameter; did you mean 'dropout'?"),
+        ({"drpout": 0.1}, "sets 'drpout', which is not a hyperparameter; did you mean 'dropout'?"),
         ({"dropout": 3.0}, "has dropout = 3.0, which is not allowed"),
         ({"rank": 0}, "has rank = 0, which is not allowed"),
     ],
