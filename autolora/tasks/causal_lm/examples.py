@@ -23,9 +23,17 @@ class Pair:
 
 @dataclass(frozen=True)
 class Chat:
-    """Messages with "role" and "content"; the assistant's are learned, and the last message is one of them."""
+    """A conversation, of which the assistant's messages are learned; the last message is one of them.
+
+    Attributes:
+        messages: with "role" and "content".
+        tools: schemas of the functions that the assistant may call, for the chat template; None if the row has none.
+        unlearned: indices of the assistant's messages that the row marks as not to be learned.
+    """
 
     messages: list[Message]
+    tools: list[Any] | None = None
+    unlearned: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -44,8 +52,9 @@ def content_key(example: Example) -> bytes:
     match example:
         case Pair(prompt, completion):
             content = json.dumps([prompt, completion]).encode()
-        case Chat(messages):
-            content = json.dumps(messages, sort_keys=True, default=str).encode()
+        case Chat(messages, tools):
+            said = messages if tools is None else [messages, tools]
+            content = json.dumps(said, sort_keys=True, default=str).encode()
         case Tokens(ids):
             content = ids.tobytes()
     return hashlib.blake2b(content, digest_size=16).digest()
