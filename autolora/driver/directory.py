@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from autolora import spec as specs
+from autolora.driver.records import completed, continued
 from autolora.errors import AutoloraError
-from autolora.files import FileLock, LockHeldError
+from autolora.files import Document, FileLock, LockHeldError
 from autolora.spec import Spec
 from autolora.study.directory import SPEC_FILE, STUDY_FILE, read_recorded
 
@@ -21,8 +22,11 @@ class RunDirectoryError(AutoloraError, RuntimeError):
 
 
 @contextmanager
-def run_directory(folder: Path, spec: Spec) -> Iterator[Path]:
+def run_directory(folder: Path, spec: Spec) -> Iterator[Spec]:
     """Hold the directory for this process and this specification.
+
+    Yields:
+        The specification to go on with; see :func:`adopted`.
 
     Raises:
         RunDirectoryError: another process holds it, or it holds a study of another specification.
@@ -37,23 +41,37 @@ def run_directory(folder: Path, spec: Spec) -> Iterator[Path]:
             "another --dir"
         ) from None
     try:
-        _adopt(folder, spec)
-        yield folder
+        spec = adopted(folder, spec)
+        _record(folder, spec)
+        yield spec
     finally:
         lock.release()
 
 
-def _adopt(folder: Path, spec: Spec) -> None:
-    """Record the specification, or check it against the recorded one; only what MUTABLE names may differ."""
+def adopted(folder: Path, spec: Spec) -> Spec:
+    """The specification, with the former defaults that a study of an earlier version in this directory began with."""
+    recorded = _begun(folder)
+    return spec if recorded is None else continued(spec, recorded)
+
+
+def _begun(folder: Path) -> Document | None:
+    """What is recorded of the study in a directory; None until there is one, so that errors may be corrected."""
     path = folder / SPEC_FILE
     recorded = read_recorded(path) if path.is_file() else None
-    # Until there is a study, a specification that turned out wrong may be corrected.
     if recorded is not None and (recorded.get("storage") or (folder / STUDY_FILE).is_file()):
-        changes = specs.differences(recorded, specs.dump(spec))
+        return recorded
+    return None
+
+
+def _record(folder: Path, spec: Spec) -> None:
+    """Record the specification, or check it against the recorded one; only what MUTABLE names may differ."""
+    recorded = _begun(folder)
+    if recorded is not None:
+        changes = specs.differences(completed(recorded), specs.dump(spec))
         if changes:
             raise RunDirectoryError(
                 f"{folder} holds a study of another specification (recorded -> asked for):\n  "
                 + "\n  ".join(changes)
                 + "\nUse another --dir for the new one; a larger budget alone continues the study."
             )
-    specs.save(spec, path)
+    specs.save(spec, folder / SPEC_FILE)

@@ -15,6 +15,7 @@ from pathlib import Path
 from statistics import median
 
 from autolora import variants
+from autolora.driver.directory import adopted
 from autolora.driver.opening import Opening
 from autolora.errors import AutoloraError
 from autolora.search import Job
@@ -62,6 +63,7 @@ class DryRun:
 
 def dry_run(spec: Spec, folder: Path, preview: int = 6) -> DryRun:
     """Load model and data, train a few steps in a temporary folder, and say what a study in ``folder`` would do."""
+    spec = adopted(folder, spec)
     place(checkpoint.root_of(spec.checkpoints, folder))  # one that nothing serves is an error here, too
     with tempfile.TemporaryDirectory() as temporary:
         scratch = Path(temporary)

@@ -64,8 +64,9 @@ def tune(
     told = Callbacks(callbacks)
     with told.stopping():
         checked = specs.load(spec, **named, **settings)
-        with run_directory(Path(dir), checked) as folder:
-            return _run(checked, folder, executor, told)
+        folder = Path(dir)
+        with run_directory(folder, checked) as adopted:
+            return _run(adopted, folder, executor, told)
 
 
 def _run(spec: Spec, folder: Path, choice: str | Executor, callbacks: Callback) -> TuneResult:
