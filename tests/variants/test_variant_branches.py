@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from peft import DeloraConfig, get_peft_model
+from peft.tuners.delora.layer import DeloraLayer
 from torch import nn
 from torch.nn.functional import gelu
 
@@ -152,44 +152,52 @@ class TestDelora:
         assert difference(logits(model.bfloat16()), expected) < 0.1
 
     @pytest.mark.parametrize("steps", [0, 4])
-    def test_outputs_and_gradients_are_peft_s(self, build, tokens, train, difference, steps):
-        """At its start, where the norm of B is clamped, and after training."""
-        ours = trained(get("delora"), build(), train, alpha=RANK, steps=steps)
-        ours.zero_grad()
-        theirs = get_peft_model(
-            build(), DeloraConfig(r=RANK, delora_lambda=15, target_modules=list(attachment(ours).layers))
-        )
-        pairs = []
-        for name, layer in attachment(ours).layers.items():
-            reference = theirs.get_base_model().get_submodule(name)
-            a, b = factors(layer)
-            pairs += [(a, reference.delora_A[DEFAULT_NAME]), (b, reference.delora_B[DEFAULT_NAME])]
-            pairs += [(layer.given("bound"), reference.delora_lambda[DEFAULT_NAME])]
-        for own, reference in pairs:
-            reference.data.copy_(own.detach().view_as(reference))
-        for name, layer in attachment(ours).layers.items():
-            delta = theirs.get_base_model().get_submodule(name).get_delta_weight(DEFAULT_NAME).detach()
-            assert torch.allclose(change(layer), delta, rtol=1e-4, atol=1e-4 * delta.abs().max().item())
-        results = [model(input_ids=tokens, labels=tokens) for model in (ours, theirs.eval())]
+    def test_outputs_and_gradients_are_peft_s_less_those_of_the_start(self, build, tokens, train, difference, steps):
+        """PEFT's formula for the change of W, of A and B and of what they started as."""
+        ours = get("delora").attach(build(), rank=RANK, alpha=RANK)
+        layers = attachment(ours).layers
+        starts = {name: [factor.detach().clone() for factor in factors(layer)] for name, layer in layers.items()}
+        train(ours, get("delora").optimizer(ours, 1e-2), steps)
+        trained_parameters = [p for p in ours.parameters() if p.requires_grad]
+
+        base, weights = build(), {}
+        for name, layer in layers.items():
+            weight = base.get_submodule(name).weight
+            rest = layer.given("bound").view(1), RANK, weight.norm(dim=0)
+            moved, start = (DeloraLayer._compute_delta(*pair, *rest) for pair in (factors(layer), starts[name]))
+            weights[f"{name}.weight"] = weight + moved - start
+        inputs = {"input_ids": tokens, "labels": tokens}
+        results = [ours.eval()(**inputs), torch.func.functional_call(base, weights, kwargs=inputs)]
         assert difference(results[0].logits, results[1].logits) < 1e-4
-        for result in results:
-            result.loss.backward()
-        for own, reference in pairs:
-            largest = reference.grad.abs().max().item()
-            assert torch.allclose(own.grad.view_as(reference), reference.grad, rtol=1e-4, atol=1e-4 * largest)
+        own, reference = (torch.autograd.grad(result.loss, trained_parameters) for result in results)
+        for found, expected in zip(own, reference, strict=True):
+            assert torch.allclose(found, expected, rtol=1e-3, atol=1e-4 * max(1e-3, expected.abs().max().item()))
+
+    def test_it_starts_where_the_authors_does(self, build):
+        """A and B Kaiming-uniform, bounds 1/sqrt(n) and 1/sqrt(r), and the change of W 0."""
+        model = get("delora").attach(build(), rank=RANK, alpha=RANK)
+        for layer in attachment(model).layers.values():
+            for factor, fan_in in zip(factors(layer), (layer.in_features, RANK), strict=True):
+                assert 0.8 * fan_in**-0.5 < factor.abs().max() <= fan_in**-0.5
+            assert change(layer).abs().max() < 1e-5
+
+    @pytest.mark.parametrize("rate", [1e-5, 1e-4, 1e-3])
+    def test_a_first_step_is_as_small_as_its_rate(self, build, train, rate):
+        """From B = 0 it would take W the whole bound away at any rate."""
+        model = trained(get("delora"), build(), train, alpha=RANK, rate=rate, steps=1)
+        for layer in attachment(model).layers.values():
+            whole = layer.given("bound").item() * weight_matrix(layer.base_layer).norm(dim=0).mean().item()
+            assert 0 < change(layer).norm().item() < 30 * rate * whole
 
     @pytest.mark.parametrize("family", ["llama", "gpt2"])
-    def test_no_learning_rate_takes_w_further_than_the_bound(self, family, build, train):
+    def test_no_learning_rate_takes_w_further_than_twice_the_bound(self, family, build, train):
         """|sum_i lambda/r b_i/|b_i| (a_i o w)/|a_i|| is at most the mean over i of lambda |a_i o w|/|a_i|."""
         for rate in (1e-3, 10.0):
             model = trained(get("delora"), build(family), train, alpha=RANK, rate=rate, steps=6)
             for layer in attachment(model).layers.values():
                 widest = weight_matrix(layer.base_layer).norm(dim=0)
                 limit = layer.given("bound").abs().item() * widest.max().item()
-                assert 0 < change(layer).norm().item() <= limit * (1 + 1e-5)
-                a = factors(layer)[0]
-                mean = ((a * widest).norm(dim=1) / a.norm(dim=1)).mean() * layer.given("bound").abs()
-                assert change(layer).norm() <= mean * (1 + 1e-5)
+                assert 0 < change(layer).norm().item() <= 2 * limit * (1 + 1e-5)
 
     def test_a_step_sets_the_direction_and_lambda_the_length(self, build, train):
         """The length of b_i is nothing to the update, once it is above the clamp."""
@@ -208,7 +216,8 @@ class TestDelora:
     def test_the_norms_of_the_base_are_not_in_the_state(self, build):
         model = get("delora").attach(build(), rank=RANK, alpha=RANK)
         kinds = {key.rpartition("_proj.")[2] for key in adapter_state(model)}
-        assert kinds == {f"lora_A.{DEFAULT_NAME}.weight", f"lora_B.{DEFAULT_NAME}.weight", "bound"}
+        factors = {f"lora_A.{DEFAULT_NAME}.weight", f"lora_B.{DEFAULT_NAME}.weight"}
+        assert kinds == {*factors, "bound", "start_A", "start_B"}
 
     def test_another_scale_is_refused_and_leaves_no_trace(self, build, fingerprint):
         base = build()
