@@ -21,7 +21,13 @@ class LoraPro(Rplora):
     """As :class:`~autolora.variants.rplora.Rplora`, with other gradients.
 
     Adam's moments are those of g_A' and g_B': of the update of W itself they would take m n numbers each.
+
+    Attributes:
+        damping: of the Grams, relative to their mean diagonal. The default is above float32's rounding; without any, a
+            Gram that is singular has no inverse.
     """
+
+    damping: float = 1e-5
 
     def precondition(self) -> Precondition:
         from autolora.adapters.kernels.preconditioned import lora_pro

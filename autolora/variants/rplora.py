@@ -1,4 +1,4 @@
-"""RPLoRA (arXiv 2402.02347): plain LoRA, g_A <- (B^T B)^-1 g_A and g_B <- g_B (A A^T)^-1 before AdamW.
+"""RPLoRA (arXiv 2402.02347): plain LoRA, g_A <- (B^T B + d I)^-1 g_A, g_B <- g_B (A A^T + d I)^-1 before AdamW.
 
 That is gradient descent on B A as a manifold with a metric in which it does not matter how B A is split into factors.
 """
@@ -25,11 +25,11 @@ class Rplora(Variant):
     """Plain LoRA but for its gradients, see :mod:`autolora.adapters.kernels.preconditioned`.
 
     Attributes:
-        damping: of the Grams, relative to their mean diagonal. Not absolute, as the paper has it: B^T B grows from
-            zero. The default is above float32's rounding; without any, a Gram that is singular has no inverse.
+        damping: added to the diagonals of both Grams. B^T B grows from zero: without damping, or with one relative to
+            it, A gets nearly the same step whatever its gradient is, and starves.
     """
 
-    damping: float = 1e-5
+    damping: float = 1e-2
 
     def precondition(self) -> Precondition:
         """What makes the new gradients."""

@@ -108,8 +108,9 @@ class TestLoraPro:
 
 
 class TestRiemannian:
-    def test_peft_s_gives_the_same_over_steps(self, difference):
-        """Without damping, on a model of one layer, from B other than 0."""
+    @pytest.mark.parametrize("damping", [0.0, 1e-2, 1.0])
+    def test_peft_s_gives_the_same_over_steps(self, difference, damping):
+        """On a model of one layer, from B other than 0."""
         gradient, pair = random_pair(scale=1.0)
         peft_optimizer = pytest.importorskip("peft.optimizers.riemannian", reason="comes with PEFT 0.21")
 
@@ -126,9 +127,9 @@ class TestRiemannian:
 
         ours, theirs = Layer(), Layer()
         optimizers = (
-            PreconditionedAdamW([(*ours.factors(), 1.0)], riemannian, 0.0, lr=0.05, weight_decay=0.1),
+            PreconditionedAdamW([(*ours.factors(), 1.0)], riemannian, damping, lr=0.05, weight_decay=0.1),
             peft_optimizer.create_riemannian_optimizer(
-                torch.nn.ModuleDict({"layer": theirs}), torch.optim.AdamW, lr=0.05, reg=0.0, weight_decay=0.1
+                torch.nn.ModuleDict({"layer": theirs}), torch.optim.AdamW, lr=0.05, reg=damping, weight_decay=0.1
             ),
         )
         for _ in range(6):
@@ -141,13 +142,23 @@ class TestRiemannian:
                 assert difference(own, other) < 1e-9
         assert difference(ours.factors()[0], pair.a) > 0.01
 
-    def test_damping_is_relative_to_the_mean_diagonal(self):
-        _, pair = random_pair()
+    @pytest.mark.parametrize("size", [1e-3, 1.0, 30.0])
+    def test_damping_is_absolute(self, size):
+        """Whatever the factors' size is: small ones are damped, large ones hardly."""
+        gradient, pair = random_pair()
+        pair = pair_of(gradient, size * pair.a, size * pair.b)
         [(grad_a, grad_b)] = riemannian([pair], damping=0.1)
-        for found, gradient, factor in ((grad_a, pair.grad_a, pair.b), (grad_b.T, pair.grad_b.T, pair.a.T)):
-            gram = factor.T @ factor
-            damped = gram + 0.1 * gram.trace() / RANK * torch.eye(RANK, dtype=torch.float64)
-            torch.testing.assert_close(damped @ found, gradient)
+        for found, expected, factor in ((grad_a, pair.grad_a, pair.b), (grad_b.T, pair.grad_b.T, pair.a.T)):
+            damped = factor.T @ factor + 0.1 * torch.eye(RANK, dtype=torch.float64)
+            torch.testing.assert_close(damped @ found, expected)
+
+    def test_while_b_is_small_a_keeps_its_own_gradient(self, difference):
+        """Up to a factor, at the default damping. One relative to B^T B would blow up what B's weak directions see."""
+        gradient, pair = random_pair()
+        early = pair_of(gradient, pair.a, 1e-3 * pair.b)
+        damping = get("rplora").damping
+        [(grad_a, _)] = riemannian([early], damping)
+        assert difference(damping * grad_a, early.grad_a) < 1e-2
 
     def test_at_b_zero_a_rests(self):
         gradient, pair = random_pair()

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from autolora.adapters.kernels.gram import eigen_gram, inverse_gram
+from autolora.adapters.kernels.gram import eigen_gram
 
 
 class Pair(NamedTuple):
@@ -44,7 +44,7 @@ class PreconditionedAdamW(torch.optim.AdamW):
         pairs: of (A, B, s), A (r, n) and B (m, r).
         precondition: what takes pairs of one rank and device to their new gradients: :func:`riemannian` or
             :func:`lora_pro`.
-        damping: of the Grams, relative to their mean diagonal.
+        damping: of the Grams, as ``precondition`` takes it.
         lr, weight_decay: AdamW's.
     """
 
@@ -84,11 +84,13 @@ class PreconditionedAdamW(torch.optim.AdamW):
 
 
 def riemannian(pairs: Sequence[Pair], damping: float) -> Gradients:
-    """g_A <- (B^T B)^-1 g_A and g_B <- g_B (A A^T)^-1, damped (arXiv 2402.02347).
+    """g_A <- (B^T B + d I)^-1 g_A and g_B <- g_B (A A^T + d I)^-1, d the damping itself (arXiv 2402.02347).
 
     As in the paper, s is in the gradients and not in the metric; under Adam a factor 1/s^2 would change nothing.
     """
-    for_b, for_a = torch.split(inverse_gram(torch.stack(_grams(pairs)), damping), len(pairs))
+    grams = torch.stack(_grams(pairs))
+    damped = grams + damping * torch.eye(grams.shape[-1], dtype=grams.dtype, device=grams.device)
+    for_b, for_a = torch.split(torch.linalg.inv_ex(damped).inverse, len(pairs))
     return [
         (inverse_b @ pair.grad_a, pair.grad_b @ inverse_a)
         for pair, inverse_b, inverse_a in zip(pairs, for_b, for_a, strict=True)
@@ -97,6 +99,8 @@ def riemannian(pairs: Sequence[Pair], damping: float) -> Gradients:
 
 def lora_pro(pairs: Sequence[Pair], damping: float) -> Gradients:
     """The pair whose update s (B g_A' + g_B' A) of W is closest to G, and of those that nearest to (g_A, g_B).
+
+    The damping is relative to the Grams' mean diagonal.
 
     The paper (arXiv 2407.18242) has, with P = B^T B and Q = A A^T,
 
