@@ -1,6 +1,6 @@
-"""ReLoRA (arXiv 2307.05695): LoRA in phases, W <- W + s B A at the end of each; A and the optimizer start over, B = 0.
+"""ReLoRA (arXiv 2307.05695): LoRA in phases; A and the optimizer start over after each, B at 0.
 
-What it learns has the rank of all phases together.
+What it learns, s sum_i B_i A_i, has the rank of all phases together.
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from autolora.adapters.attachment import anchor, attachment
+from autolora.adapters.attachment import attachment
 from autolora.adapters.draws import draw_kaiming, random_stream
 from autolora.adapters.errors import VariantError
-from autolora.adapters.subtraction import put_residual
 from autolora.space import Traits
 from autolora.variants.base import Variant
 from autolora.variants.registry import register
@@ -22,7 +21,9 @@ from autolora.variants.registry import register
 if TYPE_CHECKING:
     import torch
     from peft import PeftModel
+    from torch import Tensor
 
+    from autolora.adapters.kernels.relora import Phased
     from autolora.adapters.layer import AdaptedLayer
     from autolora.adapters.start import Start
     from autolora.adapters.targets import LinearLayer
@@ -30,10 +31,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Relora(Variant):
-    """Ended phases are the anchors of a start that is subtracted: (A_i, -B_i) of each, zeros for those to come.
-
-    W is merged in float32 and kept in the base's precision: of a bfloat16 base a phase changes what exceeds half a
-    unit in the last place.
+    """The paper merges an ended phase into W. Here its factors stay beside W, frozen, which is the same function and is
+    exact on a base of any precision.
 
     Attributes:
         phases: of equal length.
@@ -57,14 +56,14 @@ class Relora(Variant):
 
     def initialize(self, start: Start[AdaptedLayer]) -> None:
         """Plain LoRA's start, with room for the phases."""
-        import torch
+        from autolora.adapters.kernels.relora import Phased
 
-        anchors = {}
-        for name, layer in start.layers.items():
-            a, b = layer.a, layer.b
-            earlier = (self.phases - 1) * len(a)
-            anchors[name] = torch.zeros(earlier, a.shape[1]), torch.zeros(len(b), earlier)
-        anchor(start.model, anchors)
+        for layer in start.layers.values():
+            layer.install(Phased(layer, self.phases))
+
+    def plain_factors(self, layer: AdaptedLayer) -> tuple[Tensor, Tensor]:
+        a, b = _branch(layer).factors(layer)
+        return a.detach(), b.detach()
 
     def optimizer(self, model: PeftModel, learning_rate: float, weight_decay: float = 0.0) -> torch.optim.Optimizer:
         """AdamW, restarted at every phase's end but the run's."""
@@ -87,17 +86,20 @@ class Relora(Variant):
 
 
 def _end_phase(model: PeftModel, phase: int, seed: int) -> None:
-    """Add s B A to the weights, note A and -B as this phase's anchors, and start over."""
-    record = attachment(model)
+    """Keep A and B as this phase's, and start over."""
     generator = random_stream(seed, f"phase {phase}")
-    for name, layer in record.layers.items():
-        a, b = layer.a, layer.b
-        kept = record.subtracted[name]
-        own = slice((phase - 1) * len(a), phase * len(a))
-        kept.a0[own], kept.b0[:, own] = a.detach(), -b.detach()
-        put_residual(layer, kept)
-        draw_kaiming(a, generator)
-        b.data.zero_()
+    for layer in attachment(model).layers.values():
+        _branch(layer).end(layer, phase)
+        draw_kaiming(layer.a, generator)
+        layer.b.data.zero_()
+
+
+def _branch(layer: AdaptedLayer) -> Phased:
+    from autolora.adapters.kernels.relora import Phased
+
+    branch = layer.branch
+    assert isinstance(branch, Phased)
+    return branch
 
 
 register(
@@ -114,5 +116,6 @@ register(
         # Each phase is LoRA's; no published best rate for fine-tuning was found.
         traits=Traits(shift=0.0, shift_sd=0.3),
         starts_as_lora=True,
+        own_forward=True,
     )
 )

@@ -1,12 +1,52 @@
-"""AdamW that restarts at the phases' ends, and warms up again (ReLoRA, arXiv 2307.05695)."""
+"""ReLoRA's forward pass, and its AdamW that restarts at the phases' ends and warms up again (arXiv 2307.05695)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
 import torch
+from torch import Tensor
+from torch.nn.functional import linear
 
 from autolora.adapters.groups import Group
+from autolora.adapters.kernels.branch import Branch
+from autolora.adapters.layer import AdaptedLayer
+
+ENDED_A, ENDED_B = "ended_A", "ended_B"
+"""The frozen factors of ended phases, (k r - r, n) and (m, k r - r) for k phases; zeros for those to come."""
+
+
+class Phased(Branch):
+    """B A x, with what ended phases have learned beside it.
+
+    Not merged into W: a base in bfloat16 keeps 8 bits, and a phase changes its weights by less.
+
+    Args:
+        layer: freshly injected. It gets the frozen factors.
+        phases: k.
+    """
+
+    def __init__(self, layer: AdaptedLayer, phases: int) -> None:
+        earlier = (phases - 1) * len(layer.a)
+        shapes = {ENDED_A: (earlier, layer.in_features), ENDED_B: (layer.out_features, earlier)}
+        for name, shape in shapes.items():
+            layer.give(name, torch.zeros(shape)).requires_grad_(False)
+
+    def update(self, layer: AdaptedLayer, x: Tensor) -> Tensor:
+        ended = linear(linear(x, layer.given(ENDED_A)), layer.given(ENDED_B))
+        return layer.times_b(layer.times_a(x)) + ended
+
+    def factors(self, layer: AdaptedLayer) -> tuple[Tensor, Tensor]:
+        """A (k r, n) and B (m, k r) of all phases together."""
+        a, b = (layer.a, layer.given(ENDED_A)), (layer.b, layer.given(ENDED_B))
+        return torch.cat(a), torch.cat(b, dim=1)
+
+    @torch.no_grad()
+    def end(self, layer: AdaptedLayer, phase: int) -> None:
+        """Keep A and B as those of this phase, from 1."""
+        own = slice((phase - 1) * len(layer.a), phase * len(layer.a))
+        layer.given(ENDED_A)[own] = layer.a
+        layer.given(ENDED_B)[:, own] = layer.b
 
 
 class ReloraAdamW(torch.optim.AdamW):
