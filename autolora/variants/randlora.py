@@ -15,19 +15,23 @@ from autolora.variants.registry import register
 
 if TYPE_CHECKING:
     from peft import PeftConfig
-    from torch import Tensor
 
-    from autolora.adapters.layer import AdaptedLayer
     from autolora.adapters.start import Start
     from autolora.adapters.targets import LinearLayer
 
 RECOMMENDED_SCALE = 20.0
 """s = alpha / r, as the authors set it in PEFT."""
+LARGEST_KEY = 2**31
+"""Keys stay below it: every reader of JSON takes them for whole numbers."""
 
 
 @dataclass(frozen=True)
 class Randlora(Variant):
-    """PEFT's implementation, the authors' own, with bases of this seed, saved with the adapter."""
+    """PEFT's implementation, the authors' own, on the bases that PEFT draws from ``projection_prng_key``.
+
+    The key is of this seed. It leaves with the adapter, and so do the bases, since PEFT draws them in bfloat16 where
+    the machine has it and in float16 elsewhere.
+    """
 
     def lora_config(self, start: Start[LinearLayer], target_modules: list[str]) -> PeftConfig:
         from peft import RandLoraConfig
@@ -37,18 +41,10 @@ class Randlora(Variant):
             randlora_alpha=start.alpha,  # type: ignore[arg-type]  # PEFT takes any number
             randlora_dropout=start.dropout,
             target_modules=target_modules,
+            projection_prng_key=start.stream("bases").initial_seed() % LARGEST_KEY,
+            save_projection=True,
             task_type="CAUSAL_LM",
         )
-
-    def initialize(self, start: Start[AdaptedLayer]) -> None:
-        """Uniform bases of standard deviation one."""
-        import torch
-
-        generator = start.stream("bases")
-        for name in ("randlora_A", "randlora_B"):
-            own: Tensor = getattr(start.model.base_model, name)[start.adapter_name]
-            drawn = torch.empty(own.shape).uniform_(-1, 1, generator=generator)
-            own.copy_(drawn / drawn.std())
 
 
 register(
