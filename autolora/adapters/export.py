@@ -46,7 +46,7 @@ def is_own(folder: Path) -> bool:
 
 
 def save_plain(model: PeftModel, path: Path, factors: Callable[[AdaptedLayer], Factors]) -> None:
-    """Write a plain LoRA of one rank and one alpha, which every loader of LoRA adapters reads.
+    """Write a plain LoRA of one rank and one alpha, which every loader of LoRA adapters reads as W + alpha / r B A.
 
     Variants that subtract from the base leave as rank 2r, s [B, -B0] [A; A0] with the same s. Where ranks or scales
     differ between layers, A and B are padded with zeros to the largest rank, and B takes the scale: few loaders know
@@ -195,12 +195,12 @@ def _replace(path: Path, state: Mapping[str, Tensor], config: str, describe: Cal
 
 
 def _plain_config(model: PeftModel, adapter: str, layers: list[str], rank: int, scale: float) -> PeftConfig:
-    """The ``LoraConfig`` of this rank and s on these layers, with the other settings of the one trained with."""
+    """The ``LoraConfig`` of this rank and s = alpha / r on these layers, with the other settings of the one trained
+    with."""
     from peft import LoraConfig
 
     trained = model.peft_config[adapter]
-    rank_stabilized = getattr(trained, "use_rslora", False)
-    alpha = scale * (math.sqrt(rank) if rank_stabilized else rank)
+    alpha = scale * rank
     whole = round(alpha)
     config = LoraConfig(
         r=rank,
@@ -209,7 +209,8 @@ def _plain_config(model: PeftModel, adapter: str, layers: list[str], rank: int, 
         lora_dropout=getattr(trained, "lora_dropout", 0.0),
         target_modules=layers,
         fan_in_fan_out=trained.fan_in_fan_out,
-        use_rslora=rank_stabilized,
+        # Never rank-stabilized: not every reader knows the flag, and all scale by alpha / r without it.
+        use_rslora=False,
         bias="none",
         task_type="CAUSAL_LM",
     )
