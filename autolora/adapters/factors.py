@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +20,7 @@ from autolora.adapters.statistics import (
     shape_of,
 )
 from autolora.adapters.subtraction import weight_matrix
+from autolora.adapters.svd import EXACT_WIDTH, leading_svd
 from autolora.losses import target_count
 
 if TYPE_CHECKING:
@@ -35,7 +35,9 @@ Data = TypeVar("Data")
 
 KEPT_RANK = 256
 """Components kept of each matrix: any rank up to it is served from one factorization, at an eighth of the matrix's
-elements for square layers of 4096. A larger rank is kept as asked for."""
+elements for square layers of 4096. For a larger rank it doubles until it serves."""
+FEW_RANK = 64
+"""The same where components are searched for one after the other and each takes time, see :func:`leading_svd`."""
 
 STATISTICS_BYTES = 1 << 30
 """Most memory for statistics of layers at once; layers beyond it take another pass over the sample."""
@@ -49,7 +51,6 @@ ITERATIONS = 10
 @dataclass(frozen=True)
 class _Kept:
     version: int  # of what it is computed from, which an in-place update (another checkpoint loaded) advances
-    rank: float  # that it serves; any where it holds all components
     factors: Factors
 
 
@@ -57,7 +58,7 @@ _cache: WeakKeyDictionary[nn.Module, dict[Hashable, _Kept]] = WeakKeyDictionary(
 
 
 def weight_factors(
-    base: nn.Module, layers: Layers, rank: int, factorize: Callable[[Tensor, int], Factors]
+    base: nn.Module, layers: Layers, rank: int, factorize: Callable[[Tensor, int], Factors], few: bool = False
 ) -> dict[str, Factors]:
     """Factors of the weights of some layers, by name, float32 on the CPU.
 
@@ -67,18 +68,21 @@ def weight_factors(
         rank: components that are needed.
         factorize: a function (it is the cache's key) from W (m, n) in float32 and a number of components k to a tuple
             of tensors.
+        few: it takes longer for more components where the layer is large, as :func:`leading_svd` does.
 
     Returns:
-        What ``factorize`` returned for some k of at least ``rank``: the caller cuts.
+        What ``factorize`` returned for some k of at least ``rank``, which depends on the rank alone and on no earlier
+        call: the caller cuts.
     """
     kept = _cache.setdefault(base, {})
     found = {}
     for name, layer in layers.items():
-        key, version = (factorize, name), _version(stored_weight(layer))
-        if not _serves(kept.get(key), version, rank):
+        components, version = _components(rank, shape_of(layer), few), _version(stored_weight(layer))
+        key = factorize, name, components
+        if not _serves(kept.get(key), version):
             weight = weight_matrix(layer)
             _check_finite(name, weight)
-            kept[key] = _factorized(version, rank, weight.shape, partial(factorize, weight))
+            kept[key] = _factorized(version, factorize(weight, components))
         found[name] = kept[key].factors
     return found
 
@@ -86,7 +90,8 @@ def weight_factors(
 def gradient_factors(base: nn.Module, layers: Layers, batches: Sequence[Batch], rank: int) -> dict[str, Factors]:
     """The gradient G = dL/dW (m, n) over a sample, U S V^T, and mean |W o G|; else as :func:`weight_factors`."""
     floats = {name: m * n for name, (m, n) in _shapes(layers).items()}
-    return _sample_factors(base, layers, batches, rank, collect=layer_gradients, factorize=_weighed_svd, floats=floats)
+    found = partial(_sample_factors, collect=layer_gradients, factorize=_weighed_svd, floats=floats, few=True)
+    return found(base, layers, batches, rank)
 
 
 def input_factors(
@@ -96,10 +101,11 @@ def input_factors(
     rank: int,
     factorize: Callable[[Tensor, Tensor, int], Factors],
     collect: Callable[..., dict[str, Tensor]] = input_moments,
+    few: bool = False,
 ) -> dict[str, Factors]:
     """Factors from the inputs' second moment C (n, n) over a sample, and W; else as :func:`weight_factors`."""
     floats = {name: n * n for name, (_, n) in _shapes(layers).items()}
-    return _sample_factors(base, layers, batches, rank, collect=collect, factorize=factorize, floats=floats)
+    return _sample_factors(base, layers, batches, rank, collect=collect, factorize=factorize, floats=floats, few=few)
 
 
 def curvature_factors(
@@ -113,22 +119,6 @@ def curvature_factors(
     :func:`weight_factors`."""
     floats = {name: n * n + m * n for name, (m, n) in _shapes(layers).items()}
     return _sample_factors(base, layers, batches, rank, collect=fisher_factors, factorize=factorize, floats=floats)
-
-
-def leading_svd(matrix: Tensor, components: int) -> tuple[Tensor, Tensor, Tensor]:
-    """U (m, k), singular values (k,) and V^T (k, n) of the k largest."""
-    import torch
-
-    u, values, vh = torch.linalg.svd(matrix, full_matrices=False)
-    return u[:, :components], values[:components], vh[:components]
-
-
-def trailing_svd(matrix: Tensor, components: int) -> tuple[Tensor, Tensor, Tensor]:
-    """U (m, k), singular values (k,) and V^T (k, n) of the k smallest, the smallest last; of the exact SVD."""
-    import torch
-
-    u, values, vh = torch.linalg.svd(matrix, full_matrices=False)
-    return u[:, -components:], values[-components:], vh[-components:]
 
 
 def extreme_eigenvectors(matrix: Tensor, components: int, largest: bool) -> tuple[Tensor, Tensor]:
@@ -163,6 +153,7 @@ def _sample_factors(
     collect: Callable[..., dict[str, Data]],
     factorize: Callable[[Data, Tensor, int], Factors],
     floats: Mapping[str, int],
+    few: bool = False,
 ) -> dict[str, Factors]:
     """Collect what is missing, few layers at a time: ``floats`` is what collecting takes of memory, by layer."""
     kept = _cache.setdefault(base, {})
@@ -170,14 +161,15 @@ def _sample_factors(
     if not sum(map(target_count, batches)):
         raise VariantError("the batches have no target token: all their labels are masked")
     sample = _digest(batches)
-    keys = {name: (collect, factorize, sample, name) for name in layers}
-    missing = [name for name in layers if not _serves(kept.get(keys[name]), version, rank)]
+    components = {name: _components(rank, shape, few) for name, shape in _shapes(layers).items()}
+    keys = {name: (collect, factorize, sample, name, components[name]) for name in layers}
+    missing = [name for name in layers if not _serves(kept.get(keys[name]), version)]
     for group in memory_groups({name: 4 * floats[name] for name in missing}, STATISTICS_BYTES):
         collected = collect(base, {name: layers[name] for name in group}, batches)
         for name in group:
             data, weight = collected.pop(name), weight_matrix(layers[name])
             _check_finite(name, weight, *(vars(data).values() if isinstance(data, FisherFactors) else (data,)))
-            kept[keys[name]] = _factorized(version, rank, weight.shape, partial(factorize, data, weight))
+            kept[keys[name]] = _factorized(version, factorize(data, weight, components[name]))
     return {name: kept[key].factors for name, key in keys.items()}
 
 
@@ -188,15 +180,21 @@ def _check_finite(name: str, *values: object) -> None:
         raise VariantError(f"layer {name!r}: its weight, or what the sample shows of it, is not finite")
 
 
-def _serves(entry: _Kept | None, version: int, rank: int) -> bool:
-    return entry is not None and entry.version == version and entry.rank >= rank
+def _components(rank: int, shape: tuple[int, int], few: bool) -> int:
+    """How many to compute: of the rank and the layer alone, for what an earlier trial asked for must change no bit."""
+    components = FEW_RANK if few and min(shape) > EXACT_WIDTH else KEPT_RANK
+    while components < rank:
+        components *= 2
+    return min(components, *shape)
 
 
-def _factorized(version: int, rank: int, shape: Sequence[int], factorize: Callable[[int], Factors]) -> _Kept:
-    components = min(max(rank, KEPT_RANK), *shape)
+def _serves(entry: _Kept | None, version: int) -> bool:
+    return entry is not None and entry.version == version
+
+
+def _factorized(version: int, parts: Factors) -> _Kept:
     # Copies: a view would keep the whole factorization alive.
-    factors = tuple(part.to("cpu", copy=True).contiguous() for part in factorize(components))
-    return _Kept(version, math.inf if components == min(shape) else components, factors)
+    return _Kept(version, tuple(part.to("cpu", copy=True).contiguous() for part in parts))
 
 
 def _version(parameter: Tensor) -> int:

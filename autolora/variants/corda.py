@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from autolora.adapters.attachment import frozen_layers
-from autolora.adapters.factors import input_factors, leading_svd, trailing_svd
+from autolora.adapters.factors import input_factors
+from autolora.adapters.svd import leading_svd, trailing_svd
 from autolora.space import Traits
 from autolora.variants.base import Variant
 from autolora.variants.pissa import start_from_triplets
@@ -36,7 +37,7 @@ class Corda(Variant):
 
     def initialize(self, start: Start[AdaptedLayer]) -> None:
         rank = start.rank
-        factors = input_factors(*frozen_layers(start.model), start.sample, rank, _leading)
+        factors = input_factors(*frozen_layers(start.model), start.sample, rank, _leading, few=True)
         start_from_triplets(
             start.model, {name: (u[:, :rank], s[:rank], vh[:rank]) for name, (u, s, vh) in factors.items()}
         )

@@ -12,7 +12,8 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from autolora.adapters.attachment import anchor, frozen_layers
-from autolora.adapters.factors import leading_svd, weight_factors
+from autolora.adapters.factors import weight_factors
+from autolora.adapters.svd import exact_svd
 from autolora.space import Traits
 from autolora.variants.loramoe import Loramoe
 from autolora.variants.registry import register
@@ -65,12 +66,12 @@ def segmented_svd(segments: int) -> Callable[[Tensor, int], tuple[Tensor, ...]]:
 
     def factorize(matrix: Tensor, components: int) -> tuple[Tensor, ...]:
         length = min(matrix.shape) // segments
-        u, values, vh = leading_svd(matrix, segments * length)
-        kept, cut = components // segments, (segments, length)
+        whole, kept, cut = segments * length, components // segments, (segments, length)
+        u, values, vh = exact_svd(matrix)
         return (
-            torch.unflatten(u, 1, cut)[:, :, :kept],
-            torch.unflatten(values, 0, cut)[:, :kept],
-            torch.unflatten(vh, 0, cut)[:, :kept],
+            torch.unflatten(u[:, :whole], 1, cut)[:, :, :kept],
+            torch.unflatten(values[:whole], 0, cut)[:, :kept],
+            torch.unflatten(vh[:whole], 0, cut)[:, :kept],
         )
 
     return factorize

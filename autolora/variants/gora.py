@@ -29,7 +29,8 @@ LEAST, MOST = 0.5, 4.0
 
 @dataclass(frozen=True)
 class Gora(Variant):
-    """G's top components stand for G, see ``KEPT_RANK``: all of it where a layer has no more.
+    """G's top components stand for G, as many as :func:`gradient_factors` keeps: all of it where a layer has no
+    more.
 
     Attributes:
         gamma: size of the first step, in units of the gradient.
@@ -39,7 +40,7 @@ class Gora(Variant):
 
     def allocate(self, start: Start[LinearLayer]) -> dict[str, Allotment]:
         modules = {name: start.model.get_submodule(name) for name in start.layers}
-        factors = gradient_factors(start.model, modules, start.sample, round(MOST * start.rank))
+        factors = gradient_factors(start.model, modules, start.sample, _largest(start.rank))
         importance = {name: float(found[-1]) for name, found in factors.items()}
         ranks = shared_out(start.layers, importance, start.rank)
         return {name: Allotment(ranks[name], start.alpha) for name in start.layers}
@@ -48,12 +49,17 @@ class Gora(Variant):
         import torch
 
         layers = start.layers
-        most = max(layer.rank for layer in layers.values())
-        for name, (u, values, vh, _) in gradient_factors(*frozen_layers(start.model), start.sample, most).items():
+        found = gradient_factors(*frozen_layers(start.model), start.sample, _largest(start.rank))
+        for name, (u, values, vh, _) in found.items():
             a, b = layers[name].a.detach().cpu(), layers[name].b
             compressed = (u * values) @ torch.linalg.solve(a @ a.T, a @ vh.T).T  # G A^T (A A^T)^-1, (m, r)
             size = self.gamma * (a.shape[1] / len(a)) ** 0.5 / layers[name].scaling
             b.data.copy_(-size * compressed)
+
+
+def _largest(rank: int) -> int:
+    """Of a layer's ranks where ``rank`` is asked for."""
+    return round(MOST * rank)
 
 
 def shared_out(layers: Mapping[str, LinearLayer], importance: Mapping[str, float], rank: int) -> dict[str, int]:
@@ -72,7 +78,7 @@ def shared_out(layers: Mapping[str, LinearLayer], importance: Mapping[str, float
     heapify(queue)
     while queue:
         name = heappop(queue)[-1]
-        if ranks[name] < min(round(MOST * rank), layers[name].largest_rank) and costs[name] <= left:
+        if ranks[name] < min(_largest(rank), layers[name].largest_rank) and costs[name] <= left:
             ranks[name] += 1
             left -= costs[name]
             heappush(queue, turn(name))

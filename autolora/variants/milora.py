@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from autolora.adapters.attachment import frozen_layers
-from autolora.adapters.factors import trailing_svd, weight_factors
+from autolora.adapters.factors import weight_factors
+from autolora.adapters.svd import trailing_svd
 from autolora.space import Traits
 from autolora.variants.base import Variant
 from autolora.variants.pissa import start_from_triplets

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from autolora.adapters.attachment import attachment, frozen_layers, start_from
-from autolora.adapters.factors import leading_svd, weight_factors
+from autolora.adapters.factors import weight_factors
+from autolora.adapters.svd import leading_svd
 from autolora.space import Traits
 from autolora.variants.base import Variant
 from autolora.variants.registry import register
@@ -22,11 +23,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Pissa(Variant):
-    """The principal r singular triplets train, the rest is frozen; the SVD is exact."""
+    """The principal r singular triplets train, the rest is frozen."""
 
     def initialize(self, start: Start[AdaptedLayer]) -> None:
         rank = start.rank
-        factors = weight_factors(*frozen_layers(start.model), rank, leading_svd)
+        factors = weight_factors(*frozen_layers(start.model), rank, leading_svd, few=True)
         start_from_triplets(
             start.model, {name: (u[:, :rank], s[:rank], vh[:rank]) for name, (u, s, vh) in factors.items()}
         )

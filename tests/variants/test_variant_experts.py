@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from autolora.adapters.attachment import attachment
-from autolora.adapters.factors import leading_svd, weight_factors
+from autolora.adapters.factors import weight_factors
 from autolora.adapters.kernels.experts import Experts
 from autolora.adapters.state import adapter_state
 from autolora.adapters.subtraction import weight_matrix
+from autolora.adapters.svd import leading_svd
 from autolora.api import load_adapter
 from autolora.variants import VariantError, detach, get, names
 from autolora.variants.goat import segmented_svd
