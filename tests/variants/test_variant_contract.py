@@ -6,12 +6,9 @@ import copy
 import dataclasses
 import gc
 import importlib
-import json
 import math
 import pickle
 import re
-import subprocess
-import sys
 import warnings
 import weakref
 
@@ -22,7 +19,7 @@ from torch import nn
 
 import autolora.variants
 from autolora.adapters.attachment import attachment
-from autolora.adapters.export import CONFIG, NATIVE, OWN, WEIGHTS, config_file
+from autolora.adapters.export import CONFIG, NATIVE, OWN, WEIGHTS
 from autolora.adapters.kernels.branch import Unmerged
 from autolora.adapters.kernels.experts import Experts
 from autolora.adapters.state import ALLOTTED, adapter_state, load_adapter_state
@@ -30,35 +27,7 @@ from autolora.adapters.targets import linear_layers
 from autolora.api import load_adapter
 from autolora.space import Space
 from autolora.variants import VariantError, detach, get, names
-
-RANK, HORIZON = 4, 20
-
-
-def alpha_of(name, rank):
-    """s = 2, but for variants that are defined at s = 1 alone."""
-    return rank if get(name).traits.unit_scale else 2.0 * rank
-
-
-@pytest.fixture
-def attach(tokens):
-    """``attach(name, model)`` with everything that any variant may need; a variant may be given itself."""
-
-    def run(name, model, **settings):
-        variant = get(name) if isinstance(name, str) else name
-        batch = {"input_ids": tokens, "labels": tokens, "attention_mask": torch.ones_like(tokens)}
-        settings = {"rank": RANK, "seed": 0, **settings}
-        settings.setdefault("alpha", alpha_of(variant.name, settings["rank"]))
-        return variant.attach(model, batches=[batch], horizon=HORIZON, **settings)
-
-    return run
-
-
-def make_optimizer(name, model):
-    """At a learning rate that is as brisk for every variant as 5e-3 is for LoRA at s = 1."""
-    variant = get(name)
-    scale = variant.traits.scale(alpha_of(name, RANK), RANK)
-    rate = 5e-3 * 10**variant.traits.shift / scale**variant.traits.exponent
-    return variant.optimizer(model, rate)
+from tests.support.variant_settings import RANK, make_optimizer
 
 
 @pytest.mark.parametrize("name", names())
@@ -391,92 +360,6 @@ class TestState:
         lacking.pop(min(key for key in lacking if not key.endswith(ALLOTTED)))
         with pytest.raises(VariantError, match="misses"):
             load_adapter_state(model, lacking)
-
-
-RELOAD = """
-import sys, torch
-from transformers import AutoModelForCausalLM
-
-torch.set_num_threads(1)
-folder = sys.argv[1]
-tokens = torch.load(f"{folder}/tokens.pt")
-for name in sys.argv[2:]:
-    base = AutoModelForCausalLM.from_pretrained(f"{folder}/base")
-    model = load(base, f"{folder}/{name}").eval()
-    with torch.no_grad():
-        torch.save(model(input_ids=tokens).logits, f"{folder}/{name}/reloaded.pt")
-"""
-PLAIN = "from peft import PeftModel; load = PeftModel.from_pretrained"
-WITHOUT_AUTOLORA = 'assert not any(module.startswith("autolora") for module in sys.modules)'
-OWN_LOADER = "from autolora import load_adapter as load"
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory, build, tokens, train, logits):
-    """Every variant trained, exported and reloaded: the folder, the trained logits by variant, those of the base."""
-    folder = tmp_path_factory.mktemp("exported")
-    build().save_pretrained(folder / "base")
-    torch.save(tokens, folder / "tokens.pt")
-    expected = {}
-    for name in names():
-        base = build()
-        base.name_or_path = str(folder / "base")
-        batch = {"input_ids": tokens, "labels": tokens, "attention_mask": torch.ones_like(tokens)}
-        model = get(name).attach(base, RANK, alpha_of(name, RANK), batches=[batch], horizon=HORIZON)
-        train(model, make_optimizer(name, model), 10)
-        get(name).export(model, folder / name)
-        expected[name] = logits(model)
-    own = [name for name in names() if get(name).export_form == OWN]
-    plain = [name for name in names() if name not in own]
-    for script, chosen in ((f"{PLAIN}{RELOAD}{WITHOUT_AUTOLORA}", plain), (f"{OWN_LOADER}{RELOAD}", own)):
-        subprocess.run([sys.executable, "-c", script, str(folder), *chosen], check=True)
-    return folder, expected, logits(build())
-
-
-@pytest.mark.parametrize("name", names())
-class TestExport:
-    def test_another_process_gives_the_same_logits_on_the_unmodified_base(self, name, exported, difference):
-        """With plain PEFT, or where the format is autolora's own, its one function and exactly."""
-        folder, expected, untrained = exported
-        assert difference(expected[name], untrained) > 0.01, "training must move the weights, or this proves nothing"
-        tolerance = 0 if get(name).export_form == OWN else 1e-4
-        assert difference(torch.load(folder / name / "reloaded.pt"), expected[name]) <= tolerance
-
-    def test_configuration_is_plain(self, name, exported, build):
-        folder, _, _ = exported
-        form = get(name).export_form
-        config = json.loads((folder / name / config_file(form)).read_text())
-        assert config.get("init_lora_weights", True) is True
-        assert config["base_model_name_or_path"] == str(folder / "base")
-        if form in (NATIVE, OWN):
-            return
-        assert config["peft_type"] == "LORA"
-        assert not config["rank_pattern"]
-        assert not config["alpha_pattern"]
-        expected = get(name).exported_rank(RANK, linear_layers(build()))
-        assert expected is not None or get(name).shares_ranks  # there the largest decides
-        assert config["r"] == (expected or config["r"])
-
-    def test_export_replaces_an_older_one_and_leaves_no_litter(self, name, attach, build, tmp_path, train, logits):
-        folder = tmp_path / "adapter"
-        folder.mkdir()
-        (folder / "notes.txt").write_text("the user's own")
-        model = attach(name, build())
-        get(name).export(model, folder)
-        first = (folder / "adapter_model.safetensors").read_bytes()
-        before = logits(model)
-        train(model, make_optimizer(name, model), 1)
-        get(name).export(model, str(folder))
-        assert (folder / "adapter_model.safetensors").read_bytes() != first
-        expected = {config_file(get(name).export_form), "adapter_model.safetensors", "notes.txt"}
-        assert {p.name for p in folder.iterdir()} == expected
-        assert [p.name for p in tmp_path.iterdir()] == ["adapter"]
-        assert not torch.equal(logits(model), before)
-
-    def test_exporting_leaves_the_model_trainable(self, name, attach, build, tmp_path, train):
-        one, other = attach(name, build()), attach(name, build())
-        get(name).export(one, tmp_path / "adapter")
-        assert train(one, make_optimizer(name, one), 2) == train(other, make_optimizer(name, other), 2)
 
 
 @pytest.mark.parametrize("name", names())
