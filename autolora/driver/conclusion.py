@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -13,7 +14,7 @@ from autolora import files
 from autolora.analysis.best import Best, best
 from autolora.analysis.verdict import judge
 from autolora.driver.loop import Loop
-from autolora.driver.result import BEST_FOLDER, TunedVariant, TuneResult
+from autolora.driver.result import BEST_FILE, BEST_FOLDER, TunedVariant, TuneResult
 from autolora.driver.rows import recall_rows
 from autolora.spec import Spec
 from autolora.study.versions import installed_versions
@@ -39,8 +40,8 @@ def conclude(loop: Loop, trainer: Trainer, spec: Spec, folder: Path, began: floa
     search = loop.search
     recall_rows(search.table, search.plan, loop.checkpoints)
     found = best(search.table, search.plan.variants)
+    tuned = _earlier(folder, search.outdated)
     order = min if search.direction == "minimize" else max
-    tuned = {}
     for name, one in found.items():
         loop.callbacks.on_export_start(name)
         chosen = one.trials[one.seeds.index(order(one.seeds))]
@@ -58,6 +59,14 @@ def conclude(loop: Loop, trainer: Trainer, spec: Spec, folder: Path, began: floa
     )
     result.save()
     return result
+
+
+def _earlier(folder: Path, outdated: Sequence[str]) -> dict[str, TunedVariant]:
+    """What the run directory says already of variants that are not continued."""
+    if not outdated or not (folder / BEST_FILE).is_file():
+        return {}
+    known = TuneResult.load(folder)
+    return {name: known[name] for name in outdated if name in known}
 
 
 def _exported(trainer: Trainer, adapter: Path, found: Best, chosen: int) -> TunedVariant:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -78,6 +79,8 @@ def _run(spec: Spec, folder: Path, choice: str | Executor, callbacks: Callback) 
     prior = opening.prior(folder, callbacks.on_prior)
     search = opening.search(prior, opening.recorder(folder))
     with closing(search):
+        if search.outdated:
+            warnings.warn(_about_outdated(search.outdated, folder), stacklevel=2)
         callbacks.on_search_start(search)
         loop = Loop(search, spec.keep, checkpoint.root_of(spec.checkpoints, folder), callbacks)
         executor = make_executor(choice, spec, folder, trainer) if isinstance(choice, str) else choice
@@ -92,3 +95,11 @@ def _run(spec: Spec, folder: Path, choice: str | Executor, callbacks: Callback) 
         result = conclusion.conclude(loop, trainer, spec, folder, began)
     callbacks.on_finish(result)
     return result
+
+
+def _about_outdated(outdated: Sequence[str], folder: Path) -> str:
+    names, are = " and ".join(outdated), "is" if len(outdated) == 1 else "are"
+    return (
+        f"{names} {are} trained in another way since this version, and {folder} holds trials of an earlier one. The "
+        "other variants go on. Its trials and what it has exported stay as they are; tune it in a new directory"
+    )

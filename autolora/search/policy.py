@@ -123,7 +123,7 @@ def decide(
     for finish in completed(table, plan):
         return finish
     for trial in table.pending():
-        if trial.number not in in_flight:
+        if trial.number not in in_flight and trial.variant in plan.variants:
             return Resume(trial.number)
     for finish in futile(table, plan, acquire_paused):
         return finish

@@ -35,6 +35,10 @@ class BudgetError(AutoloraError, ValueError):
     """The budget is too small for anything to be trained."""
 
 
+class RevisionError(AutoloraError, ValueError):
+    """What the search has tried was trained in another way than it would be now."""
+
+
 class _Wait:
     def __repr__(self) -> str:
         return "autolora.WAIT"
@@ -66,9 +70,12 @@ class Search:
     Attributes:
         table: all trials.
         plan: variants, rungs, budget and seeds kept to confirm.
+        outdated: variants of which a continued search has trials that an earlier version of autolora trained in
+            another way. They are in the table and not in the plan.
         space, direction, prior: as given; the prior is resolved.
 
     Raises:
+        RevisionError: all variants are outdated.
         ValueError: an unknown variant or option, terms out of range, a budget that does not hold what the prior cost,
             or a recorder that holds a search on other terms.
     """
@@ -108,7 +115,6 @@ class Search:
             raise ValueError(f"baseline names {sorted(set(baseline or {}) - set(variants))}, which are not tuned here")
         seeds = seeds_kept(confirm, budget)
         self.space = space
-        self.plan = Plan(tuple(variants), rungs, budget, seeds)
         self.direction = direction
         self.prior = prior
         self._baseline = {
@@ -132,6 +138,10 @@ class Search:
         }
         events = self._recorder.begin(direction, terms)
         self.table = TrialTable(rungs, direction, events, upfront)
+        self._revisions = {name: variant.revision for name, variant in variants.items()}
+        self.outdated = self._outdated()
+        current = tuple(name for name in variants if name not in self.outdated)
+        self.plan = Plan(current, rungs, budget, seeds)
         self._in_flight: set[int] = set()
         self._forecast = Forecast(self._sampler, self.table)
 
@@ -282,7 +292,18 @@ class Search:
             purpose=action.purpose,
             target=action.target,
             origin=origin,
+            revision=self._revisions[variant],
         )
+
+    def _outdated(self) -> tuple[str, ...]:
+        """See ``outdated``."""
+        found = {trial.variant for trial in self.table.trials if trial.revision != self._revisions[trial.variant]}
+        if found and found == self._revisions.keys():
+            raise RevisionError(
+                f"another version of autolora began this search, and trained {' and '.join(sorted(found))} in another "
+                "way: scores of both cannot be compared. Tune in a new directory, or go on with that version"
+            )
+        return tuple(name for name in self._revisions if name in found)
 
     def _settle(self) -> None:
         """Close the trials that are decided, so that their checkpoints can go at once.

@@ -24,7 +24,7 @@ Outcome = Literal["complete", "pruned", "diverged", "infeasible"]
 
 @dataclass(frozen=True)
 class Sampled:
-    """A new trial is handed out, to be trained to rung ``target``."""
+    """A new trial is handed out, to be trained to rung ``target``. ``revision`` is its variant's at that time."""
 
     number: int
     variant: str
@@ -33,6 +33,7 @@ class Sampled:
     purpose: Purpose
     target: int
     origin: str
+    revision: int = 1
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,7 @@ class Trial:
     seconds: float = 0.0
     lost: int = 0
     rows: Scores | None = field(default=None, repr=False)
+    revision: int = 1
 
     @property
     def reached(self) -> int:
@@ -197,6 +199,7 @@ class TrialTable:
             purpose=event.purpose,
             target=event.target,
             origin=event.origin,
+            revision=event.revision,
         )
         self.trials.append(trial)
         self._by_variant.setdefault(event.variant, []).append(trial)

@@ -25,6 +25,7 @@ class Searchable(Protocol):
         options: its own hyperparameters with their defaults; None: chosen by the rank.
         redundant_with_alpha: options that under Adam do what alpha does.
         above_zero: options whose values must be above 0.
+        revision: of what it computes; a search does not go on with trials of another.
     """
 
     @property
@@ -37,6 +38,8 @@ class Searchable(Protocol):
     def redundant_with_alpha(self) -> tuple[str, ...]: ...
     @property
     def above_zero(self) -> tuple[str, ...]: ...
+    @property
+    def revision(self) -> int: ...
 
     def default(self, option: str, rank: int) -> float:
         """The value that an option has at this rank where it is left to the variant."""

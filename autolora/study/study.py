@@ -33,6 +33,8 @@ TERMS = "autolora:terms"
 PROMOTED = "promoted to rung "
 ROWS = "rows"
 """User attribute of a trial with what each evaluation row adds to its full-length score."""
+REVISION = "revision"
+"""User attribute of a trial with its variant's revision, where that is above 1."""
 STEPS_WITHOUT_EXAMPLES = 1000
 """Steps of a full run where its number of examples is not known."""
 
@@ -248,7 +250,7 @@ class Study:
             datetime_complete=None,
             params=self._params(event),
             distributions=self._distributions(event.variant, event.config),
-            user_attrs={"seed": event.seed, "purpose": event.purpose, "origin": event.origin},
+            user_attrs=_attributes(event),
             system_attrs={},
             intermediate_values={},
         )
@@ -332,6 +334,12 @@ def _config(params: Mapping[str, Any]) -> Config:
     return Config.of(**values)
 
 
+def _attributes(event: Sampled) -> dict[str, Any]:
+    """The user attributes that a trial begins with."""
+    revision = {REVISION: event.revision} if event.revision > 1 else {}
+    return {"seed": event.seed, "purpose": event.purpose, "origin": event.origin, **revision}
+
+
 def _events_of(trial: FrozenTrial, steps: Sequence[int]) -> Iterator[Event]:
     attributes = trial.user_attrs
     yield Sampled(
@@ -342,6 +350,7 @@ def _events_of(trial: FrozenTrial, steps: Sequence[int]) -> Iterator[Event]:
         purpose=attributes["purpose"],
         target=len(steps) - 1 if attributes["purpose"] == "confirm" else 0,
         origin=attributes["origin"],
+        revision=attributes.get(REVISION, 1),
     )
     for step, value in sorted(trial.intermediate_values.items()):
         rung, rows = steps.index(step), None

@@ -63,6 +63,8 @@ class Variant:
         above_zero: own hyperparameters whose values must be above 0; a space that names others is refused.
         peft_options: ``LoraConfig`` options with which plain PEFT trains this variant, beyond rank, alpha, dropout and
             target modules; None: PEFT has none, and other trainers cannot be configured for it.
+        revision: raised where a version of the variant computes something else than the one before, so that a study
+            does not go on with trials of both.
     """
 
     name: str
@@ -86,6 +88,7 @@ class Variant:
     redundant_with_alpha: tuple[str, ...] = ()
     above_zero: tuple[str, ...] = ()
     peft_options: Mapping[str, object] | None = field(default=None, hash=False)
+    revision: int = 1
 
     @property
     def options(self) -> dict[str, Any]:

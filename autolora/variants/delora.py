@@ -59,6 +59,7 @@ register(
         name="delora",
         title="DeLoRA",
         paper="arXiv 2503.18225",
+        revision=2,
         above_zero=("bound",),
         cost=1.02,
         kind="architecture",

@@ -107,6 +107,7 @@ register(
         name="relora",
         title="ReLoRA",
         paper="arXiv 2307.05695",
+        revision=2,
         above_zero=("phases",),
         cost=1.04,
         kind="optimizer",

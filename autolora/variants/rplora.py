@@ -49,6 +49,7 @@ register(
         name="rplora",
         title="RPLoRA",
         paper="arXiv 2402.02347",
+        revision=2,
         above_zero=("damping",),
         cost=0.99,
         kind="optimizer",
