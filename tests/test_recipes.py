@@ -210,6 +210,21 @@ def test_peft_adds_the_settings_and_a_readme(make_run, tmp_path):
     assert "0.0003" in body
 
 
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("rslora", "W + alpha / r B A with the r and alpha that are\nthere"),
+        ("relora", "W + alpha / r B A with the r and alpha that are\nthere"),
+        ("dora", "The load_adapter of a transformers model leaves DoRA's magnitudes out"),
+        ("loha", "is how the trained\nadapter loads.\n"),
+        ("loramoe", "loads with autolora, not with plain PEFT.\n"),
+    ],
+)
+def test_the_readme_says_how_the_adapter_loads(make_run, tmp_path, name, says):
+    write(make_run(), name, "peft", tmp_path / "out")
+    assert says in (tmp_path / "out" / "README.md").read_text()
+
+
 def test_an_adapter_in_a_format_of_its_own_is_copied_with_what_loads_it(make_run, tmp_path):
     out = tmp_path / "out"
     write(make_run(), "loramoe", "peft", out)

@@ -8,14 +8,17 @@ from pathlib import Path
 import yaml
 
 from autolora import files
-from autolora.adapters.export import CONFIG, OWN, WEIGHTS, config_file
+from autolora.adapters.export import CONFIG, NATIVE, OWN, WEIGHTS, config_file
 from autolora.recipes.recipe import Recipe, RecipeError
 from autolora.space import registry
+from autolora.variants import Variant
 
 SETTINGS, README = "autolora.yaml", "README.md"
-LOADING = f"""These are the settings of the training; `{CONFIG}` is how the trained adapter loads, whose rank is
-another where the variant's start was subtracted from the base or its ranks differ between layers. The other settings
-are in `{SETTINGS}`."""
+LOADING = f"""These are the settings of the training; the others are in `{SETTINGS}`. `{CONFIG}` is how the trained
+adapter loads."""
+PLAIN_LOADING = f"""{LOADING} It is a plain LoRA: every reader gets W + alpha / r B A with the r and alpha that are
+there. They are others than in training where the variant's start was subtracted from the base, its ranks differ between
+layers, or it scales by alpha / sqrt(r)."""
 OWN_LOADING = f"""These are the settings of the training; the others are in `{SETTINGS}`. No matrix added to the weights
 does what this adapter does, so it loads with autolora, not with plain PEFT."""
 
@@ -50,6 +53,11 @@ def _settings(recipe: Recipe) -> dict[str, object]:
     }
 
 
+def _loading(variant: Variant) -> str:
+    text = {OWN: OWN_LOADING, NATIVE: LOADING}.get(variant.export_form, PLAIN_LOADING)
+    return f"{text} {variant.loading}".strip()
+
+
 def _readme(recipe: Recipe) -> str:
     config, own = recipe.config, recipe.variant.export_form == OWN
     settings = {
@@ -74,7 +82,7 @@ tags: [lora, autolora]
 | {" | ".join("---" for _ in settings)} |
 | {" | ".join(settings.values())} |
 
-{OWN_LOADING if own else LOADING}
+{_loading(recipe.variant)}
 
 ```python
 from {"autolora import load_adapter" if own else "peft import PeftModel"}

@@ -196,6 +196,7 @@ def variant_view(name: str) -> RenderableType:
         ("best learning rate", f"{relation}, give or take {traits.shift_sd:g} decades"),
         ("goes with s as", f"s^-{traits.exponent:g}"),
         ("exported as", EXPORTED.get(variant.export_form, f"{variant.export_form} LoRA")),
+        *([("loading", variant.loading)] if variant.loading else []),
         ("step", "not measured" if variant.cost is None else f"{variant.cost:.2f} of plain LoRA's time"),
     ):
         table.add_row(fact, value)

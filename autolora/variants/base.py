@@ -63,6 +63,7 @@ class Variant:
         above_zero: own hyperparameters whose values must be above 0; a space that names others is refused.
         peft_options: ``LoraConfig`` options with which plain PEFT trains this variant, beyond rank, alpha, dropout and
             target modules; None: PEFT has none, and other trainers cannot be configured for it.
+        loading: what to know of loading its exported adapter, in words; empty if it loads as any other of its form.
         revision: raised where a version of the variant computes something else than the one before, so that a study
             does not go on with trials of both.
     """
@@ -88,6 +89,7 @@ class Variant:
     redundant_with_alpha: tuple[str, ...] = ()
     above_zero: tuple[str, ...] = ()
     peft_options: Mapping[str, object] | None = field(default=None, hash=False)
+    loading: str = ""
     revision: int = 1
 
     @property

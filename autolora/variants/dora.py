@@ -62,5 +62,9 @@ register(
         export_form="native",
         lean_forward="autolora.adapters.kernels.dora:GramDora",
         peft_options={"use_dora": True},
+        loading=(
+            "Load it with PEFT, as PeftModel.from_pretrained(base, folder). The load_adapter of a transformers model "
+            "leaves DoRA's magnitudes out, with a warning (seen with transformers 5.23): its outputs are others."
+        ),
     )
 )

@@ -54,9 +54,9 @@ register(
         cost=0.99,
         kind="optimizer",
         optimizer_name="AdamW on gradients times the other factor's inverse Gram",
-        # Adam sets the size of a step, as LoRA's; the paper finds a wider range of good rates, studies/curves the same
-        # best as for LoRA-Pro.
-        traits=Traits(shift=0.2, shift_sd=0.35),
+        # Adam sets the size of a step, as LoRA's; the paper finds a wider range of good rates, studies/curves LoRA's
+        # own best.
+        traits=Traits(shift=0.0, shift_sd=0.3),
         starts_as_lora=True,
     )
 )
