@@ -21,7 +21,11 @@ from sqlalchemy.engine import Engine
 
 from tests.support.specs import small_spec
 
-LONGEST = ("execution/test_ray_faults.py", "variants/test_variant_contract.py")
+LONGEST = (
+    "execution/test_ray_faults.py",
+    "variants/test_variant_contract.py",
+    "variants/test_variant_export_contract.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
