@@ -61,7 +61,7 @@ register(
         paper="arXiv 2503.18225",
         revision=2,
         above_zero=("bound",),
-        cost=1.02,
+        cost=1.03,
         kind="architecture",
         constraints="r <= min(m, n), alpha = r",
         # At lambda = 12 its best rate is LoRA's in studies/curves, and 0.4 decades lower on stories260K; a smaller

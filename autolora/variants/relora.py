@@ -109,7 +109,7 @@ register(
         paper="arXiv 2307.05695",
         revision=2,
         above_zero=("phases",),
-        cost=1.04,
+        cost=1.06,
         kind="optimizer",
         needs=("horizon",),
         optimizer_name="AdamW, restarted and warmed up again at every phase's end",
