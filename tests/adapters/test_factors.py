@@ -8,7 +8,7 @@ import gc
 import pytest
 import torch
 
-from autolora.adapters import factors
+from autolora.adapters import factors, svd
 from autolora.adapters.attachment import attachment
 from autolora.adapters.state import adapter_state, load_adapter_state
 from autolora.variants import detach, get
@@ -107,3 +107,49 @@ def test_a_state_moves_to_a_machine_whose_svd_differs(build, train, monkeypatch)
     assert not any(torch.equal(tensor, state[key]) for key, tensor in start.items())
     load_adapter_state(moved, state)
     assert train(moved, pissa.optimizer(moved, 2e-3), 3) == train(model, pissa.optimizer(model, 2e-3), 3)
+
+
+@pytest.fixture
+def rough(monkeypatch):
+    """Layers of the tiny model count as large, and the first triplets found are taken."""
+    for module in (factors, svd):
+        monkeypatch.setattr(module, "EXACT_WIDTH", 8)
+    monkeypatch.setattr(factors, "FEW_RANK", 4)
+    monkeypatch.setattr(svd, "BLOCK", 4)
+    monkeypatch.setattr(svd, "TOLERANCE", 1.0)
+
+
+@pytest.fixture
+def batches(tokens):
+    return [{"input_ids": tokens, "labels": tokens, "attention_mask": torch.ones_like(tokens)}]
+
+
+@pytest.mark.parametrize("name", ["pissa", "corda", "lora_ga"])
+def test_outputs_stay_the_base_s_however_rough_the_triplets(build, rough, batches, logits, difference, name):
+    """What is subtracted is the B A that trains, not the best of its rank."""
+    base = build()
+    expected = logits(base)
+    rank = 2
+    model = get(name).attach(base, rank=rank, alpha=4, batches=batches)
+    assert difference(logits(model), expected) < 1e-4
+    layer = attachment(model).layers["model.layers.0.mlp.up_proj"]
+    exact = torch.linalg.svd(attachment(model).subtracted["model.layers.0.mlp.up_proj"].original)
+    best = exact.U[:, :rank] * exact.S[:rank] @ exact.Vh[:rank]
+    assert difference(layer.scaling * layer.b @ layer.a, best) > 1e-3, "the triplets are exact, and this proves nothing"
+
+
+@pytest.mark.parametrize("name", ["pissa", "corda", "lora_ga", "lora_one", "gora"])
+def test_a_start_does_not_depend_on_the_ranks_asked_for_before(build, rough, batches, name):
+    """Approximate triplets are others for more components."""
+
+    def start(base, rank):
+        model = get(name).attach(base, rank=rank, alpha=4, batches=batches)
+        state = adapter_state(model)
+        detach(model)
+        return state
+
+    fresh = start(build(), 2)
+    used = build()
+    start(used, 6)
+    again = start(used, 2)
+    assert all(torch.equal(fresh[key], again[key]) for key in fresh)
