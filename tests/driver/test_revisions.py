@@ -32,12 +32,24 @@ def begun(tmp_path_factory):
 
 
 @pytest.fixture
+def terms(tmp_path):
+    return {"variants": PAST, "space": SPACE, "budget": 2, "storage": f"sqlite:///{tmp_path}/study.db"}
+
+
+@pytest.fixture
 def raise_revision(monkeypatch):
     def run(*names):
         for name in names:
             monkeypatch.setitem(registry._variants, name, dataclasses.replace(get(name), revision=2))
 
     return run
+
+
+def begin(terms):
+    """A search that ends with a trial of each variant handed out and lost."""
+    search = autolora.Search(**terms)
+    assert {search.ask().variant for _ in PAST} == set(PAST)
+    search.close()
 
 
 def jobs(search):
@@ -72,47 +84,31 @@ def test_of_the_same_revision_nothing_is_said(begun, tmp_path):
         tune(folder)
 
 
-def test_a_search_hands_out_no_trial_of_it_also_none_that_was_lost(tmp_path, raise_revision):
-    terms = {"variants": PAST, "space": SPACE, "budget": 2, "storage": f"sqlite:///{tmp_path}/study.db"}
-    with_both = autolora.Search(**terms)
-    handed_out = [with_both.ask() for _ in PAST]
-    assert {job.variant for job in handed_out} == set(PAST)
-    with_both.close()
+def test_a_search_hands_out_no_trial_of_it_also_none_that_was_lost(terms, raise_revision):
+    begin(terms)
     raise_revision("pissa")
     search = autolora.Search(**terms)
     assert search.outdated == ("pissa",)
     assert {job.variant for job in jobs(search)} == {"lora"}
 
 
-def test_trials_of_a_raised_revision_are_continued_by_it(tmp_path, raise_revision):
+def test_trials_of_a_raised_revision_are_continued_by_it(terms, raise_revision):
     raise_revision("pissa")
-    terms = {"variants": PAST, "space": SPACE, "budget": 2, "storage": f"sqlite:///{tmp_path}/study.db"}
-    first = autolora.Search(**terms)
-    for _ in PAST:
-        first.ask()
-    first.close()
+    begin(terms)
     search = autolora.Search(**terms)
     assert search.outdated == ()
     assert {job.variant for job in jobs(search)} == set(PAST)
 
 
-def test_only_a_raised_revision_is_recorded(tmp_path, raise_revision):
+def test_only_a_raised_revision_is_recorded(terms, raise_revision):
     raise_revision("pissa")
-    terms = {"variants": PAST, "space": SPACE, "budget": 2, "storage": f"sqlite:///{tmp_path}/study.db"}
-    search = autolora.Search(**terms)
-    for _ in PAST:
-        search.ask()
-    search.close()
+    begin(terms)
     trials = Study.read(terms["storage"], STUDY_NAME).optuna_study.get_trials()
     assert {trial.params["variant"]: trial.user_attrs.get("revision") for trial in trials} == {"lora": None, "pissa": 2}
 
 
-def test_where_none_is_left_the_search_is_refused(tmp_path, raise_revision):
-    terms = {"variants": PAST, "space": SPACE, "budget": 2, "storage": f"sqlite:///{tmp_path}/study.db"}
-    first = autolora.Search(**terms)
-    for _ in PAST:
-        first.ask()
-    first.close()
+def test_where_none_is_left_the_search_is_refused(terms, raise_revision):
+    begin(terms)
     raise_revision(*PAST)
     with pytest.raises(RevisionError, match=r"lora and pissa in another way.*new directory"):
         autolora.Search(**terms)
