@@ -98,8 +98,9 @@ def _run(spec: Spec, folder: Path, choice: str | Executor, callbacks: Callback) 
 
 
 def _about_outdated(outdated: Sequence[str], folder: Path) -> str:
-    names, are = " and ".join(outdated), "is" if len(outdated) == 1 else "are"
+    names = " and ".join(outdated)
     return (
-        f"{names} {are} trained in another way since this version, and {folder} holds trials of an earlier one. The "
-        "other variants go on. Its trials and what it has exported stay as they are; tune it in a new directory"
+        f"{folder} holds trials of {names} by an earlier version, which trained them in another way. They are not "
+        f"continued, and stay as they are with what was exported; the other variants go on. Tune {names} in a new "
+        "directory"
     )
