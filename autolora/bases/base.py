@@ -8,19 +8,33 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from autolora.bases.device import dispatched
+
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from autolora.bases.merged import Merged
+
 
 @dataclass(frozen=True)
 class Base:
-    """A frozen causal language model on its device, and its tokenizer."""
+    """A frozen causal language model on its device, and its tokenizer.
+
+    Attributes:
+        model, tokenizer: as loaded or given.
+        device: of the inputs, and of the whole model unless its parts were dispatched to several.
+        dtype: of most of its weights; some may be float32 on purpose.
+        notes: lines for people about how it was loaded.
+        merged: the adapter that was merged into it; None if there was none.
+    """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     device: torch.device
     dtype: torch.dtype
+    notes: tuple[str, ...] = ()
+    merged: Merged | None = None
 
     @property
     def pad_token_id(self) -> int:
@@ -45,7 +59,7 @@ class Base:
         """The base on the CPU for a while, so that a worker on the same machine has all of its device."""
         import torch
 
-        if self.device.type == "cpu":
+        if self.device.type == "cpu" or dispatched(self.model):
             yield
             return
         self.model.to("cpu")
@@ -57,14 +71,22 @@ class Base:
             self.model.to(self.device)
 
     def fingerprint(self) -> str:
-        """A digest of the model's parameters, the same on every device and in every dtype."""
+        """A digest of the model's parameters and the adapter merged into them, the same on every device and dtype."""
         import torch
 
         digest = hashlib.sha256()
         for name, parameter in sorted(self.model.named_parameters()):
             sample = parameter.detach().flatten()[:16].to(torch.bfloat16).float().cpu()
             digest.update(f"{name} {tuple(parameter.shape)}".encode() + sample.numpy().tobytes())
+        if self.merged is not None:  # of the parameters, too few are looked at to see what an adapter changes
+            digest.update(self.merged.digest().encode())
         return digest.hexdigest()[:16]
+
+    @property
+    def positions(self) -> int | None:
+        """Tokens that a row may have by the model's configuration; None if it sets no limit."""
+        found: int | None = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        return found
 
     @property
     def seeded_devices(self) -> list[torch.device]:

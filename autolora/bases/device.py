@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from autolora.bases.errors import ModelError
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
 
 def find_device(name: str) -> torch.device:
@@ -32,3 +34,28 @@ def find_dtype(name: str, device: torch.device) -> torch.dtype:
         return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
     has_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.bfloat16 if has_bfloat16 else torch.float32
+
+
+def own_dtype(model: nn.Module) -> torch.dtype:
+    """The dtype that most weights of a model have; embeddings count only where there is nothing else.
+
+    A model may keep some in another on purpose, such as norms, routers or embeddings in float32.
+    """
+    from torch import nn
+
+    embeddings = {id(p) for module in model.modules() if isinstance(module, nn.Embedding) for p in module.parameters()}
+    floating = [p for p in model.parameters() if p.is_floating_point()]
+    sizes: Counter[torch.dtype] = Counter()
+    for parameter in [p for p in floating if id(p) not in embeddings] or floating:
+        sizes[parameter.dtype] += parameter.numel()
+    return sizes.most_common(1)[0][0]
+
+
+def dispatched(model: nn.Module) -> bool:
+    """Whether the parts of a model were placed on several devices, by ``device_map``."""
+    return len(set(getattr(model, "hf_device_map", {}).values())) > 1
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """Its name without ``torch.``."""
+    return str(dtype).removeprefix("torch.")

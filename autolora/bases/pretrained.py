@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from autolora import quickstart
+from autolora.bases import folders, kinds, quantized
+from autolora.bases.completeness import check_complete
 from autolora.bases.errors import ModelError
+from autolora.bases.merged import Merged, adapter_in, merge
+from autolora.bases.source import Source
 from autolora.spec import Spec
 
 if TYPE_CHECKING:
@@ -14,19 +17,63 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
-def load_weights(spec: Spec, dtype: torch.dtype) -> PreTrainedModel:
-    """The model that the specification names, on the CPU."""
-    return _from_pretrained("AutoModelForCausalLM", spec, dtype=dtype)
+@dataclass(frozen=True)
+class Loaded:
+    """A model that was loaded.
+
+    Attributes:
+        model: on the CPU.
+        notes: lines for people about how it was loaded.
+        merged: the adapter that was merged into it; None if there was none.
+    """
+
+    model: PreTrainedModel
+    notes: tuple[str, ...] = ()
+    merged: Merged | None = None
+
+
+def load_weights(spec: Spec, dtype: torch.dtype) -> Loaded:
+    """The model that the specification names, on the CPU, in a dtype but for what its class keeps in float32.
+
+    If the source is an adapter, it is merged into its base.
+
+    Raises:
+        ModelError: it is not there, is damaged, incomplete or quantized, or is no causal language model.
+    """
+    source = Source.of(spec)
+    adapter = adapter_in(source)
+    if adapter is None:
+        return _load_whole(source, dtype)
+    base = _load_whole(adapter.base, dtype)
+    merge(base.model, adapter)
+    note = f"{adapter.base.name} with the {adapter.method} of {source.name} merged in; tuning starts there"
+    return Loaded(base.model, (note, *base.notes), adapter)
 
 
 def load_tokenizer(spec: Spec) -> PreTrainedTokenizerBase:
-    """The tokenizer of the specification's model; light enough for planning without the model's weights."""
-    return _from_pretrained("AutoTokenizer", spec)
+    """The tokenizer of the specification's model; light enough for planning without the model's weights.
+
+    That of an adapter is beside it, or else its base's.
+    """
+    source = Source.of(spec)
+    adapter = adapter_in(source) if isinstance(spec.model, str) else None
+    if adapter is not None and not any(source.file(name) for name in folders.TOKENIZER_FILES):
+        source = adapter.base
+    if source.folder is not None and not folders.holds_tokenizer(source.folder):
+        raise source.failure("AutoTokenizer", OSError("it holds no tokenizer"))
+    tokenizer: PreTrainedTokenizerBase = source.read("AutoTokenizer")
+    return tokenizer
 
 
 def load_config(spec: Spec) -> PretrainedConfig:
-    """The model's configuration, without its weights."""
-    return _from_pretrained("AutoConfig", spec) if isinstance(spec.model, str) else spec.model.config
+    """The model's configuration, without its weights; of an adapter, that of its base."""
+    if not isinstance(spec.model, str):
+        config: PretrainedConfig = spec.model.config
+        return config
+    source = Source.of(spec)
+    adapter = adapter_in(source)
+    config = (source if adapter is None else adapter.base).read("AutoConfig")
+    return config
 
 
 def hidden_size(config: PretrainedConfig) -> int | None:
@@ -35,23 +82,19 @@ def hidden_size(config: PretrainedConfig) -> int | None:
     return width
 
 
-def _from_pretrained(kind: str, spec: Spec, **options: object) -> Any:
-    import transformers
-
-    name = spec.model if isinstance(spec.model, str) else spec.model.name_or_path
-    path = Path(quickstart.resolve(name)).expanduser()
-    source = str(path) if path.is_dir() else name
-    try:
-        return getattr(transformers, kind).from_pretrained(
-            source, revision=spec.revision, trust_remote_code=spec.trust_remote_code, **options
-        )
-    except (OSError, ValueError) as error:
-        where = (
-            f"the directory {source}" if path.is_dir() else f"the hub id {name!r} (no directory of that name is here)"
-        )
-        first_line = str(error).strip().splitlines()[0]
+def _load_whole(source: Source, dtype: torch.dtype) -> Loaded:
+    """A model that is no adapter, with all of its weights."""
+    folder = source.folder
+    if folder is not None and folders.holds_weights(folder) and (folder / folders.ADAPTER_CONFIG).is_file():
         raise ModelError(
-            f"model: cannot load {kind} from {where}: {first_line}\n"
-            "Give a directory that holds config.json, the weights and the tokenizer, or a hub id that this machine "
-            "can reach or has in its cache."
-        ) from error
+            f"model: {source.where} holds a model and an adapter ({folders.ADAPTER_CONFIG}): give one of them, in a "
+            "directory of its own"
+        )
+    config = source.read("AutoConfig")
+    kinds.check(config, source.where)
+    notes = quantized.prepare(config, source.where)
+    model, loaded = source.read(
+        kinds.auto_class(config), config=config, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True
+    )
+    quantized.check_unquantized(model)
+    return Loaded(model, (*notes, *check_complete(model, loaded, source.where)))

@@ -54,6 +54,6 @@ def write(recipe: Recipe, out: Path, rank: int | None = None) -> PlainLora:
     with warnings.catch_warnings():
         # PEFT misses the other names of a tensor that layers share and that is saved once, as RandLoRA's bases are.
         warnings.filterwarnings("ignore", message="Found missing adapter keys")
-        adapted = PeftModel.from_pretrained(load_weights(spec, torch.float32), recipe.adapter)
+        adapted = PeftModel.from_pretrained(load_weights(spec, torch.float32).model, recipe.adapter)
     found = save_approximation(adapted, out, rank or 2 * recipe.config.rank)
     return PlainLora([out / CONFIG, out / WEIGHTS], found)

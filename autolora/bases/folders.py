@@ -1,0 +1,117 @@
+"""What is wrong with a directory that no model can be loaded from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from autolora.adapters.export import CONFIG as ADAPTER_CONFIG
+from autolora.adapters.export import OWN_CONFIG
+
+CONFIG = "config.json"
+TOKENIZER_FILES = (
+    *("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "spiece.model", "sentencepiece.bpe.model"),
+    *("vocab.json", "vocab.txt", "merges.txt", "tekken.json", "tiktoken.model", "tokenizer.model.v3"),
+)
+WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")
+
+
+def holds_adapter(folder: Path) -> bool:
+    """Whether an adapter lies there, and no model beside it."""
+    return any((folder / name).is_file() for name in (ADAPTER_CONFIG, OWN_CONFIG)) and not holds_weights(folder)
+
+
+def holds_weights(folder: Path) -> bool:
+    """Whether the weights of a model lie there, in a format that ``transformers`` reads."""
+    return any(any(folder.glob(pattern)) for pattern in WEIGHTS)
+
+
+def holds_tokenizer(folder: Path) -> bool:
+    """Whether a tokenizer lies there."""
+    return any((folder / name).is_file() for name in TOKENIZER_FILES) or any(folder.glob("*.py"))
+
+
+def diagnosis(folder: Path) -> str:
+    """What is wrong in a directory, file by file, in plain lines; empty if every file that is needed can be read."""
+    if not any(folder.iterdir()):
+        return "it is empty"
+    return "; ".join([*_configuration(folder), *_weights(folder), *_tokenizer(folder)])
+
+
+def misplaced(file: Path) -> str:
+    """Why a file is no directory of a model, and what to give."""
+    if file.suffix == ".gguf":
+        return f"{file} is a GGUF file, which is for inference: give the model that it was made from"
+    return f"{file} is a file: give the directory around it, with config.json, weights and tokenizer"
+
+
+def _configuration(folder: Path) -> list[str]:
+    if not (folder / CONFIG).is_file():
+        return [f"{CONFIG} is not there"]
+    return _json(folder / CONFIG)
+
+
+def _json(file: Path) -> list[str]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        return [f"{file.name} is damaged ({error})"]
+    return [] if isinstance(content, dict) else [f"{file.name} holds {type(content).__name__}, not an object"]
+
+
+def _weights(folder: Path) -> list[str]:
+    found = []
+    indices = [*folder.glob("*.index.json")]
+    for index in indices:
+        found += _json(index) or _shards(index)
+    for file in sorted(folder.glob("*.safetensors")):
+        found += _safetensors(file)
+    if not holds_weights(folder):
+        found.append("model.safetensors is not there" + _other_weights(folder))
+    return found
+
+
+def _shards(index: Path) -> list[str]:
+    names = json.loads(index.read_text(encoding="utf-8")).get("weight_map")
+    if not isinstance(names, dict):
+        return [f"{index.name} has no weight_map"]
+    missing = sorted({str(name) for name in names.values() if not (index.parent / str(name)).is_file()})
+    if not missing:
+        return []
+    return [f"{len(missing)} of the files that {index.name} names are not there ({', '.join(missing[:3])})"]
+
+
+def _safetensors(file: Path) -> list[str]:
+    from safetensors import SafetensorError, safe_open
+
+    if file.stat().st_size < 1024 and file.read_bytes().startswith(b"version https://git-lfs"):
+        return [f"{file.name} is a Git LFS pointer, not the file: run `git lfs pull`"]
+    try:
+        with safe_open(file, framework="pt") as opened:
+            opened.keys()
+    except (SafetensorError, OSError) as error:
+        return [f"{file.name} is damaged ({error}): copy or download it again"]
+    return []
+
+
+def _other_weights(folder: Path) -> str:
+    """What lies there instead."""
+    for pattern, hint in (
+        ("*.gguf", "GGUF files are for inference: give the model that they were made from"),
+        ("consolidated*", "consolidated files are the authors' own format: give the model in Hugging Face's"),
+        ("*.pth", "it holds .pth files, the authors' own format: give the model in Hugging Face's"),
+        ("*.distcp", "it holds a distributed checkpoint: save the model from it with save_pretrained"),
+        ("checkpoint-*", "give one of the checkpoint-... folders in it"),
+        ("*.safetensors", "it holds safetensors files of other names"),
+        ("*.bin", "it holds .bin files of other names"),
+    ):
+        if next(folder.glob(pattern), None) is not None:
+            return f" ({hint})"
+    return ""
+
+
+def _tokenizer(folder: Path) -> list[str]:
+    if not holds_tokenizer(folder):
+        return ["tokenizer.json is not there, nor another file of a tokenizer"]
+    files = [folder / name for name in ("tokenizer.json", "tokenizer_config.json") if (folder / name).is_file()]
+    return [problem for file in files for problem in _json(file)]

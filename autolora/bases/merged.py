@@ -1,0 +1,150 @@
+"""An adapter as the model of a study: merged into its base, where tuning then starts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from autolora.adapters.export import CONFIG, OWN_CONFIG
+from autolora.bases import folders
+from autolora.bases.errors import ModelError
+from autolora.bases.source import Source
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+WEIGHT_FILES = ("adapter_model.safetensors", "adapter_model.bin")
+CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
+"""Starts of PEFT that change the base: its loaders run them again, which need not give the same."""
+
+
+@dataclass(frozen=True)
+class Merged:
+    """An adapter that is merged into its base.
+
+    Attributes:
+        source: where the adapter is.
+        base: where its base is.
+        config: its ``adapter_config.json``.
+        weights: its file of weights.
+    """
+
+    source: Source
+    base: Source
+    config: dict[str, Any]
+    weights: Path
+
+    @property
+    def method(self) -> str:
+        """Name of its PEFT method, such as LORA."""
+        return str(self.config.get("peft_type"))
+
+    def digest(self) -> str:
+        """Of its weights and what scales them."""
+        digest = hashlib.sha256(json.dumps(self.config, sort_keys=True).encode())
+        with self.weights.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+        return digest.hexdigest()
+
+
+def adapter_in(source: Source) -> Merged | None:
+    """The adapter that a source holds instead of a model; None if it holds none.
+
+    Raises:
+        ModelError: it is damaged, names no base, or cannot be merged into one.
+    """
+    if source.folder is not None:
+        if not folders.holds_adapter(source.folder):
+            return None
+    elif source.file(folders.CONFIG) is not None:
+        return None
+    file = source.file(CONFIG)
+    if file is None:
+        if source.file(OWN_CONFIG) is None:
+            return None
+        raise ModelError(
+            f"model: {source.where} holds an adapter in autolora's own format, which is no matrix added to the weights "
+            "and cannot be merged into its base: give the base as model"
+        )
+    config = _read(file)
+    base = config.get("base_model_name_or_path")
+    if not base:
+        raise ModelError(
+            f"model: {source.where} holds an adapter, and its {CONFIG} does not name the base "
+            "(base_model_name_or_path): write it there, or merge the adapter and give the merged model"
+        )
+    _check_mergeable(config, source)
+    weights = next((found for name in WEIGHT_FILES if (found := source.file(name))), None)
+    if weights is None:
+        raise ModelError(f"model: {source.where} holds {CONFIG} and no {WEIGHT_FILES[0]}: give the whole adapter")
+    return Merged(source, _base(source, str(base), config), config, weights)
+
+
+def merge(model: PreTrainedModel, adapter: Merged) -> None:
+    """Merge an adapter into its base, in place: each weight in float32, then rounded once to its own dtype.
+
+    Raises:
+        ModelError: the adapter is damaged, or of another model.
+    """
+    from peft import PeftModel
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    try:
+        adapted = PeftModel.from_pretrained(model, adapter.source.name, revision=adapter.source.revision)
+        for layer in [module for module in model.modules() if isinstance(module, BaseTunerLayer)]:
+            own = [(p, p.dtype) for p in layer.get_base_layer().parameters() if p.is_floating_point()]
+            for parameter, _ in own:
+                parameter.data = parameter.data.float()
+            layer.merge(safe_merge=True)
+            for parameter, dtype in own:
+                parameter.data = parameter.data.to(dtype)
+        merged = adapted.merge_and_unload()
+    except MemoryError:
+        raise
+    except Exception as error:  # damaged weights raise what PEFT, safetensors and torch please
+        raise adapter.source.failure(f"the adapter ({adapter.method}) onto {adapter.base.name}", error) from error
+    assert merged is model, "PEFT adapts the model in place"
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"model: {file} is damaged ({error}): copy or download it again") from error
+    if not isinstance(config, dict):
+        raise ModelError(f"model: {file} holds {type(config).__name__}, not an object: copy or download it again")
+    return config
+
+
+def _base(source: Source, name: str, config: dict[str, Any]) -> Source:
+    """Where the base is: by a path that is relative to the adapter, too."""
+    beside = None if source.folder is None else source.folder / name
+    if beside is not None and not Path(name).is_dir() and beside.is_dir():
+        name = str(beside)
+    return Source.at(name, config.get("revision"), source.trust_remote_code)
+
+
+def _check_mergeable(config: dict[str, Any], source: Source) -> None:
+    from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
+    from peft.tuners.tuners_utils import BaseTuner
+    from peft.utils import PeftType
+
+    method = str(config.get("peft_type"))
+    known = {kind.value: tuner for kind, tuner in PEFT_TYPE_TO_TUNER_MAPPING.items()}
+    tuner = known.get(PeftType(method)) if method in set(PeftType) else None
+    if tuner is None or not issubclass(tuner, BaseTuner):
+        raise ModelError(
+            f"model: {source.where} holds a {method} adapter, which cannot be merged into its base: give the base as "
+            "model, or another adapter"
+        )
+    start = config.get("init_lora_weights")
+    if isinstance(start, str) and start.lower().startswith(CHANGES_BASE):
+        raise ModelError(
+            f"model: {source.where} holds an adapter of a base that {start} has changed (init_lora_weights), and "
+            "running that start again need not give the same base: convert the adapter to a plain LoRA with PEFT "
+            "(path_initial_model_for_weight_conversion), or merge it where it was trained and give the merged model"
+        )
