@@ -218,7 +218,7 @@ class Spec(Section):
         if isinstance(value, str):
             path = Path(quickstart.resolve(value))
             looks_local = value.startswith((".", "/", "~")) or value.count("/") > 1
-            if looks_local and not path.expanduser().is_dir():
+            if looks_local and not path.expanduser().exists():  # a file is refused when it is loaded, by what it is
                 raise ValueError(f"no such model directory: {path}{nearby(path)}")
         return value
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 COMPUTED = re.compile(r"(^|\.)(inv_freq|position_ids|masked_bias|(attn|attention|self_attention)\.bias)$")
 """Buffers that earlier versions of ``transformers`` saved and that every model computes for itself."""
+AHEAD = re.compile(r"\.(\d+)\.eh_proj\.")
+"""In a layer behind the last one that predicts further tokens ahead; ``transformers`` leaves it out on purpose."""
 SHOWN = 3
 
 
@@ -97,13 +99,11 @@ def _of_the_models_layers(model: PreTrainedModel, unused: Collection[str]) -> li
     """Those that would belong to a layer of the model: one that is there, or one like those that are there."""
     modules = {name for name, _ in model.named_modules() if name}
     known = {_pattern(name) for name in model.state_dict()}
-    first = getattr(model.config.get_text_config(), "num_hidden_layers", None)
-    ahead = getattr(model.config.get_text_config(), "num_nextn_predict_layers", None) or 0
+    ahead = {match[1] for key in unused if (match := AHEAD.search(key))}
     found = []
     for key in unused:
-        numbers = re.findall(r"\.(\d+)\.", key)
-        if numbers and first is not None and first <= int(numbers[0]) < first + ahead:
-            continue  # predicts further tokens ahead; transformers leaves these layers out on purpose
+        if any(f".{number}." in key for number in ahead):
+            continue
         module, _, name = key.rpartition(".")
         inside = module in modules or (name in ("weight", "bias") and _numbered(module.rpartition(".")[0], modules))
         if inside or _pattern(key) in known:

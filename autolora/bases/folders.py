@@ -13,6 +13,7 @@ TOKENIZER_FILES = (
     *("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "spiece.model", "sentencepiece.bpe.model"),
     *("vocab.json", "vocab.txt", "merges.txt", "tekken.json", "tiktoken.model", "tokenizer.model.v3"),
 )
+LFS, POINTER = b"version https://git-lfs", "{} is a Git LFS pointer, not the file: run `git lfs pull`"
 WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")
 
 
@@ -66,6 +67,8 @@ def _weights(folder: Path) -> list[str]:
         found += _json(index) or _shards(index)
     for file in sorted(folder.glob("*.safetensors")):
         found += _safetensors(file)
+    for file in sorted(folder.glob("pytorch_model*.bin")):
+        found += _pickled(file)
     if not holds_weights(folder):
         found.append("model.safetensors is not there" + _other_weights(folder))
     return found
@@ -84,14 +87,31 @@ def _shards(index: Path) -> list[str]:
 def _safetensors(file: Path) -> list[str]:
     from safetensors import SafetensorError, safe_open
 
-    if file.stat().st_size < 1024 and file.read_bytes().startswith(b"version https://git-lfs"):
-        return [f"{file.name} is a Git LFS pointer, not the file: run `git lfs pull`"]
+    if _is_pointer(file):
+        return [POINTER.format(file.name)]
     try:
         with safe_open(file, framework="pt") as opened:
             opened.keys()
     except (SafetensorError, OSError) as error:
         return [f"{file.name} is damaged ({error}): copy or download it again"]
     return []
+
+
+def _pickled(file: Path) -> list[str]:
+    import torch
+
+    if _is_pointer(file):
+        return [POINTER.format(file.name)]
+    try:
+        torch.load(file, map_location="meta", weights_only=True)
+    except Exception as error:  # damaged files raise whatever their bytes lead to
+        return [f"{file.name} is damaged ({type(error).__name__}): copy or download it again"]
+    return []
+
+
+def _is_pointer(file: Path) -> bool:
+    with file.open("rb") as opened:
+        return opened.read(len(LFS)) == LFS
 
 
 def _other_weights(folder: Path) -> str:

@@ -33,7 +33,8 @@ def check(config: PretrainedConfig, where: str) -> None:
     """Raise ``ModelError`` unless the configuration is that of a causal language model, saying what it is instead."""
     kind = _sequence_to_sequence(config) or _by_architectures(config) or _by_type(config)
     if kind is not None:
-        raise ModelError(f"model: {where} holds {kind}. {WANTED}")
+        architectures = getattr(config, "architectures", None)
+        raise ModelError(f"model: {where} holds {kind} ({architectures[0] if architectures else config.model_type}). {WANTED}")
 
 
 def check_object(model: PreTrainedModel) -> None:
@@ -54,9 +55,7 @@ def auto_class(config: PretrainedConfig) -> str:
 
 
 def _sequence_to_sequence(config: PretrainedConfig) -> str | None:
-    if not getattr(config, "is_encoder_decoder", False):
-        return None
-    return f"a sequence-to-sequence model ({_named(config)})"
+    return "a sequence-to-sequence model" if getattr(config, "is_encoder_decoder", False) else None
 
 
 def _by_architectures(config: PretrainedConfig) -> str | None:
@@ -70,9 +69,9 @@ def _by_class(name: str) -> str | None:
     """What a class is if it is no causal language model."""
     for ending, kind in HEADS.items():
         if name.endswith(ending):
-            return f"{kind} ({name})"
+            return kind
     if name.endswith("Model") and not name.endswith(("HeadModel", "HeadsModel")):
-        return f"a model without a language-model head, as embedding models are ({name})"
+        return "a model without a language-model head, as embedding models are"
     return None
 
 
@@ -82,7 +81,7 @@ def _by_type(config: PretrainedConfig) -> str | None:
     if _remote(config) or type(config) in AutoModelForImageTextToText._model_mapping:
         return None
     if not _is_causal(config):
-        return _encoder(config) or f"no language model that writes text ({_named(config)})"
+        return _encoder(config) or "no language model that writes text"
     return _encoder(config)
 
 
@@ -95,7 +94,7 @@ def _encoder(config: PretrainedConfig) -> str | None:
     is_decoder = getattr(config, "is_decoder", None)
     if is_decoder or (is_decoder is None and _is_causal(config)):
         return None
-    return f"an encoder, which reads in both directions ({_named(config)})"
+    return "an encoder, which reads in both directions"
 
 
 def _is_causal(config: PretrainedConfig) -> bool:
@@ -107,8 +106,3 @@ def _is_causal(config: PretrainedConfig) -> bool:
 def _remote(config: PretrainedConfig) -> bool:
     """Whether the repository brings a causal language model of its own."""
     return CAUSAL in (getattr(config, "auto_map", None) or {})
-
-
-def _named(config: PretrainedConfig) -> str:
-    architectures = getattr(config, "architectures", None)
-    return str(architectures[0] if architectures else config.model_type)

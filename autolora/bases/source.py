@@ -92,8 +92,9 @@ class Source:
     def failure(self, what: str, error: Exception) -> ModelError:
         """That something cannot be loaded, with the reason and what to do."""
         known = folders.diagnosis(self.folder) if self.folder is not None else ""
-        lines = str(error).strip().splitlines() or [""]
-        reason = known or (lines[0] if isinstance(error, (OSError, ValueError)) else f"{type(error).__name__}: {lines[0]}")
+        said = [line.strip() for line in str(error).strip().splitlines()[:2]] or [""]
+        first = " ".join(said if said[0].endswith(":") else said[:1])
+        reason = known or (first if isinstance(error, (OSError, ValueError)) else f"{type(error).__name__}: {first}")
         return ModelError(
             f"model: cannot load {what} from {self.where}: {reason}\n"
             "Give a directory that holds config.json, the weights and the tokenizer, or a hub id that this machine "
