@@ -53,7 +53,14 @@ class Evaluation(Protocol):
     def rows(self) -> Sequence[Mapping[str, Any]]: ...
 
     def generate(self) -> list[str]:
-        """What the model says in place of what is learned last in each row, greedily, without special tokens."""
+        """What the model says in place of what is learned last in each row, without special tokens.
+
+        It is greedy whatever the model's generation config says, and ends where the model's own stops or the end marker
+        that the rows taught come first, or after ``metric.max_new_tokens`` tokens.
+        """
+
+    def references(self) -> list[str]:
+        """What :meth:`generate` gives of a model that says exactly what is learned last in each row."""
 
     def over_tokens(self, quantity: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]) -> Scores:
         """The mean of a quantity over all target tokens of the split, with the sum and the count of each row.

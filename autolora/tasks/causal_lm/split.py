@@ -65,6 +65,11 @@ class Split:
         tokens, targets = self._row(index)
         return tokens[: last_run(targets)[0]]
 
+    def answer_tokens(self, index: int) -> np.ndarray:
+        """(length,) int32: the last learned stretch of a row, its end marker included; what follows the prompt."""
+        tokens, targets = self._row(index)
+        return tokens[slice(*last_run(targets))]
+
     def batch(self, indices: Sequence[int] | np.ndarray, pad_token_id: int) -> dict[str, torch.Tensor]:
         """These rows, padded on the right to the longest.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,8 @@ from autolora.losses import IGNORED, token_losses
 from autolora.metrics import Metric, MetricError, MetricSpec, find
 from autolora.scores import Scores
 from autolora.tasks.causal_lm.split import EvaluationRow, PreparedData, Split
+from autolora.trainers.builtin.generation import greedy
+from autolora.trainers.builtin.stops import Stops
 from autolora.trainers.memory import halved, out_of_memory
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ class SplitEvaluation:
     model: PeftModel
     base: Base
     split: Split
+    stops: Stops
     max_new_tokens: int
     batch_size: int
 
@@ -42,28 +45,23 @@ class SplitEvaluation:
         return self.split.rows
 
     def generate(self) -> list[str]:
-        import torch
+        rows = range(len(self.split))
+        prompts = [self.split.prompt_tokens(row).tolist() for row in rows]
+        answers = greedy(self.model, self.base, prompts, list(map(self._limit, rows)), self.stops, self.batch_size)
+        return self._texts(answers)
 
-        prompts = [self.split.prompt_tokens(row).tolist() for row in range(len(self.split))]
-        answers: list[str] = []
-        for begin in range(0, len(prompts), self.batch_size):
-            chunk = prompts[begin : begin + self.batch_size]
-            width = max(map(len, chunk))
-            ids = torch.full((len(chunk), width), self.base.pad_token_id, dtype=torch.long)
-            mask = torch.zeros_like(ids)
-            for row, prompt in enumerate(chunk):  # padded on the left: generation goes on at the right
-                ids[row, width - len(prompt) :] = torch.tensor(prompt)
-                mask[row, width - len(prompt) :] = 1
-            with self.base.autocast():
-                generated = self.model.generate(  # type: ignore[no-untyped-call]  # PEFT's
-                    input_ids=ids.to(self.base.device),
-                    attention_mask=mask.to(self.base.device),
-                    max_new_tokens=self.max_new_tokens,
-                    do_sample=False,
-                    pad_token_id=self.base.pad_token_id,
-                )
-            answers += self.tokenizer.batch_decode(generated[:, width:], skip_special_tokens=True)
-        return answers
+    def references(self) -> list[str]:
+        return self._texts([self.stops.cut(self.split.answer_tokens(row).tolist()) for row in range(len(self.split))])
+
+    def _texts(self, answers: Sequence[Sequence[int]]) -> list[str]:
+        return self.tokenizer.batch_decode(answers, skip_special_tokens=True)
+
+    def _limit(self, row: int) -> int:
+        """Tokens to generate for a row: no more than the model has positions for, but as many as it was taught."""
+        if self.base.positions is None:
+            return self.max_new_tokens
+        room = self.base.positions - len(self.split.prompt_tokens(row)) + 1
+        return min(self.max_new_tokens, max(room, len(self.split.answer_tokens(row))))
 
     def over_tokens(self, quantity: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]) -> Scores:
         totals, weights = np.zeros(len(self.split)), np.zeros(len(self.split))
@@ -91,11 +89,15 @@ class Evaluator:
         base: the resident model.
         spec: of the metric.
         metric: what it names.
+        stops: where generated answers end.
+        notes: what people should know of it before anything is trained, in lines.
     """
 
     base: Base
     spec: MetricSpec
     metric: Metric
+    stops: Stops
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, base: Base, spec: MetricSpec, data: PreparedData) -> Evaluator:
@@ -105,14 +107,20 @@ class Evaluator:
             MetricError: the metric is not there, or the data lack what it needs.
         """
         metric = find(spec)
-        if "prompts" in metric.needs:
-            for name, split in data.splits.items():
-                if name != "train" and min(len(split.prompt_tokens(row)) for row in range(len(split))) < 2:
-                    raise MetricError(
-                        f"{metric.name} needs prompts to generate from, and rows of the {name} split have none: use "
-                        "eval_loss for plain text"
-                    )
-        return cls(base, spec, metric)
+        stops = Stops.of(base, data)
+        if "prompts" not in metric.needs:
+            return cls(base, spec, metric, stops)
+        if not base.model.can_generate():
+            raise MetricError(f"{metric.name} generates, which {type(base.model).__name__} cannot: use eval_loss")
+        held_out = {name: split for name, split in data.splits.items() if name != "train"}
+        for name, split in held_out.items():
+            if min(len(split.prompt_tokens(row)) for row in range(len(split))) < 2:
+                raise MetricError(
+                    f"{metric.name} needs prompts to generate from, and rows of the {name} split have none: use "
+                    "eval_loss for plain text"
+                )
+        notes = [_too_long(metric.name, spec.max_new_tokens, name, split, stops) for name, split in held_out.items()]
+        return cls(base, spec, metric, stops, tuple(filter(None, notes)))
 
     def scores(self, adapted: PeftModel, split: Split) -> Scores:
         """The metric with what each row contributes to it; the batch halves when memory runs out."""
@@ -122,7 +130,7 @@ class Evaluator:
         adapted.eval()
         try:
             while True:
-                view = SplitEvaluation(adapted, self.base, split, self.spec.max_new_tokens, batch_size)
+                view = SplitEvaluation(adapted, self.base, split, self.stops, self.spec.max_new_tokens, batch_size)
                 try:
                     with torch.no_grad():
                         return self.metric.scores(view)
@@ -132,3 +140,15 @@ class Evaluator:
                 batch_size = halved(batch_size)
         finally:
             adapted.train(training)
+
+
+def _too_long(metric: str, limit: int, name: str, split: Split, stops: Stops) -> str:
+    """A warning where references are longer than what is generated; empty where none is."""
+    lengths = [len(stops.cut(split.answer_tokens(row).tolist())) for row in range(len(split))]
+    longer = sum(length > limit for length in lengths)
+    if not longer:
+        return ""
+    return (
+        f"WARNING: {longer} of {len(split)} answers of the {name} split are longer than metric.max_new_tokens={limit}, "
+        f"so {metric} counts them as wrong; the longest has {max(lengths)} tokens"
+    )

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from autolora.bases.device import dtype_name
 from autolora.priors import Curvature
 from autolora.priors.probe import RangeTest
 from autolora.search import Job
@@ -75,8 +76,9 @@ class BuiltinTrainer(Trainer):
         base = self.bench.base
         parameters = sum(parameter.numel() for parameter in base.model.parameters())
         return {
-            "model": [f"{parameters:,} parameters, {str(base.dtype).removeprefix('torch.')} on {base.device}"],
+            "model": [f"{parameters:,} parameters, {dtype_name(base.dtype)} on {base.device}", *base.notes],
             "data": self.bench.data.report.lines(),
+            "metric": self.bench.evaluator.notes,
         }
 
     def peak_memory(self) -> int | None:
