@@ -73,7 +73,7 @@ def save_plain(model: PeftModel, path: Path, factors: Callable[[AdaptedLayer], F
     distinct = set(scales.values())
     common = distinct.pop() if len(distinct) == 1 else 1.0
     scaled = {name: (a, b * (scales[name] / common)) for name, (a, b) in pairs.items()}
-    _write(path, _padded(scaled, rank), _plain_config(model, record.adapter_name, list(scaled), rank, common))
+    _write(path, padded(scaled, rank), _plain_config(model, record.adapter_name, list(scaled), rank, common))
 
 
 def save_native(model: PeftModel, path: Path) -> None:
@@ -105,7 +105,7 @@ def save_own(variant: Declaration, model: PeftModel, path: Path) -> None:
     def describe(folder: Path) -> None:
         (folder / OWN_CONFIG).write_text(json.dumps(settings, indent=2) + "\n")
 
-    _replace(path, adapter_state(model), OWN_CONFIG, describe)
+    replace_adapter(path, adapter_state(model), OWN_CONFIG, describe)
 
 
 @dataclass(frozen=True)
@@ -150,11 +150,11 @@ def save_approximation(model: PeftModel, path: Path, rank: int) -> Approximation
         errors[name] = math.sqrt(left / size) if size > 0 else 0.0
         missing, total = missing + left, total + size
     rank = max(len(a) for a, _ in pairs.values())
-    _write(path, _padded(pairs, rank), _plain_config(model, model.active_adapter, list(pairs), rank, 1.0))
+    _write(path, padded(pairs, rank), _plain_config(model, model.active_adapter, list(pairs), rank, 1.0))
     return Approximation(rank, errors, math.sqrt(missing / total) if total > 0 else 0.0)
 
 
-def _padded(pairs: Mapping[str, Factors], rank: int) -> dict[str, Tensor]:
+def padded(pairs: Mapping[str, Factors], rank: int) -> dict[str, Tensor]:
     """PEFT's names of A and B of each layer, filled up with zeros to the rank."""
     from torch.nn.functional import pad
 
@@ -168,10 +168,10 @@ def _padded(pairs: Mapping[str, Factors], rank: int) -> dict[str, Tensor]:
 
 def _write(path: Path, state: Mapping[str, Tensor], config: PeftConfig) -> None:
     """Write ``adapter_config.json`` and ``adapter_model.safetensors``."""
-    _replace(path, state, CONFIG, lambda folder: config.save_pretrained(str(folder)))
+    replace_adapter(path, state, CONFIG, lambda folder: config.save_pretrained(str(folder)))
 
 
-def _replace(path: Path, state: Mapping[str, Tensor], config: str, describe: Callable[[Path], None]) -> None:
+def replace_adapter(path: Path, state: Mapping[str, Tensor], config: str, describe: Callable[[Path], None]) -> None:
     """Write weights and configuration to a folder, in place of an adapter that is there.
 
     The folder holds at every moment the old adapter, the new one, or none that loads.
@@ -225,4 +225,7 @@ def _described(config: Config, model: PeftModel) -> Config:
 
 
 def _base_path(model: PeftModel) -> str | None:
-    return getattr(model.get_base_model(), "name_or_path", None) or None
+    """A hub id, or the absolute path of a directory: the adapter is loaded from anywhere."""
+    name: str | None = getattr(model.get_base_model(), "name_or_path", None) or None
+    folder = Path(name).expanduser() if name else None
+    return str(folder.resolve()) if folder is not None and folder.is_dir() else name

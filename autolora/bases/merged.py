@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from autolora.adapters.combination import plain_factors
 from autolora.adapters.export import CONFIG, OWN_CONFIG
 from autolora.bases import folders
 from autolora.bases.errors import ModelError
 from autolora.bases.source import Source
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedModel
 
 WEIGHT_FILES = ("adapter_model.safetensors", "adapter_model.bin")
@@ -30,12 +33,14 @@ class Merged:
         base: where its base is.
         config: its ``adapter_config.json``.
         weights: its file of weights.
+        factors: A (r, n) and s B (m, r) of each layer, float32, once it is merged; None if it is no plain LoRA.
     """
 
     source: Source
     base: Source
     config: dict[str, Any]
     weights: Path
+    factors: Mapping[str, tuple[Tensor, Tensor]] | None = None
 
     @property
     def method(self) -> str:
@@ -84,8 +89,11 @@ def adapter_in(source: Source) -> Merged | None:
     return Merged(source, _base(source, str(base), config), config, weights)
 
 
-def merge(model: PreTrainedModel, adapter: Merged) -> None:
+def merge(model: PreTrainedModel, adapter: Merged) -> Merged:
     """Merge an adapter into its base, in place: each weight in float32, then rounded once to its own dtype.
+
+    Returns:
+        The adapter with its factors.
 
     Raises:
         ModelError: the adapter is damaged, or of another model.
@@ -95,6 +103,7 @@ def merge(model: PreTrainedModel, adapter: Merged) -> None:
 
     try:
         adapted = PeftModel.from_pretrained(model, adapter.source.name, revision=adapter.source.revision)
+        factors = plain_factors(adapted)
         for layer in [module for module in model.modules() if isinstance(module, BaseTunerLayer)]:
             own = [(p, p.dtype) for p in layer.get_base_layer().parameters() if p.is_floating_point()]
             for parameter, _ in own:
@@ -108,6 +117,7 @@ def merge(model: PreTrainedModel, adapter: Merged) -> None:
     except Exception as error:  # damaged weights raise what PEFT, safetensors and torch please
         raise adapter.source.failure(f"the adapter ({adapter.method}) onto {adapter.base.name}", error) from error
     assert merged is model, "PEFT adapts the model in place"
+    return replace(adapter, factors=factors)
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -45,9 +45,9 @@ def load_weights(spec: Spec, dtype: torch.dtype) -> Loaded:
     if adapter is None:
         return _load_whole(source, dtype)
     base = _load_whole(adapter.base, dtype)
-    merge(base.model, adapter)
+    merged = merge(base.model, adapter)
     note = f"{adapter.base.name} with the {adapter.method} of {source.name} merged in; tuning starts there"
-    return Loaded(base.model, (note, *base.notes), adapter)
+    return Loaded(base.model, (note, *base.notes), merged)
 
 
 def load_tokenizer(spec: Spec) -> PreTrainedTokenizerBase:

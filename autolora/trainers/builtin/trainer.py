@@ -15,6 +15,7 @@ from autolora.spec import Spec
 from autolora.trainers import memory
 from autolora.trainers.builtin import curvature
 from autolora.trainers.builtin import segment as segments
+from autolora.trainers.builtin.exporting import complete_export
 from autolora.trainers.builtin.range_test import range_test
 from autolora.trainers.builtin.workbench import Workbench
 from autolora.trainers.trainer import OnStep, Outcome, Trainer
@@ -55,6 +56,7 @@ class BuiltinTrainer(Trainer):
     def export(self, trial: int, folder: Path) -> None:
         with self.bench.trained(trial) as (variant, adapted):
             variant.export(adapted, folder)
+        complete_export(self.bench.base, folder)
 
     def check(self, variants: Sequence[str], space: Space, baselines: Mapping[str, Config]) -> None:
         from autolora.adapters.start import Start

@@ -1,0 +1,96 @@
+"""Two plain LoRAs of one base as a single one: s B A + s' B' A' is [s B, s' B'] [A; A'], exactly."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from autolora import files
+from autolora.adapters.export import CONFIG, OWN_CONFIG, WEIGHTS, padded, replace_adapter
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from torch import Tensor
+
+    Factors = tuple[Tensor, Tensor]
+
+PREFIX, FACTOR_A, FACTOR_B = "base_model.model.", ".lora_A.weight", ".lora_B.weight"
+CHANGES_MORE = ("use_dora", "modules_to_save", "target_parameters", "lora_bias", "trainable_token_indices", "alora_invocation_tokens")
+"""Settings of a ``LoraConfig`` with which an adapter is more than A and B of linear layers."""
+
+
+def plain_factors(model: PeftModel) -> dict[str, Factors] | None:
+    """A (r, n) and s B (m, r) of each layer of an adapter as PEFT loads it, float32; None if it is no plain LoRA."""
+    from peft import LoraConfig
+    from peft.tuners.lora import LoraLayer
+
+    adapter = model.active_adapter
+    config = model.peft_config[adapter]
+    if type(config) is not LoraConfig or config.bias != "none":
+        return None
+    if any(getattr(config, name, None) for name in CHANGES_MORE):
+        return None
+    found = {}
+    for name, layer in model.get_base_model().named_modules():
+        if isinstance(layer, LoraLayer):
+            if adapter not in layer.lora_A or layer.lora_A[adapter].weight.ndim != 2:
+                return None
+            a, b = (factor[adapter].weight.detach().float().cpu() for factor in (layer.lora_A, layer.lora_B))
+            found[name] = (a.clone(), b * layer.scaling[adapter])
+    return found
+
+
+def add_to(folder: Path, others: Mapping[str, Factors], base: str) -> bool:
+    """Add a plain LoRA to the one that was exported to a folder.
+
+    Args:
+        folder: as :func:`autolora.adapters.export.save_plain` wrote it.
+        others: A and s B of each layer of the other.
+        base: path or hub id of the base that the sum fits.
+
+    Returns:
+        False, and nothing is changed, where the folder holds another kind of adapter.
+    """
+    import torch
+    from safetensors.torch import load_file
+
+    if not (folder / CONFIG).is_file():
+        return False
+    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    state = load_file(folder / WEIGHTS)
+    names = {key.removeprefix(PREFIX).removesuffix(FACTOR_A) for key in state if key.endswith(FACTOR_A)}
+    plain = config["peft_type"] == "LORA" and not any(config.get(name) for name in (*CHANGES_MORE, "rank_pattern"))
+    if not plain or len(state) != 2 * len(names):
+        return False
+    scale = config["lora_alpha"] / (config["r"] ** 0.5 if config["use_rslora"] else config["r"])
+    pairs = {}
+    for name in sorted(names | others.keys()):
+        parts = [others[name]] if name in others else []
+        if name in names:
+            parts.insert(0, (state[PREFIX + name + FACTOR_A], scale * state[PREFIX + name + FACTOR_B]))
+        pairs[name] = torch.cat([a for a, _ in parts]), torch.cat([b for _, b in parts], dim=1)
+    rank = max(len(a) for a, _ in pairs.values())
+    config |= {
+        "r": rank,
+        "lora_alpha": rank,
+        "use_rslora": False,
+        "target_modules": sorted(pairs),
+        "base_model_name_or_path": base,
+    }
+    text = json.dumps(config, indent=2) + "\n"
+    replace_adapter(folder, padded(pairs, rank), CONFIG, lambda staged: _write(staged / CONFIG, text))
+    return True
+
+
+def name_base(folder: Path, base: str) -> None:
+    """Say in an exported adapter, of whatever form, which base it fits."""
+    for name in (CONFIG, OWN_CONFIG):
+        if (folder / name).is_file():
+            config = json.loads((folder / name).read_text(encoding="utf-8"))
+            files.write(folder / name, json.dumps({**config, "base_model_name_or_path": base}, indent=2) + "\n")
+
+
+def _write(file: Path, text: str) -> None:
+    file.write_text(text, encoding="utf-8")

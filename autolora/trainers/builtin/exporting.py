@@ -1,0 +1,33 @@
+"""What goes beside an exported adapter, so that it loads elsewhere."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from autolora.adapters.combination import add_to, name_base
+from autolora.bases import Base
+
+MERGED_BASE = "base"
+"""Folder beside an adapter with the base that it fits, where that is nowhere else."""
+
+
+def complete_export(base: Base, folder: Path) -> None:
+    """Write the tokenizer beside an adapter, and see to it that the adapter names a base that it fits.
+
+    Where an adapter was merged into the base before, two plain LoRAs become one on the original base. If one of them is
+    no plain LoRA, the merged base is saved beside the adapter.
+
+    Args:
+        base: that the adapter was trained on, as it is without the adapter.
+        folder: of the exported adapter.
+    """
+    base.tokenizer.save_pretrained(folder)
+    shutil.rmtree(folder / MERGED_BASE, ignore_errors=True)
+    merged = base.merged
+    if merged is None or (merged.factors is not None and add_to(folder, merged.factors, merged.base.name)):
+        return
+    whole = (folder / MERGED_BASE).resolve()
+    base.model.save_pretrained(whole)
+    base.tokenizer.save_pretrained(whole)
+    name_base(folder, str(whole))
