@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from autolora import files
 from autolora.adapters.export import CONFIG, OWN_CONFIG, WEIGHTS, padded, replace_adapter
@@ -17,7 +17,14 @@ if TYPE_CHECKING:
     Factors = tuple[Tensor, Tensor]
 
 PREFIX, FACTOR_A, FACTOR_B = "base_model.model.", ".lora_A.weight", ".lora_B.weight"
-CHANGES_MORE = ("use_dora", "modules_to_save", "target_parameters", "lora_bias", "trainable_token_indices", "alora_invocation_tokens")
+CHANGES_MORE = (
+    "use_dora",
+    "modules_to_save",
+    "target_parameters",
+    "lora_bias",
+    "trainable_token_indices",
+    "alora_invocation_tokens",
+)
 """Settings of a ``LoraConfig`` with which an adapter is more than A and B of linear layers."""
 
 
@@ -37,8 +44,8 @@ def plain_factors(model: PeftModel) -> dict[str, Factors] | None:
         if isinstance(layer, LoraLayer):
             if adapter not in layer.lora_A or layer.lora_A[adapter].weight.ndim != 2:
                 return None
-            a, b = (factor[adapter].weight.detach().float().cpu() for factor in (layer.lora_A, layer.lora_B))
-            found[name] = (a.clone(), b * layer.scaling[adapter])
+            a, b = (cast("Tensor", factor[adapter].weight) for factor in (layer.lora_A, layer.lora_B))
+            found[name] = _kept(a), layer.scaling[adapter] * _kept(b)
     return found
 
 
@@ -90,6 +97,12 @@ def name_base(folder: Path, base: str) -> None:
         if (folder / name).is_file():
             config = json.loads((folder / name).read_text(encoding="utf-8"))
             files.write(folder / name, json.dumps({**config, "base_model_name_or_path": base}, indent=2) + "\n")
+
+
+def _kept(factor: Tensor) -> Tensor:
+    import torch
+
+    return factor.detach().to("cpu", torch.float32, copy=True)
 
 
 def _write(file: Path, text: str) -> None:

@@ -34,7 +34,9 @@ def check(config: PretrainedConfig, where: str) -> None:
     kind = _sequence_to_sequence(config) or _by_architectures(config) or _by_type(config)
     if kind is not None:
         architectures = getattr(config, "architectures", None)
-        raise ModelError(f"model: {where} holds {kind} ({architectures[0] if architectures else config.model_type}). {WANTED}")
+        raise ModelError(
+            f"model: {where} holds {kind} ({architectures[0] if architectures else config.model_type}). {WANTED}"
+        )
 
 
 def check_object(model: PreTrainedModel) -> None:
@@ -51,7 +53,8 @@ def auto_class(config: PretrainedConfig) -> str:
     """Name of the ``transformers`` class that loads the model: of text, or of images and text where there is none."""
     from transformers import AutoModelForImageTextToText
 
-    return MULTIMODAL if not _is_causal(config) and type(config) in AutoModelForImageTextToText._model_mapping else CAUSAL
+    multimodal = type(config) in AutoModelForImageTextToText._model_mapping and not _is_causal(config)
+    return MULTIMODAL if multimodal and not _remote(config) else CAUSAL
 
 
 def _sequence_to_sequence(config: PretrainedConfig) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from autolora.adapters.export import CONFIG as ADAPTER
 from autolora.bases import folders, kinds, quantized
 from autolora.bases.completeness import check_complete
 from autolora.bases.errors import ModelError
@@ -85,9 +86,9 @@ def hidden_size(config: PretrainedConfig) -> int | None:
 def _load_whole(source: Source, dtype: torch.dtype) -> Loaded:
     """A model that is no adapter, with all of its weights."""
     folder = source.folder
-    if folder is not None and folders.holds_weights(folder) and (folder / folders.ADAPTER_CONFIG).is_file():
+    if folder is not None and folders.holds_weights(folder) and (folder / ADAPTER).is_file():
         raise ModelError(
-            f"model: {source.where} holds a model and an adapter ({folders.ADAPTER_CONFIG}): give one of them, in a "
+            f"model: {source.where} holds a model and an adapter ({ADAPTER}): give one of them, in a "
             "directory of its own"
         )
     config = source.read("AutoConfig")

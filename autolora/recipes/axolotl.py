@@ -31,7 +31,8 @@ def write(recipe: Recipe, out: Path) -> list[Path]:
     if recipe.loraplus_ratio != 1:
         switches["loraplus_lr_ratio"] = recipe.loraplus_ratio
     data = _expressible(recipe.data)
-    model = {"base_model": recipe.model, "trust_remote_code": bool(recipe.spec["trust_remote_code"])}
+    trusted = bool(recipe.spec["trust_remote_code"])
+    model = {"base_model": recipe.whole_model(TOOL), "trust_remote_code": trusted}
     if recipe.spec["revision"]:
         model["revision_of_model"] = recipe.spec["revision"]
     sections = {

@@ -23,7 +23,10 @@ def write(recipe: Recipe, out: Path) -> list[Path]:
     training, config = recipe.training, recipe.config
     switches = _switches(recipe)
     data = _expressible(recipe.data)
-    model = {"model_name_or_path": recipe.model, "trust_remote_code": bool(recipe.spec["trust_remote_code"])}
+    model = {
+        "model_name_or_path": recipe.whole_model(TOOL),
+        "trust_remote_code": bool(recipe.spec["trust_remote_code"]),
+    }
     if recipe.spec["revision"]:
         model["model_revision"] = recipe.spec["revision"]
     sections: dict[str, dict[str, object]] = {

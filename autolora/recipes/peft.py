@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import yaml
 
 from autolora import files
+from autolora.adapters.combination import name_base
 from autolora.adapters.export import CONFIG, NATIVE, OWN, WEIGHTS, config_file
+from autolora.bases.folders import TOKENIZER_FILES, holds_adapter
 from autolora.recipes.recipe import Recipe, RecipeError
 from autolora.space import registry
 from autolora.variants import Variant
@@ -19,6 +22,8 @@ adapter loads."""
 PLAIN_LOADING = f"""{LOADING} It is a plain LoRA: every reader gets W + alpha / r B A with the r and alpha that are
 there. They are others than in training where the variant's start was subtracted from the base, its ranks differ between
 layers, or it scales by alpha / sqrt(r)."""
+TOKENIZER = (*TOKENIZER_FILES, "special_tokens_map.json", "added_tokens.json", "chat_template.jinja")
+"""Files of the tokenizer that lie beside an adapter; earlier versions wrote none."""
 OWN_LOADING = f"""These are the settings of the training; the others are in `{SETTINGS}`. No matrix added to the weights
 does what this adapter does, so it loads with autolora, not with plain PEFT."""
 
@@ -30,12 +35,23 @@ def write(recipe: Recipe, out: Path) -> list[Path]:
     if missing:
         raise RecipeError(f"{recipe.adapter} holds no {' and no '.join(missing)}: run `autolora tune` to its end again")
     out.mkdir(parents=True, exist_ok=True)
-    written = [Path(shutil.copyfile(recipe.adapter / name, out / name)) for name in parts]
+    beside = [name for name in TOKENIZER if (recipe.adapter / name).is_file()]
+    written = [Path(shutil.copyfile(recipe.adapter / name, out / name)) for name in (*parts, *beside)]
+    named = json.loads((out / parts[0]).read_text(encoding="utf-8")).get("base_model_name_or_path")
+    base = _base(recipe, named)
+    if named not in (None, base):  # an earlier version wrote a path as it was given, or the model has been moved
+        name_base(out, base)
     settings = out / SETTINGS
     files.write(settings, yaml.safe_dump(_settings(recipe), sort_keys=False))
     readme = out / README
-    files.write(readme, _readme(recipe))
+    files.write(readme, _readme(recipe, base))
     return [*written, settings, readme]
+
+
+def _base(recipe: Recipe, named: str | None) -> str:
+    """What the adapter loads on: the model of the study where it is now, or what the adapter names if that is none."""
+    whole = Path(recipe.model).is_dir() and not holds_adapter(Path(recipe.model))
+    return recipe.model if whole or not named else named
 
 
 def _settings(recipe: Recipe) -> dict[str, object]:
@@ -58,7 +74,7 @@ def _loading(variant: Variant) -> str:
     return f"{text} {variant.loading}".strip()
 
 
-def _readme(recipe: Recipe) -> str:
+def _readme(recipe: Recipe, base: str) -> str:
     config, own = recipe.config, recipe.variant.export_form == OWN
     settings = {
         "learning rate": f"{config.learning_rate:.4g}",
@@ -72,7 +88,7 @@ def _readme(recipe: Recipe) -> str:
         },
     }
     return f"""---
-base_model: {recipe.model}
+base_model: {base}
 library_name: {"autolora" if own else "peft"}
 tags: [lora, autolora]
 ---
@@ -88,7 +104,7 @@ tags: [lora, autolora]
 from {"autolora import load_adapter" if own else "peft import PeftModel"}
 from transformers import AutoModelForCausalLM
 
-base = AutoModelForCausalLM.from_pretrained({recipe.model!r})
+base = AutoModelForCausalLM.from_pretrained({base!r})
 model = {"load_adapter" if own else "PeftModel.from_pretrained"}(base, "path/of/this/folder")
 ```
 """

@@ -12,6 +12,7 @@ import yaml
 
 from autolora import files, quickstart, variants
 from autolora import spec as specs
+from autolora.bases.folders import holds_adapter
 from autolora.driver.result import BEST_FOLDER, TunedVariant, TuneResult
 from autolora.errors import AutoloraError
 from autolora.recipes.data import Data
@@ -84,6 +85,19 @@ class Recipe:
         recorded = str(self.spec["model"]).removeprefix("<model ").removesuffix(">")
         path = Path(quickstart.resolve(recorded)).expanduser()
         return str(path.resolve()) if path.is_dir() else recorded
+
+    def whole_model(self, tool: str) -> str:
+        """:attr:`model` for tools that load a model and no adapter as one.
+
+        Raises:
+            RecipeError: the model of the study is an adapter, which autolora merged into its base.
+        """
+        if Path(self.model).is_dir() and holds_adapter(Path(self.model)):
+            raise RecipeError(
+                f"{tool} cannot start from {self.model}, which is an adapter: merge it into its base (PEFT's "
+                "merge_and_unload, then save_pretrained) and tune that model, or export with --to peft"
+            )
+        return self.model
 
     @cached_property
     def training(self) -> TrainingSpec:

@@ -138,8 +138,8 @@ def _model(recipe: Recipe) -> str:
     revision = f", revision={_literal(recipe.spec['revision'])}" if recipe.spec["revision"] else ""
     trust = ", trust_remote_code=True" if recipe.spec["trust_remote_code"] else ""
     return f"""dtype = {dtype}
-model = AutoModelForCausalLM.from_pretrained({_literal(recipe.model)}, dtype=dtype{revision}{trust})
-tokenizer = AutoTokenizer.from_pretrained({_literal(recipe.model)}{revision}{trust})
+model = AutoModelForCausalLM.from_pretrained({_literal(recipe.whole_model(TOOL))}, dtype=dtype{revision}{trust})
+tokenizer = AutoTokenizer.from_pretrained({_literal(recipe.whole_model(TOOL))}{revision}{trust})
 tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
 """
 

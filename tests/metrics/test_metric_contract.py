@@ -25,8 +25,8 @@ def view(bench):
     """``view(batch_size)``: an adapter as metrics see it."""
     with bench.attached("lora", Config(1e-3, 8, 4, 4.0), 0) as adapted, torch.no_grad():
         adapted.eval()
-        stops = bench.evaluator.stops
-        yield lambda size: SplitEvaluation(adapted, bench.base, bench.data.eval, stops, max_new_tokens=8, batch_size=size)
+        rows, stops = bench.data.eval, bench.evaluator.stops
+        yield lambda size: SplitEvaluation(adapted, bench.base, rows, stops, max_new_tokens=8, batch_size=size)
 
 
 @pytest.mark.parametrize("name", registry())

@@ -54,7 +54,8 @@ class SplitEvaluation:
         return self._texts([self.stops.cut(self.split.answer_tokens(row).tolist()) for row in range(len(self.split))])
 
     def _texts(self, answers: Sequence[Sequence[int]]) -> list[str]:
-        return self.tokenizer.batch_decode(answers, skip_special_tokens=True)
+        texts: list[str] = self.tokenizer.batch_decode(answers, skip_special_tokens=True)
+        return texts
 
     def _limit(self, row: int) -> int:
         """Tokens to generate for a row: no more than the model has positions for, but as many as it was taught."""

@@ -68,7 +68,7 @@ def _generated(
 
     with base.autocast():
         # The method of the class: a repository may put a decoding of its own on the object.
-        sequences = type(model).generate(  # type: ignore[call-overload]
+        sequences = type(model).generate(
             model,
             input_ids=ids.to(base.device),
             attention_mask=mask.to(base.device),

@@ -35,7 +35,7 @@ class Stops:
     @classmethod
     def of(cls, base: Base, data: PreparedData) -> Stops:
         """The stops of the tokenizer, of the model's generation config, and of what is learned last in the rows."""
-        own = {(token,) for token in _own(base)}
+        own: set[Ids] = {(token,) for token in _own(base)}
         answers = [
             tuple(split.answer_tokens(row).tolist())
             for split in data.splits.values()
