@@ -7,7 +7,7 @@ curvature prior (:mod:`autolora.priors.kfac`) predicts from them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -127,7 +127,8 @@ def input_moments(
                 mask = attended(batch)
                 if labeled:
                     mask = mask & (batch["labels"] != IGNORED)
-                model(input_ids=batch["input_ids"], attention_mask=batch.get("attention_mask"), use_cache=False)
+                with training_precision(model):
+                    model(input_ids=batch["input_ids"], attention_mask=batch.get("attention_mask"), use_cache=False)
     finally:
         for hook in hooks:
             hook.remove()
@@ -147,7 +148,8 @@ def _token_gradients(
     """Inputs (tokens, n) and gradients (tokens, m) of the summed loss at the outputs, for each use of a layer."""
     with _recording(model, layers) as record:
         for batch in batches:
-            losses, _, _ = token_losses(model, batch)
+            with training_precision(model):
+                losses, _, _ = token_losses(model, batch)
             yield from record.backward(losses.sum(), batch)
 
 
@@ -175,7 +177,8 @@ def layer_statistics(
     with _recording(model, layers) as record:
         generator = torch.Generator(record.device).manual_seed(seed)
         for batch in batches:
-            logits, labels = target_logits(model, batch)
+            with training_precision(model):
+                logits, labels = target_logits(model, batch)
             loss = cross_entropy(logits, labels, reduction="sum") / targets
             for name, x, g in record.backward(loss, batch, retain_graph=True):
                 sums[name].gradient.addmm_(g.T, x)
@@ -318,6 +321,18 @@ def _recording(model: PreTrainedModel, layers: Mapping[str, nn.Module]) -> Itera
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def training_precision(model: nn.Module) -> AbstractContextManager[object]:
+    """Context of a forward pass as in training: under bfloat16's autocast if there are weights in bfloat16.
+
+    Without it, a model that keeps its norms in float32 would hand float32 to layers in bfloat16, which they refuse.
+    """
+    import torch
+
+    narrow = next((p for p in model.parameters() if p.dtype == torch.bfloat16), None)
+    device = "cpu" if narrow is None else narrow.device.type
+    return torch.autocast(device, torch.bfloat16, enabled=narrow is not None)
 
 
 @contextmanager
