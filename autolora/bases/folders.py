@@ -36,6 +36,8 @@ def diagnosis(folder: Path) -> str:
     """What is wrong in a directory, file by file, in plain lines; empty if every file that is needed can be read."""
     if not any(folder.iterdir()):
         return "it is empty"
+    if holds_adapter(folder):
+        return "; ".join(problem for file in folder.glob("*.safetensors") for problem in _safetensors(file))
     return "; ".join([*_configuration(folder), *_weights(folder), *_tokenizer(folder)])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -111,7 +112,9 @@ def merge(model: PreTrainedModel, adapter: Merged) -> Merged:
             layer.merge(safe_merge=True)
             for parameter, dtype in own:
                 parameter.data = parameter.data.to(dtype)
-        merged = adapted.merge_and_unload()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="All adapters are already merged")
+            merged = adapted.merge_and_unload()
     except MemoryError:
         raise
     except Exception as error:  # damaged weights raise what PEFT, safetensors and torch please

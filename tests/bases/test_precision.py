@@ -1,0 +1,116 @@
+"""A base is in the precision that transformers gives it, or that a model object has."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, DeepseekV3Config
+
+from autolora import bases
+from autolora.search import Job
+from autolora.space import Config
+from autolora.trainers.builtin import segment
+from autolora.trainers.builtin.workbench import Workbench, prepare_data
+from tests.support.checkpoints import saved, tiny
+from tests.support.specs import small_spec
+
+MIXTURE = {
+    "n_routed_experts": 4,
+    "n_group": 1,
+    "topk_group": 1,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 16,
+    "first_k_dense_replace": 1,
+    "q_lora_rank": 8,
+    "kv_lora_rank": 8,
+    "qk_rope_head_dim": 4,
+    "qk_nope_head_dim": 4,
+    "v_head_dim": 8,
+}
+
+
+def load(model, **training):
+    return bases.load(
+        small_spec(**{"model": str(model) if not isinstance(model, torch.nn.Module) else model, **training})
+    )
+
+
+def dtypes(model) -> dict[str, torch.dtype]:
+    return {name: tensor.dtype for name, tensor in [*model.named_parameters(), *model.named_buffers()]}
+
+
+@pytest.mark.parametrize("model", [lambda: tiny(), lambda: tiny(DeepseekV3Config, **MIXTURE)], ids=["rotary", "router"])
+def test_a_bfloat16_base_keeps_in_float32_what_transformers_does(tmp_path, model):
+    folder = saved(tmp_path, model())
+    theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
+    ours = load(folder, **{"training.dtype": "bfloat16"})
+    assert ours.dtype == torch.bfloat16
+    assert dtypes(ours.model) == dtypes(theirs)
+    assert torch.float32 in dtypes(ours.model).values()
+    for (name, kept), (_, expected) in zip(ours.model.named_buffers(), theirs.named_buffers(), strict=True):
+        assert torch.equal(kept, expected), name
+
+
+def test_a_checkpoint_in_float16_is_loaded_in_float32_on_a_cpu(tmp_path):
+    base = load(saved(tmp_path, tiny().half()))
+    assert base.dtype == torch.float32
+    assert set(dtypes(base.model).values()) == {torch.float32}
+
+
+@pytest.fixture
+def mixed(tmp_path):
+    """A model object in bfloat16 with norms and a buffer in float32."""
+    folder = saved(tmp_path / "model", tiny())
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
+    for name, parameter in model.named_parameters():
+        if "norm" in name:
+            parameter.data = parameter.data.float() + 1e-4
+    model.register_buffer("offset", torch.full((4,), 1 + 1e-4))
+    return model
+
+
+def test_a_model_object_keeps_every_dtype_and_every_bit(mixed):
+    before = {name: tensor.clone() for name, tensor in mixed.state_dict().items()}
+    base = load(mixed)
+    assert base.model is mixed
+    assert base.dtype == torch.bfloat16
+    assert all(torch.equal(tensor, before[name]) for name, tensor in mixed.state_dict().items())
+    assert {before[name].dtype for name in before} == {torch.float32, torch.bfloat16}
+
+
+@pytest.mark.parametrize("variant", ["lora", "lora_ga", "corda"])
+def test_a_model_with_norms_in_float32_is_trained(mixed, tmp_path, variant):
+    """A start from data passes through the model, too."""
+    spec = small_spec(model=mixed, variants=[variant], **{"training.examples": 16, "training.max_length": 250})
+    base = bases.load(spec)
+    bench = Workbench.of(spec, tmp_path, base, prepare_data(spec, base.tokenizer, tmp_path / "data"))
+    outcome = segment.run(bench, Job(0, variant, Config(1e-3, 8, 2, 2.0), seed=0, start=0.0, stop=1.0, rung=0))
+    assert outcome.kind == "scored"
+
+
+def test_a_model_object_in_another_dtype_than_asked_for_is_refused(mixed):
+    with pytest.raises(
+        bases.ModelError, match=r"training\.dtype is 'float32', .*LlamaForCausalLM given is in bfloat16"
+    ):
+        load(mixed, **{"training.dtype": "float32"})
+
+
+def test_a_model_object_in_float16_is_refused_with_what_to_load(tmp_path):
+    model = AutoModelForCausalLM.from_pretrained(saved(tmp_path, tiny()), dtype=torch.float16)
+    with pytest.raises(bases.ModelError, match=r"in float16, .*dtype=torch\.float32 or torch\.bfloat16"):
+        load(model)
+
+
+def test_a_model_that_was_dispatched_stays_where_it_is(mixed, monkeypatch):
+    mixed.hf_device_map = {"model": "cpu", "lm_head": "disk"}
+    monkeypatch.setattr(type(mixed), "to", lambda *_: pytest.fail("moved"))
+    base = load(mixed)
+    with base.set_aside():
+        assert base.device == torch.device("cpu")
+
+
+def test_a_model_with_weights_that_hold_no_data_is_refused(mixed):
+    mixed.lm_head.to("meta")
+    mixed.hf_device_map = {"model": "cpu", "lm_head": "disk"}
+    with pytest.raises(bases.ModelError, match=r"lm_head\.weight holds no data here"):
+        load(mixed)
