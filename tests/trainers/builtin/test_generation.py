@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import pytest
 import torch
@@ -50,39 +51,42 @@ def pairs(answers=ANSWERS):
     return [{"prompt": f"{i}?\n", "completion": answers[i % len(answers)]} for i in range(16)]
 
 
+def fit(folder, rows, tokenizer=None, config=LlamaConfig, shape=None, steps=80, **overrides):
+    """A trainer whose base has learned all rows by heart."""
+    tokenizer = tokenizer or byte_tokenizer()
+    model = saved(folder / "model", tiny(config, **{"vocab_size": len(tokenizer), **(shape or {})}), tokenizer)
+    data = folder / "rows.jsonl"
+    data.write_text("\n".join(map(json.dumps, rows)))
+    settings = {
+        "model": str(model),
+        "data": {"train": str(data), "eval": str(data), "eval_size": len(rows) - 1},
+        "metric": {"name": "exact_match", "max_new_tokens": 24},
+        "training.examples": None,
+    }
+    spec = small_spec(**{**settings, **overrides})
+    base = bases.load(spec)
+    base.model.requires_grad_(True)
+    prepared = prepare_data(spec, base.tokenizer, folder / "data")
+    batch = prepared.eval.batch(range(len(prepared.eval)), 0)
+    optimizer = torch.optim.AdamW(base.model.parameters(), 1e-2)
+    for _ in range(steps):
+        base.model(**batch).loss.backward()
+        torch.nn.utils.clip_grad_norm_(base.model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+    base.model.requires_grad_(False)
+    return BuiltinTrainer(Workbench.of(spec, folder, base, prepared))
+
+
 @pytest.fixture
 def fitted(tmp_path):
-    """``fitted(rows, tokenizer, make, **overrides)``: a trainer whose base has learned all rows by heart."""
+    return partial(fit, tmp_path)
 
-    def make(rows, tokenizer=None, config=LlamaConfig, shape=None, steps=80, **overrides):
-        tokenizer = tokenizer or byte_tokenizer()
-        model = tiny(config, **{"vocab_size": len(tokenizer), **(shape or {})})
-        folder = saved(tmp_path / "model", model, tokenizer)
-        data = tmp_path / "rows.jsonl"
-        data.write_text("\n".join(map(json.dumps, rows)))
-        spec = small_spec(
-            **{
-                "model": str(folder),
-                "data": {"train": str(data), "eval": str(data), "eval_size": len(rows) - 1},
-                "metric": {"name": "exact_match", "max_new_tokens": 24},
-                "training.examples": None,
-                **overrides,
-            }
-        )
-        base = bases.load(spec)
-        base.model.requires_grad_(True)
-        prepared = prepare_data(spec, base.tokenizer, tmp_path / "data")
-        batch = prepared.eval.batch(range(len(prepared.eval)), 0)
-        optimizer = torch.optim.AdamW(base.model.parameters(), 1e-2)
-        for _ in range(steps):
-            base.model(**batch).loss.backward()
-            torch.nn.utils.clip_grad_norm_(base.model.parameters(), 1.0)
-            optimizer.step()
-            optimizer.zero_grad()
-        base.model.requires_grad_(False)
-        return BuiltinTrainer(Workbench.of(spec, tmp_path, base, prepared))
 
-    return make
+@pytest.fixture(scope="module")
+def recited(tmp_path_factory):
+    """A trainer whose base answers "yyyy yyyy" to everything."""
+    return fit(tmp_path_factory.mktemp("recited"), pairs(["yyyy yyyy"]))
 
 
 def score(trainer) -> float:
@@ -108,8 +112,8 @@ def test_white_space_around_references_does_not_matter(fitted):
 def test_rows_as_long_as_the_positions_of_a_model_are_generated(fitted):
     """Prompts of several lengths, padded on the left, and a row that fills the positions to the last."""
     rows = [{"prompt": "x" * i + "?", "completion": "yes" if i % 2 else "no way"} for i in range(1, 17)]
-    rows += [{"prompt": "y" * 20 + "?", "completion": "yes yes ye"}, {"prompt": "a", "completion": "b"}]
-    shape = {"n_positions": 32, "n_embd": 32, "n_layer": 2, "n_head": 2}
+    rows += [{"prompt": "y" * 20 + "?", "completion": "yes yes y"}, {"prompt": "a", "completion": "b"}]
+    shape = {"max_position_embeddings": 32, "n_embd": 32, "n_layer": 2, "n_head": 2}
     trainer = fitted(rows, config=GPT2Config, shape=shape, steps=120)
     assert max(trainer.bench.data.eval.lengths) == 32
     assert score(trainer) == 1.0
@@ -129,11 +133,10 @@ def test_rows_as_long_as_the_positions_of_a_model_are_generated(fitted):
     ],
     ids=lambda settings: next(iter(settings)),
 )
-def test_a_models_generation_config_changes_nothing_and_stays_as_it_was(fitted, settings):
-    trainer = fitted(pairs(["yyyy yyyy"]))
-    model = trainer.bench.base.model
+def test_a_models_generation_config_changes_nothing_and_stays_as_it_was(recited, settings):
+    model = recited.bench.base.model
     model.generation_config = own = GenerationConfig(**settings)
-    assert score(trainer) == 1.0
+    assert score(recited) == 1.0
     assert model.generation_config is own
 
 
