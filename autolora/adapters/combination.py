@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from autolora import files
-from autolora.adapters.export import CONFIG, OWN_CONFIG, WEIGHTS, padded, replace_adapter
+from autolora.adapters.export import CONFIG, OWN_CONFIG, WEIGHTS, replace_adapter
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -62,6 +62,7 @@ def add_to(folder: Path, others: Mapping[str, Factors], base: str) -> bool:
     """
     import torch
     from safetensors.torch import load_file
+    from torch.nn.functional import pad
 
     if not (folder / CONFIG).is_file():
         return False
@@ -86,8 +87,12 @@ def add_to(folder: Path, others: Mapping[str, Factors], base: str) -> bool:
         "target_modules": sorted(pairs),
         "base_model_name_or_path": base,
     }
+    total = {}
+    for name, (a, b) in pairs.items():
+        total[PREFIX + name + FACTOR_A] = pad(a, (0, 0, 0, rank - len(a)))
+        total[PREFIX + name + FACTOR_B] = pad(b, (0, rank - len(a)))
     text = json.dumps(config, indent=2) + "\n"
-    replace_adapter(folder, padded(pairs, rank), CONFIG, lambda staged: _write(staged / CONFIG, text))
+    replace_adapter(folder, total, CONFIG, lambda staged: _write(staged / CONFIG, text))
     return True
 
 

@@ -73,7 +73,7 @@ def save_plain(model: PeftModel, path: Path, factors: Callable[[AdaptedLayer], F
     distinct = set(scales.values())
     common = distinct.pop() if len(distinct) == 1 else 1.0
     scaled = {name: (a, b * (scales[name] / common)) for name, (a, b) in pairs.items()}
-    _write(path, padded(scaled, rank), _plain_config(model, record.adapter_name, list(scaled), rank, common))
+    _write(path, _padded(scaled, rank), _plain_config(model, record.adapter_name, list(scaled), rank, common))
 
 
 def save_native(model: PeftModel, path: Path) -> None:
@@ -150,11 +150,11 @@ def save_approximation(model: PeftModel, path: Path, rank: int) -> Approximation
         errors[name] = math.sqrt(left / size) if size > 0 else 0.0
         missing, total = missing + left, total + size
     rank = max(len(a) for a, _ in pairs.values())
-    _write(path, padded(pairs, rank), _plain_config(model, model.active_adapter, list(pairs), rank, 1.0))
+    _write(path, _padded(pairs, rank), _plain_config(model, model.active_adapter, list(pairs), rank, 1.0))
     return Approximation(rank, errors, math.sqrt(missing / total) if total > 0 else 0.0)
 
 
-def padded(pairs: Mapping[str, Factors], rank: int) -> dict[str, Tensor]:
+def _padded(pairs: Mapping[str, Factors], rank: int) -> dict[str, Tensor]:
     """PEFT's names of A and B of each layer, filled up with zeros to the rank."""
     from torch.nn.functional import pad
 
