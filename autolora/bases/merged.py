@@ -10,13 +10,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autolora.adapters.combination import plain_factors
+from autolora.adapters.combination import FACTOR_A, FACTOR_B, PREFIX, plain_factors
 from autolora.adapters.export import CONFIG, OWN_CONFIG
 from autolora.bases import folders
 from autolora.bases.errors import ModelError
 from autolora.bases.source import Source
 
 if TYPE_CHECKING:
+    from peft import PeftModel
     from torch import Tensor
     from transformers import PreTrainedModel
 
@@ -103,8 +104,11 @@ def merge(model: PreTrainedModel, adapter: Merged) -> Merged:
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     try:
+        saved = _shapes(adapter.weights)
+        _resize(model, saved)
         adapted = PeftModel.from_pretrained(model, adapter.source.name, revision=adapter.source.revision)
-        factors = plain_factors(adapted)
+        only_factors = _check_all_loaded(adapted, saved, adapter)
+        factors = plain_factors(adapted) if only_factors else None
         for layer in [module for module in model.modules() if isinstance(module, BaseTunerLayer)]:
             own = [(p, p.dtype) for p in layer.get_base_layer().parameters() if p.is_floating_point()]
             for parameter, _ in own:
@@ -115,12 +119,56 @@ def merge(model: PreTrainedModel, adapter: Merged) -> Merged:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="All adapters are already merged")
             merged = adapted.merge_and_unload()
-    except MemoryError:
+    except (ModelError, MemoryError):
         raise
     except Exception as error:  # damaged weights raise what PEFT, safetensors and torch please
         raise adapter.source.failure(f"the adapter ({adapter.method}) onto {adapter.base.name}", error) from error
     assert merged is model, "PEFT adapts the model in place"
     return replace(adapter, factors=factors)
+
+
+def _shapes(weights: Path) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of what an adapter's file of weights holds."""
+    if weights.suffix != ".safetensors":
+        import torch
+
+        loaded = torch.load(weights, map_location="meta", weights_only=True)
+        return {name: tuple(tensor.shape) for name, tensor in loaded.items()}
+    from safetensors import safe_open
+
+    with safe_open(weights, framework="pt") as opened:
+        return {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
+
+
+def _resize(model: PreTrainedModel, saved: Mapping[str, tuple[int, ...]]) -> None:
+    """Give the base the vocabulary of an adapter that was saved with embeddings of more tokens."""
+    embeddings = model.get_input_embeddings()
+    name = next(name for name, module in model.named_modules() if module is embeddings)
+    shape = saved.get(f"{PREFIX}{name}.weight")
+    if shape is not None and shape[0] != embeddings.weight.shape[0]:
+        model.resize_token_embeddings(shape[0], mean_resizing=False)
+
+
+def _check_all_loaded(adapted: PeftModel, saved: Mapping[str, tuple[int, ...]], adapter: Merged) -> bool:
+    """Refuse an adapter of which PEFT has left a part out, of which it only warns at best.
+
+    Returns:
+        Whether the adapter holds nothing but A and B.
+    """
+    from peft import get_peft_model_state_dict
+
+    own = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    base = {f"{PREFIX}{name}" for name, _ in adapted.get_base_model().named_parameters()}
+    unused = sorted(saved.keys() - own.keys() - base)
+    # other methods share tensors between layers, and save one of them
+    missing = sorted(own.keys() - saved.keys()) if adapter.method == "LORA" else []
+    for names, what in ((unused, "has no place for"), (missing, "finds nothing for")):
+        if names:
+            raise ModelError(
+                f"model: {adapter.source.where} holds an adapter of another model: its base {adapter.base.name} {what} "
+                f"{len(names)} weights, such as {names[0]}"
+            )
+    return all(name.endswith((FACTOR_A, FACTOR_B)) for name in saved)
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -114,6 +114,32 @@ def test_an_adapter_that_cannot_be_merged_is_refused(llama, tmp_path, settings, 
         load(folder)
 
 
+@pytest.mark.parametrize(
+    ("settings", "what"), [({"num_hidden_layers": 1}, "no place"), ({"num_hidden_layers": 3}, "nothing")]
+)
+def test_an_adapter_of_a_base_with_other_layers_is_refused(llama, tmp_path, settings, what):
+    folder = adapter(tmp_path / "sft", llama)
+    other = saved(tmp_path / "other", tiny(**settings))
+    config = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": str(other)}))
+    with pytest.raises(bases.ModelError, match=rf"adapter of another model: its base .*{what}.* weights, such as"):
+        load(folder)
+
+
+def test_an_adapter_with_tokens_of_its_own_brings_their_embeddings(llama, tmp_path):
+    model = AutoModelForCausalLM.from_pretrained(llama)
+    model.resize_token_embeddings(260, mean_resizing=False)
+    adapted = get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM"))
+    with torch.no_grad():
+        model.get_input_embeddings().weight[257:] = 0.5
+        model.lm_head.weight[257:] = 0.25
+    adapted.save_pretrained(tmp_path / "sft", save_embedding_layers=True)
+    base = load(tmp_path / "sft")
+    assert torch.equal(base.model.get_input_embeddings().weight[257:], torch.full((3, 32), 0.5))
+    assert torch.allclose(base.model(IDS).logits, adapted.eval()(IDS).logits, atol=1e-5)
+    assert base.merged.factors is None  # no LoRA on the original base says this
+
+
 @pytest.mark.parametrize("content", [None, b"cut"])
 def test_an_adapter_without_whole_weights_is_refused(llama, tmp_path, content):
     file = adapter(tmp_path / "sft", llama) / "adapter_model.safetensors"
