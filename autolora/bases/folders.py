@@ -13,6 +13,8 @@ TOKENIZER_FILES = (
     *("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "spiece.model", "sentencepiece.bpe.model"),
     *("vocab.json", "vocab.txt", "merges.txt", "tekken.json", "tiktoken.model", "tokenizer.model.v3"),
 )
+MERGED_BASE = "base"
+"""Folder beside an exported adapter with the merged base that it fits, where that is nowhere else."""
 LFS, POINTER = b"version https://git-lfs", "{} is a Git LFS pointer, not the file: run `git lfs pull`"
 WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")
 

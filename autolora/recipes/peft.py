@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import yaml
 from autolora import files
 from autolora.adapters.combination import name_base
 from autolora.adapters.export import CONFIG, NATIVE, OWN, WEIGHTS, config_file
-from autolora.bases.folders import TOKENIZER_FILES, holds_adapter
+from autolora.bases.folders import TOKENIZER_FILES
 from autolora.recipes.recipe import Recipe, RecipeError
 from autolora.space import registry
 from autolora.variants import Variant
@@ -37,8 +36,8 @@ def write(recipe: Recipe, out: Path) -> list[Path]:
     out.mkdir(parents=True, exist_ok=True)
     beside = [name for name in TOKENIZER if (recipe.adapter / name).is_file()]
     written = [Path(shutil.copyfile(recipe.adapter / name, out / name)) for name in (*parts, *beside)]
-    named = json.loads((out / parts[0]).read_text(encoding="utf-8")).get("base_model_name_or_path")
-    base = _base(recipe, named)
+    named = recipe.named_base
+    base = named if named and recipe.model_is_adapter else recipe.model
     if named not in (None, base):  # an earlier version wrote a path as it was given, or the model has been moved
         name_base(out, base)
     settings = out / SETTINGS
@@ -46,12 +45,6 @@ def write(recipe: Recipe, out: Path) -> list[Path]:
     readme = out / README
     files.write(readme, _readme(recipe, base))
     return [*written, settings, readme]
-
-
-def _base(recipe: Recipe, named: str | None) -> str:
-    """What the adapter loads on: the model of the study where it is now, or what the adapter names if that is none."""
-    whole = Path(recipe.model).is_dir() and not holds_adapter(Path(recipe.model))
-    return recipe.model if whole or not named else named
 
 
 def _settings(recipe: Recipe) -> dict[str, object]:

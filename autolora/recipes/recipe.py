@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +13,8 @@ import yaml
 
 from autolora import files, quickstart, variants
 from autolora import spec as specs
-from autolora.bases.folders import holds_adapter
+from autolora.adapters.export import config_file
+from autolora.bases.folders import MERGED_BASE, holds_adapter
 from autolora.driver.result import BEST_FOLDER, TunedVariant, TuneResult
 from autolora.errors import AutoloraError
 from autolora.recipes.data import Data
@@ -86,13 +88,32 @@ class Recipe:
         path = Path(quickstart.resolve(recorded)).expanduser()
         return str(path.resolve()) if path.is_dir() else recorded
 
+    @cached_property
+    def named_base(self) -> str | None:
+        """What the exported adapter says it fits; None if it says nothing."""
+        file = self.adapter / config_file(self.variant.export_form)
+        if not file.is_file():
+            return None
+        named: str | None = json.loads(file.read_text(encoding="utf-8")).get("base_model_name_or_path")
+        return named
+
+    @property
+    def model_is_adapter(self) -> bool:
+        """Whether the model of the study is an adapter, which autolora merged into its base."""
+        folder, named = Path(self.model), self.named_base
+        if folder.is_dir() or named is None:
+            return folder.is_dir() and holds_adapter(folder)
+        # of the hub: the exported adapter fits another base
+        beside = Path(named) == self.adapter.resolve() / MERGED_BASE
+        return beside or (Path(named) != folder and not Path(named).is_absolute() and not folder.is_absolute())
+
     def whole_model(self, tool: str) -> str:
         """:attr:`model` for tools that load a model and no adapter as one.
 
         Raises:
             RecipeError: the model of the study is an adapter, which autolora merged into its base.
         """
-        if Path(self.model).is_dir() and holds_adapter(Path(self.model)):
+        if self.model_is_adapter:
             raise RecipeError(
                 f"{tool} cannot start from {self.model}, which is an adapter: merge it into its base (PEFT's "
                 "merge_and_unload, then save_pretrained) and tune that model, or export with --to peft"

@@ -7,9 +7,7 @@ from pathlib import Path
 
 from autolora.adapters.combination import add_to, name_base
 from autolora.bases import Base
-
-MERGED_BASE = "base"
-"""Folder beside an adapter with the base that it fits, where that is nowhere else."""
+from autolora.bases.folders import MERGED_BASE
 
 
 def complete_export(base: Base, folder: Path) -> None:

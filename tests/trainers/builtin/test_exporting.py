@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -99,3 +100,16 @@ def test_other_trainers_are_not_told_to_load_an_adapter_as_a_model(tmp_path, tun
     for target in ("trl", "axolotl", "llamafactory"):
         with pytest.raises(RecipeError, match=r"cannot start from .*sft, which is an adapter: merge it"):
             write(trainer.bench.checkpoints, "lora", target, tmp_path / "out")
+
+
+def test_an_adapter_of_the_hub_is_known_by_the_base_that_the_exported_one_names(tmp_path, tuned):
+    trainer, folder = tuned(saved(tmp_path / "base", tiny()), "lora")
+    run = trainer.bench.checkpoints
+    recorded = (run / "spec.yaml").read_text().replace(str(tmp_path / "base"), "me/sft")
+    (run / "spec.yaml").write_text(recorded)
+    for base, message in (("me/base", r"cannot start from me/sft, which is an adapter"), ("me/sft", None)):
+        (folder / "adapter_config.json").write_text(json.dumps({**settings(folder), "base_model_name_or_path": base}))
+        write(run, "lora", "peft", tmp_path / "out")
+        assert settings(tmp_path / "out")["base_model_name_or_path"] == base
+        with pytest.raises(RecipeError, match=message) if message else nullcontext():
+            write(run, "lora", "trl", tmp_path / "out")
