@@ -1,4 +1,4 @@
-"""The three kinds of example that a row can become."""
+"""What a row can become: three kinds of example, or none."""
 
 from __future__ import annotations
 
@@ -44,7 +44,18 @@ class Tokens:
     targets: np.ndarray
 
 
-Example: TypeAlias = Pair | Chat | Tokens
+@dataclass(frozen=True)
+class Skipped:
+    """A row that is sound, but from which nothing can be learned. It is counted and not trained on.
+
+    Attributes:
+        reason: a short phrase that is equal for all rows left out for this reason, such as "no assistant turn".
+    """
+
+    reason: str
+
+
+Example: TypeAlias = Pair | Chat | Tokens | Skipped
 
 
 def content_key(example: Example) -> bytes:
@@ -57,4 +68,6 @@ def content_key(example: Example) -> bytes:
             content = json.dumps(said, sort_keys=True, default=str).encode()
         case Tokens(ids):
             content = ids.tobytes()
+        case Skipped(reason):
+            content = reason.encode()
     return hashlib.blake2b(content, digest_size=16).digest()
