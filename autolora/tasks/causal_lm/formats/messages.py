@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from autolora.tasks.causal_lm.conversations import CHAT_COLUMNS, conversation
+from autolora.tasks.causal_lm.conversations.rows import chat_column, columns_beside, conversation
 from autolora.tasks.causal_lm.examples import Chat
 from autolora.tasks.causal_lm.formats.format import Format, Keys, Layout, register
 from autolora.tasks.data.table import Table
@@ -11,16 +11,9 @@ NAME = "messages"
 
 
 def _read(table: Table, keys: Keys) -> Layout:
-    column, example = conversation(table, NAME, ("role", "content"), {})
-    return Layout(NAME, f"{column} with role/content", (column,), example)
+    column, example = conversation(table, NAME)
+    beside = columns_beside(table)
+    return Layout(NAME, ", ".join((f"{column} with role/content", *beside)), (column, *beside), example)
 
 
-register(
-    Format(
-        NAME,
-        _read,
-        fits=lambda table: any(column in table.columns for column in CHAT_COLUMNS),
-        precedence=30,
-        makes=Chat,
-    )
-)
+register(Format(NAME, _read, fits=lambda table: chat_column(table) is not None, precedence=30, makes=Chat))

@@ -2,35 +2,25 @@
 
 from __future__ import annotations
 
-from autolora.tasks.causal_lm.conversations import CHAT_COLUMNS, conversation
+from autolora.tasks.causal_lm.conversations.rows import chat_column, columns_beside, conversation, first_turn
 from autolora.tasks.causal_lm.examples import Chat
 from autolora.tasks.causal_lm.formats.format import Format, Keys, Layout, register
 from autolora.tasks.data.table import Table
 
 NAME = "sharegpt"
-ROLES = {
-    "human": "user",
-    "user": "user",
-    "gpt": "assistant",
-    "chatgpt": "assistant",
-    "assistant": "assistant",
-    "system": "system",
-    "tool": "tool",
-}
 
 
 def _read(table: Table, keys: Keys) -> Layout:
-    column, example = conversation(table, NAME, ("from", "value"), ROLES)
-    return Layout(NAME, f"{column} with from/value", (column,), example)
+    column, example = conversation(table, NAME)
+    beside = columns_beside(table)
+    return Layout(NAME, ", ".join((f"{column} with from/value", *beside)), (column, *beside), example)
 
 
 def _fits(table: Table) -> bool:
-    """Whether the first row's first turn says who it is from."""
-    column = next((column for column in CHAT_COLUMNS if column in table.columns), None)
-    if column is None:
-        return False
-    turns = table.fetch([0], [column])[0].get(column)
-    return isinstance(turns, list) and bool(turns) and isinstance(turns[0], dict) and "from" in turns[0]
+    """Whether the first turn of the table says who it is from."""
+    column = chat_column(table)
+    turn = first_turn(table, [column], json_text=True) if column is not None else None
+    return turn is not None and turn.get("from") is not None
 
 
 register(Format(NAME, _read, fits=_fits, precedence=20, makes=Chat))
