@@ -24,6 +24,20 @@ SAMPLES = {
         {"prompt": "p", "chosen": "c", "rejected": "worse"},
         {"prompt": "q", "chosen": "d", "rejected": "worse"},
     ],
+    "conversational_prompt_completion": [
+        {
+            "prompt": [{"role": "user", "content": text}],
+            "completion": [{"role": "assistant", "content": "c"}],
+        }
+        for text in "pq"
+    ],
+    "conversational_preference": [
+        {
+            "chosen": [{"role": "user", "content": text}, {"role": "assistant", "content": "c"}],
+            "rejected": [{"role": "user", "content": text}, {"role": "assistant", "content": "worse"}],
+        }
+        for text in "pq"
+    ],
 }
 
 
@@ -31,7 +45,17 @@ def table(name: str) -> Table:
     return Table.of("rows.jsonl", SAMPLES[name])
 
 
-ESTABLISHED = ["tokenized", "sharegpt", "messages", "alpaca", "prompt_completion", "text", "preference"]
+ESTABLISHED = [
+    "tokenized",
+    "sharegpt",
+    "messages",
+    "alpaca",
+    "prompt_completion",
+    "text",
+    "preference",
+    "conversational_prompt_completion",
+    "conversational_preference",
+]
 """In their order. A new format comes behind them all."""
 
 
@@ -47,6 +71,8 @@ def test_a_new_format_comes_behind_those_before_it():
         (("text", "prompt", "chosen", "rejected"), "text"),
         (("instruction", "output", "prompt", "completion"), "alpaca"),
         (("messages", "prompt", "completion"), "messages"),
+        (("messages", "chosen", "rejected"), "messages"),
+        (("prompt", "chosen", "rejected"), "preference"),
     ],
 )
 def test_a_table_that_several_formats_fit_goes_to_the_first(columns, format):

@@ -4,7 +4,7 @@
 
     def _read(table: Table, keys: Keys) -> Layout: ...
 
-    register(Format("my_format", _read, fits=lambda table: "my_column" in table.columns, precedence=80, makes=Pair))
+    register(Format("my_format", _read, fits=lambda table: "my_column" in table.columns, precedence=100, makes=Pair))
 
 A specification can then name it in ``data.format``; with "auto" it is found by its columns.
 """
@@ -49,7 +49,8 @@ class Layout:
         format: a format's name.
         found: the columns and their parts, for the report.
         columns: the columns that ``example`` needs.
-        example: ``example(row, where)``; ``where`` names file and row in errors.
+        example: ``example(row, where)``; ``where`` names file and row in errors. A row from which nothing can be
+            learned is ``Skipped``.
     """
 
     format: str
@@ -69,7 +70,7 @@ class Format:
         fits: whether a table's columns show this format.
         precedence: of several formats that fit a table, the one with the lowest is taken. A new format has the highest,
             so that a table that was read before is read as before, and studies of it continue.
-        makes: the kind of example that comes out.
+        makes: the kind of example that comes out, ``Skipped`` apart.
         keys: which of KEYS it takes; the others are refused beside it.
     """
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from autolora.tasks.causal_lm.conversations.rows import first_turn
 from autolora.tasks.causal_lm.examples import Pair
+from autolora.tasks.causal_lm.formats import conversational_preference
 from autolora.tasks.causal_lm.formats.format import Format, Keys, Layout, register
 from autolora.tasks.data.cells import require, text
 from autolora.tasks.data.table import Row, Table
@@ -13,6 +15,8 @@ COLUMNS = ("prompt", "chosen", "rejected")
 
 def _read(table: Table, keys: Keys) -> Layout:
     require(table, COLUMNS, "format: preference needs prompt, chosen and rejected")
+    if first_turn(table, ("prompt", "chosen")) is not None:
+        return conversational_preference.layout(table)
     return Layout(NAME, "prompt -> chosen (rejected is not learned)", COLUMNS, _example)
 
 

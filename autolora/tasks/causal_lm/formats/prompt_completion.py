@@ -5,7 +5,9 @@ from __future__ import annotations
 import string
 from collections.abc import Sequence
 
+from autolora.tasks.causal_lm.conversations.rows import first_turn
 from autolora.tasks.causal_lm.examples import Pair
+from autolora.tasks.causal_lm.formats import conversational_prompt_completion
 from autolora.tasks.causal_lm.formats.format import KEYS, NAMED_COLUMNS, Format, Keys, Layout, register
 from autolora.tasks.data.cells import listed, present, require, text
 from autolora.tasks.data.errors import DataError, show
@@ -56,6 +58,8 @@ def _known_pair(table: Table) -> Layout:
 
 def _two_columns(table: Table, prompt: str, completion: str) -> Layout:
     require(table, (prompt, completion), "name two of them with data.prompt and data.completion")
+    if first_turn(table, (prompt, completion)) is not None:
+        return conversational_prompt_completion.layout(table, prompt, completion)
 
     def example(row: Row, where: str) -> Pair:
         return Pair(text(row, prompt, where) + "\n", text(row, completion, where))
