@@ -23,12 +23,51 @@ def test_alpaca_without_input_says_nothing_of_one(prepare_rows, extra):
     assert data.eval.rows[0]["prompt"].endswith("### Instruction:\nadd\n\n### Response:\n")
 
 
+ALPACA = {"instruction": "add", "input": "", "output": "3"}
+
+
+def prompt_of(prepare_rows, row):
+    return prepare_rows([row], eval_rows=[row | {"output": "4"}], max_length=600).eval.rows[0]["prompt"]
+
+
+@pytest.mark.parametrize("columns", [{}, {"input": "1 2"}])
+def test_alpacas_system_stands_in_place_of_the_opening(prepare_rows, columns):
+    opened = prompt_of(prepare_rows, ALPACA | columns)
+    prompt = prompt_of(prepare_rows, ALPACA | columns | {"system": "Be brief."})
+    assert prompt == "Be brief.\n\n" + opened[opened.index("### Instruction") :]
+
+
+@pytest.mark.parametrize("history", [[["hi", "hello"], ["add", "4"]], '[["hi", "hello"], ["add", "4"]]'])
+def test_alpacas_history_stands_before_the_instruction(prepare_rows, history):
+    opening, request = prompt_of(prepare_rows, ALPACA).split("### Instruction", 1)
+    assert prompt_of(prepare_rows, ALPACA | {"history": history}) == (
+        f"{opening}### Instruction:\nhi\n\n### Response:\nhello\n\n"
+        f"### Instruction:\nadd\n\n### Response:\n4\n\n### Instruction{request}"
+    )
+
+
+@pytest.mark.parametrize("empty", [{"system": "", "history": []}, {"system": None, "history": None}, {"history": ""}])
+def test_alpaca_with_empty_system_and_history_reads_as_without(prepare_rows, empty):
+    assert prompt_of(prepare_rows, ALPACA | empty) == prompt_of(prepare_rows, ALPACA)
+
+
+@pytest.mark.parametrize("history", [["hi", "hello"], [["hi"]], [["hi", 3]], "hi", 3, {"a": 1}])
+def test_a_history_that_is_no_list_of_exchanges_names_the_row(prepare_rows, history):
+    with pytest.raises(DataError, match=r"jsonl, row 1, column 'history'"):
+        prepare_rows([ALPACA | {"history": history}])
+
+
 @pytest.mark.parametrize(
     ("row", "format", "columns"),
     [
         ({"prompt": "a", "completion": "b"}, "prompt_completion", "prompt -> completion"),
         ({"question": "a", "answer": "b"}, "prompt_completion", "question -> answer"),
         ({"instruction": "a", "output": "b", "text": "ab"}, "alpaca", "instruction, output"),
+        (
+            {"instruction": "a", "output": "b", "system": "c", "history": []},
+            "alpaca",
+            "instruction, output, system, history (whose answers are not learned)",
+        ),
         ({"text": "ab"}, "text", "text"),
         ({"input_ids": [7, 8], "text": "ab"}, "tokenized", "input_ids"),
     ],
