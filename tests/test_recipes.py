@@ -516,6 +516,35 @@ def test_alpaca_rows_get_the_same_text(make_run):
     assert datasets["train"]["columns"] == {"prompt": "instruction", "query": "input", "response": "output"}
 
 
+def test_columns_beside_conversations_are_carried_over(make_run):
+    tools = [{"type": "function", "function": {"name": "weather"}}]
+    row = {"messages": CHAT, "system": "Be brief.", "tools": tools}
+    folder = make_run([row])
+    [dataset] = axolotl(folder)["datasets"]
+    assert (dataset["field_system"], dataset["field_tools"]) == ("system", "tools")
+    _, datasets = llamafactory(folder)
+    assert datasets["train"]["columns"] == {"messages": "messages", "system": "system", "tools": "tools"}
+    system = {"role": "system", "content": "Be brief."}
+    source = trl(folder)
+    assert text_of(source, row) == {"messages": [system, *CHAT], "tools": tools}
+    assert text_of(source, {**row, "system": None})["messages"] == CHAT
+    assert text_of(source, {**row, "messages": [system, *CHAT]})["messages"] == [system, *CHAT]
+
+
+@pytest.mark.parametrize("write_recipe", [trl, axolotl])
+def test_columns_of_alpaca_that_a_recipe_does_not_know_are_said(make_run, write_recipe):
+    folder = make_run([{"instruction": "Add.", "output": "3", "system": "Be brief.", "history": []}])
+    write_recipe(folder)
+    text = "".join(path.read_text() for path in (folder.parent / "out").iterdir())
+    assert "has no text for Alpaca's columns system and history. Write them to rows.jsonl" in text
+
+
+def test_llamafactory_reads_system_and_history_and_learns_no_history(make_run):
+    settings, datasets = llamafactory(make_run([{"instruction": "Add.", "output": "3", "system": "x", "history": []}]))
+    columns = {"prompt": "instruction", "response": "output", "system": "system", "history": "history"}
+    assert (settings["mask_history"], datasets["train"]["columns"]) == (True, columns)
+
+
 def test_plain_text_is_learned_as_a_whole(make_run):
     folder = make_run([{"text": "Once."}])
     assert axolotl(folder)["datasets"][0]["type"] == "completion"

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from autolora.recipes.data import Data, Source, by_hand
 from autolora.recipes.recipe import Recipe, yaml_file
+from autolora.tasks.causal_lm.conversations.rows import SYSTEM_COLUMNS
+from autolora.tasks.causal_lm.conversations.tools import TOOL_COLUMNS
 
 TOOL, FILE = "axolotl", "axolotl.yaml"
 OPTIONS = {
@@ -87,7 +89,7 @@ def _notes(recipe: Recipe, data: Data) -> list[str]:
 
 
 def _expressible(data: Data) -> Data:
-    data = data.known_to(TOOL, READINGS)
+    data = data.known_to(TOOL, READINGS).plain_alpaca(TOOL)
     if data.template is not None and _format(data.template, data.columns) is None:
         return by_hand(f"axolotl formats know {' and '.join(FIELDS)} only, so the template is not for it.", of=data)
     return data
@@ -115,11 +117,16 @@ def _place(source: Source, rows: float | None = None) -> dict[str, object]:
 
 
 def _conversation(role: str, content: str) -> Callable[[Data], dict[str, object]]:
-    return lambda data: {
-        "type": "chat_template",
-        "field_messages": data.columns[0],
-        "message_property_mappings": {"role": role, "content": content},
-    }
+    def reading(data: Data) -> dict[str, object]:
+        beside = {"field_system": SYSTEM_COLUMNS, "field_tools": TOOL_COLUMNS}
+        return {
+            "type": "chat_template",
+            "field_messages": data.columns[0],
+            "message_property_mappings": {"role": role, "content": content},
+            **{field: column for field, known in beside.items() for column in data.columns if column in known},
+        }
+
+    return reading
 
 
 def _alpaca(data: Data) -> dict[str, object]:

@@ -104,6 +104,13 @@ class Data:
         )
         return by_hand(reason, of=self)
 
+    def plain_alpaca(self, tool: str) -> Data:
+        """These rows, or rows to be written out if the recipe of a trainer has no text for some of Alpaca's columns."""
+        more = [column for column in ("system", "history") if self.format == "alpaca" and column in self.columns]
+        if not more:
+            return self
+        return by_hand(f"The recipe for {tool} has no text for Alpaca's columns {' and '.join(more)}.", of=self)
+
 
 def by_hand(reason: str, spec: DataSpec | None = None, of: Data | None = None) -> Data:
     """Data that the user has to write out first, because of ``reason``."""

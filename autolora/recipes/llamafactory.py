@@ -9,6 +9,8 @@ from pathlib import Path
 from autolora import files
 from autolora.recipes.data import Data, Source, by_hand
 from autolora.recipes.recipe import Recipe, yaml_file
+from autolora.tasks.causal_lm.conversations.rows import SYSTEM_COLUMNS
+from autolora.tasks.causal_lm.conversations.tools import TOOL_COLUMNS
 
 TOOL, FILE, DATASETS = "LLaMA-Factory", "llamafactory.yaml", "dataset_info.json"
 OPTIONS = {"use_dora": "use_dora", "use_rslora": "use_rslora", "init_lora_weights": "init_lora_weights"}
@@ -46,6 +48,7 @@ def write(recipe: Recipe, out: Path) -> list[Path]:
             "dataset": "train",
             **({"val_size": data.eval_size} if data.eval is None else {"eval_dataset": "eval"}),
             **_template(data),
+            **({"mask_history": True} if _has_history(data) else {}),
             "cutoff_len": training.max_length,
             "packing": False,
         },
@@ -139,12 +142,23 @@ def _conversation(role: str, content: str, user: str, assistant: str) -> Callabl
         "observation_tag": "tool",
         "system_tag": "system",
     }
-    return lambda data: {"formatting": "sharegpt", "columns": {"messages": data.columns[0]}, "tags": tags}
+
+    def reading(data: Data) -> dict[str, object]:
+        beside = {"system": SYSTEM_COLUMNS, "tools": TOOL_COLUMNS}
+        columns = {key: column for key, known in beside.items() for column in data.columns if column in known}
+        return {"formatting": "sharegpt", "columns": {"messages": data.columns[0], **columns}, "tags": tags}
+
+    return reading
 
 
 def _alpaca(data: Data) -> dict[str, object]:
-    query = {"query": "input"} if "input" in data.columns else {}
-    return {"columns": {"prompt": "instruction", **query, "response": "output"}}
+    optional = {"query": "input", "system": "system", "history": "history"}
+    columns = {key: column for key, column in optional.items() if column in data.columns}
+    return {"columns": {"prompt": "instruction", **columns, "response": "output"}}
+
+
+def _has_history(data: Data) -> bool:
+    return data.format == "alpaca" and "history" in data.columns
 
 
 def _prompt_completion(data: Data) -> dict[str, object]:

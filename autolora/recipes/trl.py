@@ -9,6 +9,9 @@ from pathlib import Path
 from autolora import files
 from autolora.recipes.data import Data, Source
 from autolora.recipes.recipe import Recipe
+from autolora.tasks.causal_lm.conversations.rows import SYSTEM_COLUMNS
+from autolora.tasks.causal_lm.conversations.tools import TOOL_COLUMNS
+from autolora.tasks.causal_lm.conversations.turns import CALLER, ROLES
 
 TOOL, FILE = "TRL", "train.py"
 
@@ -22,7 +25,7 @@ def write(recipe: Recipe, out: Path) -> list[Path]:
 
 
 def _script(recipe: Recipe) -> str:
-    data = recipe.data.known_to(TOOL, EXAMPLES)
+    data = recipe.data.known_to(TOOL, EXAMPLES).plain_alpaca(TOOL)
     converts = recipe.variant.export_form == "rank 2r"
     plus = recipe.loraplus_ratio != 1
     parts = [
@@ -84,15 +87,31 @@ def _loading(source: Source, data: Data) -> str:
 
 
 def _messages(data: Data) -> str:
-    return _function("", f'{{"messages": row[{_literal(data.columns[0])}]}}')
+    return _conversation(data, "", f"row[{_literal(data.columns[0])}]")
 
 
 def _sharegpt(data: Data) -> str:
-    from autolora.tasks.causal_lm.formats.sharegpt import ROLES
-
+    roles = {role: name for role, name in ROLES.items() if name != CALLER}
     turn = '{"role": ROLES[turn["from"]], "content": turn["value"]}'
-    value = f'{{"messages": [{turn} for turn in row[{_literal(data.columns[0])}]]}}'
-    return _function(f"ROLES = {_literal(ROLES)}\n", value)
+    return _conversation(data, f"ROLES = {_literal(roles)}\n", f"[{turn} for turn in row[{_literal(data.columns[0])}]]")
+
+
+def _conversation(data: Data, constants: str, messages: str) -> str:
+    """The messages with what stands in the columns beside them."""
+    beside = [column for column in data.columns if column in SYSTEM_COLUMNS]
+    for column in beside[:1]:
+        constants += _WITH_SYSTEM
+        messages = f"with_system({messages}, row[{_literal(column)}])"
+    tools = [f'"tools": row[{_literal(column)}]' for column in data.columns if column in TOOL_COLUMNS]
+    return _function(constants, "{" + ", ".join([f'"messages": {messages}', *tools[:1]]) + "}")
+
+
+_WITH_SYSTEM = """
+
+def with_system(messages, system):
+    given = messages[0]["role"] == "system" or not system
+    return messages if given else [{"role": "system", "content": system}, *messages]
+"""
 
 
 def _text(data: Data) -> str:
