@@ -531,6 +531,15 @@ def test_columns_beside_conversations_are_carried_over(make_run):
     assert text_of(source, {**row, "messages": [system, *CHAT]})["messages"] == [system, *CHAT]
 
 
+@pytest.mark.parametrize("write_recipe", [trl, axolotl, llamafactory])
+@pytest.mark.parametrize(("mark", "said"), [({"weight": 0}, True), ({"train": True}, False)])
+def test_marks_of_turns_that_a_trainer_does_not_read_are_said(make_run, write_recipe, mark, said):
+    folder = make_run([{"messages": [CHAT[0], {**CHAT[1], **mark}, *CHAT]}])
+    write_recipe(folder)
+    text = "".join(path.read_text() for path in (folder.parent / "out").iterdir())
+    assert ("marked as not to be learned" in " ".join(text.replace("#", " ").split())) is said
+
+
 @pytest.mark.parametrize("write_recipe", [trl, axolotl])
 def test_columns_of_alpaca_that_a_recipe_does_not_know_are_said(make_run, write_recipe):
     folder = make_run([{"instruction": "Add.", "output": "3", "system": "Be brief.", "history": []}])

@@ -7,17 +7,29 @@ from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from autolora import quickstart
 from autolora.files import Document
+from autolora.tasks.causal_lm.examples import Chat
 from autolora.tasks.causal_lm.spec import EVAL_MOST, EVAL_SHARE, DataSpec, default_eval_rows
+from autolora.tasks.data.errors import DataError
+
+if TYPE_CHECKING:
+    from autolora.tasks.causal_lm.preparation import Reader
 
 ROWS = "rows.jsonl"
 """Stands for data that a trainer cannot be pointed at. There is no such file, so it stops and says so."""
 EVAL_UNKNOWN = 1 / EVAL_SHARE
 """Share of the rows to hold out where their number is not known."""
 CAPPED = f"Of more than {EVAL_SHARE * EVAL_MOST:,} rows the study held out {EVAL_MOST} for evaluation: say so here too."
+
+MARKED = (
+    "Some turns of these rows are marked as not to be learned. The trainer learns them unless it is told of the marks, "
+    "as with axolotl's message_field_training."
+)
+PROBED = 100
+"""Rows in which marks are looked for."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +91,7 @@ class Data:
                 return by_hand(f"The rows of {spec.train} cannot be read here.", spec)
             columns = rows.columns
         size = _eval_size(spec, rows.count if rows else None)
+        notes = {CAPPED: rows is None and size == EVAL_UNKNOWN, MARKED: rows is not None and rows.marked}
         return cls(
             train=train,
             eval=None if spec.eval is None else _source(spec.eval, spec, "validation"),
@@ -86,7 +99,7 @@ class Data:
             format="prompt_completion" if spec.prompt or rows is None else rows.format,
             columns=columns,
             template=spec.template,
-            notes=(CAPPED,) if rows is None and size == EVAL_UNKNOWN else (),
+            notes=tuple(note for note, holds in notes.items() if holds),
         )
 
     def known_to(self, tool: str, formats: Collection[str]) -> Data:
@@ -146,17 +159,18 @@ class _Rows:
     Attributes:
         format, columns: as in :class:`Data`.
         count: rows of different content; None if it is not needed, or some row is damaged.
+        marked: whether some of the assistant's turns in conversations are marked as not to be learned.
     """
 
     format: str
     columns: tuple[str, ...]
     count: int | None
+    marked: bool
 
 
 def _read(spec: DataSpec) -> _Rows | None:
     """Read the training rows; None if they cannot be read."""
     from autolora.tasks.causal_lm.preparation import Reader
-    from autolora.tasks.data.errors import DataError
 
     try:
         reader = Reader.of("train", spec)
@@ -166,7 +180,16 @@ def _read(spec: DataSpec) -> _Rows | None:
     if spec.eval is None and not spec.eval_size:
         with suppress(DataError):
             count = len(set(reader.keys))
-    return _Rows(reader.layout.format, reader.layout.columns, count)
+    return _Rows(reader.layout.format, reader.layout.columns, count, _is_marked(reader))
+
+
+def _is_marked(reader: Reader) -> bool:
+    if reader.layout.format not in ("messages", "sharegpt"):
+        return False  # the columns say what is learned
+    with suppress(DataError):
+        examples, _ = reader.examples(range(min(len(reader), PROBED)))
+        return any(isinstance(example, Chat) and example.unlearned for example in examples)
+    return False
 
 
 def _source(value: str, spec: DataSpec, default_split: str) -> Source:
