@@ -10,7 +10,10 @@ from typing import Any, TypeAlias
 import numpy as np
 
 Message: TypeAlias = dict[str, Any]
-"""A message of a conversation: "role" and "content", and what else its chat template reads, such as "tool_calls"."""
+"""A message of a conversation: "role" and "content", and what else its chat template reads, such as "tool_calls".
+
+The content is text, a list of parts ``{"type": "text", "text": ...}``, or None beside tool calls or reasoning.
+"""
 
 
 @dataclass(frozen=True)
