@@ -28,15 +28,16 @@ def rendered(
 
     Returns:
         For each row its tokens as text, special ones included and nothing cut, and the learned stretches of it in
-        order.
+        order. A row from which nothing can be learned, which a study would count and leave out, has no stretches; its
+        text is "" if it has none, as when its chat template refuses it.
 
     Raises:
         SpecError: a key is unknown, or its value is not allowed.
-        DataError: a row cannot be turned into text, or has nothing to learn from.
+        DataError: a row cannot be turned into text, or a chat template leaves out a part of it.
     """
     from autolora import spec as specs
     from autolora.tasks.causal_lm.formats.format import layout_of
-    from autolora.tasks.causal_lm.tokenize import Encoder
+    from autolora.tasks.causal_lm.tokenize import Encoder, Unlearnable
     from autolora.tasks.data.table import Table
 
     if not rows:
@@ -47,11 +48,13 @@ def rendered(
     places = [f"rows, row {number}" for number in table.numbers]
     examples = [layout.example(row, place) for row, place in zip(rows, places, strict=True)]
     encoded = Encoder(tokenizer, max_length=sys.maxsize).encode(examples, places)
-    return [_texts(tokenizer, row.ids, row.targets) for row in encoded if row is not None]  # None: cut to nothing
+    return [
+        (row.text, []) if isinstance(row, Unlearnable) else _texts(tokenizer, row.ids, row.targets) for row in encoded
+    ]
 
 
 def _texts(tokenizer: PreTrainedTokenizerBase, ids: np.ndarray, targets: np.ndarray) -> tuple[str, list[str]]:
-    from autolora.tasks.causal_lm.chat import common_prefix
+    from autolora.tasks.causal_lm.prefixes import common_prefix
 
     def decoded(count: int) -> str:
         """The first tokens; a tokenizer may decode a token on its own in another way."""

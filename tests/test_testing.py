@@ -83,3 +83,11 @@ def test_an_unknown_key_and_a_bad_row_are_named(tokenizer):
         rendered([{"prompt": "a", "completion": "b"}], tokenizer, promt="prompt")
     with pytest.raises(DataError, match="rows, row 2, column 'completion' is empty"):
         rendered([{"prompt": "a", "completion": "b"}, {"prompt": "a", "completion": None}], tokenizer)
+
+
+def test_a_row_with_nothing_to_learn_has_no_stretches(tokenizer, monkeypatch):
+    refusing = "{% if messages | length > 2 %}{{ raise_exception('too long') }}{% endif %}"
+    monkeypatch.setattr(tokenizer, "chat_template", refusing + "{% for m in messages %}{{ m.content }}{% endfor %}")
+    exchange = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    rows = [{"messages": messages} for messages in (exchange, exchange * 2, exchange[:1])]
+    assert [learned for _, learned in rendered(rows, tokenizer)] == [[f"b{tokenizer.eos_token}"], [], []]

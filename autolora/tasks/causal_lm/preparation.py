@@ -12,6 +12,7 @@ Which rows go where depends on the content and ``seed`` alone:
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -21,12 +22,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from autolora.tasks.causal_lm import cache
-from autolora.tasks.causal_lm.examples import Example, content_key
-from autolora.tasks.causal_lm.formats.format import layout_of
-from autolora.tasks.causal_lm.report import DataReport, SplitReport
+from autolora.tasks.causal_lm.chat.turns import RENDERING
+from autolora.tasks.causal_lm.examples import Chat, Example, content_key
+from autolora.tasks.causal_lm.formats.format import layout_of, registry
+from autolora.tasks.causal_lm.report import DataReport, SplitReport, told
 from autolora.tasks.causal_lm.spec import DataSpec, default_eval_rows
 from autolora.tasks.causal_lm.split import EvaluationRow, PreparedData, Split
-from autolora.tasks.causal_lm.tokenize import Encoded, Encoder
+from autolora.tasks.causal_lm.tokenize import TOO_LONG, Encoded, Encoder
 from autolora.tasks.data.errors import DataError
 from autolora.tasks.data.sources import Source, open_source
 from autolora.tasks.data.table import Table
@@ -37,6 +39,10 @@ if TYPE_CHECKING:
 # purposes of random draws
 HOLD_OUT, LIMIT = 1, 2
 CHUNK = 2048  # rows in one call of the tokenizer
+EARLIER_RENDERING = (
+    "conversations: kept as an earlier version of autolora rendered them, since this study began with them; a new "
+    "directory treats tools, turns that are not to be learned and earlier turns as this version does"
+)
 LIMIT_FACTOR, LIMIT_LEAST = 4, 20_000
 
 
@@ -74,16 +80,33 @@ def prepare(
     options = spec.model_dump(exclude={"train", "eval", "test"})
     options |= {"max_length": max_length, "seed": seed, "limit": limit}
     identities = {role: source.identity for role, source in sources.items()}
-    fingerprint = cache.fingerprint_of(identities, tokenizer, options)
+    # conversations that this version renders have a fingerprint of their own: none of another version mixes with them
+    earlier = cache.fingerprint_of(identities, tokenizer, options)
+    rendered = cache.fingerprint_of(identities, tokenizer, options | {"rendering": RENDERING})
 
-    data = cache.load(cache_dir, fingerprint) if cache_dir is not None else None
+    data = None
+    if cache_dir is not None:
+        data = _kept(cache.load(cache_dir, earlier)) or cache.load(cache_dir, rendered)
     if data is None:
+        fingerprint = rendered if any(_makes(source, spec) is Chat for source in sources.values()) else earlier
         encoder = Encoder(tokenizer, max_length)
         data = _build(sources, spec, encoder, max_length=max_length, limit=limit, seed=seed, fingerprint=fingerprint)
         if cache_dir is not None:
             cache.save(cache_dir, data)
     _check_enough_to_train(data.report, examples)
     return _with_columns(data, sources) if whole_rows else data
+
+
+def _makes(source: Source, spec: DataSpec) -> type[Example]:
+    """The kind of example that the rows of a source become."""
+    return registry()[Reader(source, spec).layout.format].makes
+
+
+def _kept(data: PreparedData | None) -> PreparedData | None:
+    """Cached data; of conversations that an earlier version rendered it says so."""
+    if data is None or not any(registry()[split.format].makes is Chat for split in data.report.splits.values()):
+        return data
+    return replace(data, report=replace(data.report, notes=(*data.report.notes, EARLIER_RENDERING)))
 
 
 def _with_columns(data: PreparedData, sources: dict[str, Source]) -> PreparedData:
@@ -133,31 +156,52 @@ class Reader:
 
 @dataclass(frozen=True, eq=False)
 class _Taken:
-    """Rows that survived tokenization: their indices in the table, and how many others were dropped on the way."""
+    """Rows that survived tokenization: their indices in the table, and what became of others on the way.
+
+    Attributes:
+        dropped: how many were too long.
+        unlearnable: by reason, how many have nothing to learn, and where the first is.
+    """
 
     indices: list[int]
     encoded: list[Encoded]
     dropped: int
+    unlearnable: dict[str, tuple[int, str]]
+
+    @property
+    def lost(self) -> int:
+        """How many rows did not survive."""
+        return self.dropped + sum(count for count, _ in self.unlearnable.values())
+
+    def told(self, max_length: int) -> list[str]:
+        """Why rows did not survive, in plain words."""
+        dropped = [f"{self.dropped} have a prompt that fills max_length={max_length} tokens"] if self.dropped else []
+        return dropped + told(self.unlearnable)
 
 
 def _take(reader: Reader, indices: Sequence[int], wanted: int | None, encoder: Encoder) -> _Taken:
     """The first ``wanted`` rows of ``indices`` that survive, in file order; None: all."""
     kept: dict[int, Encoded] = {}
     dropped = 0
+    unlearnable: dict[str, tuple[int, str]] = {}
     position = 0
     while position < len(indices) and (wanted is None or len(kept) < wanted):
         size = CHUNK if wanted is None else min(CHUNK, max(wanted - len(kept), CHUNK // 32))
         chunk = indices[position : position + size]
         position += size
-        for index, row in zip(chunk, encoder.encode(*reader.examples(chunk)), strict=True):
-            if row is None:
+        examples, places = reader.examples(chunk)
+        for index, place, row in zip(chunk, places, encoder.encode(examples, places), strict=True):
+            if isinstance(row, Encoded):
+                kept[index] = row
+            elif row is TOO_LONG:
                 dropped += 1
             else:
-                kept[index] = row
+                count, first = unlearnable.get(row.reason, (0, place))
+                unlearnable[row.reason] = (count + 1, first)
             if len(kept) == wanted:
                 break
     order = sorted(kept)
-    return _Taken(order, [kept[index] for index in order], dropped)
+    return _Taken(order, [kept[index] for index in order], dropped, unlearnable)
 
 
 def _build(
@@ -185,7 +229,7 @@ def _build(
             candidates = [i for i in _shuffled_distinct(train, seed) if train.keys[i] not in held_keys]
             wanted = size or default_eval_rows(len(candidates))
             taken = _take(train, candidates, wanted, encoder)
-            read, duplicates = len(taken.indices) + taken.dropped, 0
+            read, duplicates = len(taken.indices) + taken.lost, 0
             held_rows.update(taken.indices)
         else:
             continue
@@ -203,9 +247,15 @@ def _build(
         taken = _take(train, fresh, None, encoder)
     if not taken.indices:
         raise DataError(
-            f"no training rows remain: of {len(train)} rows of {train.table.name}, {len(held_rows)} are held out for "
-            f"evaluation or test, {duplicates} are also in another split, and {taken.dropped} have a prompt that fills "
-            f"max_length={max_length} tokens; give more rows, or raise training.max_length"
+            f"no training rows remain: of {len(train)} rows of {train.table.name}, "
+            + "; ".join(
+                [
+                    f"{len(held_rows)} are held out for evaluation or test",
+                    f"{duplicates} are also in another split",
+                    *taken.told(max_length),
+                ]
+            )
+            + f". {_remedy(taken)}"
         )
     splits["train"] = _split(taken, [])
     reports["train"] = _report(
@@ -247,9 +297,11 @@ def _report(
         cut=sum(row.cut for row in taken.encoded),
         duplicates=duplicates,
         held_out=held_out,
-        unused=read - len(split) - taken.dropped - duplicates - held_out,
+        unused=read - len(split) - taken.lost - duplicates - held_out,
         tokens=len(split.tokens),
         targets=int(split.targets.sum()),
+        unlearnable=taken.unlearnable,
+        left_out=dict(sum((row.left_out for row in taken.encoded), Counter())),
     )
 
 
@@ -261,17 +313,25 @@ def _check_enough_held_out(
     asked = f"data.{role}_size asks for {wanted} rows" if wanted else f"the {role} split needs a row"
     raise DataError(
         f"{asked}, but only {len(taken.indices)} of the {len(reader)} rows of "
-        f"{reader.table.name} can be used ({taken.dropped} have a prompt that fills max_length={max_length} tokens, "
-        f"{duplicates} are also in the evaluation split); ask for fewer, give more rows, or raise training.max_length"
+        f"{reader.table.name} can be used ("
+        + "; ".join([*taken.told(max_length), f"{duplicates} are also in the evaluation split"])
+        + f"). {_remedy(taken)}"
     )
+
+
+def _remedy(taken: _Taken) -> str:
+    remedies = ["Give more rows", "ask for fewer", *["raise training.max_length"] * bool(taken.dropped)]
+    return ", ".join(remedies[:-1]) + f" or {remedies[-1]}"
 
 
 def _check_enough_to_train(report: DataReport, examples: int | None) -> None:
     """More examples than there ever were rows mean several epochs; fewer rows than examples by dropping do not."""
     train = report.splits["train"]
-    if examples is not None and train.rows < examples <= train.rows + train.dropped:
+    unlearnable = sum(count for count, _ in train.unlearnable.values())
+    if examples is not None and train.rows < examples <= train.rows + train.dropped + unlearnable:
+        dropped = f"{train.dropped} have a prompt that fills max_length={report.max_length} tokens"
+        reasons = "; ".join([*[dropped] * bool(train.dropped), *told(train.unlearnable)])
         raise DataError(
             f"training.examples asks for {examples} rows, but only {train.rows} of {train.source} remain, because "
-            f"{train.dropped} have a prompt that fills max_length={report.max_length} tokens; raise "
-            "training.max_length, shorten the prompts, or lower training.examples"
+            f"{reasons}; raise training.max_length, shorten the prompts, or lower training.examples"
         )

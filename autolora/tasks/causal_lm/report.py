@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+SHOWN = 5
+"""Reasons that are told; there may be as many as rows, since a chat template can quote what it refuses."""
+
+
+def told(unlearnable: Mapping[str, tuple[int, str]]) -> list[str]:
+    """Why rows have nothing to learn, in plain words, the most frequent first."""
+    by_count = sorted(unlearnable.items(), key=lambda item: -item[1][0])
+    lines = [f"{count:,} not used ({first}: {reason})" for reason, (count, first) in by_count[:SHOWN]]
+    others = sum(count for _, (count, _) in by_count[SHOWN:])
+    return [*lines, f"{others:,} not used, for {len(by_count) - SHOWN:,} other reasons"] if others else lines
 
 
 @dataclass(frozen=True)
 class SplitReport:
-    """Rows of one split: ``read = rows + dropped + duplicates + held_out + unused``.
+    """Rows of one split: ``read = rows + dropped + duplicates + held_out + unused`` and those of ``unlearnable``.
 
     Args:
         source: file, hub id or data set.
@@ -21,6 +33,8 @@ class SplitReport:
         held_out: training rows that went into the evaluation or test split.
         unused: rows that were not needed.
         tokens, targets: tokens in the split, and those on which the loss is taken.
+        unlearnable: by reason, how many rows have nothing to learn, and file and row of the first.
+        left_out: by what they are, how many pieces of the rows are not in the tokens, or not learned.
     """
 
     source: str
@@ -35,6 +49,8 @@ class SplitReport:
     unused: int
     tokens: int
     targets: int
+    unlearnable: Mapping[str, tuple[int, str]] = field(default_factory=dict)
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -63,7 +79,8 @@ class DataReport:
             (split.cut, f"cut on the right to {self.max_length} tokens"),
             (split.unused, "not needed"),
         ]
-        parts = [f"{count:,} {what}" for count, what in counts if count]
+        parts = [f"{count:,} {what}" for count, what in counts if count] + told(split.unlearnable)
+        parts += [f"{what}: {count:,}" for what, count in split.left_out.items()]
         size = f"{split.tokens:,} tokens, {split.targets / split.tokens:.0%} of them learned"
         return (
             f"{name}: {split.rows:,} of {split.read:,} rows of {split.source} "

@@ -6,16 +6,19 @@ in the loss.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from autolora.tasks.causal_lm import chat
-from autolora.tasks.causal_lm.examples import Chat, Example, Pair, Tokens
+from autolora.tasks.causal_lm.chat.template import RefusedError, Template
+from autolora.tasks.causal_lm.chat.turns import NO_TURN, Dialogue, Renderer
+from autolora.tasks.causal_lm.examples import Chat, Example, Message, Pair, Skipped, Tokens
 from autolora.tasks.causal_lm.formats.format import registry
+from autolora.tasks.causal_lm.prefixes import common_prefix
 from autolora.tasks.causal_lm.split import last_run
 from autolora.tasks.data.errors import DataError
 
@@ -33,12 +36,26 @@ class Encoded:
         text: (prompt, completion), the text before the last learned stretch, and its own without EOS; None where the
             example came as tokens.
         cut: whether the right end was cut off.
+        left_out: how many pieces of the example are not in the tokens, or not learned, by what they are.
     """
 
     ids: np.ndarray
     targets: np.ndarray
     text: tuple[str, str] | None
     cut: bool = False
+    left_out: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True)
+class Unlearnable:
+    """An example with nothing to learn: why, and its text as far as there is one."""
+
+    reason: str
+    text: str = ""
+
+
+TOO_LONG = Unlearnable("the prompt leaves no room for a target")
+NO_TARGET = "no token to learn from, all are masked or the row is empty"
 
 
 class Encoder:
@@ -53,31 +70,30 @@ class Encoder:
         self._tokenizer = tokenizer
         self._max_length = max_length
 
-    def encode(self, examples: Sequence[Example], places: Sequence[str]) -> list[Encoded | None]:
-        """One entry an example; None where the prompt leaves no room for a target.
+    def encode(self, examples: Sequence[Example], places: Sequence[str]) -> list[Encoded | Unlearnable]:
+        """One entry an example; :data:`TOO_LONG` where the prompt leaves no room for a target.
 
         Args:
-            examples: all of one kind, as they come from one table.
+            examples: all of one kind, as they come from one table, or skipped.
             places: file and row of each, for errors.
 
         Raises:
-            DataError: an example has no token to learn from.
+            DataError: an example cannot be turned into tokens.
         """
+        skipped = {i: Unlearnable(e.reason) for i, e in enumerate(examples) if isinstance(e, Skipped)}
+        kept = [i for i in range(len(examples)) if i not in skipped]
+        encoded = self._encode([examples[i] for i in kept], [places[i] for i in kept]) if kept else []
+        rows = {i: self._cut(row) if isinstance(row, Encoded) else row for i, row in zip(kept, encoded, strict=True)}
+        return [skipped.get(i) or rows[i] for i in range(len(examples))]
+
+    def _encode(self, examples: Sequence[Example], places: Sequence[str]) -> Sequence[Encoded | Unlearnable]:
+        """Whole rows, of examples of one kind."""
         pairs = [example for example in examples if isinstance(example, Pair)]
         if pairs:
-            whole = self._encode_pairs(pairs)
-        elif isinstance(examples[0], Chat):
-            whole = self._encode_chats([e for e in examples if isinstance(e, Chat)], places)
-        else:
-            whole = [self._encode_tokens(e, place) for e, place in zip(examples, places, strict=True)]
-        nothing = [place for row, place in zip(whole, places, strict=True) if not row.targets.any()]
-        if nothing:
-            shown = "; ".join(nothing[:3]) + (f"; and {len(nothing) - 3} more" if len(nothing) > 3 else "")
-            raise DataError(
-                f"no token to learn from, all are masked or the row is empty ({len(nothing)} of {len(whole)} rows "
-                f"looked at: {shown}); remove these rows, or give each a completion, an assistant turn or labels"
-            )
-        return [self._cut(row) for row in whole]
+            return self._encode_pairs(pairs)
+        if isinstance(examples[0], Chat):
+            return self._encode_chats([e for e in examples if isinstance(e, Chat)], places)
+        return [self._encode_tokens(e, place) for e, place in zip(examples, places, strict=True)]
 
     def texts(self, row: Encoded) -> dict[str, str]:
         """The row's "prompt" and "completion"; decoded where the row came as tokens."""
@@ -113,7 +129,11 @@ class Encoder:
         notes = []
         kinds = {registry()[format].makes for format in formats}
         if Chat in kinds:
-            notes.append("conversations: as the chat template renders them; the assistant's turns are learned")
+            as_last = self._renderer.template.opens_earlier_turns_otherwise
+            notes.append(
+                "conversations: as the chat template renders them; the assistant's turns are learned"
+                + ", each written as if it were the last, since the template begins earlier ones otherwise" * as_last
+            )
         if Pair in kinds:
             start = "".join(self._tokenizer.convert_ids_to_tokens(self.start)) or "no BOS token"
             end = self._tokenizer.eos_token or "nothing, since the tokenizer has no EOS token"
@@ -121,14 +141,12 @@ class Encoder:
         return tuple(notes)
 
     def _conversations_open_with_bos(self) -> bool:
-        import jinja2
-
         if not getattr(self._tokenizer, "chat_template", None):
             return True
-        probe = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+        probe: list[Message] = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
         try:
-            text: str = self._tokenizer.apply_chat_template(probe, tokenize=False)
-        except jinja2.TemplateError:  # a template for other roles tells nothing
+            text = Template(self._tokenizer).text(probe)
+        except RefusedError:  # a template for other roles tells nothing
             return True
         bos = self._tokenizer.bos_token
         # a token that opens every message, such as <|im_start|>, is no beginning of a text
@@ -151,7 +169,7 @@ class Encoder:
         prompt_ids = iter(encoded[len(pairs) :])
         rows = []
         for pair, ids in zip(pairs, encoded, strict=False):
-            boundary = chat.common_prefix(next(prompt_ids), ids) if pair.prompt else 0
+            boundary = common_prefix(next(prompt_ids), ids) if pair.prompt else 0
             if ids[: len(self.start)] != self.start:
                 ids = self.start + ids
                 boundary += len(self.start)
@@ -162,26 +180,34 @@ class Encoder:
             rows.append(Encoded(np.array(ids, dtype=np.int32), targets, (pair.prompt, completion)))
         return rows
 
-    def _encode_chats(self, chats: Sequence[Chat], places: Sequence[str]) -> list[Encoded]:
+    @cached_property
+    def _renderer(self) -> Renderer:
+        return Renderer(Template(self._tokenizer))
+
+    def _encode_chats(self, chats: Sequence[Chat], places: Sequence[str]) -> list[Encoded | Unlearnable]:
         """The template is the whole truth about special tokens here: none is added to what it renders."""
-        chat.require_template(self._tokenizer)
         dialogues = [
-            chat.render(self._tokenizer, c.messages, place) if c.messages else chat.Dialogue("", [])
-            for c, place in zip(chats, places, strict=True)
+            self._renderer.dialogue(chat, place) if chat.messages else Dialogue("", [], NO_TURN)
+            for chat, place in zip(chats, places, strict=True)
         ]
         spans = self._token_spans(dialogues)
-        rows = []
-        for dialogue, (ids, turns) in zip(dialogues, spans, strict=True):
-            targets = np.zeros(len(ids), dtype=bool)
-            for start, end in turns:
-                targets[max(start, 1) : end] = True
-            # the last turn of which something is left after cutting
-            shown = [t for t, (start, _) in zip(dialogue.turns, turns, strict=True) if start < self._max_length]
-            text = (dialogue.text[: shown[-1].start], shown[-1].content) if shown else ("", "")
-            rows.append(Encoded(np.array(ids, dtype=np.int32), targets, text))
-        return rows
+        return [self._encode_dialogue(*row) for row in zip(dialogues, spans, strict=True)]
 
-    def _token_spans(self, dialogues: Sequence[chat.Dialogue]) -> list[tuple[list[int], list[tuple[int, int]]]]:
+    def _encode_dialogue(
+        self, dialogue: Dialogue, spans: tuple[list[int], list[tuple[int, int]]]
+    ) -> Encoded | Unlearnable:
+        if dialogue.reason:
+            return Unlearnable(dialogue.reason, dialogue.text)
+        ids, turns = spans
+        targets = np.zeros(len(ids), dtype=bool)
+        for start, end in turns:
+            targets[max(start, 1) : end] = True
+        # the last turn of which something is left after cutting
+        shown = [t for t, (start, _) in zip(dialogue.turns, turns, strict=True) if start < self._max_length]
+        text = (dialogue.text[: shown[-1].start], shown[-1].answer) if shown else ("", "")
+        return Encoded(np.array(ids, dtype=np.int32), targets, text, left_out=dialogue.left_out)
+
+    def _token_spans(self, dialogues: Sequence[Dialogue]) -> list[tuple[list[int], list[tuple[int, int]]]]:
         """Per dialogue its token ids, and [start, end) of each assistant turn in tokens."""
         texts = [dialogue.text for dialogue in dialogues]
         if not self._tokenizer.is_fast:
@@ -198,11 +224,11 @@ class Encoder:
             spans.append((ids, turns))
         return spans
 
-    def _token_spans_by_prefix(self, dialogue: chat.Dialogue) -> tuple[list[int], list[tuple[int, int]]]:
+    def _token_spans_by_prefix(self, dialogue: Dialogue) -> tuple[list[int], list[tuple[int, int]]]:
         """For a tokenizer written in Python, which knows no offsets."""
         edges = [edge for turn in dialogue.turns for edge in (turn.start, turn.end)]
         ids, *parts = self._ids([dialogue.text] + [dialogue.text[:edge] for edge in edges])
-        bounds = [chat.common_prefix(part, ids) for part in parts]
+        bounds = [common_prefix(part, ids) for part in parts]
         return ids, list(zip(bounds[::2], bounds[1::2], strict=True))
 
     def _encode_tokens(self, example: Example, place: str) -> Encoded:
@@ -217,10 +243,12 @@ class Encoder:
             )
         return Encoded(ids, targets, None)
 
-    def _cut(self, row: Encoded) -> Encoded | None:
+    def _cut(self, row: Encoded) -> Encoded | Unlearnable:
+        if not row.targets.any():
+            return Unlearnable(NO_TARGET, self._tokenizer.decode(row.ids.tolist()))
         if len(row.ids) <= self._max_length:
             return row
         targets = row.targets[: self._max_length]
         if not targets.any():
-            return None
-        return Encoded(row.ids[: self._max_length], targets, row.text, cut=True)
+            return TOO_LONG
+        return replace(row, ids=row.ids[: self._max_length], targets=targets, cut=True)

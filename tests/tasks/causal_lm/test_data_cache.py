@@ -1,10 +1,12 @@
 """Tokenized once, found again, and rebuilt where the file is damaged."""
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from autolora.tasks.causal_lm import cache, preparation
 from autolora.tasks.causal_lm.preparation import prepare
 from autolora.tasks.causal_lm.spec import DataSpec
 from autolora.tasks.data.errors import DataError
@@ -145,3 +147,43 @@ def test_sources_are_read_once_for_tokens_and_columns(run, spec, monkeypatch):
     assert len(reads) == 2
     run()
     assert len(reads) == 2
+
+
+TALK = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+
+
+@pytest.fixture
+def chats(write, chat_tokenizer, tmp_path):
+    rows = [{"messages": [*TALK, {"role": "user", "content": str(i)}, TALK[1]]} for i in range(9)]
+    spec = DataSpec(train=write("chats.jsonl", rows))
+    return lambda: prepare(spec, chat_tokenizer, max_length=90, examples=None, seed=0, cache_dir=tmp_path / "cache")
+
+
+def test_conversations_are_found_again(chats, monkeypatch):
+    first = chats()
+    monkeypatch.delattr(preparation, "_build")
+    assert _arrays(chats()) == _arrays(first)
+
+
+def test_conversations_of_another_version_are_kept_and_it_is_said(chats, monkeypatch, tmp_path):
+    ours = chats()
+    monkeypatch.setattr(preparation, "_kept", lambda data: data)
+    fingerprints = []
+    monkeypatch.setattr(cache, "load", lambda folder, fingerprint: fingerprints.append(fingerprint))
+    chats()
+    monkeypatch.undo()
+    cache.save(tmp_path / "cache", replace(ours, fingerprint=fingerprints[0]))
+    kept = chats()
+    assert kept.fingerprint == fingerprints[0] != ours.fingerprint
+    assert "as an earlier version of autolora rendered them" in kept.report.lines()[-1]
+    assert not any("earlier version" in line for line in ours.report.lines())
+
+
+def test_what_was_counted_is_found_again(write, chat_tokenizer, tmp_path):
+    rows = [{"messages": [*TALK, {"role": "user", "content": str(i)}, TALK[1]]} for i in range(9)]
+    spec = DataSpec(train=write("chats.jsonl", [*rows, {"messages": TALK[:1]}]), eval_size=2)
+    options = {"max_length": 90, "examples": None, "seed": 1, "cache_dir": tmp_path / "cache"}
+    assert (
+        prepare(spec, chat_tokenizer, **options).report.lines()
+        == prepare(spec, chat_tokenizer, **options).report.lines()
+    )

@@ -57,9 +57,9 @@ def test_bos_of_the_template_is_not_doubled(taught, make_tokenizer):
     assert text.count("<s>") == 1
 
 
-def test_a_last_turn_rendered_differently_is_found(taught, make_tokenizer):
+def test_earlier_turns_begin_as_the_last_one_does(taught, make_tokenizer):
     tokenizer = make_tokenizer(chat_template=THINKING, eos="<|im_end|>")
-    assert taught(tokenizer)[1] == "ONE<|im_end|><think></think>TWO<|im_end|>"
+    assert taught(tokenizer)[1] == "<think></think>ONE<|im_end|><think></think>TWO<|im_end|>"
 
 
 def test_a_token_that_closes_the_conversation_is_learned_once(taught, make_tokenizer):
@@ -83,9 +83,8 @@ def test_a_conversation_may_begin_with_the_assistant(taught, chat_tokenizer):
     assert taught(chat_tokenizer, [TALK[2], *TALK[3:]])[1] == "ONE<|im_end|>TWO<|im_end|>"
 
 
-def test_a_template_that_rewrites_history_is_an_error(taught, make_tokenizer):
-    with pytest.raises(DataError, match=r"row 1: the chat template rewrites earlier turns"):
-        taught(make_tokenizer(chat_template=REWRITING))
+def test_turns_are_found_although_no_rendering_begins_like_a_longer_one(taught, make_tokenizer):
+    assert taught(make_tokenizer(chat_template=REWRITING))[1] == "ONETWO</s>"
 
 
 def test_a_template_that_refuses_names_the_row(taught, make_tokenizer):
@@ -94,13 +93,25 @@ def test_a_template_that_refuses_names_the_row(taught, make_tokenizer):
         taught(make_tokenizer(chat_template=template))
 
 
+def test_one_row_that_the_template_refuses_is_counted(prepare_rows, make_tokenizer):
+    template = "{% if messages | length > 2 %}{{ raise_exception('too many') }}{% endif %}" + PLAIN
+    rows = [{"messages": TALK}, {"messages": [*TALK, *TALK]}, *[{"messages": TALK[1:3]}] * 2]
+    data = prepare_rows(rows, tokenizer=make_tokenizer(chat_template=template), eval_rows=EVAL)
+    report = data.report.splits["train"]
+    assert (report.read, report.rows, report.unused) == (4, 2, 0)
+    [(reason, (count, first))] = report.unlearnable.items()
+    assert (reason, count) == ("the chat template refuses the conversation: too many", 2)
+    assert first.endswith("train.jsonl, row 1")
+    assert "2 not used" in data.report.lines()[0]
+
+
 def test_a_tokenizer_without_template_is_an_error(taught, tokenizer):
     with pytest.raises(DataError, match=r"no chat template.*tokenizer.chat_template"):
         taught(tokenizer)
 
 
 def test_a_conversation_without_assistant_is_an_error(taught, chat_tokenizer):
-    with pytest.raises(DataError, match=r"no token to learn from.*row 1"):
+    with pytest.raises(DataError, match=r"row 1: no assistant turn"):
         taught(chat_tokenizer, TALK[:2])
 
 

@@ -112,10 +112,16 @@ def test_shifted_labels_are_an_error(prepare_rows):
         prepare_rows([{"input_ids": [5, 6], "labels": [6, 7]}])
 
 
-def test_a_fully_masked_row_is_an_error_that_names_it(prepare_rows):
+def test_a_fully_masked_row_is_counted(prepare_rows):
     rows = [{"input_ids": [5, 6], "labels": [5, 6]}, {"input_ids": [5, 7], "labels": [-100, -100]}]
-    with pytest.raises(DataError, match=r"1 of 1 rows looked at: .*train.jsonl, row 2"):
-        prepare_rows(rows)
+    report = prepare_rows(rows, eval_rows=[{"input_ids": [9, 10]}]).report.splits["train"]
+    assert (report.rows, [count for count, _ in report.unlearnable.values()]) == (1, [1])
+
+
+def test_only_fully_masked_rows_are_an_error_that_names_the_first(prepare_rows):
+    rows = [{"input_ids": [5, each], "labels": [-100, -100]} for each in (6, 7)]
+    with pytest.raises(DataError, match=r"no training rows remain: .*2 not used \(.*train.jsonl, row 1: no token"):
+        prepare_rows(rows, eval_rows=[{"input_ids": [9, 10]}])
 
 
 def test_a_batch_is_padded_on_the_right():
