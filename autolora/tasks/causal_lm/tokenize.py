@@ -56,6 +56,7 @@ class Unlearnable:
 
 TOO_LONG = Unlearnable("the prompt leaves no room for a target")
 NO_TARGET = "no token to learn from, all are masked or the row is empty"
+EMPTY = "with an empty completion, of which the end alone is learned"
 
 
 class Encoder:
@@ -177,7 +178,8 @@ class Encoder:
                 ids.append(eos)
             targets = np.arange(len(ids)) >= max(boundary, 1)
             completion = pair.completion.removesuffix(eos_text) if eos_text else pair.completion
-            rows.append(Encoded(np.array(ids, dtype=np.int32), targets, (pair.prompt, completion)))
+            left_out = Counter[str]() if completion else Counter([EMPTY])
+            rows.append(Encoded(np.array(ids, dtype=np.int32), targets, (pair.prompt, completion), left_out=left_out))
         return rows
 
     @cached_property
