@@ -291,6 +291,7 @@ def _report(
         source=reader.table.name,
         format=reader.layout.format,
         columns=reader.layout.found,
+        unread=reader.layout.unread(reader.table),
         read=read,
         rows=len(split),
         dropped=taken.dropped,

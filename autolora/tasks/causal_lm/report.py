@@ -34,6 +34,7 @@ class SplitReport:
         unused: rows that were not needed.
         tokens, targets: tokens in the split, and those on which the loss is taken.
         unlearnable: by reason, how many rows have nothing to learn, and file and row of the first.
+        unread: the columns that were not read; "" if none.
         left_out: by what they are, how many pieces of the rows are not in the tokens, or not learned.
     """
 
@@ -49,6 +50,7 @@ class SplitReport:
     unused: int
     tokens: int
     targets: int
+    unread: str = ""
     unlearnable: Mapping[str, tuple[int, str]] = field(default_factory=dict)
     left_out: Mapping[str, int] = field(default_factory=dict)
 
@@ -81,6 +83,7 @@ class DataReport:
         ]
         parts = [f"{count:,} {what}" for count, what in counts if count] + told(split.unlearnable)
         parts += [f"{what}: {count:,}" for what, count in split.left_out.items()]
+        parts += [f"columns not read: {split.unread}"] if split.unread else []
         size = f"{split.tokens:,} tokens, {split.targets / split.tokens:.0%} of them learned"
         return (
             f"{name}: {split.rows:,} of {split.read:,} rows of {split.source} "

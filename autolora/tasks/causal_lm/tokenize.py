@@ -56,7 +56,7 @@ class Unlearnable:
 
 TOO_LONG = Unlearnable("the prompt leaves no room for a target")
 NO_TARGET = "no token to learn from, all are masked or the row is empty"
-EMPTY = "with an empty completion, of which the end alone is learned"
+EMPTY = "empty completions, of which the end alone is learned"
 
 
 class Encoder:

@@ -27,6 +27,8 @@ NAMED_COLUMNS = "prompt_completion"
 KEYS = ("prompt", "completion", "template")
 """Keys of ``data`` that say which columns to read; a format names those that it takes."""
 
+UNREAD_SHOWN = 6
+
 
 class Keys(Protocol):
     """What a specification says of the columns, see :class:`autolora.tasks.causal_lm.spec.DataSpec`."""
@@ -57,6 +59,12 @@ class Layout:
     found: str
     columns: tuple[str, ...]
     example: Callable[[Row, str], Example]
+
+    def unread(self, table: Table) -> str:
+        """The columns of a table that are not read, of many the first UNREAD_SHOWN; "" if none."""
+        names = [column for column in table.columns if column not in self.columns]
+        more = len(names) - UNREAD_SHOWN
+        return ", ".join(names[:UNREAD_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 @dataclass(frozen=True)
