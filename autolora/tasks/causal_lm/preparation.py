@@ -80,7 +80,7 @@ def prepare(
     options = spec.model_dump(exclude={"train", "eval", "test"})
     options |= {"max_length": max_length, "seed": seed, "limit": limit}
     identities = {role: source.identity for role, source in sources.items()}
-    # conversations that this version renders have a fingerprint of their own: none of another version mixes with them
+    # what this version renders in another way has a fingerprint of its own: nothing of another version mixes with it
     earlier = cache.fingerprint_of(identities, tokenizer, options)
     rendered = cache.fingerprint_of(identities, tokenizer, options | {"rendering": RENDERING})
 
@@ -88,7 +88,7 @@ def prepare(
     if cache_dir is not None:
         data = _kept(cache.load(cache_dir, earlier)) or cache.load(cache_dir, rendered)
     if data is None:
-        fingerprint = rendered if any(_makes(source, spec) is Chat for source in sources.values()) else earlier
+        fingerprint = rendered if any(_is_renewed(source, spec) for source in sources.values()) else earlier
         encoder = Encoder(tokenizer, max_length)
         data = _build(sources, spec, encoder, max_length=max_length, limit=limit, seed=seed, fingerprint=fingerprint)
         if cache_dir is not None:
@@ -97,9 +97,10 @@ def prepare(
     return _with_columns(data, sources) if whole_rows else data
 
 
-def _makes(source: Source, spec: DataSpec) -> type[Example]:
-    """The kind of example that the rows of a source become."""
-    return registry()[Reader(source, spec).layout.format].makes
+def _is_renewed(source: Source, spec: DataSpec) -> bool:
+    """Whether an earlier version made other text of the rows of a source."""
+    layout = Reader(source, spec).layout
+    return layout.renewed or registry()[layout.format].makes is Chat
 
 
 def _kept(data: PreparedData | None) -> PreparedData | None:

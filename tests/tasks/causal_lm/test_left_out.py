@@ -2,6 +2,8 @@
 
 import pytest
 
+from autolora.tasks.causal_lm import preparation
+
 USER, ASSISTANT = {"role": "user", "content": "one"}, {"role": "assistant", "content": "ONE"}
 EVAL = [{"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "X"}]}]
 
@@ -44,3 +46,16 @@ def test_of_many_columns_that_are_not_read_the_first_are_said(prepare_rows, toke
     row = {"prompt": "p", "completion": "c"} | {f"extra{i}": i for i in range(9)}
     report = prepare_rows([row], eval_rows=[{"prompt": "x", "completion": "X"}]).report
     assert report.splits["train"].unread == "extra0, extra1, extra2, extra3, extra4, extra5 and 3 more"
+
+
+@pytest.mark.parametrize(("columns", "same"), [({}, True), ({"system": "s"}, False), ({"history": []}, False)])
+def test_data_with_columns_that_were_not_read_before_has_a_fingerprint_of_its_own(
+    prepare_rows, monkeypatch, columns, same
+):
+    row = {"instruction": "a", "output": "b"} | columns
+    fingerprints = []
+    for rendering in (1, 2):
+        monkeypatch.setattr(preparation, "RENDERING", rendering)
+        data = prepare_rows([row], eval_rows=[row | {"output": "c"}], max_length=400)
+        fingerprints.append(data.fingerprint)
+    assert (fingerprints[0] == fingerprints[1]) is same

@@ -29,7 +29,8 @@ def _read(table: Table, keys: Keys) -> Layout:
     require(table, ("instruction", "output"), "format: alpaca needs instruction and output (and maybe input)")
     columns = tuple(column for column in COLUMNS if column in table.columns)
     unlearned = " (whose answers are not learned)" if "history" in columns else ""
-    return Layout(NAME, ", ".join(columns) + unlearned, columns, _example)
+    renewed = "system" in columns or "history" in columns
+    return Layout(NAME, ", ".join(columns) + unlearned, columns, _example, renewed)
 
 
 def _example(row: Row, where: str) -> Pair:

@@ -53,12 +53,14 @@ class Layout:
         columns: the columns that ``example`` needs.
         example: ``example(row, where)``; ``where`` names file and row in errors. A row from which nothing can be
             learned is ``Skipped``.
+        renewed: whether version 0.1.0 read other text from these columns, so that data it kept is not mixed with this.
     """
 
     format: str
     found: str
     columns: tuple[str, ...]
     example: Callable[[Row, str], Example]
+    renewed: bool = False
 
     def unread(self, table: Table) -> str:
         """The columns of a table that are not read, of many the first UNREAD_SHOWN; "" if none."""
