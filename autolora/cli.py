@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import shlex
 import sys
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from autolora import __version__
+from autolora import __version__, files
 from autolora.execution import EXECUTORS
 
 if TYPE_CHECKING:
@@ -23,7 +24,18 @@ if TYPE_CHECKING:
 
 EXIT_USER, EXIT_INTERRUPTED = 2, 130
 LINE_WIDTH = 160
-RUN_DIRECTORY = click.argument("folder", metavar="DIR", type=click.Path(path_type=Path, exists=True, file_okay=False))
+
+
+class UserPath(click.Path):
+    """A path in which ``~`` is the home, for the shell leaves it in ``--dir=~/runs``."""
+
+    def convert(
+        self, value: str | os.PathLike[str], param: click.Parameter | None, ctx: click.Context | None
+    ) -> str | bytes | os.PathLike[str]:
+        return super().convert(files.expanded(value), param, ctx)
+
+
+RUN_DIRECTORY = click.argument("folder", metavar="DIR", type=UserPath(path_type=Path, exists=True, file_okay=False))
 
 
 def main() -> None:
@@ -32,7 +44,23 @@ def main() -> None:
     # Idle OpenMP threads then sleep instead of spinning: beside another busy process a small model's steps, each of
     # many short parallel regions, otherwise take up to a hundred times longer.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a letter that the locale lacks must not end a study
+            stream.reconfigure(errors="replace")
+    _check_arguments()
     cli()
+
+
+def _check_arguments() -> None:
+    """Refuse bytes that are no text here: they would fail wherever the argument is written or shown."""
+    for argument in sys.argv[1:]:
+        if not argument.isascii() and argument.encode(errors="replace") != argument.encode(errors="surrogatepass"):
+            click.echo(
+                f"error: {argument!a} is not text in {sys.getfilesystemencoding()}, as this locale has it: set "
+                "PYTHONUTF8=1, or rename the file",
+                err=True,
+            )
+            sys.exit(EXIT_USER)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -42,19 +70,19 @@ def cli() -> None:
 
 
 @cli.command()
-@click.argument("spec", metavar="[SPEC.yaml]", required=False, type=click.Path(path_type=Path))
+@click.argument("spec", metavar="[SPEC.yaml]", required=False, type=UserPath(path_type=Path))
 @click.option("--model", help="Path or hub id of a causal language model.")
-@click.option("--data", help="Training file (.jsonl, .json, .csv, .parquet) or hub id.")
+@click.option("--data", multiple=True, help="Training file or pattern (give several one by one), folder, or hub id.")
 @click.option("--variants", help="Comma-separated; `autolora variants` lists them.")
 @click.option("--budget", type=float, help="Full-run equivalents per variant, everything included.")
-@click.option("--dir", "folder", type=click.Path(path_type=Path, file_okay=False), help="Run directory.")
+@click.option("--dir", "folder", type=UserPath(path_type=Path, file_okay=False), help="Run directory.")
 @click.option("--executor", type=click.Choice(list(EXECUTORS)), default="inline", show_default=True)
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any spec key: training.examples=800.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and what it will cost; tune nothing.")
 def tune(
     spec: Path | None,
     model: str | None,
-    data: str | None,
+    data: tuple[str, ...],
     variants: str | None,
     budget: float | None,
     folder: Path | None,
@@ -63,7 +91,8 @@ def tune(
     dry_run: bool,
 ) -> None:
     """Tune, from a spec file, from flags, or both (flags win). Again with the same --dir: resumes."""
-    flags = {"model": model, "data.train": data, "variants": variants, "budget": budget}
+    train = data[0] if len(data) == 1 else list(data) or None
+    flags = {"model": model, "data.train": train, "variants": variants, "budget": budget}
     with _plain_errors():
         overrides = {key: value for key, value in flags.items() if value is not None} | _assignments(settings)
         if spec is None and not overrides:
@@ -115,7 +144,7 @@ def best(folder: Path, variant: str | None, as_json: bool) -> None:
 @click.option("--variant", required=True)
 @click.option("--to", "target", default="peft", show_default=True, help="peft, lora, trl, axolotl or llamafactory.")
 @click.option("--rank", type=click.IntRange(min=1), help="Of --to lora; by default twice the trained rank.")
-@click.argument("out", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("out", type=UserPath(path_type=Path, file_okay=False))
 def export(folder: Path, variant: str, target: str, rank: int | None, out: Path) -> None:
     """Write the tuned adapter, or the tuned settings in another trainer's words, to the folder OUT.
 
@@ -137,9 +166,9 @@ def export(folder: Path, variant: str, target: str, rank: int | None, out: Path)
 
 
 @cli.command()
-@click.argument("spec", metavar="SPEC.yaml", type=click.Path(path_type=Path))
+@click.argument("spec", metavar="SPEC.yaml", type=UserPath(path_type=Path))
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any spec key: prior.probe=true.")
-@click.option("--plots", type=click.Path(path_type=Path, file_okay=False), help="Folder for pictures of the prior.")
+@click.option("--plots", type=UserPath(path_type=Path, file_okay=False), help="Folder for pictures of the prior.")
 def prior(spec: Path, settings: tuple[str, ...], plots: Path | None) -> None:
     """Show where the search would start: the learning rate each variant is expected to want."""
     with _plain_errors():

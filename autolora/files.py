@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import uuid
 import weakref
@@ -18,6 +19,36 @@ OWNER_BYTES = 200
 """Most bytes that are read of a lock file for the name of the lock's owner."""
 LOCKED_BYTE = 1 << 30
 """The byte locked on Windows, where locked bytes cannot be read: far behind the owner's name."""
+
+
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """The path with a leading ``~`` or ``~user`` replaced by that home; unchanged if there is no such user.
+
+    Letters that the locale lacks are those of a file name in UTF-8.
+    """
+    found = os.path.expanduser(path)  # Path.expanduser raises RuntimeError for an unknown user
+    try:
+        os.fsencode(found)
+    except UnicodeEncodeError:
+        found = os.fsdecode(found.encode(errors="surrogateescape"))
+    return Path(found)
+
+
+def shown(path: Path) -> str:
+    """The path for a message: bytes of a file name that are not text in the locale are read as UTF-8, or replaced."""
+    return os.fsencode(path).decode(errors="replace")
+
+
+def decoded(content: bytes) -> str:
+    """Text of a file, without its byte order mark.
+
+    Args:
+        content: text in UTF-8, or in UTF-16 or UTF-32 as a byte order mark or zero bytes at the beginning show.
+
+    Raises:
+        UnicodeDecodeError: it is in another encoding.
+    """
+    return content.decode(json.detect_encoding(content))
 
 
 def write(path: Path, content: bytes | str) -> None:

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
+from autolora import files
 from autolora.errors import closest
 
 V = TypeVar("V")
@@ -34,4 +35,4 @@ def nearby(path: Path) -> str:
     if not path.parent.is_dir():
         return ""
     close = closest(path.name, (sibling.name for sibling in path.parent.iterdir()))
-    return f" (did you mean {path.parent / close}?)" if close else ""
+    return f" (did you mean {files.shown(path.parent / close)}?)" if close else ""

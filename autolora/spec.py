@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -215,17 +216,19 @@ class Spec(Section):
     @classmethod
     def _model_path_exists(cls, value: object) -> object:
         value = required(value)
+        if isinstance(value, os.PathLike):
+            value = os.fspath(value)
         if isinstance(value, str):
-            path = Path(quickstart.resolve(value))
+            path = files.expanded(quickstart.resolve(value))
             looks_local = value.startswith((".", "/", "~")) or value.count("/") > 1
-            if looks_local and not path.expanduser().exists():  # a file is refused when it is loaded, by what it is
-                raise ValueError(f"no such model directory: {path}{nearby(path)}")
+            if looks_local and not path.exists():  # a file is refused when it is loaded, by what it is
+                raise ValueError(f"no such model directory: {files.shown(path)}{nearby(path)}")
         return value
 
     @field_validator("checkpoints")
     @classmethod
     def _wherever_it_is_started(cls, value: str | None) -> str | None:
-        return value if value is None or "://" in value else str(Path(value).expanduser().absolute())
+        return value if value is None or "://" in value else str(files.expanded(value).absolute())
 
     @field_validator("rungs")
     @classmethod
@@ -327,10 +330,13 @@ def _fingerprint(value: object) -> str:
 
 
 def _read_yaml(path: Path) -> Document:
+    path = files.expanded(path)
     if not path.is_file():
-        raise SpecError(f"no such spec file: {path}{nearby(path)}")
+        raise SpecError(f"no such spec file: {files.shown(path)}{nearby(path)}")
     try:
-        raw = yaml.safe_load(path.read_text())
+        raw = yaml.safe_load(files.decoded(path.read_bytes()))
+    except UnicodeDecodeError as error:
+        raise SpecError(f"{path} is not UTF-8 text ({error}); save it as UTF-8") from None
     except yaml.YAMLError as error:
         raise SpecError(f"{path} is not valid YAML: {error}") from None
     if not isinstance(raw, dict):

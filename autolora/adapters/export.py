@@ -103,7 +103,7 @@ def save_own(variant: Declaration, model: PeftModel, path: Path) -> None:
     }
 
     def describe(folder: Path) -> None:
-        (folder / OWN_CONFIG).write_text(json.dumps(settings, indent=2) + "\n")
+        (folder / OWN_CONFIG).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
     replace_adapter(path, adapter_state(model), OWN_CONFIG, describe)
 

@@ -14,7 +14,7 @@ from autolora.adapters.export import CONFIG, OWN_CONFIG, OWN_FORMAT, WEIGHTS
 from autolora.adapters.start import DEFAULT_NAME
 from autolora.adapters.state import load_adapter_state
 from autolora.adapters.targets import linear_layers
-from autolora.files import Document
+from autolora.files import Document, expanded
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -39,7 +39,7 @@ def load_exported(model: PreTrainedModel, folder: str | Path, resolve: Resolve) 
     Raises:
         VariantError: the folder holds no whole adapter, or one of another model; or what ``resolve`` raises.
     """
-    path = Path(folder)
+    path = expanded(folder)
     linear_layers(model)  # one that carries an adapter already is refused
     own = (path / OWN_CONFIG).exists()
     if not (own or (path / CONFIG).exists()):
@@ -92,7 +92,7 @@ class _Recorded:
     @classmethod
     def read(cls, file: Path) -> _Recorded:
         try:
-            settings = json.loads(file.read_text())
+            settings = json.loads(file.read_text(encoding="utf-8"))
             found = settings["format"]
             recorded = cls(
                 variant=settings["variant"],

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from autolora import quickstart
+from autolora import files, quickstart
 from autolora.bases import folders
 from autolora.bases.errors import ModelError
 from autolora.spec import Spec
@@ -47,7 +47,7 @@ class Source:
     @classmethod
     def at(cls, name: str, revision: str | None, trust_remote_code: bool) -> Source:
         """The source of a path or hub id."""
-        path = Path(quickstart.resolve(name)).expanduser()
+        path = files.expanded(quickstart.resolve(name))
         if path.is_file():
             raise ModelError(f"model: {folders.misplaced(path)}")
         if path.is_dir():

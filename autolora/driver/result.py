@@ -87,7 +87,7 @@ class TuneResult(Mapping[str, TunedVariant]):
         Raises:
             ResultError: the study has never come to its end.
         """
-        folder = Path(folder)
+        folder = files.expanded(folder)
         path = folder / BEST_FILE
         if not path.is_file():
             raise ResultError(f"{path} is not there: the study has not ended; `autolora status {folder}` shows it")

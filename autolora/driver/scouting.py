@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from autolora import variants
+from autolora import files, variants
 from autolora.driver.result import TuneResult
 from autolora.priors import Curvature, Prior, evidence, probe
 from autolora.priors.evidence import REFERENCE
@@ -66,7 +66,7 @@ class _Scout:
 
     def run(self) -> Scouted:
         if self.asked.study is not None:
-            self._recall(Path(self.asked.study).expanduser())
+            self._recall(files.expanded(self.asked.study))
         if self.asked.learning_rate is not None:
             self._listen(self.asked.learning_rate, self.asked.sd or evidence.USER_SD)
         rates = self.space.learning_rates

@@ -9,6 +9,7 @@ from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from autolora import files
 from autolora import spec as specs
 from autolora.driver import conclusion
 from autolora.driver.callbacks import Callback, Callbacks
@@ -65,7 +66,7 @@ def tune(
     told = Callbacks(callbacks)
     with told.stopping():
         checked = specs.load(spec, **named, **settings)
-        folder = Path(dir)
+        folder = files.expanded(dir)
         with run_directory(folder, checked) as adopted:
             return _run(adopted, folder, executor, told)
 

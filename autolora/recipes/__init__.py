@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from autolora import files
 from autolora.recipes import axolotl, llamafactory, lora, peft, trl
 from autolora.recipes.recipe import Recipe, RecipeError
 
@@ -38,8 +39,8 @@ def write(folder: Path, variant: str, target: str, out: Path) -> list[Path]:
         raise RecipeError(
             f"unknown target {target!r}: use {', '.join(TARGETS)}; --to lora, or write_lora, writes a plain LoRA"
         )
-    recipe = Recipe.load(Path(folder), variant)
-    return TARGETS[target](recipe, Path(out))
+    recipe = Recipe.load(files.expanded(folder), variant)
+    return TARGETS[target](recipe, files.expanded(out))
 
 
 def write_lora(folder: Path, variant: str, out: Path, rank: int | None = None) -> lora.PlainLora:
@@ -52,4 +53,4 @@ def write_lora(folder: Path, variant: str, out: Path, rank: int | None = None) -
     Raises:
         RecipeError: the variant has no result, its adapter is a plain LoRA already, or none is near it.
     """
-    return lora.write(Recipe.load(Path(folder), variant), Path(out), rank)
+    return lora.write(Recipe.load(files.expanded(folder), variant), files.expanded(out), rank)

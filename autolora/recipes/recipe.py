@@ -85,7 +85,7 @@ class Recipe:
     def model(self) -> str:
         """Path of a model that is here, made absolute, or else its name as recorded."""
         recorded = str(self.spec["model"]).removeprefix("<model ").removesuffix(">")
-        path = Path(quickstart.resolve(recorded)).expanduser()
+        path = files.expanded(quickstart.resolve(recorded))
         return str(path.resolve()) if path.is_dir() else recorded
 
     @cached_property

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from autolora import files
 from autolora.errors import AutoloraError
 
 if TYPE_CHECKING:
@@ -77,11 +78,14 @@ def resolved(storage: str) -> URL:
     def expanded(part: str | None) -> str | None:
         return _REFERENCE.sub(_variable, part) if part else None
 
+    database = expanded(url.database)
+    if database and url.get_backend_name() == "sqlite":
+        database = str(files.expanded(database))
     return url.set(
         username=expanded(url.username),
         password=expanded(url.password),
         host=expanded(url.host),
-        database=expanded(url.database),
+        database=database,
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from autolora import files
 from autolora.driver.callbacks import Callback
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class JsonLines(Callback):
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = files.expanded(path)
         self._begun = False
 
     def on_setup(self, spec: Spec, trainer: Trainer) -> None:

@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from autolora import files
 from autolora.scores import Scores
 from autolora.trainers.places import CheckpointError, Location, Place, join, place
 
@@ -81,7 +82,7 @@ def root_of(checkpoints: Location | None, folder: Path) -> Location:
         return folder
     if isinstance(checkpoints, str) and "://" in checkpoints:
         return checkpoints
-    return Path(checkpoints).expanduser().absolute()
+    return files.expanded(checkpoints).absolute()
 
 
 def trial_folder(root: Location, trial: int) -> Location:

@@ -13,6 +13,7 @@ from autolora.adapters.errors import VariantError
 from autolora.adapters.export import NATIVE, OWN, save_native, save_own, save_plain
 from autolora.adapters.start import DEFAULT_NAME, Allotment, Start
 from autolora.adapters.targets import LinearLayer, check_rank, describe, linear_layers
+from autolora.files import expanded
 from autolora.space import Traits
 
 if TYPE_CHECKING:
@@ -289,9 +290,10 @@ class Variant:
 
         Where ``export_form`` is "own", :func:`autolora.load_adapter` does.
         """
+        folder = expanded(path)
         if self.export_form == OWN:
-            save_own(self, model, Path(path))
+            save_own(self, model, folder)
         elif self.export_form == NATIVE:
-            save_native(model, Path(path))
+            save_native(model, folder)
         else:
-            save_plain(model, Path(path), self.plain_factors)
+            save_plain(model, folder, self.plain_factors)

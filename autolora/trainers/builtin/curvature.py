@@ -34,14 +34,16 @@ def cached(bench: Workbench, names: Sequence[str], rank: int) -> tuple[dict[str,
     Returns:
         By name; and whether anything had to be measured.
     """
-    folder = Path(os.environ.get("AUTOLORA_CACHE") or Path.home() / ".cache" / "autolora") / "curvature"
+    folder = files.expanded(os.environ.get("AUTOLORA_CACHE") or "~/.cache/autolora") / "curvature"
     context = bench.fingerprints()
     content = [context["model"], context["data"], bench.seed, rank, EXAMPLES, CACHE_VERSION]
     paths = {
         name: folder / (hashlib.sha256(repr((*content, variants.get(name))).encode()).hexdigest()[:24] + ".json")
         for name in names
     }
-    found = {name: Curvature(json.loads(path.read_text())) for name, path in paths.items() if path.is_file()}
+    found = {
+        name: Curvature(json.loads(path.read_text(encoding="utf-8"))) for name, path in paths.items() if path.is_file()
+    }
     missing = [name for name in names if name not in found]
     if missing:
         model = bench.base.model
