@@ -37,7 +37,8 @@ class TrainingSpec(Section):
 
     Args:
         examples: training examples of a full run; None: every training row once. More than the rows: several epochs.
-        max_length: longest example in tokens; completions are cut, rows whose prompt fills it are dropped.
+        max_length: longest example in tokens; completions are cut, rows whose prompt fills it are dropped. "auto": the
+            99th percentile of the training rows' lengths, at most the model's positions.
         schedule: a ``transformers.get_scheduler`` name, laid out over the full run.
         warmup_ratio: share of the optimizer steps spent warming up.
         weight_decay, dropout: AdamW's weight decay; dropout on the adapter's input.
@@ -49,7 +50,9 @@ class TrainingSpec(Section):
     """
 
     examples: int | None = Field(default=None, ge=1)
-    max_length: int = Field(default=512, ge=8)
+    max_length: Annotated[int, Field(ge=8)] | Literal["auto"] = Field(
+        default="auto", description='"auto" or a whole number of at least 8'
+    )
     schedule: Literal["cosine", "linear", "constant", "constant_with_warmup"] = "cosine"
     warmup_ratio: float = Field(default=0.03, ge=0, lt=1)
     weight_decay: float = Field(default=0.0, ge=0)

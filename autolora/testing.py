@@ -38,14 +38,17 @@ def rendered(
     from autolora import spec as specs
     from autolora.tasks.causal_lm.formats.format import layout_of
     from autolora.tasks.causal_lm.tokenize import Encoder, Unlearnable
+    from autolora.tasks.data.cells import whole_text
     from autolora.tasks.data.table import Table
 
     if not rows:
         return []
     data = specs.validate({"model": "unused", "data": {"train": "rows", **data_keys}}).data
     table = Table.of("rows", rows)
+    for index, row in enumerate(rows):
+        whole_text(row, table.place(index))
     layout = layout_of(table, data)
-    places = [f"rows, row {number}" for number in table.numbers]
+    places = [table.place(index) for index in range(len(table))]
     examples = [layout.example(row, place) for row, place in zip(rows, places, strict=True)]
     encoded = Encoder(tokenizer, max_length=sys.maxsize).encode(examples, places)
     return [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -627,6 +628,45 @@ def test_a_relative_file_is_found_from_the_folder_of_the_config(make_run, tmp_pa
     folder = make_run(data={"train": "rows.jsonl"})
     monkeypatch.chdir(tmp_path)
     assert axolotl(folder)["datasets"][0]["path"] == str(tmp_path / "rows.jsonl")
+
+
+@pytest.mark.parametrize("train", [["a.jsonl", "b.jsonl"], "*.jsonl", "rows.jsonl.gz", "rows.tsv", "rows.txt"])
+def test_files_that_not_every_trainer_reads_are_left_to_the_user(make_run, train):
+    folder = make_run(data={"train": train})
+    assert axolotl(folder)["datasets"][0]["path"] == "rows.jsonl"
+    assert "which not every trainer reads as one data set. Write them to rows.jsonl" in trl(folder)
+
+
+@pytest.fixture
+def folder_with_validation(tmp_path):
+    made = tmp_path / "set"
+    made.mkdir()
+    for name, count in {"train": 30, "validation": 7}.items():
+        rows = [{"question": f"{name} {row}?", "answer": "Yes."} for row in range(count)]
+        (made / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return str(made)
+
+
+def test_a_validation_split_that_the_study_found_is_named(make_run, folder_with_validation):
+    folder = make_run(data={"train": folder_with_validation, "eval": "auto"})
+    evaluated = axolotl(folder)["test_datasets"][0]
+    assert (evaluated["path"], evaluated["split"]) == (folder_with_validation, "validation[:7]")
+    assert f'load_dataset("{folder_with_validation}", split="validation").take(7)' in trl(folder)
+
+
+def test_a_study_that_held_rows_out_beside_one_still_does(make_run, folder_with_validation):
+    folder = make_run(data={"train": folder_with_validation, "eval": None})
+    assert axolotl(folder)["val_set_size"] == 3
+
+
+@pytest.mark.parametrize("target", ["trl", "axolotl", "llamafactory", "peft"])
+def test_the_length_that_the_study_found_is_written(make_run, target):
+    folder = make_run(training={"max_length": "auto"})
+    best = json.loads((folder / "best.json").read_text())
+    (folder / "best.json").write_text(json.dumps({**best, "training": {"max_length": 104}}))
+    files = write(folder, "lora", target, folder.parent / "out")
+    written = "".join(path.read_text() for path in files if path.suffix in (".py", ".yaml"))
+    assert re.findall(r"(?:max_length|sequence_len|cutoff_len)\W+(\w+)", written) == ["104"]
 
 
 def test_the_steps_are_those_of_the_study():

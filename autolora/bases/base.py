@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from autolora.bases.device import dispatched
+from autolora.bases.limits import limits_of
+from autolora.tasks.causal_lm.limits import Limits
 
 if TYPE_CHECKING:
     import torch
@@ -36,11 +40,16 @@ class Base:
     notes: tuple[str, ...] = ()
     merged: Merged | None = None
 
-    @property
+    @cached_property
+    def limits(self) -> Limits:
+        """Which tokens and how many the model can take."""
+        return limits_of(self.model)
+
+    @cached_property
     def pad_token_id(self) -> int:
-        """Padding is masked everywhere, so any token will do where the tokenizer names none."""
+        """Padding is masked everywhere, so any token will do that the model has an embedding of."""
         for token in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id):
-            if token is not None:
+            if token is not None and token < (self.limits.vocabulary or math.inf):
                 return int(token)
         return 0
 

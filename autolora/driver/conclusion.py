@@ -56,6 +56,7 @@ def conclude(loop: Loop, trainer: Trainer, spec: Spec, folder: Path, began: floa
         folder=folder,
         seconds=dict(loop.seconds),
         verdict=judge(search.table, found, registry.simple(found)),
+        training=trainer.resolved(),
     )
     result.save()
     return result

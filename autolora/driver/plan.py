@@ -42,7 +42,7 @@ class DryRun:
     """The plan of a study.
 
     Attributes:
-        notes: what became of the data, and what the prior took, line by line.
+        notes: what model and data are, and what the prior took, line by line.
         spending: per variant, what its budget buys, in words.
         first: the first trials, each with the reason for it.
         seconds_per_run: of one full run of the largest configuration, evaluation included.
@@ -70,7 +70,7 @@ def dry_run(spec: Spec, folder: Path, preview: int = 6) -> DryRun:
         # The probes' checkpoints are not for the study's workers to find.
         opening = Opening.of(spec.model_copy(update={"checkpoints": None}), scratch)
         trainer, space = opening.trainer, opening.space
-        notes = [f"data: {line}" for line in trainer.about().get("data", ())]
+        notes = [f"{subject}: {line}" for subject, lines in trainer.about().items() for line in lines]
         prior = opening.prior(folder, lambda scouted: notes.extend(scouted.notes))
         search = opening.search(prior)
         seconds_per_run, checkpoint_bytes = _measure(trainer, scratch, spec, space)

@@ -18,7 +18,7 @@ from autolora.spec import Spec
 
 Model = TypeVar("Model", bound=BaseModel)
 
-FORMER: Mapping[str, object] = {"training.max_length": 512}
+FORMER: Mapping[str, object] = {"training.max_length": 512, "data.eval": None}
 """What keys had as default, or meant by not being there, before today's default came: by dotted key."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from autolora import files
@@ -42,6 +42,7 @@ class TuneResult(Mapping[str, TunedVariant]):
         seconds: wall time of this call: "total", "training" (and evaluation) and "driver" (deciding and recording).
         verdict: which variants differ from plain LoRA beyond noise; ``.text`` says it in words. None in results of
             earlier versions.
+        training: settings of a full run that the specification left open, such as ``max_length``.
     """
 
     variants: Mapping[str, TunedVariant]
@@ -52,6 +53,7 @@ class TuneResult(Mapping[str, TunedVariant]):
     folder: Path
     seconds: Mapping[str, float]
     verdict: Verdict | None = None
+    training: Mapping[str, object] = field(default_factory=dict)
 
     def __getitem__(self, variant: str) -> TunedVariant:
         if variant not in self.variants:
@@ -74,6 +76,7 @@ class TuneResult(Mapping[str, TunedVariant]):
             "direction": self.direction,
             "seconds": dict(self.seconds),
             "verdict": self.verdict and self.verdict.as_dict(),
+            "training": dict(self.training),
             "versions": dict(self.versions),
         }
         path = self.folder / BEST_FILE
@@ -106,4 +109,5 @@ class TuneResult(Mapping[str, TunedVariant]):
             folder=folder,
             seconds=raw["seconds"],
             verdict=verdict and Verdict.from_dict(verdict),
+            training=raw.get("training", {}),
         )

@@ -9,11 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from autolora import quickstart
+from autolora import files, quickstart
 from autolora.files import Document
 from autolora.tasks.causal_lm.examples import Chat
 from autolora.tasks.causal_lm.spec import EVAL_MOST, EVAL_SHARE, DataSpec, default_eval_rows
 from autolora.tasks.data.errors import DataError
+from autolora.tasks.data.local import LocalFile
+from autolora.tasks.data.readers import reader_of
+from autolora.tasks.data.sources import AUTO, open_source, own_validation
 
 if TYPE_CHECKING:
     from autolora.tasks.causal_lm.preparation import Reader
@@ -49,6 +52,15 @@ class Source:
     split: str = "train"
 
 
+KINDS: dict[str, Literal["json", "csv", "parquet"]] = {
+    ".jsonl": "json",
+    ".ndjson": "json",
+    ".json": "json",
+    ".csv": "csv",
+    ".parquet": "parquet",
+}
+"""Files that every trainer reads, by suffix."""
+
 PLACEHOLDER = Source(ROWS, "json")
 
 
@@ -80,6 +92,10 @@ class Data:
         spec = DataSpec.model_construct(**recorded)
         if not _is_named(spec.train) or (spec.eval is not None and not _is_named(spec.eval)):
             return by_hand("The study was given its rows in Python.", spec)
+        for value in (spec.train, spec.eval):
+            if value is not None and not _is_read_by_all(value):
+                return by_hand(f"The study read {value}, which not every trainer reads as one data set.", spec)
+        spec, notes = _with_own_validation(spec)
         train = _source(spec.train, spec, "train")
         if spec.prompt and spec.completion:
             columns: tuple[str, ...] = (spec.prompt, spec.completion)
@@ -91,7 +107,7 @@ class Data:
                 return by_hand(f"The rows of {spec.train} cannot be read here.", spec)
             columns = rows.columns
         size = _eval_size(spec, rows.count if rows else None)
-        notes = {CAPPED: rows is None and size == EVAL_UNKNOWN, MARKED: rows is not None and rows.marked}
+        by_rows = {CAPPED: rows is None and size == EVAL_UNKNOWN, MARKED: rows is not None and rows.marked}
         return cls(
             train=train,
             eval=None if spec.eval is None else _source(spec.eval, spec, "validation"),
@@ -99,7 +115,7 @@ class Data:
             format="prompt_completion" if spec.prompt or rows is None else rows.format,
             columns=columns,
             template=spec.template,
-            notes=tuple(note for note, holds in notes.items() if holds),
+            notes=(*notes, *(note for note, holds in by_rows.items() if holds)),
         )
 
     def known_to(self, tool: str, formats: Collection[str]) -> Data:
@@ -141,7 +157,33 @@ def by_hand(reason: str, spec: DataSpec | None = None, of: Data | None = None) -
 
 
 def _is_named(value: object) -> bool:
-    return isinstance(value, str) and not value.startswith("<dataset")
+    return isinstance(value, list) or (isinstance(value, str) and not value.startswith("<dataset"))
+
+
+def _is_read_by_all(value: object) -> bool:
+    """Whether a name is no list or pattern, and no file of a kind, or compressed so, that some trainers do not know."""
+    if not isinstance(value, str) or any(sign in value for sign in "*?"):
+        return False
+    file = LocalFile(Path(value), value)
+    return reader_of(file) is None or (file.suffix in KINDS and not file.compression)
+
+
+def _with_own_validation(spec: DataSpec) -> tuple[DataSpec, tuple[str, ...]]:
+    """The specification with "auto" evaluation rows named, and what the user has to look at."""
+    if spec.eval != AUTO:
+        return spec, ()
+    try:
+        split = own_validation(spec)
+        found = None if split is None else open_source("eval", spec)
+    except DataError:
+        if _source(spec.train, spec, "train").kind in KINDS.values():
+            return spec.model_copy(update={"eval": None}), ()
+        note = f"If {spec.train} has a validation split, the study used that for evaluation: say so here too."
+        return spec.model_copy(update={"eval": None}), (note,)
+    if found is None:
+        return spec.model_copy(update={"eval": None}), ()
+    rows = spec.eval_size or min(EVAL_MOST, len(found.table))
+    return spec.model_copy(update={"eval": split, "eval_size": rows}), ()
 
 
 def _eval_size(spec: DataSpec, rows: int | None = None) -> float | None:
@@ -194,10 +236,10 @@ def _is_marked(reader: Reader) -> bool:
 
 def _source(value: str, spec: DataSpec, default_split: str) -> Source:
     name = quickstart.resolve(value)
-    path = Path(name).expanduser()
-    kind = path.suffix.lower().removeprefix(".")
-    if kind in ("jsonl", "json", "csv", "parquet"):
-        return Source(_absolute(path), "json" if kind == "jsonl" else kind)  # type: ignore[arg-type]
+    path = files.expanded(name)
+    kind = KINDS.get(path.suffix.lower())
+    if kind is not None:
+        return Source(_absolute(path), kind)
     if path.is_dir():
         return Source(_absolute(path), "folder", spec.name, default_split)
     if default_split != "train" and re.fullmatch(r"\w+(\[[^\]]*\])?", name):  # a split of what train names

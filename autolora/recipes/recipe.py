@@ -40,7 +40,8 @@ class Recipe:
         folder: run directory.
         variant, tuned: the variant as it was tuned, and its outcome.
         metric: what ``tuned.value`` measures.
-        spec: the recorded specification, as plain data; not validated, for files may have gone since.
+        spec: the recorded specification, as plain data, with the settings of ``training`` that the study found; not
+            validated, for files may have gone since.
     """
 
     folder: Path
@@ -65,6 +66,7 @@ class Recipe:
             raise RecipeError(f"no finished run of variant {variant!r} in {folder}; finished: {known}")
         defaults = {name: field.get_default() for name, field in specs.Spec.model_fields.items()}
         spec = defaults | recorded
+        spec["training"] = spec["training"] | dict(result.training)
         tuned = result[variant]
         return cls(folder, variants.get(variant).configured(**dict(tuned.config.options)), tuned, result.metric, spec)
 

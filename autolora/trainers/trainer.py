@@ -133,7 +133,11 @@ class Trainer(Protocol):
         """
 
     def about(self) -> Mapping[str, Sequence[str]]:
-        """What it has loaded, for people: lines by subject, such as "model" and "data"."""
+        """What it has loaded, for people: lines by subject, such as "model", "data" and "warning"."""
+        return {}
+
+    def resolved(self) -> Mapping[str, object]:
+        """Settings of ``training`` that the specification leaves open, as they were found from model and data."""
         return {}
 
     def peak_memory(self) -> int | None:

@@ -92,5 +92,24 @@ def save(folder: Path, data: PreparedData) -> None:
         np.savez(file, meta=np.frombuffer(json.dumps(meta).encode(), dtype=np.uint8), **arrays)
 
 
+def load_percentile(folder: Path, fingerprint: str) -> int | None:
+    """The length that :func:`save_percentile` wrote under this fingerprint; None if it is not there, or damaged."""
+    path = _percentile_path(folder, fingerprint)
+    try:
+        return int(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
+def save_percentile(folder: Path, fingerprint: str, length: int) -> None:
+    """Write the percentile of the rows' lengths, in tokens."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files.write(_percentile_path(folder, fingerprint), str(length))
+
+
+def _percentile_path(folder: Path, fingerprint: str) -> Path:
+    return folder / f"length-{fingerprint[:20]}.txt"
+
+
 def _path(folder: Path, fingerprint: str) -> Path:
     return folder / f"data-{fingerprint[:20]}.npz"

@@ -16,6 +16,9 @@ def told(unlearnable: Mapping[str, tuple[int, str]]) -> list[str]:
     others = sum(count for _, (count, _) in by_count[SHOWN:])
     return [*lines, f"{others:,} not used, for {len(by_count) - SHOWN:,} other reasons"] if others else lines
 
+LOST_SHARE, DROPPED_SHARE = 0.05, 0.1
+"""Shares of the target tokens and of the rows whose loss to ``max_length`` is warned of."""
+
 
 @dataclass(frozen=True)
 class SplitReport:
@@ -36,6 +39,7 @@ class SplitReport:
         unlearnable: by reason, how many rows have nothing to learn, and file and row of the first.
         unread: the columns that were not read; "" if none.
         left_out: by what they are, how many pieces of the rows are not in the tokens, or not learned.
+        lost: tokens that the loss would be taken on, had they not been cut off; not counted by earlier versions.
     """
 
     source: str
@@ -53,6 +57,7 @@ class SplitReport:
     unread: str = ""
     unlearnable: Mapping[str, tuple[int, str]] = field(default_factory=dict)
     left_out: Mapping[str, int] = field(default_factory=dict)
+    lost: int = 0
 
 
 @dataclass(frozen=True)
@@ -62,12 +67,33 @@ class DataReport:
     Args:
         splits: by name, "train", "eval" and where there is one "test".
         max_length: the limit of a row in tokens.
-        notes: how a row begins and ends.
+        notes: how a row begins and ends, and what was chosen without being asked for.
+        warnings: what may spoil a study, each a line of its own.
     """
 
     splits: dict[str, SplitReport]
     max_length: int
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def losses(self, remedy: str) -> list[str]:
+        """Warnings of the splits that lose more than a few target tokens or rows to ``max_length``.
+
+        Args:
+            remedy: what to do about it.
+        """
+        found = []
+        for name, split in self.splits.items():
+            parts = []
+            if split.lost > LOST_SHARE * (split.targets + split.lost):
+                share = split.lost / (split.targets + split.lost)
+                parts.append(f"{split.lost:,} tokens to be learned ({share:.0%}) are cut off")
+            if split.dropped > DROPPED_SHARE * (split.rows + split.dropped):
+                share = split.dropped / (split.rows + split.dropped)
+                parts.append(f"{split.dropped:,} rows ({share:.0%}) are dropped")
+            if parts:
+                found.append(f"{name}: {' and '.join(parts)} at max_length {self.max_length}; {remedy}")
+        return found
 
     def lines(self) -> list[str]:
         """One line a split, then the notes; counts of zero are left out."""

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
-from autolora import quickstart
 from autolora.errors import closest
-from autolora.sections import Section, nearby, required
+from autolora.sections import Section, required
 from autolora.tasks.causal_lm.formats.format import AUTO, registry
-from autolora.tasks.data.sources import READERS
+from autolora.tasks.data.names import files_of
 
 EVAL_SHARE, EVAL_MOST = 10, 512
 """By default one row in EVAL_SHARE is held out for evaluation, and at most EVAL_MOST rows."""
@@ -21,19 +20,23 @@ class DataSpec(Section):
     """Where the examples come from and how a row becomes text.
 
     Args:
-        train: path of a .jsonl, .json, .csv or .parquet file, a hub id, or a ``datasets.Dataset``.
-        eval: same, for the rows that steer the search; split off ``train`` where it is not given.
+        train: path of a .jsonl, .json, .csv, .tsv, .parquet or .txt file, compressed or not; a list or pattern of such
+            files; a directory, a hub id, or a ``datasets.Dataset``.
+        eval: same, for the rows that steer the search. "auto": the validation split that a directory, a hub id or a
+            ``DatasetDict`` in ``train`` has of its own, at most 512 rows of it unless ``eval_size`` says more; without
+            one as None, which holds out rows of ``train``.
         test: same, for the rows scored once at the end; none where neither this nor ``test_size`` is given.
         format: name of a format, see :mod:`autolora.tasks.causal_lm.formats`; "auto": the one that the columns show.
         prompt, completion: the two columns to use, for a prompt/completion table with other column names.
         template: text of the prompt with ``{column}`` fields, for instance ``"Q: {question}\\nA: "``.
         name: configuration name of a hub data set.
-        eval_size: number of evaluation rows; None: all of ``eval``, or a tenth of ``train`` and at most 512.
+        eval_size: number of evaluation rows; None: all of an ``eval`` that is named, or a tenth of ``train``, at most
+            512.
         test_size: number of test rows; 0 with no ``test``: no test split.
     """
 
     train: Any
-    eval: Any = None
+    eval: Any = AUTO
     test: Any = None
     format: str = AUTO
     prompt: str | None = None
@@ -51,10 +54,14 @@ class DataSpec(Section):
     @field_validator("train", "eval", "test")
     @classmethod
     def _local_files_exist(cls, value: object) -> object:
-        if isinstance(value, str) and Path(value).suffix in READERS:
-            path = Path(quickstart.resolve(value))
-            if not path.is_file():
-                raise ValueError(f"no such file: {path}{nearby(path)}")
+        if isinstance(value, (list, tuple)):
+            if not value:
+                raise ValueError("the list is empty; name a file")
+            return [cls._local_files_exist(each) for each in value]
+        if isinstance(value, os.PathLike):
+            value = os.fspath(value)
+        if isinstance(value, str):
+            files_of(value)
         return value
 
     @field_validator("format")

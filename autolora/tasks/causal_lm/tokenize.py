@@ -37,12 +37,14 @@ class Encoded:
             example came as tokens.
         cut: whether the right end was cut off.
         left_out: how many pieces of the example are not in the tokens, or not learned, by what they are.
+        lost: targets in what was cut off.
     """
 
     ids: np.ndarray
     targets: np.ndarray
     text: tuple[str, str] | None
     cut: bool = False
+    lost: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
 
 
@@ -253,4 +255,5 @@ class Encoder:
         targets = row.targets[: self._max_length]
         if not targets.any():
             return TOO_LONG
-        return replace(row, ids=row.ids[: self._max_length], targets=targets, cut=True)
+        lost = int(row.targets[self._max_length :].sum())
+        return replace(row, ids=row.ids[: self._max_length], targets=targets, cut=True, lost=lost)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -51,6 +52,33 @@ def text(row: Row, column: str, where: str) -> str:
     if not isinstance(value, str):
         raise DataError(f"{where}, column {column!r} must be text, not {show(value)}; write it as a string")
     return value
+
+
+def whole_text(value: object, where: str) -> None:
+    """Check that no text in a row, however deep, has half of a surrogate pair: no tokenizer takes it.
+
+    Args:
+        value: a row, or a part of one.
+        where: file and row, for the error.
+
+    Raises:
+        DataError: some text has.
+    """
+    if isinstance(value, Mapping):
+        for column, cell in value.items():
+            whole_text(column, where)
+            whole_text(cell, f"{where}, {column!r}" if ", column" in where else f"{where}, column {column!r}")
+    elif isinstance(value, list):
+        for number, item in enumerate(value, start=1):
+            whole_text(item, f"{where}, item {number}")
+    elif isinstance(value, str) and (half := _SURROGATE.search(value)):
+        raise DataError(
+            f"{where} has {half[0]!r} at character {half.start() + 1}, half of a surrogate pair, which is no text; "
+            "remove it, or write the other half, too"
+        )
+
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def integers(row: Row, column: str, where: str) -> np.ndarray:

@@ -1,31 +1,38 @@
-"""Open what the user names: a local file, a directory, a hub id, or a ``datasets`` object.
+"""Open what the user names: local files, a directory, a hub id, or a ``datasets`` object.
 
-Opening (:func:`open_source`) gives an identity of the content without parsing it, so that a cached result is found
+Opening (:func:`open_sources`) gives an identity of the content without parsing it, so that a cached result is found
 before any row is read; reading gives a :class:`~autolora.tasks.data.table.Table`.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from autolora import quickstart
+from autolora import files, quickstart
+from autolora.tasks.data import hub
+from autolora.tasks.data.compression import COMPRESSIONS
 from autolora.tasks.data.errors import DataError, show
-from autolora.tasks.data.table import Row, Table
+from autolora.tasks.data.local import LocalFile
+from autolora.tasks.data.names import files_of
+from autolora.tasks.data.readers import reader_of, suffixes
+from autolora.tasks.data.table import JoinedTable, Table
 
 if TYPE_CHECKING:
-    import pyarrow
     from datasets import Dataset, DatasetDict
 
-ACCEPTED = "a .jsonl, .json, .csv or .parquet file, a directory, a hub id, or a datasets.Dataset"
+AUTO = "auto"
+"""In place of evaluation rows: the data set's own validation split, or rows held out from the training rows."""
+ROLES = ("train", "eval", "test")
+DEFAULT_SPLITS = {"train": ("train",), "eval": ("validation", "test"), "test": ("test",)}
+"""By role, the splits that are taken from a data set of several of which none is named."""
+VALIDATION_SPLITS = ("validation", "valid", "val", "dev", "eval")
+"""Names of a split that is there to be evaluated on; the first that a data set has is its own."""
 
 
 class Named(Protocol):
@@ -37,6 +44,8 @@ class Named(Protocol):
     def eval(self) -> object: ...
     @property
     def test(self) -> object: ...
+    @property
+    def test_size(self) -> int | None: ...
     @property
     def name(self) -> str | None: ...
 
@@ -55,8 +64,25 @@ class Source:
         return self.read()
 
 
-def open_source(role: str, spec: Named) -> Source:
-    """Find what ``spec`` names for ``role``.
+def open_sources(spec: Named) -> dict[str, Source]:
+    """Find all that ``spec`` names.
+
+    Returns:
+        Sources by role. "eval" is missing if evaluation rows are to be held out from the training rows, "test" if no
+        test rows are named.
+
+    Raises:
+        DataError: as :func:`open_source`.
+    """
+    opener = _Opener(spec)
+    found = {role: opener.open(role) for role in ROLES}
+    if spec.test_size == 0:
+        found["test"] = None
+    return {role: source for role, source in found.items() if source is not None}
+
+
+def open_source(role: str, spec: Named) -> Source | None:
+    """Find what ``spec`` names for ``role``; None if that is nothing.
 
     Args:
         role: "train", "eval" or "test".
@@ -66,181 +92,138 @@ def open_source(role: str, spec: Named) -> Source:
     Raises:
         DataError: nothing usable is there, or the hub cannot be reached.
     """
-    value = getattr(spec, role)
-    if isinstance(value, (str, os.PathLike)):
-        return _open_named(quickstart.resolve(os.fspath(value)), role, spec)
-    return _open_object(value, role, None)
+    return _Opener(spec).open(role)
 
 
-def _open_named(name: str, role: str, spec: Named) -> Source:
-    path = Path(name).expanduser()
-    if path.suffix.lower() in READERS:
-        return _open_file(path, name)
-    if path.is_file():
-        raise DataError(f"data.{role}: {name} has a suffix that cannot be read; give {ACCEPTED}")
-    if path.is_dir():
-        return _open_object(_load_folder(path, name, spec.name), role, name)
-    if role != "train" and re.fullmatch(r"\w+(\[[^\]]*\])?", name):
-        return _open_split(name, role, spec)
-    identifier, _, split = name.partition(":")
-    return _open_object(_load_hub(identifier, spec.name, split or None), role, name)
+def own_validation(spec: Named) -> str | None:
+    """Name of the validation split that the training data set itself has, and that ``eval: auto`` takes.
+
+    Raises:
+        DataError: the data set cannot be loaded.
+    """
+    return _Opener(spec).own_validation()
 
 
-def _open_split(split: str, role: str, spec: Named) -> Source:
-    """``split`` of the data set that ``spec.train`` names."""
-    if not isinstance(spec.train, (str, os.PathLike)):
-        return _open_object(_member(spec.train, split, role), role, None)
-    train = quickstart.resolve(os.fspath(spec.train))
-    path = Path(train).expanduser()
-    if path.suffix.lower() in READERS:
-        raise DataError(
-            f"data.{role}: {split!r} is no file; a split name goes with a hub id as data.train, which is a file here"
-        )
-    name = f"{train.partition(':')[0]}:{split}"
-    if path.is_dir():
-        return _open_object(_member(_load_folder(path, train, spec.name), split, role), role, name)
-    return _open_object(_load_hub(train.partition(":")[0], spec.name, split), role, name)
+class _Opener:
+    """Opens what one specification names; a data set that several roles are splits of is loaded once."""
 
+    def __init__(self, spec: Named) -> None:
+        self._spec = spec
+        self._loaded: dict[tuple[str, str | None], Dataset | DatasetDict] = {}
 
-# --- local files ---
+    def open(self, role: str) -> Source | None:
+        value = getattr(self._spec, role)
+        if role == "eval" and value == AUTO:
+            split = self.own_validation()
+            return None if split is None else self._open_split(split, role)
+        if value is None:
+            return None
+        names = _names(value)
+        return self._open_object(value, role, None) if names is None else self._open_named(names, role)
 
+    def own_validation(self) -> str | None:
+        """See :func:`own_validation`. A training split that is named stands alone."""
+        names = _names(self._spec.train)
+        splits: object = self._spec.train
+        if names is not None:
+            path = files.expanded(quickstart.resolve(names[0]))
+            if len(names) > 1 or files_of(names[0]) or (":" in names[0] and not path.is_dir()):
+                return None
+            splits = self._load(names[0], None)
+        if not isinstance(splits, Mapping):
+            return None
+        return next((split for split in VALIDATION_SPLITS if split in splits), None)
 
-def _open_file(path: Path, name: str) -> Source:
-    if not path.is_file():
-        raise DataError(f"no such file: {name}")
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    # the suffix decides how the bytes are read
-    return Source(name, f"{path.suffix.lower()}:{digest.hexdigest()}", lambda: READERS[path.suffix.lower()](path, name))
+    def _open_named(self, names: Sequence[str], role: str) -> Source:
+        found = [(name, files_of(name)) for name in names]
+        for name, matches in found:
+            if not matches and len(names) > 1:
+                raise DataError(f"data.{role} is a list, of which {name!r} is no file; a list holds files alone")
+        (name, matches), *more = found
+        if not matches:
+            return self._open_collection(name, role)
+        opened = [_open_file(file, role) for _, matches in found for file in matches]
+        if len(opened) == 1:
+            return opened[0]
+        return _joined(f"{name} ({len(opened)} files)" if not more else f"{name} and {len(opened) - 1} more", opened)
 
+    def _open_collection(self, name: str, role: str) -> Source:
+        """A directory or a data set of the hub, or a split of what ``train`` names."""
+        resolved = quickstart.resolve(name)
+        if files.expanded(resolved).is_dir():
+            return self._open_object(self._load(name, None), role, resolved)
+        if role != "train" and re.fullmatch(r"\w+(\[[^\]]*\])?", resolved):
+            return self._open_split(resolved, role)
+        identifier, _, split = resolved.partition(":")
+        return self._open_object(self._load(identifier, split or None), role, resolved)
 
-def _read_jsonl(path: Path, name: str) -> Table:
-    rows, numbers = [], []
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                text = line.decode(errors="replace").strip()
+    def _open_split(self, split: str, role: str) -> Source:
+        """``split`` of the data set that ``train`` names."""
+        names = _names(self._spec.train)
+        if names is None:
+            return self._open_object(_member(self._spec.train, split, role), role, None, split)
+        if len(names) > 1 or files_of(names[0]):
+            raise DataError(
+                f"data.{role}: {split!r} is no file; a split name goes with a hub id as data.train, which is a file "
+                "here"
+            )
+        train = quickstart.resolve(names[0])
+        if files.expanded(train).is_dir():
+            return self._open_object(_member(self._load(train, None), split, role), role, f"{train}:{split}")
+        identifier = train.partition(":")[0]
+        whole = self._loaded.get((identifier, None))
+        member = whole[split] if isinstance(whole, Mapping) and split in whole else self._load(identifier, split)
+        return self._open_object(member, role, f"{identifier}:{split}")
+
+    def _load(self, name: str, split: str | None) -> Dataset | DatasetDict:
+        key = (name, split)
+        if key not in self._loaded:
+            path = files.expanded(quickstart.resolve(name))
+            if path.is_dir():
+                self._loaded[key] = hub.load_folder(path, name, self._spec.name)
+            else:
+                self._loaded[key] = hub.load_hub(name, self._spec.name, split)
+        return self._loaded[key]
+
+    def _open_object(self, value: object, role: str, name: str | None, split: str | None = None) -> Source:
+        """A ``Dataset``, or the member of a ``DatasetDict`` that suits the role."""
+        import datasets
+
+        if isinstance(value, datasets.DatasetDict):
+            found = [split for split in DEFAULT_SPLITS[role] if split in value]
+            if not found and len(value) > 1:
                 raise DataError(
-                    f"{name}, row {number} is not JSON ({error}): {show(text)}; write one object a line"
-                ) from None
-            rows.append(row)
-            numbers.append(number)
-    return Table.of(name, rows, numbers)
+                    f"data.{role}: name one of the splits {', '.join(value)}, as in {name or 'dataset'}:split"
+                )
+            chosen = found[0] if found else next(iter(value))
+            return self._open_object(value[chosen], role, f"{name}:{chosen}" if name else None, chosen)
+        if isinstance(value, (datasets.IterableDataset, datasets.IterableDatasetDict)):
+            raise DataError(f"data.{role} is streamed; load it without streaming=True, so that its rows can be counted")
+        if not isinstance(value, datasets.Dataset):
+            raise DataError(f"data.{role} is {type(value).__name__} {show(value)}; give {_accepted()}")
+        shown = name or (f"data.{role} (split {split!r})" if split else f"data.{role} (a Dataset)")
+        return Source(shown, f"dataset:{value._fingerprint}", lambda: hub.table_of(value, shown))
 
 
-def _read_json(path: Path, name: str) -> Table:
-    content = path.read_bytes()
-    try:
-        parsed = json.loads(content)
-    except ValueError as error:
-        if _first_line_is_an_object(content):  # JSON lines under the name .json, as many hub data sets have it
-            return _read_jsonl(path, name)
-        raise DataError(f"{name} is not JSON: {error}") from None
-    if isinstance(parsed, dict):
-        if not isinstance(parsed.get("data"), list):
-            raise DataError(f'{name} must hold a list of rows or {{"data": [...]}}; it has the keys {list(parsed)}')
-        parsed = parsed["data"]
-    if not isinstance(parsed, list):
-        raise DataError(f'{name} must hold a list of rows or {{"data": [...]}}, not {show(parsed)}')
-    return Table.of(name, parsed, range(1, len(parsed) + 1))
+def _names(value: object) -> list[str] | None:
+    """The names of a path, a hub id or a list of them; None for anything else."""
+    values = list(value) if isinstance(value, (list, tuple)) and value else [value]
+    names = [os.fspath(each) for each in values if isinstance(each, (str, os.PathLike))]
+    return names if len(names) == len(values) else None
 
 
-def _first_line_is_an_object(content: bytes) -> bool:
-    try:
-        return isinstance(json.loads(content.lstrip().split(b"\n", 1)[0]), dict)
-    except ValueError:
-        return False
+def _open_file(file: LocalFile, role: str) -> Source:
+    reader = reader_of(file)
+    if reader is None:
+        raise DataError(f"data.{role}: {file.name} has a suffix that cannot be read; give {_accepted()}")
+    # the kind decides how the bytes are read
+    return Source(file.name, f"{reader.suffix}:{file.digest()}", lambda: reader.read(file))
 
 
-def _read_csv(path: Path, name: str) -> Table:
-    from pyarrow import ArrowInvalid, large_string
-    from pyarrow import csv as arrow_csv
-
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            header = next(csv.reader(file), [])
-    except UnicodeDecodeError as error:
-        raise DataError(f"{name} is not UTF-8 text ({error}); save it as UTF-8") from None
-    if not header:
-        raise DataError(f"{name} holds no rows")
-    try:
-        table = arrow_csv.read_csv(
-            path,
-            # one block, because a quoted text may be longer than the default block; in order, for row numbers
-            read_options=arrow_csv.ReadOptions(use_threads=False, block_size=min(path.stat().st_size + 1, 2**31 - 1)),
-            parse_options=arrow_csv.ParseOptions(newlines_in_values=True),
-            # every cell is text: "007" and "1.0" are answers here, not numbers
-            convert_options=arrow_csv.ConvertOptions(column_types=dict.fromkeys(header, large_string())),
-        )
-    except ArrowInvalid as error:
-        raise DataError(f"{name} is not valid CSV: {error} (the header is row 1)") from None
-    return _from_arrow(name, table)
-
-
-def _read_parquet(path: Path, name: str) -> Table:
-    from pyarrow import ArrowException, parquet
-
-    try:
-        return _from_arrow(name, parquet.read_table(path))
-    except (ArrowException, OSError) as error:
-        raise DataError(f"{name} cannot be read as Parquet: {error}") from None
-
-
-READERS: dict[str, Callable[[Path, str], Table]] = {
-    ".jsonl": _read_jsonl,
-    ".json": _read_json,
-    ".csv": _read_csv,
-    ".parquet": _read_parquet,
-}
-
-
-def _from_arrow(name: str, table: pyarrow.Table) -> Table:
-    if len(set(table.column_names)) < len(table.column_names):
-        raise DataError(f"{name} names a column twice: {table.column_names}")
-
-    def fetch(indices: Sequence[int], columns: Sequence[str]) -> list[Row]:
-        return table.select(list(columns)).take(list(indices)).to_pylist() if indices else []
-
-    return Table(name, list(table.column_names), range(1, len(table) + 1), fetch)
-
-
-# --- datasets objects, directories and the hub ---
-
-# where a data set has several splits and none is named
-DEFAULT_SPLITS = {"train": ("train",), "eval": ("validation", "test"), "test": ("test",)}
-
-
-def _open_object(value: object, role: str, name: str | None) -> Source:
-    """A ``Dataset``, or the member of a ``DatasetDict`` that suits the role."""
-    import datasets
-
-    if isinstance(value, datasets.DatasetDict):
-        found = [split for split in DEFAULT_SPLITS[role] if split in value]
-        if not found and len(value) > 1:
-            raise DataError(f"data.{role}: name one of the splits {', '.join(value)}, as in {name or 'dataset'}:split")
-        split = found[0] if found else next(iter(value))
-        return _open_object(value[split], role, f"{name}:{split}" if name else None)
-    if isinstance(value, (datasets.IterableDataset, datasets.IterableDatasetDict)):
-        raise DataError(f"data.{role} is streamed; load it without streaming=True, so that its rows can be counted")
-    if not isinstance(value, datasets.Dataset):
-        raise DataError(f"data.{role} is {type(value).__name__} {show(value)}; give {ACCEPTED}")
-    dataset = value.with_format(None)
-
-    def fetch(indices: Sequence[int], columns: Sequence[str]) -> list[Row]:
-        if not indices:
-            return []
-        batch = dataset.select_columns(list(columns))[list(indices)]
-        return [dict(zip(batch, cells, strict=True)) for cells in zip(*batch.values(), strict=True)]
-
-    name = name or f"data.{role} (a Dataset)"
-    table = Table(name, list(dataset.column_names), range(1, len(dataset) + 1), fetch)
-    return Source(name, f"dataset:{value._fingerprint}", lambda: table)
+def _joined(name: str, sources: Sequence[Source]) -> Source:
+    identities = "\n".join(source.identity for source in sources)
+    identity = f"files:{hashlib.sha256(identities.encode()).hexdigest()}"
+    return Source(name, identity, lambda: JoinedTable.join(name, [source.read() for source in sources]))
 
 
 def _member(value: object, split: str, role: str) -> Dataset:
@@ -252,40 +235,9 @@ def _member(value: object, split: str, role: str) -> Dataset:
     return value[split]
 
 
-def _load_folder(path: Path, name: str, config: str | None) -> Dataset | DatasetDict:
-    """A directory of data files, or one written by ``save_to_disk``."""
-    import datasets
-
-    try:
-        if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
-            return datasets.load_from_disk(str(path))
-        return datasets.load_dataset(str(path), config)
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        raise DataError(f"{name} cannot be read as a data set directory: {_first_line(error)}") from None
-
-
-def _load_hub(identifier: str, config: str | None, split: str | None) -> Dataset | DatasetDict:
-    import datasets
-
-    tried = "datasets.load_dataset(" + ", ".join(repr(part) for part in (identifier, config, split) if part) + ")"
-    try:
-        return datasets.load_dataset(identifier, config, split=split)
-    except datasets.exceptions.DatasetNotFoundError as error:
-        raise DataError(
-            f"there is no data set {identifier!r}, neither locally nor on the hub ({tried}: {_first_line(error)}); "
-            "check the name, or log in with `hf auth login` if it is private or gated"
-        ) from None
-    except ConnectionError as error:
-        raise DataError(
-            f"the hub cannot be reached, and {identifier!r} is no local path ({tried}: {_first_line(error)}); give the "
-            "path of a local file, or set HF_HOME to a cache that holds the data set, with HF_HUB_OFFLINE=1"
-        ) from None
-    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        raise DataError(
-            f"{identifier!r} cannot be loaded ({tried}: {_first_line(error)}); check the configuration (data.name) and "
-            "the split (owner/name:split)"
-        ) from None
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+def _accepted() -> str:
+    *kinds, last = suffixes()
+    return (
+        f"a {', '.join(kinds)} or {last} file, as it is or compressed ({', '.join(COMPRESSIONS)}), a list or pattern "
+        "of such files, a directory, a hub id, or a datasets.Dataset"
+    )

@@ -81,7 +81,11 @@ class BuiltinTrainer(Trainer):
             "model": [f"{parameters:,} parameters, {dtype_name(base.dtype)} on {base.device}", *base.notes],
             "data": self.bench.data.report.lines(),
             "metric": self.bench.evaluator.notes,
+            "warning": self.bench.data.report.warnings,
         }
+
+    def resolved(self) -> Mapping[str, object]:
+        return {"max_length": self.bench.training.max_length}
 
     def peak_memory(self) -> int | None:
         return memory.peak(self.bench.base.device)

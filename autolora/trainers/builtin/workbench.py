@@ -15,6 +15,7 @@ from autolora import bases, variants
 from autolora.bases import Base
 from autolora.space import Config
 from autolora.spec import Spec, TrainingSpec, mutable_in
+from autolora.tasks.causal_lm.limits import Limits
 from autolora.tasks.causal_lm.preparation import prepare
 from autolora.tasks.causal_lm.split import PreparedData
 from autolora.trainers import checkpoint
@@ -42,7 +43,7 @@ class Workbench:
         data: tokenized splits.
         batches: of the training split.
         evaluator: scores adapters.
-        training: settings of a full run.
+        training: settings of a full run, those resolved that the specification leaves to the data.
         seed: of the study.
         checkpoints: path or URL beneath which trial ``n`` keeps its checkpoints in ``trials/n``.
         micro_batch_limit: most examples that were found to fit in one forward pass, once memory has run out.
@@ -64,7 +65,7 @@ class Workbench:
             variants.resolve(reference)  # on a worker, those of other packages are not registered yet
         place(checkpoint.root_of(spec.checkpoints, folder))  # one that nothing serves is an error before loading
         base = bases.load(spec)
-        return cls.of(spec, folder, base, prepare_data(spec, base.tokenizer, folder / "data"))
+        return cls.of(spec, folder, base, prepare_data(spec, base.tokenizer, folder / "data", base.limits))
 
     @classmethod
     def of(cls, spec: Spec, folder: Path, base: Base, data: PreparedData) -> Workbench:
@@ -78,7 +79,7 @@ class Workbench:
             data=data,
             batches=Batches(data.train, base, spec.seed, spec.training.micro_batch),
             evaluator=Evaluator.of(base, spec.metric, data),
-            training=spec.training,
+            training=spec.training.model_copy(update={"max_length": data.report.max_length}),
             seed=spec.seed,
             checkpoints=checkpoint.root_of(spec.checkpoints, folder),
         )
@@ -173,8 +174,13 @@ class Workbench:
         raise CheckpointError(f"no intact checkpoint in {folder}")
 
 
-def prepare_data(spec: Spec, tokenizer: PreTrainedTokenizerBase, cache: Path) -> PreparedData:
-    """The tokenized splits of a specification, kept in the folder ``cache``."""
+def prepare_data(
+    spec: Spec,
+    tokenizer: PreTrainedTokenizerBase,
+    cache: Path,
+    limits: Limits = Limits(),  # noqa: B008  # frozen
+) -> PreparedData:
+    """The tokenized splits of a specification, kept in the folder ``cache``, for a model with these limits."""
     return prepare(
         spec.data,
         tokenizer,
@@ -183,4 +189,5 @@ def prepare_data(spec: Spec, tokenizer: PreTrainedTokenizerBase, cache: Path) ->
         seed=spec.seed,
         cache_dir=cache,
         whole_rows=spec.metric.needs_columns,
+        limits=limits,
     )

@@ -136,11 +136,12 @@ def test_a_file_of_an_earlier_version_is_made_again_without_a_warning(run, token
 
 
 def test_sources_are_read_once_for_tokens_and_columns(run, spec, monkeypatch):
-    from autolora.tasks.data import sources
+    from autolora.tasks.data.readers import reader
 
     reads = []
-    genuine = sources.READERS[".jsonl"]
-    monkeypatch.setitem(sources.READERS, ".jsonl", lambda *args: reads.append(1) or genuine(*args))
+    genuine = reader._readers[".jsonl"]
+    counting = replace(genuine, read=lambda file: reads.append(1) or genuine.read(file))
+    monkeypatch.setitem(reader._readers, ".jsonl", counting)
     run(whole_rows=True)
     assert len(reads) == 1
     run(whole_rows=True)

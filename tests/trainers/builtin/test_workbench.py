@@ -35,3 +35,22 @@ def test_a_dry_run_leaves_nothing_in_the_place_of_the_checkpoints(tmp_path, url)
     assert dry_run(small_spec(checkpoints=url, prior=None), tmp_path).disk_bytes > 0
     assert checkpoint.newest(f"{url}/trials/0") is None
     assert place(url).names() == []
+
+
+def test_a_length_that_was_found_counts_as_if_it_had_been_asked_for(make_bench):
+    found = make_bench(**{"training.max_length": "auto"})
+    length = found.training.max_length
+    asked = make_bench(**{"training.max_length": length})
+    assert (found.identity, found.fingerprints()) == (asked.identity, asked.fingerprints())
+    assert make_bench(**{"training.max_length": length + 8}).identity != found.identity
+
+
+def test_the_plan_says_the_length_and_the_model(tmp_path):
+    notes = dry_run(small_spec(prior=None, **{"training.max_length": "auto"}), tmp_path).notes
+    assert any(note.startswith("data: max_length: ") for note in notes)
+    assert any(note.startswith("model: ") for note in notes)
+
+
+def test_warnings_have_lines_of_their_own(make_trainer):
+    trainer = make_trainer(**{"training.max_length": 40})
+    assert any("are cut off at max_length 40" in line for line in trainer.about()["warning"])
