@@ -92,12 +92,6 @@ class Base:
         return digest.hexdigest()[:16]
 
     @property
-    def positions(self) -> int | None:
-        """Tokens that a row may have by the model's configuration; None if it sets no limit."""
-        found: int | None = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-        return found
-
-    @property
     def seeded_devices(self) -> list[torch.device]:
         """Devices beside the CPU whose generators a training draws from."""
         return [self.device] if self.device.type == "cuda" else []

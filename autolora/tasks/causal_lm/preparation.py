@@ -117,6 +117,8 @@ def _kept(data: PreparedData | None) -> PreparedData | None:
     if data is None or not any(registry()[split.format].makes is Chat for split in data.report.splits.values()):
         return data
     return replace(data, report=replace(data.report, notes=(*data.report.notes, EARLIER_RENDERING)))
+
+
 def _percentile(
     source: Source, spec: DataSpec, tokenizer: PreTrainedTokenizerBase, *, seed: int, cache_dir: Path | None
 ) -> int:

@@ -16,6 +16,7 @@ def told(unlearnable: Mapping[str, tuple[int, str]]) -> list[str]:
     others = sum(count for _, (count, _) in by_count[SHOWN:])
     return [*lines, f"{others:,} not used, for {len(by_count) - SHOWN:,} other reasons"] if others else lines
 
+
 LOST_SHARE, DROPPED_SHARE = 0.05, 0.1
 """Shares of the target tokens and of the rows whose loss to ``max_length`` is warned of."""
 

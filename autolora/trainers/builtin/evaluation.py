@@ -59,9 +59,9 @@ class SplitEvaluation:
 
     def _limit(self, row: int) -> int:
         """Tokens to generate for a row: no more than the model has positions for, but as many as it was taught."""
-        if self.base.positions is None:
+        if self.base.limits.positions is None:
             return self.max_new_tokens
-        room = self.base.positions - len(self.split.prompt_tokens(row)) + 1
+        room = self.base.limits.positions - len(self.split.prompt_tokens(row)) + 1
         return min(self.max_new_tokens, max(room, len(self.split.answer_tokens(row))))
 
     def over_tokens(self, quantity: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]) -> Scores:
