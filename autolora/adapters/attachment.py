@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from autolora.adapters.draws import FACTOR_A, draw_kaiming, random_stream
 from autolora.adapters.errors import VariantError
-from autolora.adapters.layer import AdaptedLayer
+from autolora.adapters.layer import AdaptedLayer, adapted_layer
+from autolora.adapters.renaming import as_written, misread
 from autolora.adapters.start import Allotment, Start
 from autolora.adapters.subtraction import Subtracted, restore, subtract
 from autolora.adapters.targets import LinearLayer
@@ -43,6 +45,7 @@ class Attachment:
         trainable: base parameters that required gradients before.
         input_hooks: the base's own hooks for gradients at the embedding, which PEFT replaces under checkpointing.
         subtracted: by layer name; empty for variants with B0 A0 = 0.
+        order: names of the parameters of each module that holds experts, as they were: PEFT's forward pass changes it.
     """
 
     adapter_name: str
@@ -54,6 +57,7 @@ class Attachment:
     trainable: list[nn.Parameter]
     input_hooks: list[RemovableHandle] | None
     subtracted: dict[str, Subtracted] = field(default_factory=dict)
+    order: dict[nn.Module, list[str]] = field(default_factory=dict)
 
 
 def attachment(model: PeftModel) -> Attachment:
@@ -75,7 +79,7 @@ def inject(
 
     Args:
         variant: what to attach.
-        start: its inputs; ``layers`` are all linear layers of the base, :func:`linear_layers`.
+        start: its inputs; ``layers`` are those of :func:`~autolora.adapters.targets.survey`.
         allotted: rank and alpha of each layer; None means that the variant allots them.
 
     Raises:
@@ -87,17 +91,22 @@ def inject(
     _check_needs(variant, start)
     if allotted is None:
         allotted = variant.allocate(start)
-    config = variant.lora_config(start, list(allotted))
+    experts = [name for name in allotted if targets[name].experts]
+    config = variant.lora_config(start, [name for name in allotted if not targets[name].experts])
     config.fan_in_fan_out = all(layer.transposed for layer in targets.values())
+    if experts:
+        config.target_parameters = experts
     if any(own != (start.rank, start.alpha) for own in allotted.values()):
         config.rank_pattern = {_exactly(name): own.rank for name, own in allotted.items()}
         config.alpha_pattern = {_exactly(name): own.alpha for name, own in allotted.items()}
     trainable = [p for p in base.parameters() if p.requires_grad]
     hooks = vars(base).get("_require_grads_hooks")
-    with _own_randomness(start.seed):
+    holders = {base.get_submodule(name.rpartition(".")[0]) for name in experts}
+    order = {holder: list(holder._parameters) for holder in holders}
+    with _own_randomness(start.seed), _quiet_patterns():
         attached = _peft_model(base, config, start.adapter_name, variant.tuner())
         inner: PreTrainedModel = attached.get_base_model()
-        layers = {name: AdaptedLayer(inner.get_submodule(name), start.adapter_name) for name in allotted}
+        layers = {name: adapted_layer(inner, name, start.adapter_name) for name in allotted}
         record = Attachment(
             adapter_name=start.adapter_name,
             layers=layers,
@@ -107,6 +116,7 @@ def inject(
             seed=start.seed,
             trainable=trainable,
             input_hooks=hooks,
+            order=order,
         )
         setattr(attached, _RECORD, record)
         try:
@@ -125,6 +135,8 @@ def remove(model: PeftModel) -> PreTrainedModel:
     base = model.unload()
     for name, kept in record.subtracted.items():
         restore(record.layers[name], kept)
+    for holder, names in record.order.items():
+        holder._parameters = {name: holder._parameters[name] for name in names}
     for parameter in record.trainable:
         parameter.requires_grad_(True)
     if vars(base).get("_require_grads_hooks") is not record.input_hooks:
@@ -193,6 +205,10 @@ def _peft_model(
     from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING as TUNERS
     from peft.utils import PeftType
 
+    names = sorted(config.target_modules)
+    if config.peft_type == PeftType.LORA and misread(base, names):
+        tuner = as_written(tuner or TUNERS[PeftType.LORA], names)
+        config.target_modules = []
     if tuner is None:
         return get_peft_model(base, config, adapter_name=adapter_name)
     # PEFT looks its tuner up by the method and takes none as an argument. One thread at a time: another would keep
@@ -214,6 +230,14 @@ def _own_randomness(seed: int) -> Iterator[None]:
 
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # of the CPU alone, unlike torch.manual_seed
+        yield
+
+
+@contextmanager
+def _quiet_patterns() -> Iterator[None]:
+    """PEFT looks for the names of its patterns among modules, and warns of those of parameters, which it does find."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The following (rank|alpha)_pattern keys did not match")
         yield
 
 

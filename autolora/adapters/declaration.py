@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from autolora.adapters.layer import AdaptedLayer
+    from autolora.adapters.spec import AdapterSpec
     from autolora.adapters.start import Allotment, Start
     from autolora.adapters.targets import LinearLayer
     from autolora.space import Traits
@@ -42,6 +43,8 @@ class Declaration(Protocol):
 
     def tuner(self) -> type[BaseTuner] | None: ...
 
-    def attach(self, model: PreTrainedModel, rank: int, alpha: float, *, adapter_name: str) -> PeftModel: ...
+    def attach(
+        self, model: PreTrainedModel, rank: int, alpha: float, *, adapter_name: str, adapter: AdapterSpec
+    ) -> PeftModel: ...
 
     def initialize(self, start: Start[AdaptedLayer]) -> None: ...

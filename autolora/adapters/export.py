@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from autolora import files
 from autolora.adapters.attachment import attachment
-from autolora.adapters.layer import stored_weight
+from autolora.adapters.layer import module_path, stacked, stored_weight, unstacked
+from autolora.adapters.renaming import misread
 from autolora.adapters.state import adapter_state
 from autolora.adapters.subtraction import weight_matrix
 
@@ -69,11 +70,13 @@ def save_plain(model: PeftModel, path: Path, factors: Callable[[AdaptedLayer], F
             kept = record.subtracted[name]
             a, b = torch.cat([a, kept.a0]), torch.cat([b, -kept.b0], dim=1)
         pairs[name], scales[name] = (a, b), layer.scaling
-    rank = max(len(a) for a, _ in pairs.values())
+    experts = {name: layer.experts for name, layer in record.layers.items()}
+    rank = max(len(a) // max(1, experts[name]) for name, (a, _) in pairs.items())
     distinct = set(scales.values())
     common = distinct.pop() if len(distinct) == 1 else 1.0
     scaled = {name: (a, b * (scales[name] / common)) for name, (a, b) in pairs.items()}
-    _write(path, _padded(scaled, rank), _plain_config(model, record.adapter_name, list(scaled), rank, common))
+    config = _plain_config(model, record.adapter_name, experts, rank, common)
+    _write(path, _padded(model, scaled, experts, rank), config)
 
 
 def save_native(model: PeftModel, path: Path) -> None:
@@ -99,6 +102,7 @@ def save_own(variant: Declaration, model: PeftModel, path: Path) -> None:
         "rank": record.rank,
         "alpha": record.alpha,
         "adapter_name": record.adapter_name,
+        "target_modules": list(record.layers),
         "base_model_name_or_path": _base_path(model),
     }
 
@@ -150,19 +154,25 @@ def save_approximation(model: PeftModel, path: Path, rank: int) -> Approximation
         errors[name] = math.sqrt(left / size) if size > 0 else 0.0
         missing, total = missing + left, total + size
     rank = max(len(a) for a, _ in pairs.values())
-    _write(path, _padded(pairs, rank), _plain_config(model, model.active_adapter, list(pairs), rank, 1.0))
+    none = dict.fromkeys(pairs, 0)
+    _write(path, _padded(model, pairs, none, rank), _plain_config(model, model.active_adapter, none, rank, 1.0))
     return Approximation(rank, errors, math.sqrt(missing / total) if total > 0 else 0.0)
 
 
-def _padded(pairs: Mapping[str, Factors], rank: int) -> dict[str, Tensor]:
-    """PEFT's names of A and B of each layer, filled up with zeros to the rank."""
+def _padded(
+    model: PeftModel, pairs: Mapping[str, Factors], experts: Mapping[str, int], rank: int
+) -> dict[str, Tensor]:
+    """PEFT's names of A and B of each layer, filled up with zeros to the rank; of experts, each one's."""
     from torch.nn.functional import pad
 
-    state = {}
+    state, base = {}, model.get_base_model()
     for name, (a, b) in pairs.items():
-        prefix, missing = f"base_model.model.{name}", rank - len(a)
-        state[f"{prefix}.lora_A.weight"] = pad(a, (0, 0, 0, missing))
-        state[f"{prefix}.lora_B.weight"] = pad(b, (0, missing))
+        prefix, count = f"base_model.model.{module_path(base, name)}", max(1, experts[name])
+        missing = rank - len(a) // count
+        if missing:
+            each_a, each_b = stacked(a, b, count)
+            a, b = unstacked(pad(each_a, (0, 0, 0, missing)), pad(each_b, (0, missing)))
+        state[f"{prefix}.lora_A.weight"], state[f"{prefix}.lora_B.weight"] = a, b
     return state
 
 
@@ -194,20 +204,27 @@ def replace_adapter(path: Path, state: Mapping[str, Tensor], config: str, descri
         files.move(staged / config, path / config)
 
 
-def _plain_config(model: PeftModel, adapter: str, layers: list[str], rank: int, scale: float) -> PeftConfig:
-    """The ``LoraConfig`` of this rank and s = alpha / r on these layers, with the other settings of the one trained
-    with."""
+def _plain_config(
+    model: PeftModel, adapter: str, experts: Mapping[str, int], rank: int, scale: float
+) -> PeftConfig:
+    """The ``LoraConfig`` of this rank and s = alpha / r on these layers, with the other settings of the one
+    trained with."""
     from peft import LoraConfig
 
     trained = model.peft_config[adapter]
+    modules = [name for name, count in experts.items() if not count]
+    by_weight = set(misread(model.get_base_model(), modules))
+    parameters = sorted([name for name, count in experts.items() if count] + [f"{name}.weight" for name in by_weight])
     alpha = scale * rank
     whole = round(alpha)
     config = LoraConfig(
         r=rank,
         # Whole, as PEFT declares it, where it can be: other loaders parse it strictly. PEFT takes any number.
         lora_alpha=whole if math.isclose(alpha, whole, rel_tol=1e-9) else alpha,  # type: ignore[arg-type]
-        lora_dropout=getattr(trained, "lora_dropout", 0.0),
-        target_modules=layers,
+        # PEFT refuses dropout beside parameters; what is exported is for use, where there is none.
+        lora_dropout=0.0 if parameters else getattr(trained, "lora_dropout", 0.0),
+        target_modules=[name for name in modules if name not in by_weight],
+        target_parameters=parameters or None,
         fan_in_fan_out=trained.fan_in_fan_out,
         # Never rank-stabilized: not every reader knows the flag, and all scale by alpha / r without it.
         use_rslora=False,

@@ -35,6 +35,8 @@ class PeftLayer(Protocol):
     lora_dropout: Mapping[str, nn.Module]
     lora_magnitude_vector: Mapping[str, DoraLinearLayer]
     lora_variant: dict[str, LoraVariant]
+    num_experts: int
+    parameter_name: str
 
     def get_base_layer(self) -> nn.Linear: ...
 
@@ -76,6 +78,14 @@ class AdaptedLayer:
     def b(self) -> nn.Parameter:
         """B (m, r), the weight of ``lora_B``."""
         return self.module.lora_B[self.adapter].weight
+
+    @property
+    def experts(self) -> int:
+        """How many experts' matrices the layer holds in one parameter; 0: it is a linear layer.
+
+        Then A is (experts r, n), expert by expert, and B (m, r experts), rank by rank: see :func:`stacked`.
+        """
+        return self.module.num_experts if hasattr(self.module, "parameter_name") else 0
 
     @property
     def rank(self) -> int:
@@ -156,6 +166,33 @@ class AdaptedLayer:
     def given(self, name: str) -> nn.Parameter:
         """What :meth:`give` or :meth:`share` added under this name."""
         return self.module.get_parameter(name)
+
+
+def adapted_layer(model: nn.Module, name: str, adapter: str) -> AdaptedLayer:
+    """The layer of a name, see :class:`~autolora.adapters.targets.Coverage`, in a model that carries the adapter."""
+    return AdaptedLayer(cast("PeftLayer", model.get_submodule(module_path(model, name))), adapter)
+
+
+def module_path(model: nn.Module, name: str) -> str:
+    """Where the adapter of a layer is. PEFT wraps a module once for each of its parameters that get one."""
+    try:
+        model.get_submodule(name)
+        return name
+    except AttributeError:
+        path, _, parameter = name.rpartition(".")
+    while getattr(model.get_submodule(path), "parameter_name", parameter) != parameter:
+        path += ".base_layer"
+    return path
+
+
+def stacked(a: Tensor, b: Tensor, experts: int) -> tuple[Tensor, Tensor]:
+    """A and B of each expert, (experts, r, n) and (experts, m, r), views of PEFT's (experts r, n) and (m, r experts)."""
+    return a.view(experts, -1, a.shape[1]), b.view(len(b), -1, experts).permute(2, 0, 1)
+
+
+def unstacked(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """The way back from :func:`stacked`."""
+    return a.reshape(-1, a.shape[2]), b.permute(1, 2, 0).reshape(b.shape[1], -1)
 
 
 def stored_weight(layer: nn.Module) -> nn.Parameter:

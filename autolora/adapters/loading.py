@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 from autolora.adapters.attachment import remove
 from autolora.adapters.errors import VariantError
 from autolora.adapters.export import CONFIG, OWN_CONFIG, OWN_FORMAT, WEIGHTS
+from autolora.adapters.spec import AdapterSpec
 from autolora.adapters.start import DEFAULT_NAME
 from autolora.adapters.state import load_adapter_state
-from autolora.adapters.targets import linear_layers
+from autolora.adapters.targets import every_linear_layer
 from autolora.files import Document, expanded
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def load_exported(model: PreTrainedModel, folder: str | Path, resolve: Resolve) 
         VariantError: the folder holds no whole adapter, or one of another model; or what ``resolve`` raises.
     """
     path = expanded(folder)
-    linear_layers(model)  # one that carries an adapter already is refused
+    every_linear_layer(model)  # one that carries an adapter already is refused
     own = (path / OWN_CONFIG).exists()
     if not (own or (path / CONFIG).exists()):
         raise VariantError(f"{path} holds no adapter: neither {CONFIG} nor {OWN_CONFIG} is there")
@@ -70,7 +71,20 @@ def _load_own(model: PreTrainedModel, path: Path, resolve: Resolve) -> PeftModel
         state = load_file(path / WEIGHTS)
     except (SafetensorError, OSError) as error:
         raise VariantError(f"{path / WEIGHTS} cannot be read ({error}): export the adapter again") from error
-    adapted = variant.attach(model, rank=recorded.rank, alpha=recorded.alpha, adapter_name=recorded.adapter_name)
+    there = every_linear_layer(model)
+    layers = there if recorded.target_modules is None else recorded.target_modules  # earlier versions knew one choice
+    if not set(layers) <= set(there):
+        absent = next(name for name in layers if name not in there)
+        raise VariantError(
+            f"the adapter in {path} is of another rank, variant or model: it adapts {absent!r}, which is not there"
+        )
+    adapted = variant.attach(
+        model,
+        rank=recorded.rank,
+        alpha=recorded.alpha,
+        adapter_name=recorded.adapter_name,
+        adapter=AdapterSpec(target_modules=tuple(layers)),
+    )
     try:
         load_adapter_state(adapted, state)
     except BaseException:
@@ -88,6 +102,7 @@ class _Recorded:
     rank: int
     alpha: float
     adapter_name: str
+    target_modules: list[str] | None
 
     @classmethod
     def read(cls, file: Path) -> _Recorded:
@@ -100,6 +115,7 @@ class _Recorded:
                 rank=int(settings["rank"]),
                 alpha=float(settings["alpha"]),
                 adapter_name=str(settings.get("adapter_name", DEFAULT_NAME)),  # earlier versions knew one name
+                target_modules=settings.get("target_modules"),
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise VariantError(f"{file} is damaged ({error!r}): export the adapter again") from error

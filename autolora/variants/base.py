@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 from autolora.adapters.attachment import inject
 from autolora.adapters.errors import VariantError
 from autolora.adapters.export import NATIVE, OWN, save_native, save_own, save_plain
+from autolora.adapters.spec import AdapterSpec
 from autolora.adapters.start import DEFAULT_NAME, Allotment, Start
-from autolora.adapters.targets import LinearLayer, check_rank, describe, linear_layers
+from autolora.adapters.targets import DEFAULT, LinearLayer, check_rank, describe, survey
 from autolora.files import expanded
 from autolora.space import Traits
 
@@ -57,6 +58,8 @@ class Variant:
         lean_forward: class in place of PEFT's own with the same values in less time or memory, as
             "package.module:Class"; empty if PEFT's is used. Without its ``forward`` it does what PEFT's does.
         linear_only: it adapts ``nn.Linear`` and not ``Conv1D``; :meth:`check` refuses models that have it.
+        adapts_experts: it adapts experts that are one parameter, each with factors of its own, as it does linear layers;
+            :meth:`check` refuses models that have some among the layers to adapt if not.
         moves_at_start: its start is not subtracted: attaching it changes the model's outputs, as its paper means it to.
         starts_as_lora: at s = 1 its Hessian in {A, B} at initialization is plain LoRA's, so curvature tells nothing of
             it.
@@ -85,6 +88,7 @@ class Variant:
     mixture: bool = False
     lean_forward: str = ""
     linear_only: bool = False
+    adapts_experts: bool = False
     starts_as_lora: bool = False
     moves_at_start: bool = False
     redundant_with_alpha: tuple[str, ...] = ()
@@ -171,7 +175,7 @@ class Variant:
 
         Args:
             start: as in :meth:`allocate`.
-            target_modules: names of the layers that get an adapter.
+            target_modules: names of the modules that get an adapter, which experts in one parameter are not.
         """
         from peft import LoraConfig
 
@@ -211,11 +215,26 @@ class Variant:
         for option in self.above_zero:
             self._check_above_zero(option, getattr(self, option))
         for name, layer in start.layers.items():
+            if layer.experts:
+                self._check_experts(name, start)
             if self.linear_only and layer.transposed:
                 raise VariantError(
                     f"PEFT has {self.title} for nn.Linear and not for Conv1D, as layer {name!r} of "
                     f"{describe(start.model)} is: {self.name} cannot be trained on this model"
                 )
+
+    def _check_experts(self, name: str, start: Start[LinearLayer]) -> None:
+        without = "set adapter.target_parameters: null to train without adapters on experts"
+        if not self.adapts_experts:
+            raise VariantError(
+                f"{self.name} has no form for experts that are one parameter, as {name!r} of {describe(start.model)} is: "
+                f"leave {self.name} out of variants, or {without}"
+            )
+        if start.dropout:
+            raise VariantError(
+                f"dropout {start.dropout:g} does not go with experts that are one parameter, as {name!r} of "
+                f"{describe(start.model)} is, for PEFT has none there: set it to 0, or {without}"
+            )
 
     def attach(
         self,
@@ -228,8 +247,10 @@ class Variant:
         dropout: float = 0.0,
         allotted: Mapping[str, Allotment] | None = None,
         adapter_name: str = DEFAULT_NAME,
+        adapter: AdapterSpec = DEFAULT,
     ) -> PeftModel:
-        """Inject the adapter into every linear layer but the output head.
+        """Inject the adapter into the layers that ``adapter`` names, by default all of the language model's but its
+        output head and routers, see :func:`autolora.adapters.targets.survey`.
 
         Args:
             model: a causal language model without adapters; its layers are wrapped in place, see
@@ -242,6 +263,7 @@ class Variant:
             allotted: rank and alpha of each layer, for a trained adapter whose variant shares them out
                 (:func:`autolora.adapters.state.allotment`); None means that :meth:`allocate` decides.
             adapter_name: PEFT's name of the adapter; without a dot.
+            adapter: which layers.
 
         Returns:
             A ``PeftModel`` whose only trainable parameters are the adapter's, in float32. Train it with
@@ -249,11 +271,11 @@ class Variant:
             PEFT would leave out what PEFT does not know.
 
         Raises:
-            VariantError: no linear layers, what ``needs`` asks for is missing, or what :meth:`check` refuses.
+            VariantError: no such layers, what ``needs`` asks for is missing, or what :meth:`check` refuses.
         """
         start = Start(
             model=model,
-            layers=linear_layers(model),
+            layers=survey(model, adapter).at_rank(rank),
             rank=rank,
             alpha=alpha,
             seed=seed,

@@ -7,6 +7,7 @@ register(
     Variant(
         name="lora",
         title="LoRA",
+        adapts_experts=True,
         paper="arXiv 2106.09685",
         kind="reference",
         cost=1.0,

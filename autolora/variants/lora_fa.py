@@ -27,6 +27,7 @@ register(
     LoraFA(
         name="lora_fa",
         title="LoRA-FA",
+        adapts_experts=True,
         paper="arXiv 2308.03303",
         cost=0.98,
         kind="architecture",

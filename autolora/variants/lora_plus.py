@@ -54,6 +54,7 @@ register(
     LoraPlus(
         name="lora_plus",
         title="LoRA+",
+        adapts_experts=True,
         paper="arXiv 2402.12354",
         above_zero=("ratio",),
         cost=0.97,

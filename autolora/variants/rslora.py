@@ -8,6 +8,7 @@ register(
     Variant(
         name="rslora",
         title="rsLoRA",
+        adapts_experts=True,
         paper="arXiv 2312.03732",
         cost=1.00,
         kind="scaling",
