@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from autolora import files, quickstart, variants
+from autolora.adapters.spec import AdapterSpec
 from autolora.errors import AutoloraError, closest
 from autolora.files import Document
 from autolora.metrics import MetricSpec
@@ -161,6 +162,7 @@ class Spec(Section):
         variants: names of registered LoRA variants, or references to those of other packages:
             ``my_package.module:MyVariant``.
         space: the :class:`autolora.Space` searched.
+        adapter: an :class:`autolora.adapters.spec.AdapterSpec`: which layers carry an adapter.
         training: the :class:`TrainingSpec` of one full run.
         metric: name of a metric, or a :class:`autolora.metrics.MetricSpec`.
         budget: full-run equivalents per variant, everything included, in total for the study.
@@ -181,6 +183,7 @@ class Spec(Section):
     data: Annotated[DataSpec, _wrap("data")]
     variants: list[str] = Field(default=["lora"], min_length=1)
     space: Annotated[Space, BeforeValidator(specified)] = Space()
+    adapter: AdapterSpec = AdapterSpec()
     training: TrainingSpec = TrainingSpec()
     metric: Annotated[MetricSpec, _wrap("metric")] = MetricSpec()
     budget: float = Field(default=8.0, ge=1, allow_inf_nan=False)

@@ -159,9 +159,7 @@ def save_approximation(model: PeftModel, path: Path, rank: int) -> Approximation
     return Approximation(rank, errors, math.sqrt(missing / total) if total > 0 else 0.0)
 
 
-def _padded(
-    model: PeftModel, pairs: Mapping[str, Factors], experts: Mapping[str, int], rank: int
-) -> dict[str, Tensor]:
+def _padded(model: PeftModel, pairs: Mapping[str, Factors], experts: Mapping[str, int], rank: int) -> dict[str, Tensor]:
     """PEFT's names of A and B of each layer, filled up with zeros to the rank; of experts, each one's."""
     from torch.nn.functional import pad
 
@@ -204,11 +202,9 @@ def replace_adapter(path: Path, state: Mapping[str, Tensor], config: str, descri
         files.move(staged / config, path / config)
 
 
-def _plain_config(
-    model: PeftModel, adapter: str, experts: Mapping[str, int], rank: int, scale: float
-) -> PeftConfig:
-    """The ``LoraConfig`` of this rank and s = alpha / r on these layers, with the other settings of the one
-    trained with."""
+def _plain_config(model: PeftModel, adapter: str, experts: Mapping[str, int], rank: int, scale: float) -> PeftConfig:
+    """The ``LoraConfig`` of this rank and s = alpha / r on these layers, with the other settings of the one trained
+    with."""
     from peft import LoraConfig
 
     trained = model.peft_config[adapter]

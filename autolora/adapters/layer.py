@@ -186,7 +186,7 @@ def module_path(model: nn.Module, name: str) -> str:
 
 
 def stacked(a: Tensor, b: Tensor, experts: int) -> tuple[Tensor, Tensor]:
-    """A and B of each expert, (experts, r, n) and (experts, m, r), views of PEFT's (experts r, n) and (m, r experts)."""
+    """A (experts, r, n) and B (experts, m, r) of each expert: views of PEFT's (experts r, n) and (m, r experts)."""
     return a.view(experts, -1, a.shape[1]), b.view(len(b), -1, experts).permute(2, 0, 1)
 
 

@@ -1,9 +1,9 @@
 """Names that PEFT reads otherwise than they are written, on models whose experts became parameters.
 
-In transformers 4, ``gate_proj``, ``up_proj`` and ``down_proj`` of such a model were each expert's; in transformers 5 they
-are those of its dense layers alone. PEFT 0.21 takes these names in a ``LoraConfig`` for the experts' parameters, so that
-adapters of transformers 4 load, and a dense layer of that name cannot be named (peft#3009). Its weight can: as a
-parameter, which is read as it is written.
+In transformers 4, ``gate_proj``, ``up_proj`` and ``down_proj`` of such a model were each expert's; in transformers 5
+they are those of its dense layers alone. PEFT takes these names in a ``LoraConfig`` for the experts' parameters, so that
+adapters of transformers 4 load, and then a dense layer of that name cannot be named (peft#3009). Its weight can, as a
+parameter: such names are read as they are written.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from peft.tuners.tuners_utils import BaseTuner
-    from transformers import PreTrainedModel
+    from torch import nn
 
 
-def misread(model: PreTrainedModel, names: Iterable[str]) -> list[str]:
+def misread(model: nn.Module, names: Iterable[str]) -> list[str]:
     """Those of some modules' names that PEFT would take for another in a ``LoraConfig`` for this model."""
     by_end: dict[str, list[str]] = {}
     for name in names:
@@ -24,7 +24,7 @@ def misread(model: PreTrainedModel, names: Iterable[str]) -> list[str]:
     return [name for end, alike in by_end.items() if _is_misread(model, end) for name in alike]
 
 
-def _is_misread(model: PreTrainedModel, end: str) -> bool:
+def _is_misread(model: nn.Module, end: str) -> bool:
     from peft import LoraConfig
     from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
 
@@ -33,7 +33,7 @@ def _is_misread(model: PreTrainedModel, end: str) -> bool:
         convert_peft_config_for_transformers(config, model, None)
     except ValueError:  # it is one of several that became one parameter
         return True
-    return end not in config.target_modules
+    return end not in (config.target_modules or ())
 
 
 def as_written(tuner: type[BaseTuner], names: list[str]) -> type[BaseTuner]:

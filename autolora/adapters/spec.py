@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from autolora.sections import Section
 
 ALL_LINEAR, AUTO = "all-linear", "auto"
+"""Values of ``target_modules`` and ``target_parameters``."""
 
 
 class AdapterSpec(Section):
@@ -34,7 +35,7 @@ class AdapterSpec(Section):
         default=None, description="a list of names, a regular expression or null"
     )
     target_parameters: tuple[str, ...] | Literal["auto"] = Field(
-        default=AUTO, description='"auto", a list of names, or null'
+        default="auto", description='"auto", a list of names, or null'
     )
 
     @field_validator("target_modules", "target_parameters", mode="before")

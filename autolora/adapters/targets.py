@@ -86,7 +86,9 @@ class Coverage:
     def lines(self) -> list[str]:
         """For people: what is adapted, with its share of the weights, and what is not, with the reasons."""
         left = "; ".join(f"{', '.join(kinds)} ({reason})" for reason, kinds in self.reasons.items())
-        narrow = {weight.kind: weight.layer for weight in self.adapted if weight.layer and self._is_narrow(weight.layer)}
+        narrow = {
+            weight.kind: weight.layer for weight in self.adapted if weight.layer and self._is_narrow(weight.layer)
+        }
         return [
             f"adapters on {', '.join(self.kinds)} ({100 * self.share:.1f}% of the weights of layers)",
             *([f"no adapter on {left}"] if left else []),
@@ -163,7 +165,9 @@ def _reason(weight: Weight, adapter: AdapterSpec) -> Reason | None:
     layer = weight.layer
     if layer is None:
         return reason_for(weight)
-    wanted = adapter.target_parameters if layer.experts and adapter.target_parameters != AUTO else adapter.target_modules
+    wanted = (
+        adapter.target_parameters if layer.experts and adapter.target_parameters != AUTO else adapter.target_modules
+    )
     if wanted != ALL_LINEAR and not _matches(wanted, weight):
         return reason_for(weight, named=True) or (UNNAMED if wanted is adapter.target_modules else UNNAMED_PARAMETER)
     if adapter.exclude_modules is not None and _matches(adapter.exclude_modules, weight):
@@ -179,7 +183,7 @@ def _matches(names: str | Sequence[str], weight: Weight) -> bool:
 
 
 def _is_asked_for(names: str | Sequence[str], weight: Weight) -> bool:
-    """Whether a match is on purpose: "q_proj" is not meant to reach a vision tower, whose layers have the same names."""
+    """Whether a match is meant: "q_proj" is not to reach a vision tower, whose layers have the same names."""
     sense = other_sense(weight)
     if isinstance(names, str) or not sense:
         return True

@@ -42,7 +42,7 @@ class DryRun:
     """The plan of a study.
 
     Attributes:
-        notes: what model and data are, and what the prior took, line by line.
+        notes: what model and data are, which layers are adapted, and what the prior took, line by line.
         spending: per variant, what its budget buys, in words.
         first: the first trials, each with the reason for it.
         seconds_per_run: of one full run of the largest configuration, evaluation included.

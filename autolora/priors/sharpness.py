@@ -11,6 +11,8 @@ from statistics import median
 from typing import TYPE_CHECKING, Literal
 
 from autolora import variants as registry
+from autolora.adapters.spec import AdapterSpec
+from autolora.adapters.targets import DEFAULT, linear_layers
 from autolora.errors import AutoloraError, closest
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PreTrainedModel
 
+    from autolora.adapters.targets import LinearLayer
     from autolora.priors.kfac import Start
 
     Batch = Mapping[str, Tensor]
@@ -70,6 +73,7 @@ def curvature(
     blocks: Sequence[str] | None = None,
     seed: int = 0,
     start_batches: Sequence[Batch] | None = None,
+    adapter: AdapterSpec = DEFAULT,
 ) -> dict[str, Curvature]:
     """Curvature of LoRA variants at initialization.
 
@@ -85,6 +89,7 @@ def curvature(
         blocks: module names; None: all, for "lanczos" six.
         seed: of the adapters' initialization.
         start_batches: what data-aware variants start from, as in training; None: ``batches``.
+        adapter: which layers carry an adapter; the curvature is that of linear layers, so experts get none here.
 
     Returns:
         A :class:`Curvature` per variant.
@@ -95,9 +100,12 @@ def curvature(
     """
     from autolora.adapters.attachment import attachment
     from autolora.adapters.statistics import memory_groups
-    from autolora.adapters.targets import linear_layers
 
-    blocks_there = list(linear_layers(model))
+    there = linear_layers(model, adapter)
+    blocks_there = list(there)
+    if not blocks_there:
+        raise CurvatureError("adapter names no linear layer: curvature is measured on these, not on experts")
+    alone = AdapterSpec(target_modules=tuple(blocks_there))
     unknown = [block for block in blocks or () if block not in blocks_there]
     if unknown:
         close = closest(unknown[0], blocks_there)
@@ -109,7 +117,7 @@ def curvature(
         raise CurvatureError(f"method={method!r} must be 'kfac' or 'lanczos'")
     fast = method == "kfac"
     chosen = list(blocks or (blocks_there if fast else spread_blocks(blocks_there, EXACT_BLOCKS)))
-    sizes = _statistics_bytes(model)
+    sizes = _statistics_bytes(there)
     groups = memory_groups({block: sizes[block] for block in chosen}, STATISTICS_BYTES) if fast else [chosen]
     starts = [registry.get(name) for name in variants]
     for variant in starts:
@@ -124,7 +132,7 @@ def curvature(
         for variant in starts:
             scale = alpha if alpha is not None else variant.traits.unit_alpha(rank)
             sample = batches if start_batches is None else start_batches
-            adapted = variant.attach(model, rank=rank, alpha=scale, batches=sample, horizon=1, seed=seed)
+            adapted = variant.attach(model, rank=rank, alpha=scale, batches=sample, horizon=1, seed=seed, adapter=alone)
             try:
                 layers = attachment(adapted).layers  # without those that a variant leaves out
                 found[variant.name] |= {block: estimate(adapted, block) for block in group if block in layers}
@@ -155,25 +163,21 @@ def spread_blocks(layers: Sequence[str], count: int) -> list[str]:
     return [block for block in layers if block in chosen]
 
 
-def affordable_blocks(model: nn.Module) -> list[str]:
+def affordable_blocks(model: nn.Module, adapter: AdapterSpec = DEFAULT) -> list[str]:
     """As many blocks, spread over types and depths, as one pass of the fast method has memory for; at least one."""
-    from autolora.adapters.targets import linear_layers
-
-    sizes = _statistics_bytes(model)
-    layers = list(linear_layers(model))
+    there = linear_layers(model, adapter)
+    sizes, layers = _statistics_bytes(there), list(there)
     count = len(layers)
     while count > 1 and sum(sizes[block] for block in spread_blocks(layers, count)) > STATISTICS_BYTES:
         count -= 1
     return spread_blocks(layers, count)
 
 
-def _statistics_bytes(model: nn.Module) -> dict[str, int]:
+def _statistics_bytes(layers: Mapping[str, LinearLayer]) -> dict[str, int]:
     """Bytes of each layer's S_x, S_g and G in float32."""
-    from autolora.adapters.targets import linear_layers
-
     return {
         name: 4 * (layer.in_features**2 + layer.out_features**2 + layer.in_features * layer.out_features)
-        for name, layer in linear_layers(model).items()
+        for name, layer in layers.items()
     }
 
 

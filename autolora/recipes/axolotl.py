@@ -44,7 +44,7 @@ def write(recipe: Recipe, out: Path) -> list[Path]:
             "lora_r": config.rank,
             "lora_alpha": recipe.whole_alpha(TOOL),
             "lora_dropout": training.dropout,
-            "lora_target_linear": True,
+            **_targets(recipe),
             **switches,
         },
         "data": {
@@ -70,6 +70,13 @@ def write(recipe: Recipe, out: Path) -> list[Path]:
         },
     }
     return [yaml_file(out / FILE, recipe, [f"Train with: axolotl train {FILE}", *_notes(recipe, data)], sections)]
+
+
+def _targets(recipe: Recipe) -> dict[str, object]:
+    if recipe.layers is None:
+        return {"lora_target_linear": True}
+    modules, parameters = recipe.layers
+    return {"lora_target_modules": modules, **({"lora_target_parameters": parameters} if parameters else {})}
 
 
 def _notes(recipe: Recipe, data: Data) -> list[str]:

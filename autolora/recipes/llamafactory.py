@@ -8,7 +8,7 @@ from pathlib import Path
 
 from autolora import files
 from autolora.recipes.data import Data, Source, by_hand
-from autolora.recipes.recipe import Recipe, yaml_file
+from autolora.recipes.recipe import Recipe, RecipeError, yaml_file
 from autolora.tasks.causal_lm.conversations.rows import SYSTEM_COLUMNS
 from autolora.tasks.causal_lm.conversations.tools import TOOL_COLUMNS
 
@@ -40,7 +40,7 @@ def write(recipe: Recipe, out: Path) -> list[Path]:
             "lora_rank": config.rank,
             "lora_alpha": recipe.whole_alpha(TOOL),
             "lora_dropout": training.dropout,
-            "lora_target": "all",
+            "lora_target": _target(recipe),
             **switches,
         },
         "data": {
@@ -74,6 +74,18 @@ def write(recipe: Recipe, out: Path) -> list[Path]:
     datasets = out / DATASETS
     files.write(datasets, json.dumps(_datasets(data), indent=2, ensure_ascii=False) + "\n")
     return [yaml_file(out / FILE, recipe, notes, sections), datasets]
+
+
+def _target(recipe: Recipe) -> str:
+    if recipe.layers is None:
+        return "all"
+    modules, parameters = recipe.layers
+    if parameters:
+        raise RecipeError(
+            f"{TOOL} trains no parameter by its name, and {parameters[0]} was trained so: export to trl or axolotl, or "
+            "tune with adapter.target_parameters: null"
+        )
+    return ",".join(modules)
 
 
 def _switches(recipe: Recipe) -> dict[str, object]:

@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from autolora import files, quickstart, variants
 from autolora import spec as specs
-from autolora.adapters.export import config_file
+from autolora.adapters.export import CONFIG, config_file
 from autolora.bases.folders import MERGED_BASE, holds_adapter
 from autolora.driver.result import BEST_FOLDER, TunedVariant, TuneResult
 from autolora.errors import AutoloraError
@@ -132,16 +133,30 @@ class Recipe:
         return Data.of(self.spec["data"])
 
     @cached_property
-    def examples(self) -> int:
-        """Training examples of a full run: from the specification, or as counted when the study began."""
-        if self.training.examples is not None:
-            return self.training.examples
+    def layers(self) -> tuple[list[str], list[str]] | None:
+        """Names of the modules and of the parameters that were trained; None: PEFT's "all-linear"."""
+        if self.spec["storage"] is None and not (self.folder / STUDY_FILE).is_file():
+            return None
+        if "layers" not in (self.terms.get("context") or {}):
+            return None
+        config = json.loads((self.adapter / CONFIG).read_text())
+        return config["target_modules"], config.get("target_parameters") or []
+
+    @cached_property
+    def terms(self) -> Mapping[str, Any]:
+        """What the study was started with."""
         from autolora.study import Study
 
         if self.spec["storage"] is None and not (self.folder / STUDY_FILE).is_file():
             raise NoStudyError(f"{self.folder} does not tell the length of a full run: {STUDY_FILE} is not there")
-        study = Study.read(storage_url(self.spec["storage"], self.folder), STUDY_NAME)
-        return int(study.terms["examples"])
+        return Study.read(storage_url(self.spec["storage"], self.folder), STUDY_NAME).terms
+
+    @cached_property
+    def examples(self) -> int:
+        """Training examples of a full run: from the specification, or as counted when the study began."""
+        if self.training.examples is not None:
+            return self.training.examples
+        return int(self.terms["examples"])
 
     @property
     def steps(self) -> int:

@@ -169,10 +169,12 @@ def _settings(recipe: Recipe, data: Data) -> str:
         "r": config.rank,
         "lora_alpha": config.alpha,
         "lora_dropout": training.dropout,
-        "target_modules": "all-linear",
+        "target_modules": "all-linear" if recipe.layers is None else recipe.layers[0],
         "task_type": "CAUSAL_LM",
         **recipe.peft_options(TOOL),
     }
+    if recipe.layers is not None and recipe.layers[1]:
+        adapter["target_parameters"] = recipe.layers[1]
     arguments = {
         "output_dir": recipe.variant.name,
         "per_device_train_batch_size": recipe.micro_batch,
@@ -212,6 +214,8 @@ def _literal(value: object) -> str:
     """Python source of a value; strings in double quotes."""
     if isinstance(value, dict):
         return "{" + ", ".join(f"{_literal(key)}: {_literal(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_literal, value)) + "]"
     return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
 
 

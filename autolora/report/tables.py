@@ -159,6 +159,7 @@ def variants_table() -> RenderableType:
             f"{float(f'{10**variant.traits.shift:.1g}'):g}",
         ]
         table.add_row(*row)
+    adapting = ", ".join(name for name in variants.names() if variants.get(name).adapts_experts)
     note = (
         "paper: on arXiv; with letters, on OpenReview.\n"
         "needs: what of a few training batches gives the start; the run's horizon.\n"
@@ -167,6 +168,7 @@ def variants_table() -> RenderableType:
         "  as no matrix added to the weights does the same (own).\n"
         "step: time of a step over plain LoRA's (studies/variants, width 1024).\n"
         "rate: best learning rate over plain LoRA's, as expected before any measurement.\n"
+        f"Experts in one parameter, as of Mixtral, are adapted by\n  {adapting}.\n"
         "`autolora variants NAME` tells more of one."
     )
     return Group(table, Text(note))
@@ -191,6 +193,7 @@ def variant_view(name: str) -> RenderableType:
         ("needs", " and ".join(variant.needs) or "nothing"),
         ("constraints", variant.constraints),
         ("own hyperparameters", options or "none"),
+        ("experts", "each with factors of its own" if variant.adapts_experts else "none in one parameter"),
         ("optimizer", variant.optimizer_name),
         ("alpha", "always r" if traits.unit_scale else f"by the law: {law}"),
         ("best learning rate", f"{relation}, give or take {traits.shift_sd:g} decades"),

@@ -58,8 +58,8 @@ class Variant:
         lean_forward: class in place of PEFT's own with the same values in less time or memory, as
             "package.module:Class"; empty if PEFT's is used. Without its ``forward`` it does what PEFT's does.
         linear_only: it adapts ``nn.Linear`` and not ``Conv1D``; :meth:`check` refuses models that have it.
-        adapts_experts: it adapts experts that are one parameter, each with factors of its own, as it does linear layers;
-            :meth:`check` refuses models that have some among the layers to adapt if not.
+        adapts_experts: it adapts experts that are one parameter, each with factors of its own; otherwise :meth:`check`
+            refuses models that have some among the layers to adapt.
         moves_at_start: its start is not subtracted: attaching it changes the model's outputs, as its paper means it to.
         starts_as_lora: at s = 1 its Hessian in {A, B} at initialization is plain LoRA's, so curvature tells nothing of
             it.
@@ -227,7 +227,7 @@ class Variant:
         without = "set adapter.target_parameters: null to train without adapters on experts"
         if not self.adapts_experts:
             raise VariantError(
-                f"{self.name} has no form for experts that are one parameter, as {name!r} of {describe(start.model)} is: "
+                f"{self.name} cannot adapt experts that are one parameter, as {name!r} of {describe(start.model)} is: "
                 f"leave {self.name} out of variants, or {without}"
             )
         if start.dropout:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from autolora.adapters.errors import VariantError
+from autolora.adapters.renaming import misread
+from autolora.adapters.targets import describe
 from autolora.variants.base import Variant
 from autolora.variants.registry import register
 
@@ -19,6 +22,15 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Dora(Variant):
     """PEFT's implementation, with magnitudes in float32, rows of zero norm made safe, and a leaner forward pass."""
+
+    def check(self, start: Start[LinearLayer]) -> None:
+        super().check(start)
+        if names := misread(start.model, start.layers):
+            ends = ", ".join(dict.fromkeys(name.rpartition(".")[2] for name in names))
+            raise VariantError(
+                f"{self.name} leaves in PEFT's format, which takes {names[0]!r} of {describe(start.model)} for experts: "
+                f"set adapter.exclude_modules: [{ends}], or leave {self.name} out of variants"
+            )
 
     def lora_config(self, start: Start[LinearLayer], target_modules: list[str]) -> PeftConfig:
         config = super().lora_config(start, target_modules)

@@ -37,6 +37,7 @@ def cached(bench: Workbench, names: Sequence[str], rank: int) -> tuple[dict[str,
     folder = files.expanded(os.environ.get("AUTOLORA_CACHE") or "~/.cache/autolora") / "curvature"
     context = bench.fingerprints()
     content = [context["model"], context["data"], bench.seed, rank, EXAMPLES, CACHE_VERSION]
+    content += [context["layers"]] if "layers" in context else []
     paths = {
         name: folder / (hashlib.sha256(repr((*content, variants.get(name))).encode()).hexdigest()[:24] + ".json")
         for name in names
@@ -54,8 +55,9 @@ def cached(bench: Workbench, names: Sequence[str], rank: int) -> tuple[dict[str,
             rank,
             alpha=None,
             method="kfac",
-            blocks=affordable_blocks(model),
+            blocks=affordable_blocks(model, bench.adapter),
             start_batches=bench.batches.calibration,
+            adapter=bench.adapter,
         )
         for name, measured in fresh.items():
             _keep(paths[name], dict(measured.per_block))

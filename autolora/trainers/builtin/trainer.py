@@ -60,10 +60,8 @@ class BuiltinTrainer(Trainer):
 
     def check(self, variants: Sequence[str], space: Space, baselines: Mapping[str, Config]) -> None:
         from autolora.adapters.start import Start
-        from autolora.adapters.targets import linear_layers
 
-        model = self.bench.base.model
-        layers = linear_layers(model)
+        model, coverage = self.bench.base.model, self.bench.coverage
         for name in variants:
             variant = registry.get(name)
             configs = searchable.corners(space, variant)
@@ -71,7 +69,13 @@ class BuiltinTrainer(Trainer):
                 configs.append(searchable.completed(space, variant, baselines[name]))
             for config in configs:
                 dropout = self.bench.training.of_trial(config).dropout
-                start = Start(model=model, layers=layers, rank=config.rank, alpha=config.alpha, dropout=dropout)
+                start = Start(
+                    model=model,
+                    layers=coverage.at_rank(config.rank),
+                    rank=config.rank,
+                    alpha=config.alpha,
+                    dropout=dropout,
+                )
                 variant.configured(**dict(config.options)).check(start)
 
     def about(self) -> Mapping[str, Sequence[str]]:
@@ -79,6 +83,7 @@ class BuiltinTrainer(Trainer):
         parameters = sum(parameter.numel() for parameter in base.model.parameters())
         return {
             "model": [f"{parameters:,} parameters, {dtype_name(base.dtype)} on {base.device}", *base.notes],
+            "layers": self.bench.coverage.lines(),
             "data": self.bench.data.report.lines(),
             "metric": self.bench.evaluator.notes,
             "warning": self.bench.data.report.warnings,

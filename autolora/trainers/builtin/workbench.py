@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autolora import bases, variants
+from autolora.adapters.spec import AdapterSpec
 from autolora.bases import Base
 from autolora.space import Config
 from autolora.spec import Spec, TrainingSpec, mutable_in
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedTokenizerBase
 
+    from autolora.adapters.targets import Coverage
     from autolora.variants import Variant
 
 
@@ -43,6 +45,7 @@ class Workbench:
         data: tokenized splits.
         batches: of the training split.
         evaluator: scores adapters.
+        adapter: which layers carry an adapter.
         training: settings of a full run, those resolved that the specification leaves to the data.
         seed: of the study.
         checkpoints: path or URL beneath which trial ``n`` keeps its checkpoints in ``trials/n``.
@@ -53,6 +56,7 @@ class Workbench:
     data: PreparedData
     batches: Batches
     evaluator: Evaluator
+    adapter: AdapterSpec
     training: TrainingSpec
     seed: int
     checkpoints: Location
@@ -79,6 +83,7 @@ class Workbench:
             data=data,
             batches=Batches(data.train, base, spec.seed, spec.training.micro_batch),
             evaluator=Evaluator.of(base, spec.metric, data),
+            adapter=spec.adapter,
             training=spec.training.model_copy(update={"max_length": data.report.max_length}),
             seed=spec.seed,
             checkpoints=checkpoint.root_of(spec.checkpoints, folder),
@@ -92,12 +97,27 @@ class Workbench:
         return Accelerator(cpu=self.base.device.type == "cpu")
 
     def fingerprints(self) -> dict[str, str]:
-        """Model, data and metric, as far as scores depend on them; the same on every device and in every dtype."""
+        """Model, data, metric and layers, as far as scores depend on them; the same on every device and in every dtype.
+
+        Layers are left out where they are all linear ones but the output head, as in all studies of earlier versions.
+        """
+        from autolora.adapters.targets import every_linear_layer
+
+        layers = list(self.coverage.layers)
+        usual = layers == every_linear_layer(self.base.model)
         return {
             "model": self.base.fingerprint(),
             "data": self.data.fingerprint,
             "metric": self.evaluator.spec.name,
+            **({} if usual else {"layers": hashlib.sha256(" ".join(layers).encode()).hexdigest()[:16]}),
         }
+
+    @cached_property
+    def coverage(self) -> Coverage:
+        """Which layers carry an adapter, and why the others carry none."""
+        from autolora.adapters.targets import survey
+
+        return survey(self.base.model, self.adapter)
 
     @cached_property
     def identity(self) -> str:
@@ -140,6 +160,7 @@ class Workbench:
             seed=torch_seed(self.seed, seed, INITIALIZATION),
             dropout=self.training.of_trial(config).dropout,
             allotted=None if state is None else allotment(state),
+            adapter=self.adapter,
         )
         try:
             if state is not None:
