@@ -1,9 +1,9 @@
 """Names that PEFT reads otherwise than they are written, on models whose experts became parameters.
 
 In transformers 4, ``gate_proj``, ``up_proj`` and ``down_proj`` of such a model were each expert's; in transformers 5
-they are those of its dense layers alone. PEFT takes these names in a ``LoraConfig`` for the experts' parameters, so that
-adapters of transformers 4 load, and then a dense layer of that name cannot be named (peft#3009). Its weight can, as a
-parameter: such names are read as they are written.
+they are those of its dense layers alone. PEFT takes these names in a ``LoraConfig`` for the experts' parameters, so
+that adapters of transformers 4 load, and then a dense layer of that name cannot be named (peft#3009). Its weight can,
+as a parameter: such names are read as they are written.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ class Variant:
         shares_ranks: layers get ranks of their own, and some may get none.
         own_forward: its forward pass is none that PEFT knows, so PEFT cannot merge the adapter as it was trained.
         mixture: a router weighs several experts for each token.
-        lean_forward: class in place of PEFT's own with the same values in less time or memory, as
+        lean_forward: class in place of PEFT's own with the same values in less time or memory, or for more models, as
             "package.module:Class"; empty if PEFT's is used. Without its ``forward`` it does what PEFT's does.
         linear_only: it adapts ``nn.Linear`` and not ``Conv1D``; :meth:`check` refuses models that have it.
         adapts_experts: it adapts experts that are one parameter, each with factors of its own; otherwise :meth:`check`

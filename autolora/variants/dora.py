@@ -28,8 +28,8 @@ class Dora(Variant):
         if names := misread(start.model, start.layers):
             ends = ", ".join(dict.fromkeys(name.rpartition(".")[2] for name in names))
             raise VariantError(
-                f"{self.name} leaves in PEFT's format, which takes {names[0]!r} of {describe(start.model)} for experts: "
-                f"set adapter.exclude_modules: [{ends}], or leave {self.name} out of variants"
+                f"{self.name} leaves in PEFT's format, which takes {names[0]!r} of {describe(start.model)} for "
+                f"experts: set adapter.exclude_modules: [{ends}], or leave {self.name} out of variants"
             )
 
     def lora_config(self, start: Start[LinearLayer], target_modules: list[str]) -> PeftConfig:
@@ -46,12 +46,15 @@ class Dora(Variant):
         import torch
 
         from autolora.adapters.kernels.dora import GramDora
+        from autolora.adapters.kernels.inplace import overwritten
 
+        whole = all(layer.base_layer.weight.is_floating_point() for layer in start.layers.values())
+        changed = overwritten(start.model, start.layers) if whole else start.layers.keys()
         generator = start.stream("dora zero rows")
-        for layer in start.layers.values():
+        for name, layer in start.layers.items():
             if not layer.base_layer.weight.is_floating_point():
                 continue  # quantized: PEFT, which knows how to undo it, does it all
-            lean = GramDora(layer)
+            lean = GramDora(layer, name in changed)
             layer.install(lean)
             magnitude, b = layer.entry("lora_magnitude_vector").weight, layer.b
             magnitude.data = lean.squares.sqrt()  # PEFT took them in the base's precision

@@ -13,6 +13,7 @@ from autolora.variants.registry import register
 
 if TYPE_CHECKING:
     from peft import PeftConfig
+    from peft.tuners.tuners_utils import BaseTuner
     from torch import Tensor
 
     from autolora.adapters.layer import AdaptedLayer
@@ -68,6 +69,11 @@ class Gralora(Variant):
             task_type="CAUSAL_LM",
         )
 
+    def tuner(self) -> type[BaseTuner]:
+        from autolora.adapters.kernels.gralora import AnyShapeGraloraModel
+
+        return AnyShapeGraloraModel
+
     def initialize(self, start: Start[AdaptedLayer]) -> None:
         """A Kaiming-uniform block by block, bound sqrt(k / n); with k = 1 plain LoRA's very numbers."""
         import torch
@@ -104,6 +110,7 @@ register(
         above_zero=("k",),
         cost=1.00,
         kind="architecture",
+        lean_forward="autolora.adapters.kernels.gralora:AnyShapeGralora",
         constraints="r <= min(m, n); r, m and n divisible by k",
         export_form="rank kr",
         factored=False,

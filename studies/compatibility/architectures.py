@@ -14,10 +14,8 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 from tempfile import TemporaryDirectory
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # whatever asks the hub for a model of this name is at fault
@@ -193,15 +191,15 @@ def report(rows: list[Row], seconds: float, only: str | None) -> str:
         [
             "# Architectures",
             "",
-            f"{len(rows)} random models, {len(faults)} with a fault{': ' + ', '.join(faults) if faults else ''}. Made by "
-            f"`{command}` in {seconds:.0f} s with Python {platform.python_version()}, "
+            f"{len(rows)} random models, {len(faults)} with a fault{': ' + ', '.join(faults) if faults else ''}. "
+            f"Made by `{command}` in {seconds:.0f} s with Python {platform.python_version()}, "
             f"{', '.join(f'{name} {version(name)}' for name in packages)}.",
             "",
             "- share: of the weights of all layers, without embeddings and output head, those that get an adapter.",
             f"- loss: of LoRA at rank {RANK}, before the first and after {STEPS} steps; every factor gets a gradient.",
-            "- export: largest difference of logits between the trained model and plain PEFT's with the exported adapter.",
-            f"- refused: which of the {len(variants.names())} variants refuse the model, and why. All others are attached, "
-            "take a step and are taken off again.",
+            "- export: largest difference of logits between the trained model and plain PEFT's with what it exported.",
+            f"- refused: which of the {len(variants.names())} variants refuse the model, and why. All others are "
+            "attached, take a step and are taken off again.",
             "",
             "| architecture | adapters on | share | none on | loss | export | refused |",
             "| --- | --- | --- | --- | --- | --- | --- |",

@@ -162,7 +162,7 @@ UNSHAPED: Mapping[str, Mapping[str, Any]] = {
 def settings() -> dict[str, Mapping[str, Any]]:
     """By model type, what its configuration is made of."""
     return {
-        **{kind: SHAPE for kind in PLAIN},
+        **dict.fromkeys(PLAIN, SHAPE),
         **{kind: {**SHAPE, **more} for kind, more in OTHERS.items()},
         **{kind: {**SHAPE, **EXPERTS} for kind in MIXTURES},
         **UNSHAPED,

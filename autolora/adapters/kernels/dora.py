@@ -23,15 +23,16 @@ class GramDora(DoraLinearVariant):
 
     Args:
         layer: freshly injected, whose base weight stays as it is.
+        overwritten: the model adds to the layer's output in place.
 
     Attributes:
         squares: |w_i|^2, (m,), float32.
-        has_empty_rows: any of them is 0.
+        keeps_sum: W x + s B A x is kept instead of y: any of the squares is 0, or y is overwritten.
     """
 
-    def __init__(self, layer: AdaptedLayer) -> None:
+    def __init__(self, layer: AdaptedLayer, overwritten: bool = False) -> None:
         self.squares = weight_matrix(layer.base_layer).square().sum(1)
-        self.has_empty_rows = bool((self.squares == 0).any())
+        self.keeps_sum = overwritten or bool((self.squares == 0).any())
 
     # PEFT's is static, but called on the instance.
     def forward(  # type: ignore[override]
@@ -44,7 +45,7 @@ class GramDora(DoraLinearVariant):
         scale = module.lora_magnitude_vector[active_adapter].weight / self._norms(module, active_adapter)
         plain = result if bias is None else result - bias
         scaled: Tensor = _Scaled.apply(  # type: ignore[no-untyped-call]
-            plain + scaling * lora_b(lora_a(x)), scale, self.has_empty_rows
+            plain + scaling * lora_b(lora_a(x)), scale, self.keeps_sum
         )
         return scaled if bias is None else scaled + bias
 
@@ -61,7 +62,8 @@ class GramDora(DoraLinearVariant):
 class _Scaled(torch.autograd.Function):
     """v o c, with v (..., m) and c (m,), which keeps the product and not v.
 
-    Where c is 0, as at the start of a row of norm 0, v cannot be read off the product: then v is kept.
+    Where c is 0, as at the start of a row of norm 0, v cannot be read off the product, nor where the model overwrites
+    that: then v is kept.
     """
 
     @staticmethod

@@ -35,12 +35,15 @@ def hadamard_linear(
     weight = stored_weight(layer).T if isinstance(layer, Conv1D) else stored_weight(layer)
     factors = (a, b, *(other or (None, None)))
     with torch.autocast(device, enabled=False):
-        y: Tensor = _HadamardLinear.apply(x, weight, layer.bias, scaling, *factors)  # type: ignore[no-untyped-call]
-        return y
+        y: Tensor = _HadamardLinear.apply(  # type: ignore[no-untyped-call]
+            x.flatten(0, -2), weight, layer.bias, scaling, *factors
+        )
+    # Here and not in the function: autograd lets no model add in place to a view that is made there.
+    return torch.unflatten(y, 0, x.shape[:-1])
 
 
 class _HadamardLinear(torch.autograd.Function):
-    """Of what is not there before, x and the factors are kept, and the update is made again in the backward pass.
+    """For x (tokens, n). Of what is not there before, x and the factors are kept, and the update is made again in the backward pass.
 
     In half precision, where small updates of W round to nothing, W and the update are multiplied by x in turn.
     """
@@ -59,22 +62,21 @@ class _HadamardLinear(torch.autograd.Function):
     ) -> Tensor:
         ctx.scaling = scaling
         ctx.save_for_backward(x, weight, a, b, other_a, other_b)
-        rows = x.flatten(0, -2)
         bias = None if bias is None else bias.to(x.dtype)
         product, partner = _operands(weight, a, b, other_a, other_b)
         if x.dtype.itemsize >= product.dtype.itemsize:
-            y = linear(rows, _sum(weight, partner, product, scaling), bias)
+            y = linear(x, _sum(weight, partner, product, scaling), bias)
         else:
-            y = linear(rows, weight.to(x.dtype), bias)
-            y.addmm_(rows, product.mul_(partner).mul_(scaling).to(x.dtype).T)
-        return torch.unflatten(y, 0, x.shape[:-1])
+            y = linear(x, weight.to(x.dtype), bias)
+            y.addmm_(x, product.mul_(partner).mul_(scaling).to(x.dtype).T)
+        return y
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, a, b, other_a, other_b = ctx.saved_tensors
         with torch.autocast(x.device.type, enabled=False):
             product, partner = _operands(weight, a, b, other_a, other_b)
-            along_weight = _product(gradient.flatten(0, -2).T, x.flatten(0, -2), weight).to(product.dtype)
+            along_weight = _product(gradient.T, x, weight).to(product.dtype)
             along_other_a = along_other_b = along_x = None
             if other_a is not None:
                 along_partner = along_weight * product
