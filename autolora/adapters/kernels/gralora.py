@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from peft import GraloraConfig
 from peft.tuners.gralora import GraloraModel
 from peft.tuners.gralora.layer import Linear
@@ -14,12 +15,11 @@ from transformers.pytorch_utils import Conv1D
 class AnyShapeGralora(Linear):
     """PEFT's layer takes (batch, seq, n) and (tokens, n); latent attention calls some with (batch, 1, seq, n)."""
 
-    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:  # type: ignore[override]
         if x.ndim <= 3:
             result: Tensor = super().forward(x, *args, **kwargs)
             return result
-        flat: Tensor = super().forward(x.flatten(0, -3), *args, **kwargs)
-        return flat.unflatten(0, x.shape[:-2])
+        return torch.unflatten(super().forward(x.flatten(0, -3), *args, **kwargs), 0, x.shape[:-2])
 
 
 class AnyShapeGraloraModel(GraloraModel):

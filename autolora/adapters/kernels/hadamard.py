@@ -43,7 +43,8 @@ def hadamard_linear(
 
 
 class _HadamardLinear(torch.autograd.Function):
-    """For x (tokens, n). Of what is not there before, x and the factors are kept, and the update is made again in the backward pass.
+    """For x (tokens, n). Of what is not there before, x and the factors are kept; the update is made again in the
+    backward pass.
 
     In half precision, where small updates of W round to nothing, W and the update are multiplied by x in turn.
     """
