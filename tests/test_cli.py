@@ -155,6 +155,8 @@ def test_best_prints_one_variant_as_json(finished):
 def test_a_dry_run_plans_and_trains_nothing(spec_file, tmp_path):
     outcome = run("tune", spec_file(budget=8), "--dir", tmp_path / "run", "--dry-run")
     assert outcome.exit_code == 0, outcome.output
+    assert re.search(r"layers: adapters on q_proj, .*100\.0% of the weights", outcome.output)
+    assert "layers: no adapter on embed_tokens (embedding)" in outcome.output
     for words in ("baseline 1 + search 5 + 2 further seeds", "prior's mode", "of memory", "of disk"):
         assert words in outcome.output
     assert not (tmp_path / "run").exists()

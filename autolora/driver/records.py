@@ -18,7 +18,12 @@ from autolora.spec import Spec
 
 Model = TypeVar("Model", bound=BaseModel)
 
-FORMER: Mapping[str, object] = {"training.max_length": 512, "data.eval": None}
+FORMER: Mapping[str, object] = {
+    "training.max_length": 512,
+    "data.eval": None,
+    "adapter.target_modules": ".*",
+    "adapter.target_parameters": [],
+}
 """What keys had as default, or meant by not being there, before today's default came: by dotted key."""
 
 
