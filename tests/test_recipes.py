@@ -14,12 +14,12 @@ import yaml
 from peft import LoraConfig
 
 from autolora import quickstart, recipes, variants
-from autolora.adapters.export import config_file
+from autolora.adapters.export import CONFIG, config_file
 from autolora.adapters.start import Start
 from autolora.driver.result import ResultError
-from autolora.recipes import RecipeError, write
+from autolora.recipes import Recipe, RecipeError, write
 from autolora.study import Study
-from autolora.study.directory import NoStudyError
+from autolora.study.directory import STUDY_FILE, NoStudyError
 from autolora.variants import Variant
 
 NAMES = variants.names()
@@ -672,3 +672,43 @@ def test_the_length_that_the_study_found_is_written(make_run, target):
 def test_the_steps_are_those_of_the_study():
     assert math.ceil(EXAMPLES / TUNED["batch_size"]) == STEPS
     assert math.ceil(TRAINING["warmup_ratio"] * STEPS) == WARMUP
+
+
+class TestLayers:
+    """Other trainers adapt what the study adapted."""
+
+    @pytest.fixture
+    def make_partial(self, make_run, monkeypatch):
+        """A run whose layers are not all linear ones, with these in the adapter's configuration."""
+
+        def make(**layers: list[str]) -> Path:
+            folder = make_run(tuned={"alpha": 40.0})
+            (folder / STUDY_FILE).touch()
+            (folder / "best" / "lora" / CONFIG).write_text(json.dumps({"r": 8, "target_parameters": None, **layers}))
+            monkeypatch.setattr(Recipe, "terms", {"context": {"layers": "a digest"}, "examples": EXAMPLES})
+            return folder
+
+        return make
+
+    def test_modules_are_named(self, make_partial):
+        names = ["model.layers.0.mlp.up_proj", "model.layers.1.mlp.up_proj"]
+        folder = make_partial(target_modules=names)
+        assert call(trl(folder), "LoraConfig")["target_modules"] == names
+        written = axolotl(folder)
+        assert written["lora_target_modules"] == names
+        assert "lora_target_linear" not in written
+        assert llamafactory(folder)[0]["lora_target"] == ",".join(names)
+
+    def test_parameters_are_named_or_refused(self, make_partial):
+        modules, parameters = ["model.layers.0.self_attn.q_proj"], ["model.layers.0.mlp.experts.down_proj"]
+        folder = make_partial(target_modules=modules, target_parameters=parameters)
+        assert call(trl(folder), "LoraConfig")["target_parameters"] == parameters
+        assert axolotl(folder)["lora_target_parameters"] == parameters
+        with pytest.raises(RecipeError, match=r"LLaMA-Factory trains no parameter by its name.*export to trl"):
+            llamafactory(folder)
+
+    def test_all_linear_layers_have_a_name_of_their_own(self, make_run):
+        folder = make_run(tuned={"alpha": 40.0})
+        assert call(trl(folder), "LoraConfig")["target_modules"] == "all-linear"
+        assert axolotl(folder)["lora_target_linear"] is True
+        assert llamafactory(folder)[0]["lora_target"] == "all"

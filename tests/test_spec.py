@@ -532,3 +532,40 @@ def test_a_specification_cannot_be_changed_in_place():
     spec = load()
     with pytest.raises(ValueError, match="frozen"):
         spec.budget = 9
+
+
+class TestAdapter:
+    def test_by_default_it_is_every_linear_layer_and_all_experts(self):
+        adapter = load().adapter
+        assert (adapter.target_modules, adapter.exclude_modules, adapter.target_parameters) == (
+            "all-linear",
+            None,
+            "auto",
+        )
+
+    def test_lists_and_expressions_are_as_in_peft(self):
+        adapter = load(
+            **{"adapter.target_modules": ["q_proj", "v_proj"], "adapter.exclude_modules": ".*layers.0.*"}
+        ).adapter
+        assert (adapter.target_modules, adapter.exclude_modules) == (("q_proj", "v_proj"), ".*layers.0.*")
+
+    @pytest.mark.parametrize("nothing", [None, []])
+    def test_no_parameter_is_null_or_an_empty_list(self, nothing):
+        assert load(**{"adapter.target_parameters": nothing}).adapter.target_parameters == ()
+
+    @pytest.mark.parametrize(
+        ("keys", "expected"),
+        [
+            ({"target_modules": "(q_proj"}, "adapter.target_modules: '(q_proj' is no valid regular expression"),
+            ({"target_modules": 3}, 'adapter.target_modules: 3 is not allowed; use "all-linear", a list of names'),
+            ({"target_parameters": "all"}, "adapter.target_parameters: 'all' is not allowed; use \"auto\", a list"),
+            ({"target_modules": None}, "adapter: target_modules is empty: name what to adapt in target_parameters"),
+            (
+                {"target_modules": [], "target_parameters": []},
+                "adapter: target_modules and target_parameters are both empty",
+            ),
+            ({"targets": []}, "adapter.targets: unknown key"),
+        ],
+    )
+    def test_what_is_wrong_is_named(self, keys, expected):
+        assert message(adapter=keys).startswith(expected)
