@@ -59,11 +59,14 @@ def steering(weight: Weight) -> str:
     """The name of the router or gate that a weight is of, which chooses between experts; else empty."""
     parts = weight.parts
     place = next((place for place, part in enumerate(parts) if STEERING.fullmatch(part)), None)
-    if weight.layer is None:
-        found = place is not None or re.search(r"Router|Gate$", type(weight.module).__name__)
-        return ".".join(parts[place or -1 :]) if found else ""
-    chooses = weight.layer.out_features in {1, *weight.facts.expert_counts} and not weight.layer.experts
-    return ".".join(parts[place:]) if place is not None and chooses else ""
+    single = weight.layer is not None and weight.rows == 1
+    if place is not None and (single or weight.rows in weight.facts.expert_counts) and not _is_stack(weight):
+        return ".".join(parts[place:])
+    return parts[-1] if weight.layer is None and "Router" in type(weight.module).__name__ else ""
+
+
+def _is_stack(weight: Weight) -> bool:
+    return weight.layer is not None and weight.layer.experts > 0
 
 
 def _is_embedding(weight: Weight) -> bool:
@@ -103,6 +106,11 @@ REASONS: tuple[Reason, ...] = (
     Reason("embedding", _is_embedding, of_layers=False),
     Reason("bias", lambda weight: weight.layer is None and weight.kind.endswith("bias"), of_layers=False),
     Reason("router", lambda weight: bool(steering(weight)), final=False),
+    Reason(
+        "chooses the tokens to attend to, and gets no gradient",
+        lambda weight: weight.layer is not None and "indexer" in weight.parts,
+        final=False,
+    ),
     Reason("convolution", _is_convolution),
     Reason("Mamba's kernels read its weight directly, past an adapter", _is_read_by_mamba),
     Reason("torch's attention reads its weight directly, past an adapter", _is_read_by_attention),
@@ -113,7 +121,7 @@ REASONS: tuple[Reason, ...] = (
     Reason("a single output", lambda weight: weight.layer is not None and weight.layer.out_features == 1, final=False),
     Reason(
         "a stack of matrices that are no experts; add it with adapter.target_parameters",
-        lambda weight: weight.layer is not None and weight.layer.experts > 0 and not _of_experts(weight),
+        lambda weight: _is_stack(weight) and not _of_experts(weight),
         final=False,
     ),
     Reason("no linear layer", lambda weight: weight.layer is None),

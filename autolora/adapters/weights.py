@@ -94,6 +94,7 @@ class Weight:
         key: the parameter's name.
         module, parent: what holds the parameter, and what holds that.
         layer: its shape as a layer; None if it is none that PEFT can adapt.
+        rows: length of its first dimension.
         size: numbers in it; 0 where it is another one's, to which it is tied.
         facts: of the model.
     """
@@ -102,6 +103,7 @@ class Weight:
     module: nn.Module
     parent: nn.Module
     layer: LinearLayer | None
+    rows: int
     size: int
     facts: Facts
 
@@ -140,7 +142,15 @@ def weights(model: nn.Module) -> Iterator[Weight]:
             size = 0 if id(parameter) in seen else parameter.numel() if layer is None else layer.size
             seen.add(id(parameter))
             key = f"{path}.{attribute}" if path else attribute
-            yield Weight(key, module, modules[path.rpartition(".")[0]], layer, size, facts)
+            yield Weight(
+                key=key,
+                module=module,
+                parent=modules[path.rpartition(".")[0]],
+                layer=layer,
+                rows=len(parameter) if layer is None or layer.experts else layer.out_features,
+                size=size,
+                facts=facts,
+            )
 
 
 def _layer(module: nn.Module, attribute: str, parameter: nn.Parameter) -> LinearLayer | None:

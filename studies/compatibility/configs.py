@@ -48,6 +48,14 @@ LATENT: Mapping[str, Any] = {
 """Multi-head latent attention."""
 MAMBA2: Mapping[str, Any] = {"mamba_n_heads": 8, "mamba_d_head": 8, "mamba_d_state": 8, "mamba_n_groups": 1}
 GPT: Mapping[str, Any] = {"n_embd": 32, "n_layer": 2, "n_head": 4}
+DELTA: Mapping[str, Any] = {
+    "layer_types": ["linear_attention", "full_attention"],
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 8,
+    "linear_value_head_dim": 8,
+}
+"""Gated delta networks beside attention."""
 VISION: Mapping[str, Any] = {
     "hidden_size": 32,
     "intermediate_size": 64,
@@ -61,10 +69,13 @@ PLAIN = (
     *("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "phi", "phi3", "olmo", "olmo2", "olmo3"),
     *("granite", "glm", "glm4", "cohere", "cohere2", "stablelm", "starcoder2", "nemotron", "smollm3", "exaone4"),
     *("helium", "seed_oss", "arcee", "apertus", "ernie4_5", "hunyuan_v1_dense", "gpt_neox", "persimmon", "rwkv"),
+    *("vaultgemma", "nanochat", "jais2", "ministral", "bitnet", "diffllama", "biogpt", "olmo_hybrid"),
+    *("gemma4_text",),
 )
 MIXTURES = (
     *("mixtral", "qwen2_moe", "qwen3_moe", "gpt_oss", "olmoe", "flex_olmo", "granitemoe", "granitemoeshared"),
     *("phimoe", "ernie4_5_moe", "minimax", "minimax_m2", "hunyuan_v1_moe", "jetmoe", "afmoe", "solar_open"),
+    *("hy_v3", "aria_text"),
 )
 OTHERS: Mapping[str, Mapping[str, Any]] = {
     "gpt2": GPT,
@@ -75,6 +86,7 @@ OTHERS: Mapping[str, Mapping[str, Any]] = {
     "opt": {"ffn_dim": 64, "word_embed_proj_dim": 32},
     "gpt_neo": {"num_layers": 2, "num_heads": 4, "attention_types": [[["global", "local"], 1]]},
     "mpt": {"d_model": 32, "n_heads": 4, "n_layers": 2, "max_seq_len": 256},
+    "doge": {"num_key_value_heads": 4},
     "lfm2": {"layer_types": ["conv", "full_attention"]},
     "lfm2_moe": {**EXPERTS, "layer_types": ["conv", "full_attention"], "num_dense_layers": 1},
     "recurrent_gemma": {"num_hidden_layers": 3, "lru_width": 32},
@@ -84,14 +96,14 @@ OTHERS: Mapping[str, Mapping[str, Any]] = {
     "glm4_moe_lite": {**EXPERTS, **LATENT},
     "longcat_flash": {**EXPERTS, **LATENT, "zero_expert_num": 2},
     "exaone_moe": {**EXPERTS, "first_k_dense_replace": 1},
-    "qwen3_next": {
-        **EXPERTS,
-        "layer_types": ["linear_attention", "full_attention"],
-        "linear_num_key_heads": 2,
-        "linear_num_value_heads": 4,
-        "linear_key_head_dim": 8,
-        "linear_value_head_dim": 8,
-    },
+    "dots1": {**EXPERTS, "first_k_dense_replace": 1},
+    "axk1": {**EXPERTS, **LATENT},
+    "kimi_linear": {**EXPERTS, **LATENT},
+    "deepseek_v32": {**EXPERTS, **LATENT, "first_k_dense_replace": 1, "index_n_heads": 4, "index_head_dim": 16},
+    "youtu": LATENT,
+    "qwen3_next": {**EXPERTS, **DELTA},
+    "qwen3_5_moe_text": {**EXPERTS, **DELTA},
+    "qwen3_5_text": DELTA,
     "llama4_text": {**EXPERTS, "intermediate_size_mlp": 64, "interleave_moe_layer_step": 2},
     "mamba": {"state_size": 8, "time_step_rank": 4},
     "falcon_mamba": {"state_size": 8, "time_step_rank": 4},
@@ -154,6 +166,20 @@ UNSHAPED: Mapping[str, Mapping[str, Any]] = {
         "vision_config": VISION,
         "mm_tokens_per_image": 1,
     },
+    "gemma4": {"text_config": {**SHAPE, "pad_token_id": 0}, "vision_config": VISION, "audio_config": None},
+    "got_ocr2": {
+        "text_config": {**SHAPE, "model_type": "qwen2"},
+        "vision_config": {
+            "hidden_size": 32,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 4,
+            "image_size": 64,
+            "output_channels": 32,
+            "mlp_dim": 64,
+        },
+    },
+    "xglm": {"vocab_size": VOCABULARY, "d_model": 32, "num_layers": 2, "attention_heads": 4, "ffn_dim": 64},
+    "xlstm": {"vocab_size": VOCABULARY, "hidden_size": 64, "num_heads": 4, "num_hidden_layers": 2},
     "fuyu": {**SHAPE, "text_config": {**SHAPE, "model_type": "persimmon"}},
 }
 """Those to which ``SHAPE`` is not given as it is."""
