@@ -92,6 +92,12 @@ def _is_read_by_mamba(weight: Weight) -> bool:
     return mamba and weight.kind in READ_DIRECTLY
 
 
+def _picks_tokens(weight: Weight) -> bool:
+    """DeepSeek-V3.2's indexer, and what Doge's attention takes the largest values of."""
+    picks = "indexer" in weight.parts or (weight.kind == "dt_proj" and hasattr(weight.parent, "keep_window_size"))
+    return weight.layer is not None and picks
+
+
 def _of_experts(weight: Weight) -> bool:
     return "expert" in f"{'.'.join(weight.parts)} {type(weight.module).__name__}".lower()
 
@@ -108,7 +114,7 @@ REASONS: tuple[Reason, ...] = (
     Reason("router", lambda weight: bool(steering(weight)), final=False),
     Reason(
         "chooses the tokens to attend to, and gets no gradient",
-        lambda weight: weight.layer is not None and "indexer" in weight.parts,
+        _picks_tokens,
         final=False,
     ),
     Reason("convolution", _is_convolution),

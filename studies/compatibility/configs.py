@@ -86,7 +86,7 @@ OTHERS: Mapping[str, Mapping[str, Any]] = {
     "opt": {"ffn_dim": 64, "word_embed_proj_dim": 32},
     "gpt_neo": {"num_layers": 2, "num_heads": 4, "attention_types": [[["global", "local"], 1]]},
     "mpt": {"d_model": 32, "n_heads": 4, "n_layers": 2, "max_seq_len": 256},
-    "doge": {"num_key_value_heads": 4},
+    "doge": {"num_key_value_heads": 4, "keep_window_size": 8},
     "lfm2": {"layer_types": ["conv", "full_attention"]},
     "lfm2_moe": {**EXPERTS, "layer_types": ["conv", "full_attention"], "num_dense_layers": 1},
     "recurrent_gemma": {"num_hidden_layers": 3, "lru_width": 32},
