@@ -89,6 +89,12 @@ OTHERS: dict[str, Callable[[], PretrainedConfig]] = {
         topk_group=1,
         n_shared_experts=1,
     ),
+    "falcon": lambda: CONFIG_MAPPING["falcon"](  # adds in place to what a layer returns
+        **{key: value for key, value in _SHAPE.items() if key not in ("head_dim", "num_key_value_heads")}
+    ),
+    "llama4": lambda: CONFIG_MAPPING["llama4_text"](  # so does its mixture of experts
+        **{**_SHAPE, **_EXPERTS}, intermediate_size_mlp=48, interleave_moe_layer_step=2
+    ),
     "mamba": lambda: CONFIG_MAPPING["mamba"](**_SHAPE, state_size=8, time_step_rank=4),
     "mamba2": lambda: CONFIG_MAPPING["mamba2"](
         **{**_SHAPE, "head_dim": 8}, num_heads=8, n_groups=1, state_size=8, expand=2
