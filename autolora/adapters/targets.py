@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 from autolora.adapters.errors import VariantError
@@ -53,7 +54,7 @@ class Coverage:
     adapted: tuple[Weight, ...]
     left_out: tuple[tuple[Weight, Reason], ...]
 
-    @property
+    @cached_property
     def layers(self) -> dict[str, LinearLayer]:
         """The adapted ones by name, modules first: a module by its own name, experts by their parameter's."""
         found = {weight.name: weight.layer for weight in self.adapted if weight.layer is not None}
@@ -104,7 +105,11 @@ class Coverage:
         }
 
     def _is_narrow(self, layer: LinearLayer) -> bool:
-        return layer.largest_rank * NARROW <= max(other.largest_rank for other in self.layers.values())
+        return layer.largest_rank * NARROW <= self._widest
+
+    @cached_property
+    def _widest(self) -> int:
+        return max(layer.largest_rank for layer in self.layers.values())
 
 
 def survey(model: nn.Module, adapter: AdapterSpec = DEFAULT) -> Coverage:
