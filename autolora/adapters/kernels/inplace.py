@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping
 from typing import cast
 
 import torch
+from peft import PeftModel
 from torch import Tensor, nn
 
 from autolora.adapters.layer import AdaptedLayer
 from autolora.adapters.statistics import evaluating
 
 
-def overwritten(model: nn.Module, layers: Mapping[str, AdaptedLayer]) -> set[str]:
+def overwritten(model: PeftModel, layers: Mapping[str, AdaptedLayer]) -> set[str]:
     """Names of the layers to whose output the model adds in place, as Falcon and Llama 4 do: by a pass of one token."""
     outputs: dict[str, tuple[Tensor, int]] = {}
 
@@ -24,9 +25,10 @@ def overwritten(model: nn.Module, layers: Mapping[str, AdaptedLayer]) -> set[str
 
     hooks = [cast(nn.Module, layer.module).register_forward_hook(note(name)) for name, layer in layers.items()]
     device = next(model.parameters()).device
+    body = cast(nn.Module, model.get_base_model().base_model)  # without its head
     try:
         with evaluating(model), torch.no_grad():
-            model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=device), use_cache=False)
+            body(input_ids=torch.zeros(1, 1, dtype=torch.long, device=device), use_cache=False)
     finally:
         for hook in hooks:
             hook.remove()
