@@ -139,7 +139,7 @@ class Recipe:
             return None
         if "layers" not in (self.terms.get("context") or {}):
             return None
-        config = json.loads((self.adapter / CONFIG).read_text())
+        config = json.loads((self.adapter / CONFIG).read_text(encoding="utf-8"))
         return config["target_modules"], config.get("target_parameters") or []
 
     @cached_property
