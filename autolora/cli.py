@@ -7,10 +7,12 @@ import io
 import os
 import shlex
 import sys
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -48,7 +50,15 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):  # a letter that the locale lacks must not end a study
             stream.reconfigure(errors="replace")
     _check_arguments()
+    warnings.formatwarning = partial(_plain_warning, warnings.formatwarning)
     cli()
+
+
+def _plain_warning(usual: Callable[..., str], message: Warning | str, category: type[Warning], *place: Any) -> str:
+    """A warning of ours without its place in the code; those of libraries as usual."""
+    if str(place[0]).startswith(str(Path(__file__).parent)):
+        return f"warning: {message}\n"
+    return usual(message, category, *place)
 
 
 def _check_arguments() -> None:
@@ -255,7 +265,6 @@ def _assignments(settings: tuple[str, ...]) -> dict[str, object]:
 def _quiet_libraries() -> None:
     """Their progress bars and deprecation notices are not for our users; their errors still are."""
     import logging
-    import warnings
 
     import datasets
     import optuna

@@ -280,3 +280,12 @@ def test_ctrl_c_exits_with_130_and_says_how_to_go_on(spec_file, tmp_path):
     assert "--dir" in errors
     assert list((folder / "trials" / "0").glob("step-*"))
     assert "Traceback" not in errors
+
+
+def test_a_warning_of_ours_is_one_plain_line():
+    code = (
+        "import warnings, sys; sys.argv = ['autolora', 'variants']; from autolora import cli; cli.cli = lambda: "
+        "warnings.warn_explicit('mind this', UserWarning, cli.__file__, 1); cli.main()"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, encoding="utf-8")
+    assert run.stderr == "warning: mind this\n"

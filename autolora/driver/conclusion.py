@@ -49,7 +49,7 @@ def conclude(loop: Loop, trainer: Trainer, spec: Spec, folder: Path, began: floa
     loop.seconds["total"] = time.monotonic() - began
     result = TuneResult(
         variants=tuned,
-        spent=search.spent,
+        spent={name: search.table.spent(name) for name in (*search.outdated, *search.plan.variants)},
         versions=installed_versions(),
         metric=spec.metric.name,
         direction=search.direction,

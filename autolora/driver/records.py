@@ -44,7 +44,8 @@ def continued(spec: Spec, recorded: Document) -> Spec:
         section, _, name = key.rpartition(".")
         own = getattr(spec, section)
         if name not in own.model_fields_set and found[section][name] == value:
-            spec = _replaced(spec, section, _replaced(own, name, value))
+            valid = type(own).model_validate({**dict(own), name: value})  # YAML has lists where a section has tuples
+            spec = _replaced(spec, section, _replaced(own, name, getattr(valid, name)))
     return spec
 
 

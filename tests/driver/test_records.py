@@ -57,7 +57,7 @@ def test_what_the_user_leaves_to_the_default_goes_on_as_it_was(key):
     section, name = key.split(".")
     record = recorded()
     record[section][name] = FORMER[key]
-    assert getattr(getattr(continued(load(), record), section), name) == FORMER[key]
+    assert specs.dump(continued(load(), record))[section][name] == FORMER[key]
 
 
 @pytest.mark.parametrize("key", FORMER)
@@ -65,7 +65,12 @@ def test_a_key_that_was_not_there_means_what_was_done_then(key):
     section, name = key.split(".")
     record = recorded()
     del record[section][name]
-    assert getattr(getattr(continued(load(), record), section), name) == FORMER[key]
+    assert specs.dump(continued(load(), record))[section][name] == FORMER[key]
+
+
+def test_what_is_continued_is_recorded_without_a_warning(recwarn):
+    specs.dump(continued(load(), {}))
+    assert not recwarn.list
 
 
 def test_a_value_of_the_user_is_kept():

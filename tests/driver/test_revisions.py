@@ -65,7 +65,8 @@ def test_the_others_go_on_and_what_it_had_stays(begun, tmp_path, raise_revision)
     raise_revision("pissa")
     with pytest.warns(UserWarning, match=r"holds trials of pissa by an earlier version.*Tune pissa in a new directory"):
         result = tune(folder, budget=2)
-    assert set(result) == set(PAST)
+    assert set(result) == set(result.spent) == set(PAST)
+    assert result.spent["pissa"] == begun.spent["pissa"]
     assert result["pissa"].value == TuneResult.load(folder)["pissa"].value == begun["pissa"].value
     assert (folder / "best" / "pissa" / "adapter_model.safetensors").read_bytes() == adapter
     trials = [
