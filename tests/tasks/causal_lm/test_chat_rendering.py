@@ -254,3 +254,9 @@ def test_a_part_that_is_no_text_is_an_error(dialogue, part):
 
 def test_templates_without_a_default_are_a_reason(dialogue):
     assert "multiple chat templates" in dialogue({"rag": PLAIN, "other": PLAIN}, [user("1"), assistant("one")]).reason
+
+
+@pytest.mark.parametrize("call", ["strftime_now('%H:%M:%S.%f')", 'strftime_now( "%S %f" )'])
+def test_turns_are_found_behind_a_clock(learned, call):
+    exchange = [user("now?"), assistant("one"), user("and now?"), assistant("two")]
+    assert learned("{{ " + call + " }}" + PLAIN, exchange) == ["one<|im_end|>", "two<|im_end|>"]

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
+CLOCK = re.compile(r"""strftime_now\(\s*(['"])(.*?)\1\s*\)""")
 TAG = re.compile(r"<[^<>\s]+>|\[[^\[\]\s]+\]")
 OPENED_THOUGHT = re.compile(r"<think>\s*(?:</think>\s*)?$")
 LONGEST_MARKER = 40  # characters of an end marker that has no tags
@@ -108,6 +110,7 @@ class Template:
                 "instruct version, set tokenizer.chat_template, or give prompt and completion columns"
             )
         self.tokenizer = tokenizer
+        self._now = datetime.now()
 
     def text(self, messages: Sequence[Message], tools: list[Any] | None = None, *, prompt: bool = False) -> str:
         """The conversation as text, with ``prompt`` up to where the assistant's next turn is generated.
@@ -138,7 +141,7 @@ class Template:
     @cached_property
     def convention(self) -> Convention:
         """What another trainer learns with this template; :data:`PLAIN` where none ships it."""
-        return convention_of(self._source(None)) if not self.marked(None) else PLAIN
+        return convention_of(self._written(None)) if not self.marked(None) else PLAIN
 
     @cached_property
     def closing(self) -> str | None:
@@ -227,12 +230,17 @@ class Template:
             self.tokenizer.apply_chat_template,
             [form.message(message) for message in messages],
             tools=tools or None,
+            chat_template=self._source(tools),
             tokenize=False,
             add_generation_prompt=prompt,
         )
         return text
 
     def _source(self, tools: list[Any] | None) -> str:
+        """The template with the time standing still, since turns are found by what differs between renderings."""
+        return CLOCK.sub(lambda call: json.dumps(self._now.strftime(call[2])), self._written(tools))
+
+    def _written(self, tools: list[Any] | None) -> str:
         source: str = _guarded(self.tokenizer.get_chat_template, None, tools or None)
         return source
 
