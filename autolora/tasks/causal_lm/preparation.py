@@ -102,7 +102,7 @@ def prepare(
             cache.save(cache_dir, data)
     _check_enough_to_train(data.report, examples, length)
     _check_vocabulary(data, sources, tokenizer, limits)
-    data = replace(data, report=_explained(data.report, spec, sources, length))
+    data = replace(data, report=_explained(data, spec, sources, length, limits))
     return _with_columns(data, sources) if whole_rows else data
 
 
@@ -139,14 +139,18 @@ def _percentile(
     return found
 
 
-def _explained(report: DataReport, spec: DataSpec, sources: Mapping[str, Source], length: Length) -> DataReport:
+def _explained(
+    data: PreparedData, spec: DataSpec, sources: Mapping[str, Source], length: Length, limits: Limits
+) -> DataReport:
     """The report with what this call adds to it; the same rows may have been prepared for another specification."""
+    report = data.report
     notes = [*report.notes, *length.notes]
     if spec.eval == AUTO and "eval" in sources:
         notes.append(
             "eval: the data set's own validation split; data.eval: null holds rows of the training split out instead"
         )
-    warnings = [length.warning] if length.warning else []
+    longest = max(int(split.lengths.max()) for split in data.splits.values())
+    warnings = [length.warning] if length.warning and longest > (limits.positions or 0) else []
     return replace(report, notes=tuple(notes), warnings=(*warnings, *report.losses(length.remedy)))
 
 

@@ -112,6 +112,11 @@ def test_beyond_soft_positions_a_number_is_warned_of(prepared):
     )
 
 
+def test_a_length_beyond_the_positions_is_not_warned_of_if_no_row_is_as_long(prepared):
+    limits = Limits(positions=30)
+    assert prepared(rows(*[20] * 40), max_length=512, limits=limits).report.warnings == ()
+
+
 def test_rows_that_fit_no_position_are_an_error_that_names_the_model(prepared):
     with pytest.raises(DataError, match=r"max_length=30 tokens.*shorten the rows, for the model has 30 positions"):
         prepared(
