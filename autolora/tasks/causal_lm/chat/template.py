@@ -238,7 +238,10 @@ class Template:
 
     def _source(self, tools: list[Any] | None) -> str:
         """The template with the time standing still, since turns are found by what differs between renderings."""
-        return CLOCK.sub(lambda call: json.dumps(self._now.strftime(call[2])), self._written(tools))
+        source = self._written(tools)
+        if "strftime_now" not in source:
+            return source
+        return CLOCK.sub(lambda call: json.dumps(self._now.strftime(call[2])), source)
 
     def _written(self, tools: list[Any] | None) -> str:
         source: str = _guarded(self.tokenizer.get_chat_template, None, tools or None)
