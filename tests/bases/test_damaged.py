@@ -69,7 +69,7 @@ def test_a_shard_that_is_not_there_is_named(folder):
     "settings", [{"hidden_size": "wide"}, {"num_attention_heads": 0}, {"model_type": "unheard-of"}]
 )
 def test_a_configuration_of_nonsense_is_refused(folder, settings):
-    refused(reconfigured(folder, **settings), "cannot load AutoConfig from the directory")
+    refused(reconfigured(folder, **settings), "cannot load Auto(Config|ModelForCausalLM) from the directory")
 
 
 def test_a_directory_without_a_tokenizer_is_refused(folder):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+import transformers
+from packaging.version import Version
 from transformers.utils.quantization_config import QuantizationMethod
 
 from autolora import bases
@@ -32,6 +34,10 @@ def test_a_quantized_checkpoint_is_refused_with_its_library(tmp_path, monkeypatc
         bases.load(small_spec(model=str(folder)))
 
 
+@pytest.mark.skipif(
+    Version(transformers.__version__) < Version("5.23"),
+    reason="transformers 5.4 fails to unpack matrices smaller than a block; 5.23 does it",
+)
 def test_weights_in_eight_bits_of_floating_point_are_unpacked_and_it_is_said(tmp_path):
     originals = {}
 
