@@ -49,13 +49,13 @@ def plain_factors(model: PeftModel) -> dict[str, Factors] | None:
     return found
 
 
-def add_to(folder: Path, others: Mapping[str, Factors], base: str) -> bool:
+def add_to(folder: Path, others: Mapping[str, Factors], base: str, revision: str | None = None) -> bool:
     """Add a plain LoRA to the one that was exported to a folder.
 
     Args:
         folder: as :func:`autolora.adapters.export.save_plain` wrote it.
         others: A and s B of each layer of the other.
-        base: path or hub id of the base that the sum fits.
+        base, revision: path or hub id of the base that the sum fits, and its revision.
 
     Returns:
         False, and nothing is changed, where the folder holds another kind of adapter.
@@ -86,6 +86,7 @@ def add_to(folder: Path, others: Mapping[str, Factors], base: str) -> bool:
         "use_rslora": False,
         "target_modules": sorted(pairs),
         "base_model_name_or_path": base,
+        "revision": revision,
     }
     total = {}
     for name, (a, b) in pairs.items():

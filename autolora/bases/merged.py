@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -107,6 +108,7 @@ def merge(model: PreTrainedModel, adapter: Merged) -> Merged:
         saved = _shapes(adapter.weights)
         _resize(model, saved)
         adapted = PeftModel.from_pretrained(model, adapter.source.name, revision=adapter.source.revision)
+        _check_untied(model, adapter)
         only_factors = _check_all_loaded(adapted, saved, adapter)
         factors = plain_factors(adapted) if only_factors else None
         for layer in [module for module in model.modules() if isinstance(module, BaseTunerLayer)]:
@@ -125,6 +127,23 @@ def merge(model: PreTrainedModel, adapter: Merged) -> Merged:
         raise adapter.source.failure(f"the adapter ({adapter.method}) onto {adapter.base.name}", error) from error
     assert merged is model, "PEFT adapts the model in place"
     return replace(adapter, factors=factors)
+
+
+def _check_untied(model: PreTrainedModel, adapter: Merged) -> None:
+    """Raise ``ModelError`` if an adapted layer shares its weight with another, which a merge would change, too."""
+    from peft.tuners.trainable_tokens import TrainableTokensLayer
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    users = Counter(id(weight) for module in model.modules() for weight in vars(module)["_parameters"].values())
+    for name, module in model.named_modules():
+        if not isinstance(module, BaseTunerLayer) or isinstance(module, TrainableTokensLayer):
+            continue
+        if any(users[id(weight)] > 1 for weight in module.get_base_layer().parameters()):
+            raise ModelError(
+                f"model: {adapter.source.where} adapts {name}, whose weight {adapter.base.name} shares with another "
+                "layer (tie_word_embeddings), so that a merge would change both: merge it into a model whose "
+                "embeddings are not tied, and give that"
+            )
 
 
 def _shapes(weights: Path) -> dict[str, tuple[int, ...]]:
@@ -201,6 +220,11 @@ def _check_mergeable(config: dict[str, Any], source: Source) -> None:
         raise ModelError(
             f"model: {source.where} holds a {method} adapter, which cannot be merged into its base: give the base as "
             "model, or another adapter"
+        )
+    if config.get("layer_replication"):
+        raise ModelError(
+            f"model: {source.where} holds an adapter of repeated layers (layer_replication), which share their base "
+            "weights and cannot be merged: give another adapter"
         )
     start = config.get("init_lora_weights")
     if isinstance(start, str) and start.lower().startswith(CHANGES_BASE):

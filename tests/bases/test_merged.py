@@ -163,3 +163,21 @@ def test_prompt_tuning_saved_by_peft_is_refused(llama, tmp_path):
     get_peft_model(AutoModelForCausalLM.from_pretrained(llama), config).save_pretrained(tmp_path)
     with pytest.raises(bases.ModelError, match="PROMPT_TUNING adapter"):
         load(tmp_path)
+
+
+@pytest.mark.parametrize("layer", ["lm_head", "embed_tokens"])
+def test_an_adapter_on_one_side_of_tied_embeddings_is_refused(tmp_path, layer):
+    model = tiny(tie_word_embeddings=True)
+    base = saved(tmp_path / "tied", model)
+    folder = adapter(tmp_path / "sft", base, target_modules=["q_proj", layer])
+    with pytest.raises(bases.ModelError, match=rf"adapts (model\.)?{layer}, whose weight .* shares with another layer"):
+        load(folder)
+
+
+def test_an_adapter_of_repeated_layers_is_refused(llama, tmp_path):
+    folder = adapter(tmp_path / "sft", llama)
+    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    config["layer_replication"] = [[0, 2], [1, 2]]
+    (folder / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(bases.ModelError, match="layer_replication"):
+        load(folder)

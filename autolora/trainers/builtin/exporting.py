@@ -23,7 +23,9 @@ def complete_export(base: Base, folder: Path) -> None:
     base.tokenizer.save_pretrained(folder)
     shutil.rmtree(folder / MERGED_BASE, ignore_errors=True)
     merged = base.merged
-    if merged is None or (merged.factors is not None and add_to(folder, merged.factors, merged.base.name)):
+    if merged is None:
+        return
+    if merged.factors is not None and add_to(folder, merged.factors, merged.base.name, merged.base.revision):
         return
     whole = (folder / MERGED_BASE).resolve()
     base.model.save_pretrained(whole)

@@ -94,12 +94,15 @@ def _learned(answers: Sequence[Ids], own: set[Ids], tokenizer: PreTrainedTokeniz
 
 
 def _common_end(answers: Sequence[Ids]) -> Ids:
-    """The longest sequence in which nearly all answers end, and which they do not contain before; () if none."""
+    """The longest sequence in which nearly all answers end, and which they do not contain before; () if none.
+
+    It is never a whole answer, which would be cut to nothing.
+    """
     least = (1 - RARE) * len(answers)
     found: Ids = ()
     while len(found) < LONGEST:
         width = len(found) + 1
-        ends = Counter(answer[-width:] for answer in answers if len(answer) >= width and answer[-width:][1:] == found)
+        ends = Counter(answer[-width:] for answer in answers if len(answer) > width and answer[-width:][1:] == found)
         [(longer, count)] = ends.most_common(1) or [((), 0)]
         if count < least:
             break

@@ -181,3 +181,4 @@ class TestStops:
         assert _common_end([*marked, (1, 2, 3)]) == (7, 8)  # one was cut
         assert _common_end([(7, 8, *row) for row in marked]) == ()
         assert _common_end([(number,) for number in range(20)]) == ()
+        assert _common_end([(5,)] * 20) == ()  # a stop that is the whole answer would leave nothing of it
