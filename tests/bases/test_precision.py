@@ -78,9 +78,9 @@ def test_a_model_object_keeps_every_dtype_and_every_bit(mixed):
     assert {before[name].dtype for name in before} == {torch.float32, torch.bfloat16}
 
 
-@pytest.mark.parametrize("variant", ["lora", "lora_ga", "corda"])
+@pytest.mark.parametrize("variant", ["lora", "lora_ga", "corda", "dora"])
 def test_a_model_with_norms_in_float32_is_trained(mixed, tmp_path, variant):
-    """A start from data passes through the model, too."""
+    """A start from data passes through the model, too, and so does a look at what it overwrites."""
     spec = small_spec(model=mixed, variants=[variant], **{"training.examples": 16, "training.max_length": 250})
     base = bases.load(spec)
     bench = Workbench.of(spec, tmp_path, base, prepare_data(spec, base.tokenizer, tmp_path / "data"))

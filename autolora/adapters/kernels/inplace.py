@@ -10,7 +10,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 
 from autolora.adapters.layer import AdaptedLayer
-from autolora.adapters.statistics import evaluating
+from autolora.adapters.statistics import evaluating, training_precision
 
 
 def overwritten(model: PeftModel, layers: Mapping[str, AdaptedLayer]) -> set[str]:
@@ -27,7 +27,7 @@ def overwritten(model: PeftModel, layers: Mapping[str, AdaptedLayer]) -> set[str
     device = next(model.parameters()).device
     body = cast(nn.Module, model.get_base_model().base_model)  # without its head
     try:
-        with evaluating(model), torch.no_grad():
+        with evaluating(model), torch.no_grad(), training_precision(model):
             body(input_ids=torch.zeros(1, 1, dtype=torch.long, device=device), use_cache=False)
     finally:
         for hook in hooks:
