@@ -6,11 +6,12 @@ import hashlib
 import json
 import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from autolora import files
 from autolora.adapters.combination import FACTOR_A, FACTOR_B, PREFIX, plain_factors
 from autolora.adapters.export import CONFIG, OWN_CONFIG
 from autolora.bases import folders
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 WEIGHT_FILES = ("adapter_model.safetensors", "adapter_model.bin")
+COPIES = ("modules_to_save", "original_module")
+"""What PEFT calls the trained copy of a module in ``modules_to_save``, and the module as it was."""
 CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """Starts of PEFT that change the base: its loaders run them again, which need not give the same."""
 
@@ -168,6 +171,11 @@ def _resize(model: PreTrainedModel, saved: Mapping[str, tuple[int, ...]]) -> Non
         model.resize_token_embeddings(shape[0], mean_resizing=False)
 
 
+def _saved_twice(name: str, saved: Collection[str]) -> bool:
+    """Whether it is the embedding or head of ``modules_to_save``, which PEFT writes by its plain name as well."""
+    return any(name.replace(f".{copy}.", ".") in saved for copy in COPIES if f".{copy}." in name)
+
+
 def _check_all_loaded(adapted: PeftModel, saved: Mapping[str, tuple[int, ...]], adapter: Merged) -> bool:
     """Refuse an adapter of which PEFT has left a part out, of which it only warns at best.
 
@@ -178,7 +186,7 @@ def _check_all_loaded(adapted: PeftModel, saved: Mapping[str, tuple[int, ...]], 
 
     own = get_peft_model_state_dict(adapted, save_embedding_layers=False)
     base = {f"{PREFIX}{name}" for name, _ in adapted.get_base_model().named_parameters()}
-    unused = sorted(saved.keys() - own.keys() - base)
+    unused = sorted(name for name in saved.keys() - own.keys() - base if not _saved_twice(name, saved))
     # other methods share tensors between layers, and save one of them
     missing = sorted(own.keys() - saved.keys()) if adapter.method == "LORA" else []
     for names, what in ((unused, "has no place for"), (missing, "finds nothing for")):
@@ -201,11 +209,27 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _base(source: Source, name: str, config: dict[str, Any]) -> Source:
-    """Where the base is: by a path that is relative to the adapter, too."""
+    """Where the base is: by a path that is relative to the adapter, too.
+
+    Raises:
+        ModelError: the path leads to no directory, or to another adapter.
+    """
     beside = None if source.folder is None else source.folder / name
     if beside is not None and not Path(name).is_dir() and beside.is_dir():
         name = str(beside)
-    return Source.at(name, config.get("revision"), source.trust_remote_code)
+    base = Source.at(name, config.get("revision"), source.trust_remote_code)
+    if base.folder is None and files.expanded(name).is_absolute():
+        raise ModelError(
+            f"model: {source.where} holds an adapter whose base is not there: {name}. Write where the base is into its "
+            f"{CONFIG} (base_model_name_or_path)"
+        )
+    if base.folder is not None and folders.holds_adapter(base.folder):
+        raise ModelError(
+            f"model: {source.where} holds an adapter on another adapter, that of {base.where}: merge the first into "
+            "its base (PEFT's merge_and_unload, then save_pretrained) and name the result in the second's "
+            f"{CONFIG} (base_model_name_or_path)"
+        )
+    return base
 
 
 def _check_mergeable(config: dict[str, Any], source: Source) -> None:

@@ -102,7 +102,7 @@ def test_the_tokenizer_is_the_adapters_own_if_it_has_one(llama, tmp_path):
         ({"init_lora_weights": "pissa_niter_4"}, "of a base that pissa_niter_4 has changed"),
         ({"peft_type": "PROMPT_TUNING"}, "holds a PROMPT_TUNING adapter, which cannot be merged"),
         ({"peft_type": "UNHEARD_OF"}, "holds a UNHEARD_OF adapter, which cannot be merged"),
-        ({"base_model_name_or_path": "/nowhere/base"}, "cannot load AutoConfig from the hub id '/nowhere/base'"),
+        ({"base_model_name_or_path": "/nowhere/base"}, "an adapter whose base is not there: /nowhere/base"),
         ({"r": 5}, r"cannot load the adapter \(LORA\) onto"),
     ],
 )
@@ -138,6 +138,31 @@ def test_an_adapter_with_tokens_of_its_own_brings_their_embeddings(llama, tmp_pa
     assert torch.equal(base.model.get_input_embeddings().weight[257:], torch.full((3, 32), 0.5))
     assert torch.allclose(base.model(IDS).logits, adapted.eval()(IDS).logits, atol=1e-5)
     assert base.merged.factors is None  # no LoRA on the original base says this
+
+
+def test_trained_embeddings_of_more_tokens_are_those_that_are_merged(llama, tmp_path):
+    """PEFT writes them twice, by the name of the module and by that of its trained copy."""
+    model = AutoModelForCausalLM.from_pretrained(llama)
+    model.resize_token_embeddings(260, mean_resizing=False)
+    config = LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["embed_tokens", "lm_head"])
+    adapted = get_peft_model(model, config)
+    with torch.no_grad():
+        for parameter in adapted.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.1)
+    adapted.save_pretrained(tmp_path / "sft")
+    assert torch.allclose(load(tmp_path / "sft").model(IDS).logits, adapted.eval()(IDS).logits, atol=1e-5)
+
+
+def test_an_adapter_on_an_adapter_is_refused(llama, tmp_path):
+    first = adapter(tmp_path / "sft", llama)
+    second = adapter(tmp_path / "dpo", llama)
+    config = json.loads((second / "adapter_config.json").read_text())
+    (second / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": str(first)}))
+    with pytest.raises(
+        bases.ModelError, match=f"dpo holds an adapter on another adapter, that of the directory {first}"
+    ):
+        load(second)
 
 
 @pytest.mark.parametrize("content", [None, b"cut"])
