@@ -41,8 +41,8 @@ def check_complete(model: PreTrainedModel, loaded: Mapping[str, Any], where: str
         expected = len(model.state_dict())
         raise ModelError(
             f"model: {where} lacks {len(missing)} of the {expected} weights of {type(model).__name__}: "
-            f"{_shown(missing)}. They would be random. Give the whole checkpoint, with the config.json that it was "
-            "saved with."
+            f"{_shown(missing)}. They would be random.{_other_names(loaded)} Give the whole checkpoint, with the "
+            "config.json that it was saved with."
         )
     other = sorted((key, tuple(there), tuple(here)) for key, there, here in loaded["mismatched_keys"])
     if other:
@@ -65,8 +65,18 @@ def check_complete(model: PreTrainedModel, loaded: Mapping[str, Any], where: str
     return [f"{len(unused)} weights of the checkpoint are not part of {type(model).__name__} and not used: {named}"]
 
 
+def check_present(model: PreTrainedModel) -> None:
+    """Raise ``ModelError`` if a weight holds no data, naming it."""
+    for name, tensor in _tensors(model):
+        if tensor.device.type == "meta":
+            raise ModelError(
+                f"model: {name} holds no data here (it is offloaded, or was never loaded): load the model whole, on "
+                "devices that have room for it"
+            )
+
+
 def check_finite(model: PreTrainedModel) -> None:
-    """Refuse a model with weights that are NaN or infinite, or that hold no data; one pass over the weights.
+    """Refuse a model with weights that are NaN or infinite; one pass over the weights.
 
     Raises:
         ModelError: with the names of the weights.
@@ -74,13 +84,7 @@ def check_finite(model: PreTrainedModel) -> None:
     import torch
 
     bad = []
-    tensors: Iterable[tuple[str, Tensor]] = chain(model.named_parameters(), model.named_buffers())
-    for name, tensor in tensors:
-        if tensor.device.type == "meta":
-            raise ModelError(
-                f"model: {name} holds no data here (it is offloaded, or was never loaded): load the model whole, on "
-                "devices that have room for it"
-            )
+    for name, tensor in _tensors(model):
         if not tensor.is_floating_point() or tensor.numel() == 0:
             continue
         ends = torch.stack(torch.aminmax(tensor.detach()))
@@ -93,6 +97,16 @@ def check_finite(model: PreTrainedModel) -> None:
             f"model: {len(bad)} weights hold NaN or infinite values: {_shown(bad)}. The file is damaged, or the model "
             "was saved after it had diverged: give another checkpoint."
         )
+
+
+def _tensors(model: PreTrainedModel) -> Iterable[tuple[str, Tensor]]:
+    return chain(model.named_parameters(), model.named_buffers())
+
+
+def _other_names(loaded: Mapping[str, Any]) -> str:
+    """What the checkpoint has instead, as where the model was saved from within a wrapper."""
+    unused = sorted(loaded["unexpected_keys"])
+    return f" The checkpoint holds {len(unused)} others: {_shown(unused)}." if unused else ""
 
 
 def _of_the_models_layers(model: PreTrainedModel, unused: Collection[str]) -> list[str]:

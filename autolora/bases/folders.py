@@ -16,6 +16,11 @@ TOKENIZER_FILES = (
 MERGED_BASE = "base"
 """Folder beside an exported adapter with the merged base that it fits, where that is nowhere else."""
 LFS, POINTER = b"version https://git-lfs", "{} is a Git LFS pointer, not the file: run `git lfs pull`"
+INDICES = {
+    "model.safetensors.index.json": "model-*-of-*.safetensors",
+    "pytorch_model.bin.index.json": "pytorch_model-*-of-*.bin",
+}
+"""Files without which the parts of a model, named behind them, do not load."""
 WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")
 
 
@@ -67,8 +72,11 @@ def _json(file: Path) -> list[str]:
 def _weights(folder: Path) -> list[str]:
     found = []
     indices = [*folder.glob("*.index.json")]
-    for index in indices:
-        found += _json(index) or _shards(index)
+    for file in indices:
+        found += _json(file) or _shards(file)
+    for index, shards in INDICES.items():
+        if not indices and next(folder.glob(shards), None) is not None:
+            found.append(f"{index} is not there, which says what each {shards} holds")
     for file in sorted(folder.glob("*.safetensors")):
         found += _safetensors(file)
     for file in sorted(folder.glob("pytorch_model*.bin")):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from autolora.bases import kinds, quantized
 from autolora.bases.base import Base
-from autolora.bases.completeness import check_finite
+from autolora.bases.completeness import check_finite, check_present
 from autolora.bases.device import dispatched, dtype_name, find_device, find_dtype, own_dtype
 from autolora.bases.errors import ModelError
 from autolora.bases.pretrained import Loaded, load_tokenizer, load_weights
@@ -33,6 +33,7 @@ def load(spec: Spec) -> Base:
     else:
         loaded = Loaded(_checked(spec.model, spec.training.dtype))
     model = loaded.model
+    check_present(model)
     if dispatched(model):  # .to would undo it; inputs go to where the embeddings are
         device = model.get_input_embeddings().weight.device
     else:

@@ -35,6 +35,14 @@ def test_weights_that_are_missing_are_named_and_counted(llama):
     )
 
 
+def test_weights_that_were_saved_under_other_names_are_shown(llama):
+    def wrapped(weights):
+        for name in list(weights):
+            weights[f"_orig_mod.{name}"] = weights.pop(name)
+
+    refused(reweighted(llama, wrapped), r"lacks 21 of the 21 .*The checkpoint holds 21 others: _orig_mod\.lm_head")
+
+
 def test_more_layers_in_the_configuration_than_weights(llama):
     refused(reconfigured(llama, num_hidden_layers=4), r"lacks 18 of the 39 weights.*model\.layers\.2.* and 15 more")
 

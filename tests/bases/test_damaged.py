@@ -65,6 +65,13 @@ def test_a_shard_that_is_not_there_is_named(folder):
     refused(folder, rf"1 of the files that model\.safetensors\.index\.json names are not there \({shard.name}\)")
 
 
+def test_shards_without_their_index_are_named(folder):
+    (folder / WEIGHTS).unlink()
+    tiny().save_pretrained(folder, max_shard_size="20KB")
+    (folder / "model.safetensors.index.json").unlink()
+    refused(folder, r"model\.safetensors\.index\.json is not there, which says what each model-\*-of-\*")
+
+
 @pytest.mark.parametrize(
     "settings", [{"hidden_size": "wide"}, {"num_attention_heads": 0}, {"model_type": "unheard-of"}]
 )

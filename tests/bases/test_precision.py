@@ -109,8 +109,9 @@ def test_a_model_that_was_dispatched_stays_where_it_is(mixed, monkeypatch):
         assert base.device == torch.device("cpu")
 
 
-def test_a_model_with_weights_that_hold_no_data_is_refused(mixed):
+@pytest.mark.parametrize("places", [{"model": "cpu", "lm_head": "disk"}, {}], ids=["dispatched", "whole"])
+def test_a_model_with_weights_that_hold_no_data_is_refused(mixed, places):
     mixed.lm_head.to("meta")
-    mixed.hf_device_map = {"model": "cpu", "lm_head": "disk"}
+    mixed.hf_device_map = places
     with pytest.raises(bases.ModelError, match=r"lm_head\.weight holds no data here"):
         load(mixed)
