@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from autolora.bases import kinds, quantized
 from autolora.bases.base import Base
+from autolora.bases.causality import check_causal
 from autolora.bases.completeness import check_finite, check_present
 from autolora.bases.device import dispatched, dtype_name, find_device, find_dtype, own_dtype
 from autolora.bases.errors import ModelError
@@ -40,7 +41,9 @@ def load(spec: Spec) -> Base:
         model = model.to(device)  # the device alone: a cast of the whole would round what is float32 on purpose
     check_finite(model)
     model.requires_grad_(False)
-    return Base(model, load_tokenizer(spec), device, own_dtype(model), loaded.notes, loaded.merged)
+    base = Base(model, load_tokenizer(spec), device, own_dtype(model), loaded.notes, loaded.merged)
+    check_causal(base)
+    return base
 
 
 def _checked(model: PreTrainedModel, asked: str) -> PreTrainedModel:

@@ -11,6 +11,7 @@ from transformers import (
     BertLMHeadModel,
     BertModel,
     CLIPVisionConfig,
+    Gemma3TextConfig,
     LlamaConfig,
     LlamaForSequenceClassification,
     LlamaModel,
@@ -20,10 +21,12 @@ from transformers import (
     T5ForConditionalGeneration,
     ViTConfig,
     ViTForImageClassification,
+    XLNetConfig,
+    XLNetLMHeadModel,
 )
 
 from autolora import bases
-from tests.support.checkpoints import reconfigured, saved
+from tests.support.checkpoints import reconfigured, saved, tiny
 from tests.support.specs import small_spec
 
 TEXT = {
@@ -76,6 +79,21 @@ def test_a_reward_model_whose_configuration_names_no_class_lacks_its_head(tmp_pa
 def test_an_encoder_that_was_made_a_decoder_is_one(tmp_path):
     model = BertLMHeadModel(BertConfig(**TEXT, is_decoder=True))
     assert isinstance(bases.load(small_spec(model=str(saved(tmp_path, model)))).model, BertLMHeadModel)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: XLNetLMHeadModel(
+            XLNetConfig(vocab_size=257, d_model=32, n_layer=1, n_head=2, d_inner=32, initializer_range=0.3)
+        ),
+        lambda: tiny(Gemma3TextConfig, use_bidirectional_attention=True),
+    ],
+    ids=["xlnet", "gemma3"],
+)
+def test_a_model_whose_class_is_causal_and_which_is_not_is_refused(tmp_path, make):
+    with pytest.raises(bases.ModelError, match=r"(XLNetLMHeadModel|Gemma3ForCausalLM) reads in both directions"):
+        bases.load(small_spec(model=str(saved(tmp_path, make()))))
 
 
 def test_a_model_of_images_and_text_is_loaded(tmp_path):

@@ -23,6 +23,7 @@ MIXTURE = {
     "first_k_dense_replace": 1,
     "q_lora_rank": 8,
     "kv_lora_rank": 8,
+    "head_dim": 4,
     "qk_rope_head_dim": 4,
     "qk_nope_head_dim": 4,
     "v_head_dim": 8,

@@ -1,0 +1,44 @@
+"""Whether a model predicts each token from those before it alone, which its class does not tell."""
+
+from __future__ import annotations
+
+from itertools import count, islice
+from typing import TYPE_CHECKING
+
+from autolora.adapters.statistics import evaluating
+from autolora.bases.errors import ModelError
+
+if TYPE_CHECKING:
+    from autolora.bases.base import Base
+
+LENGTH = 4
+LEAK = 0.05
+"""Largest change of the logits before a token that is changed, relative to the change at the token itself. In 101
+causal architectures it is 0; rounding may change with the tokens that share an expert."""
+
+
+def check_causal(base: Base) -> None:
+    """Refuse a model whose logits depend on later tokens: its loss would count what it has seen.
+
+    XLNet is one, and so are text diffusion models and language models that were made into encoders. One forward pass
+    of two rows that differ in their last token.
+
+    Raises:
+        ModelError: the model reads in both directions.
+    """
+    import torch
+
+    special = {*base.tokenizer.all_special_ids, *base.tokenizer.added_tokens_decoder}
+    ids = range(base.limits.vocabulary) if base.limits.vocabulary else count()
+    tokens = list(islice((token for token in ids if token not in special), LENGTH + 1))
+    if len(tokens) <= LENGTH or (base.limits.positions or LENGTH) < LENGTH:
+        return
+    rows = torch.tensor([tokens[:LENGTH], [*tokens[: LENGTH - 1], tokens[LENGTH]]], device=base.device)
+    with evaluating(base.model), torch.no_grad(), base.autocast():
+        first, second = base.model(input_ids=rows, use_cache=False).logits.float()
+    changes = (first - second).abs().amax(-1)
+    if float(changes[:-1].max()) > LEAK * float(changes[-1]):
+        raise ModelError(
+            f"model: {type(base.model).__name__} reads in both directions: what it predicts for a token depends on "
+            "the tokens behind it. autolora tunes causal language models: give one, such as a base or chat model."
+        )
