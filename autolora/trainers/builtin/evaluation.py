@@ -13,7 +13,7 @@ from autolora.losses import IGNORED, token_losses
 from autolora.metrics import Metric, MetricError, MetricSpec, find
 from autolora.scores import Scores
 from autolora.tasks.causal_lm.split import EvaluationRow, PreparedData, Split
-from autolora.trainers.builtin.generation import greedy
+from autolora.trainers.builtin.generation import check_generation, greedy
 from autolora.trainers.builtin.stops import Stops
 from autolora.trainers.memory import halved, out_of_memory
 
@@ -47,7 +47,9 @@ class SplitEvaluation:
     def generate(self) -> list[str]:
         rows = range(len(self.split))
         prompts = [self.split.prompt_tokens(row).tolist() for row in rows]
-        answers = greedy(self.model, self.base, prompts, list(map(self._limit, rows)), self.stops, self.batch_size)
+        answers = greedy(
+            self.model.get_base_model(), self.base, prompts, list(map(self._limit, rows)), self.stops, self.batch_size
+        )
         return self._texts(answers)
 
     def references(self) -> list[str]:
@@ -120,6 +122,7 @@ class Evaluator:
                     f"{metric.name} needs prompts to generate from, and rows of the {name} split have none: use "
                     "eval_loss for plain text"
                 )
+        check_generation(base, next(iter(held_out.values())).prompt_tokens(0).tolist())
         notes = [_too_long(metric.name, spec.max_new_tokens, name, split, stops) for name, split in held_out.items()]
         return cls(base, spec, metric, stops, tuple(filter(None, notes)))
 

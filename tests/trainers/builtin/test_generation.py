@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 import torch
-from transformers import GenerationConfig, GPT2Config, LlamaConfig
+from transformers import GenerationConfig, GPT2Config, LlamaConfig, RwkvConfig, xLSTMConfig
 
 from autolora import bases
 from autolora.metrics import MetricError
@@ -160,6 +160,20 @@ def test_a_model_that_cannot_generate_is_refused_before_training(fitted, monkeyp
     monkeypatch.setattr("transformers.LlamaForCausalLM.can_generate", classmethod(lambda _: False))
     with pytest.raises(MetricError, match="exact_match generates, which LlamaForCausalLM cannot"):
         fitted(pairs(), steps=0)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (RwkvConfig, "RwkvForCausalLM generates other tokens in a batch with its cache"),
+        (xLSTMConfig, r"xLSTMForCausalLM cannot generate \(ValueError: "),
+    ],
+)
+def test_a_model_whose_generation_goes_wrong_is_refused_before_training(fitted, config, message):
+    """By transformers' own fault: one knows no padding, the cache of the other does not fit."""
+    shape = {"hidden_size": 64, "attention_hidden_size": 64, "num_heads": 4}
+    with pytest.raises(MetricError, match=message):
+        fitted(pairs(), config=config, shape=shape, steps=0)
 
 
 class TestStops:
