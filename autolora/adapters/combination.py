@@ -97,12 +97,13 @@ def add_to(folder: Path, others: Mapping[str, Factors], base: str, revision: str
     return True
 
 
-def name_base(folder: Path, base: str) -> None:
-    """Say in an exported adapter, of whatever form, which base it fits."""
+def name_base(folder: Path, base: str, revision: str | None) -> None:
+    """Say in an exported adapter, of whatever form, which base it fits; the revision is of the hub's repository."""
     for name in (CONFIG, OWN_CONFIG):
         if (folder / name).is_file():
             config = json.loads((folder / name).read_text(encoding="utf-8"))
-            files.write(folder / name, json.dumps({**config, "base_model_name_or_path": base}, indent=2) + "\n")
+            config |= {"base_model_name_or_path": base, "revision": revision}
+            files.write(folder / name, json.dumps(config, indent=2) + "\n")
 
 
 def _kept(factor: Tensor) -> Tensor:

@@ -31,6 +31,7 @@ class Base:
         dtype: of most of its weights; some may be float32 on purpose.
         notes: lines for people about how it was loaded.
         merged: the adapter that was merged into it; None if there was none.
+        revision: of the hub's repository that it was loaded from, as in ``from_pretrained``; None if none was named.
     """
 
     model: PreTrainedModel
@@ -39,6 +40,7 @@ class Base:
     dtype: torch.dtype
     notes: tuple[str, ...] = ()
     merged: Merged | None = None
+    revision: str | None = None
 
     @cached_property
     def limits(self) -> Limits:

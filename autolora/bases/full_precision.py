@@ -41,7 +41,15 @@ def load(spec: Spec) -> Base:
         model = model.to(device)  # the device alone: a cast of the whole would round what is float32 on purpose
     check_finite(model)
     model.requires_grad_(False)
-    base = Base(model, load_tokenizer(spec), device, own_dtype(model), loaded.notes, loaded.merged)
+    base = Base(
+        model=model,
+        tokenizer=load_tokenizer(spec),
+        device=device,
+        dtype=own_dtype(model),
+        notes=loaded.notes,
+        merged=loaded.merged,
+        revision=spec.revision,
+    )
     check_causal(base)
     return base
 

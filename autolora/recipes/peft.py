@@ -39,7 +39,7 @@ def write(recipe: Recipe, out: Path) -> list[Path]:
     named = recipe.named_base
     base = named if named and recipe.model_is_adapter else recipe.model
     if named not in (None, base):  # an earlier version wrote a path as it was given, or the model has been moved
-        name_base(out, base)
+        name_base(out, base, recipe.named_revision)
     settings = out / SETTINGS
     files.write(settings, yaml.safe_dump(_settings(recipe), sort_keys=False))
     readme = out / README
@@ -80,6 +80,7 @@ def _readme(recipe: Recipe, base: str) -> str:
             if dimension.name in dict(config.further)
         },
     }
+    revision = f", revision={recipe.named_revision!r}" if recipe.named_revision else ""
     return f"""---
 base_model: {base}
 library_name: {"autolora" if own else "peft"}
@@ -97,7 +98,7 @@ tags: [lora, autolora]
 from {"autolora import load_adapter" if own else "peft import PeftModel"}
 from transformers import AutoModelForCausalLM
 
-base = AutoModelForCausalLM.from_pretrained({base!r})
+base = AutoModelForCausalLM.from_pretrained({base!r}{revision})
 model = {"load_adapter" if own else "PeftModel.from_pretrained"}(base, "path/of/this/folder")
 ```
 """

@@ -91,14 +91,22 @@ class Recipe:
         path = files.expanded(quickstart.resolve(recorded))
         return str(path.resolve()) if path.is_dir() else recorded
 
-    @cached_property
+    @property
     def named_base(self) -> str | None:
         """What the exported adapter says it fits; None if it says nothing."""
-        file = self.adapter / config_file(self.variant.export_form)
-        if not file.is_file():
-            return None
-        named: str | None = json.loads(file.read_text(encoding="utf-8")).get("base_model_name_or_path")
+        named: str | None = self._exported.get("base_model_name_or_path")
         return named
+
+    @property
+    def named_revision(self) -> str | None:
+        """The revision of :attr:`named_base` on the hub; None if the adapter names none."""
+        revision: str | None = self._exported.get("revision")
+        return revision
+
+    @cached_property
+    def _exported(self) -> files.Document:
+        file = self.adapter / config_file(self.variant.export_form)
+        return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
 
     @property
     def model_is_adapter(self) -> bool:

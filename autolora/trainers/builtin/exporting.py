@@ -24,10 +24,12 @@ def complete_export(base: Base, folder: Path) -> None:
     shutil.rmtree(folder / MERGED_BASE, ignore_errors=True)
     merged = base.merged
     if merged is None:
+        if base.revision is not None:
+            name_base(folder, base.model.name_or_path, base.revision)
         return
     if merged.factors is not None and add_to(folder, merged.factors, merged.base.name, merged.base.revision):
         return
     whole = (folder / MERGED_BASE).resolve()
     base.model.save_pretrained(whole)
     base.tokenizer.save_pretrained(whole)
-    name_base(folder, str(whole))
+    name_base(folder, str(whole), None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from transformers import AutoTokenizer
 
 import autolora
 from autolora.recipes import RecipeError, write
+from autolora.trainers.builtin.exporting import complete_export
 from autolora.trainers.builtin.trainer import BuiltinTrainer
 from tests.bases.test_merged import adapter
 from tests.support.checkpoints import byte_tokenizer, saved, tiny
@@ -67,6 +69,17 @@ def test_an_adapter_has_its_tokenizer_and_an_absolute_path_of_the_base(tmp_path,
     written = write(trainer.bench.checkpoints, "lora", "peft", tmp_path / "out")
     assert AutoTokenizer.from_pretrained(tmp_path / "out").chat_template == "{{ messages }}"
     assert {"tokenizer.json", "chat_template.jinja"} <= {path.name for path in written}
+
+
+def test_the_revision_of_the_base_is_named(tmp_path, tuned):
+    """PEFT loads the base's main branch otherwise, and so does a study whose model is the adapter."""
+    trainer, folder = tuned(saved(tmp_path / "base", tiny()), "lora")
+    assert settings(folder)["revision"] is None
+    complete_export(replace(trainer.bench.base, revision="v2"), folder)
+    assert settings(folder)["revision"] == "v2"
+    write(trainer.bench.checkpoints, "lora", "peft", tmp_path / "out")
+    assert settings(tmp_path / "out")["revision"] == "v2"
+    assert f"from_pretrained('{tmp_path / 'base'}', revision='v2')" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_the_shipped_model_is_named_by_its_absolute_path(tuned):
