@@ -124,6 +124,7 @@ def _percentile(
 ) -> int:
     """:func:`percentile_of` the training rows' lengths, found in the cache or tokenized for."""
     options = spec.model_dump(exclude={"train", "eval", "test", "eval_size", "test_size"}) | {"seed": seed}
+    options |= {"rendering": RENDERING}
     fingerprint = cache.fingerprint_of({"train": source.identity}, tokenizer, options)
     known = cache.load_percentile(cache_dir, fingerprint) if cache_dir is not None else None
     if known is not None:

@@ -77,6 +77,13 @@ def test_auto_is_found_again_without_looking_at_the_rows(prepared, monkeypatch):
     assert (second.report, second.fingerprint) == (first.report, first.fingerprint)
 
 
+def test_a_length_that_another_rendering_had_is_not_found_again(prepared, tmp_path, monkeypatch):
+    prepared(rows(*[50] * 20), cached=True)
+    monkeypatch.setattr("autolora.tasks.causal_lm.preparation.RENDERING", 1000)
+    prepared(rows(*[50] * 20), cached=True)
+    assert len(list((tmp_path / "cache").glob("length-*.txt"))) == 2
+
+
 def test_a_damaged_cache_of_the_length_is_made_again(prepared, tmp_path):
     prepared(rows(*[50] * 20), cached=True)
     (found,) = (tmp_path / "cache").glob("length-*.txt")
