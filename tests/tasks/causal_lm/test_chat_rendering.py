@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from autolora.tasks.causal_lm.chat.template import Template
-from autolora.tasks.causal_lm.chat.turns import EARLIER_THOUGHTS, LAST_THOUGHTS, Renderer
+from autolora.tasks.causal_lm.chat.turns import EARLIER_THOUGHTS, LAST_THOUGHTS, REWRITTEN, Renderer
 from autolora.tasks.causal_lm.examples import Chat
 from autolora.tasks.data.errors import DataError
 
@@ -260,3 +260,16 @@ def test_templates_without_a_default_are_a_reason(dialogue):
 def test_turns_are_found_behind_a_clock(learned, call):
     exchange = [user("now?"), assistant("one"), user("and now?"), assistant("two")]
     assert learned("{{ " + call + " }}" + PLAIN, exchange) == ["one<|im_end|>", "two<|im_end|>"]
+
+
+@pytest.mark.parametrize("form", ["m.content[:20]", "m.content.split('Final: ')[-1]"])
+def test_a_template_that_keeps_a_part_of_a_text_is_counted(dialogue, form):
+    template = PLAIN.replace("m.content", form)
+    messages = [user("1"), assistant("It is odd, since 3 is odd. Final: yes, it is odd")]
+    assert dialogue(template, messages).left_out == {REWRITTEN: 1}
+
+
+@pytest.mark.parametrize("form", ["m.content | trim", "m.content | upper", "m.content | e", "m.content | tojson"])
+def test_another_way_to_write_all_of_a_text_is_not(dialogue, form):
+    template = PLAIN.replace("m.content", form)
+    assert not dialogue(template, [user('<1> \n"é" & 2'), assistant(" It's <odd>\n")]).left_out

@@ -8,6 +8,7 @@ which messages there are, hardly on what they say, so it is kept for conversatio
 
 from __future__ import annotations
 
+import html
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -82,6 +83,27 @@ class Completeness:
                 return [piece for piece in pieces if not any(word in text for word in piece.words)]
             self._known[key] = [piece for piece in pieces if not any(word in text for word in piece.words)]
         return self._known[key]
+
+
+def rewritten(chat: Chat, text: str) -> int:
+    """How many messages the template shortens or writes in other words, such as those of which it keeps a part.
+
+    White space, punctuation, upper and lower case, and escapes of JSON and HTML don't count.
+    """
+    written: list[str] = []  # filled if a message is not there as it is
+    count = 0
+    for message in chat.messages:
+        said = text_of(message.get("content")).rpartition(CLOSED_THOUGHT)[2].strip()
+        if not said or said in text:
+            continue
+        written = written or [_letters(text), _letters(html.unescape(text))]
+        forms = {_letters(said), _letters(json.dumps(said)), _letters(json.dumps(said, ensure_ascii=False))}
+        count += not any(form in each for form in forms for each in written)
+    return count
+
+
+def _letters(text: str) -> str:
+    return "".join(filter(str.isalnum, text.lower()))
 
 
 def _not_text(content: Any) -> Any:

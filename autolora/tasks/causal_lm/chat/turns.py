@@ -16,7 +16,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field
 
-from autolora.tasks.causal_lm.chat.completeness import CLOSED_THOUGHT, Completeness, thought_of
+from autolora.tasks.causal_lm.chat.completeness import CLOSED_THOUGHT, Completeness, rewritten, thought_of
 from autolora.tasks.causal_lm.chat.template import OPENED_THOUGHT, TAG, RefusedError, Template, text_of
 from autolora.tasks.causal_lm.examples import Chat, Message
 from autolora.tasks.causal_lm.prefixes import common_prefix
@@ -30,6 +30,7 @@ GOES_ON = "the chat template writes more behind the last answer than its end, so
 MISSED = "answers that the chat template writes so that they cannot be found, and that are not learned"
 EARLIER_THOUGHTS = "thoughts of earlier answers that the chat template drops"
 LAST_THOUGHTS = "thoughts of last answers that the chat template drops"
+REWRITTEN = "messages that the chat template shortens or rewrites"
 WORDS = ("qzxw", "zqxw")
 """Two words that stand in no template and begin differently, to say instead of a message's text."""
 OPENED_TAG = re.compile(r"[<\[][^<>\[\]\s]*$")
@@ -102,6 +103,8 @@ class Renderer:
             for index in thoughts
             if thought_of(chat.messages[index]) not in written.get(index, "")
         )
+        if others := rewritten(chat, text):
+            left_out[REWRITTEN] = others
         if len(written) < len(learned):
             left_out[MISSED] = len(learned) - len(written)
         turns = [
