@@ -15,6 +15,12 @@ Message: TypeAlias = dict[str, Any]
 The content is text, a list of parts ``{"type": "text", "text": ...}``, or None beside tool calls or reasoning.
 """
 
+THOUGHT_KEYS = ("reasoning_content", "thinking", "reasoning")
+"""Keys of a message under which a thought is written; the first is the usual one."""
+NO_TURN = "no assistant turn"
+ALL_UNLEARNED = "all assistant turns marked as not to be learned"
+"""Why a conversation has nothing to learn."""
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -59,6 +65,13 @@ class Skipped:
 
 
 Example: TypeAlias = Pair | Chat | Tokens | Skipped
+
+
+def text_of(content: Any) -> str:
+    """The text of a message's content, which may be None or a list of parts."""
+    if isinstance(content, list):
+        return "".join(part if isinstance(part, str) else str(part.get("text", "")) for part in content)
+    return content or ""
 
 
 def content_key(example: Example) -> bytes:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from autolora.tasks.causal_lm.chat.template import RefusedError, Template
-from autolora.tasks.causal_lm.chat.turns import NO_TURN, Dialogue, Renderer
+from autolora.tasks.causal_lm.chat.turns import Dialogue, Renderer
 from autolora.tasks.causal_lm.examples import Chat, Example, Message, Pair, Skipped, Tokens
 from autolora.tasks.causal_lm.formats.format import registry
 from autolora.tasks.causal_lm.prefixes import common_prefix
@@ -190,10 +190,7 @@ class Encoder:
 
     def _encode_chats(self, chats: Sequence[Chat], places: Sequence[str]) -> list[Encoded | Unlearnable]:
         """The template is the whole truth about special tokens here: none is added to what it renders."""
-        dialogues = [
-            self._renderer.dialogue(chat, place) if chat.messages else Dialogue("", [], NO_TURN)
-            for chat, place in zip(chats, places, strict=True)
-        ]
+        dialogues = [self._renderer.dialogue(chat, place) for chat, place in zip(chats, places, strict=True)]
         spans = self._token_spans(dialogues)
         return [self._encode_dialogue(*row) for row in zip(dialogues, spans, strict=True)]
 

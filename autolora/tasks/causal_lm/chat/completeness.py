@@ -10,16 +10,14 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from autolora.tasks.causal_lm.chat.template import RefusedError, Template, text_of
-from autolora.tasks.causal_lm.examples import Chat, Message, content_key
+from autolora.tasks.causal_lm.chat.template import RefusedError, Template
+from autolora.tasks.causal_lm.examples import THOUGHT_KEYS, Chat, Message, content_key, text_of
 from autolora.tasks.data.errors import DataError, show
 
-THOUGHT_KEYS = ("reasoning_content", "thinking", "reasoning")
-"""Keys of a message under which a thought is written; the first is the usual one."""
 CLOSED_THOUGHT = "</think>"
 TEXT, THOUGHT, CALLS, TOOLS = "text", "thought", "tool calls", "tools"
 ADVICE = {
@@ -76,13 +74,15 @@ class Completeness:
         key = content_key(shadow)
         if key not in self._known:
             try:
-                text = self._template.text(shadow.messages, shadow.tools).lower()
+                self._known[key] = self._missing(shadow, pieces)
             except RefusedError:  # a template that reads what messages say, such as JSON in a tool's answer
-                shadow, pieces = chat, list(_literal(chat))
-                text = self._template.text(chat.messages, chat.tools).lower()
-                return [piece for piece in pieces if not any(word in text for word in piece.words)]
-            self._known[key] = [piece for piece in pieces if not any(word in text for word in piece.words)]
+                return self._missing(chat, list(_literal(chat)))
         return self._known[key]
+
+    def _missing(self, chat: Chat, pieces: Sequence[Piece]) -> list[Piece]:
+        """Those of the pieces of which no word is in the conversation as rendered."""
+        text = self._template.text(chat.messages, chat.tools).lower()
+        return [piece for piece in pieces if not any(word in text for word in piece.words)]
 
 
 def rewritten(chat: Chat, text: str) -> int:

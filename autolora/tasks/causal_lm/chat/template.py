@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from autolora.tasks.causal_lm.chat.conventions import PLAIN, Convention, convention_of
-from autolora.tasks.causal_lm.examples import Message
+from autolora.tasks.causal_lm.examples import Message, text_of
 from autolora.tasks.data.errors import DataError
 
 if TYPE_CHECKING:
@@ -80,13 +80,6 @@ class Form:
         if isinstance(content, list) and not self.mixed:
             return text_of(content)
         return content
-
-
-def text_of(content: Any) -> str:
-    """The text of a message's content, which may be None or a list of parts."""
-    if isinstance(content, list):
-        return "".join(part if isinstance(part, str) else str(part.get("text", "")) for part in content)
-    return content or ""
 
 
 def _written(call: dict[str, Any]) -> dict[str, Any]:

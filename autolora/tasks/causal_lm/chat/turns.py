@@ -17,14 +17,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from autolora.tasks.causal_lm.chat.completeness import CLOSED_THOUGHT, Completeness, rewritten, thought_of
-from autolora.tasks.causal_lm.chat.template import OPENED_THOUGHT, TAG, RefusedError, Template, text_of
-from autolora.tasks.causal_lm.examples import Chat, Message
+from autolora.tasks.causal_lm.chat.template import OPENED_THOUGHT, TAG, RefusedError, Template
+from autolora.tasks.causal_lm.examples import ALL_UNLEARNED, NO_TURN, Chat, Message, text_of
 from autolora.tasks.causal_lm.prefixes import common_prefix
 
 RENDERING = 2
 """Raise it if the same conversations come out as other texts, or with other turns."""
-NO_TURN = "no assistant turn"
-ALL_UNLEARNED = "all assistant turns marked as not to be learned"
 NOT_FOUND = "the chat template writes the answers so that they cannot be found in the text"
 GOES_ON = "the chat template writes more behind the last answer than its end, so that the end cannot be learned"
 MISSED = "answers that the chat template writes so that they cannot be found, and that are not learned"

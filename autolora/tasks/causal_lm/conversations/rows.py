@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from autolora.tasks.causal_lm.conversations.tools import TOOL_COLUMNS, tools_of
-from autolora.tasks.causal_lm.conversations.turns import Turn, joined, plain, turn_of
-from autolora.tasks.causal_lm.examples import Chat, Skipped
+from autolora.tasks.causal_lm.conversations.turns import Turn, joined, turn_of
+from autolora.tasks.causal_lm.examples import ALL_UNLEARNED, NO_TURN, Chat, Skipped, text_of
 from autolora.tasks.data.cells import its_columns, present, text
 from autolora.tasks.data.errors import DataError, show
 from autolora.tasks.data.nested import nested
@@ -114,7 +114,7 @@ def chat(row: Row, turns: Sequence[Turn], where: str) -> Chat | Skipped:
     end = max((i + 1 for i, turn in enumerate(turns) if turn.learned), default=0)
     if end == 0:
         said = any(turn.message["role"] == "assistant" for turn in turns)
-        return Skipped("all assistant turns marked as not to be learned" if said else "no assistant turn")
+        return Skipped(ALL_UNLEARNED if said else NO_TURN)
     messages = [turn.message for turn in turns[:end]]
     spoken = {i for i, message in enumerate(messages) if message["role"] == "assistant"}
     return Chat(messages, tools, frozenset(i for i in spoken if not turns[i].learned))
@@ -134,7 +134,7 @@ def _with_system(row: Row, turns: Sequence[Turn], where: str) -> list[Turn]:
     systems = {source: system for source, system in systems.items() if system.strip()}
     added = [Turn({"role": "system", "content": system}, False) for system in list(systems.values())[:1]]
     if turns and turns[0].message["role"] in ("system", "developer"):
-        systems["the first message"] = plain(turns[0].message["content"])
+        systems["the first message"] = text_of(turns[0].message["content"])
         added = []
     if len({system.strip() for system in systems.values()}) > 1:
         different = " and ".join(f"{show(system)} in {source}" for source, system in systems.items())

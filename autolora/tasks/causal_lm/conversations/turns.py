@@ -8,7 +8,7 @@ from typing import Any
 
 from autolora.tasks.causal_lm.conversations.marks import MARKS, is_learned
 from autolora.tasks.causal_lm.conversations.tools import calls_of
-from autolora.tasks.causal_lm.examples import Message
+from autolora.tasks.causal_lm.examples import THOUGHT_KEYS, Message
 from autolora.tasks.data.errors import DataError, show
 from autolora.tasks.data.nested import is_blank
 
@@ -18,8 +18,6 @@ CONTENT_KEYS = ("content", "value")
 """What is said, likewise."""
 CALL_KEYS = ("tool_calls", "function_call")
 """The calls in an assistant's turn: OpenAI's key, and its earlier one for a single call."""
-REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
-"""With one of these an assistant's turn need not say anything else."""
 CALLER = "function_call"
 """The role of a turn whose content is a call, as JSON text."""
 ROLES = {
@@ -129,7 +127,7 @@ def _content(turn: Mapping[str, Any], key: str, calls: bool, place: str) -> str 
         return content
     if isinstance(content, list):
         return [_part(part, f"{place}, {key}[{i}]") for i, part in enumerate(content)]
-    if content is None and (calls or any(turn.get(reasoning) for reasoning in REASONING_KEYS)):
+    if content is None and (calls or any(turn.get(thought) for thought in THOUGHT_KEYS)):
         return None
     raise DataError(f"{place}: {key!r} must be text, not {show(content)}; write text, or a list of text parts")
 
@@ -138,8 +136,3 @@ def _part(value: object, place: str) -> dict[str, Any]:
     if isinstance(value, Mapping) and isinstance(value.get("text"), str) and value.get("type", "text") == "text":
         return {"type": "text", **value}
     raise DataError(f"{place} must be text, {{'type': 'text', 'text': ...}}, not {show(value)}; only text is read here")
-
-
-def plain(content: str | list[Any] | None) -> str:
-    """The text of a message's content, whose parts stand one behind the other."""
-    return "".join(part["text"] for part in content) if isinstance(content, list) else content or ""
