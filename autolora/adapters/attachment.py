@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from autolora.adapters.draws import FACTOR_A, draw_kaiming, random_stream
 from autolora.adapters.errors import VariantError
-from autolora.adapters.layer import AdaptedLayer, adapted_layer
+from autolora.adapters.layer import AdaptedLayer, adapted_layer, parameter_users
 from autolora.adapters.renaming import as_written, misread
 from autolora.adapters.start import Allotment, Start
 from autolora.adapters.subtraction import Subtracted, restore, subtract
@@ -169,7 +168,7 @@ def anchor(model: PeftModel, anchors: Mapping[str, tuple[Tensor, Tensor]]) -> No
     """Subtract s B0 A0 from the base in float32, each (k, n) and (m, k); the adapter stays where it is."""
     record = attachment(model)
     base = model.get_base_model()
-    users = Counter(id(p) for module in base.modules() for p in module.parameters(recurse=False))
+    users = parameter_users(base)
     for name, (a0, b0) in anchors.items():
         layer = record.layers[name]
         shared = users[id(layer.base_layer.weight)] > 1

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from autolora import files
-from autolora.adapters.export import CONFIG, OWN_CONFIG, WEIGHTS, replace_adapter
+from autolora.adapters.export import CONFIG, FACTOR_A, FACTOR_B, OWN_CONFIG, PREFIX, WEIGHTS, replace_adapter
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     Factors = tuple[Tensor, Tensor]
 
-PREFIX, FACTOR_A, FACTOR_B = "base_model.model.", ".lora_A.weight", ".lora_B.weight"
 CHANGES_MORE = (
     "use_dora",
     "modules_to_save",
@@ -29,7 +28,7 @@ CHANGES_MORE = (
 
 
 def plain_factors(model: PeftModel) -> dict[str, Factors] | None:
-    """A (r, n) and s B (m, r) of each layer of an adapter as PEFT loads it, float32; None if it is no plain LoRA."""
+    """A (r, n) and s B (m, r) of each layer of an adapter as PEFT loads it, float32; None if it is not a plain LoRA."""
     from peft import LoraConfig
     from peft.tuners.lora import LoraLayer
 
@@ -72,7 +71,7 @@ def add_to(folder: Path, others: Mapping[str, Factors], base: str, revision: str
     plain = config["peft_type"] == "LORA" and not any(config.get(name) for name in (*CHANGES_MORE, "rank_pattern"))
     if not plain or len(state) != 2 * len(names):
         return False
-    scale = config["lora_alpha"] / (config["r"] ** 0.5 if config["use_rslora"] else config["r"])
+    scale = config["lora_alpha"] / config["r"]
     pairs = {}
     for name in sorted(names | others.keys()):
         parts = [others[name]] if name in others else []
@@ -83,7 +82,6 @@ def add_to(folder: Path, others: Mapping[str, Factors], base: str, revision: str
     config |= {
         "r": rank,
         "lora_alpha": rank,
-        "use_rslora": False,
         "target_modules": sorted(pairs),
         "base_model_name_or_path": base,
         "revision": revision,

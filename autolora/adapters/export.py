@@ -32,6 +32,8 @@ Config = TypeVar("Config", bound="PeftConfig")
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 OWN_CONFIG, OWN_FORMAT = "autolora_adapter.json", 1
 """Of the adapters that no plain LoRA and no format of PEFT's can hold."""
+PREFIX, FACTOR_A, FACTOR_B = "base_model.model.", ".lora_A.weight", ".lora_B.weight"
+"""PEFT's names of A and B: the layer's between the first and one of the others."""
 NATIVE, OWN = "native", "own"
 """``Variant.export_form`` of what is no plain LoRA."""
 
@@ -165,12 +167,12 @@ def _padded(model: PeftModel, pairs: Mapping[str, Factors], experts: Mapping[str
 
     state, base = {}, model.get_base_model()
     for name, (a, b) in pairs.items():
-        prefix, count = f"base_model.model.{module_path(base, name)}", max(1, experts[name])
+        prefix, count = PREFIX + module_path(base, name), max(1, experts[name])
         missing = rank - len(a) // count
         if missing:
             each_a, each_b = stacked(a, b, count)
             a, b = unstacked(pad(each_a, (0, 0, 0, missing)), pad(each_b, (0, missing)))
-        state[f"{prefix}.lora_A.weight"], state[f"{prefix}.lora_B.weight"] = a, b
+        state[prefix + FACTOR_A], state[prefix + FACTOR_B] = a, b
     return state
 
 
@@ -240,5 +242,5 @@ def _described(config: Config, model: PeftModel) -> Config:
 def _base_path(model: PeftModel) -> str | None:
     """A hub id, or the absolute path of a directory: the adapter is loaded from anywhere."""
     name: str | None = getattr(model.get_base_model(), "name_or_path", None) or None
-    folder = Path(name).expanduser() if name else None
+    folder = files.expanded(name) if name else None
     return str(folder.resolve()) if folder is not None and folder.is_dir() else name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -203,6 +204,11 @@ def stored_weight(layer: nn.Module) -> nn.Parameter:
 def adapter_parameters(module: nn.Module | PeftLayer) -> dict[str, nn.Parameter]:
     """The parameters that an adapter added to a layer of PEFT's class, trainable or not."""
     return {key: p for key, p in module.named_parameters() if not key.startswith("base_layer.")}
+
+
+def parameter_users(model: nn.Module) -> Counter[int]:
+    """How many modules hold each parameter, by its ``id``: more than one if it is tied."""
+    return Counter(id(parameter) for module in model.modules() for parameter in module.parameters(recurse=False))
 
 
 def base_parameters(base: nn.Module) -> list[nn.Parameter]:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autolora import files
-from autolora.adapters.combination import FACTOR_A, FACTOR_B, PREFIX, plain_factors
-from autolora.adapters.export import CONFIG, OWN_CONFIG
+from autolora.adapters.combination import plain_factors
+from autolora.adapters.export import CONFIG, FACTOR_A, FACTOR_B, OWN_CONFIG, PREFIX
+from autolora.adapters.layer import parameter_users
 from autolora.bases import folders
 from autolora.bases.errors import ModelError
 from autolora.bases.source import Source
@@ -137,7 +137,7 @@ def _check_untied(model: PreTrainedModel, adapter: Merged) -> None:
     from peft.tuners.trainable_tokens import TrainableTokensLayer
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    users = Counter(id(weight) for module in model.modules() for weight in vars(module)["_parameters"].values())
+    users = parameter_users(model)
     for name, module in model.named_modules():
         if not isinstance(module, BaseTunerLayer) or isinstance(module, TrainableTokensLayer):
             continue

@@ -32,7 +32,7 @@ def completed(recorded: Document) -> Document:
     found = _completed(recorded, specs.dump(specs.load(model="none", data="none")))
     for key, value in FORMER.items():
         section, _, name = key.rpartition(".")
-        if section and name not in (recorded.get(section) or {}):
+        if name not in (recorded.get(section) or {}):
             found[section][name] = value
     return found
 
