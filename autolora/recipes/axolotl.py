@@ -8,8 +8,6 @@ from pathlib import Path
 
 from autolora.recipes.data import Data, Source, by_hand
 from autolora.recipes.recipe import Recipe, yaml_file
-from autolora.tasks.causal_lm.conversations.rows import SYSTEM_COLUMNS
-from autolora.tasks.causal_lm.conversations.tools import TOOL_COLUMNS
 
 TOOL, FILE = "axolotl", "axolotl.yaml"
 OPTIONS = {
@@ -125,12 +123,11 @@ def _place(source: Source, rows: float | None = None) -> dict[str, object]:
 
 def _conversation(role: str, content: str) -> Callable[[Data], dict[str, object]]:
     def reading(data: Data) -> dict[str, object]:
-        beside = {"field_system": SYSTEM_COLUMNS, "field_tools": TOOL_COLUMNS}
         return {
             "type": "chat_template",
             "field_messages": data.columns[0],
             "message_property_mappings": {"role": role, "content": content},
-            **{field: column for field, known in beside.items() for column in data.columns if column in known},
+            **data.beside(system="field_system", tools="field_tools"),
         }
 
     return reading

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Literal
 
 from autolora import files, quickstart
 from autolora.files import Document
+from autolora.tasks.causal_lm.conversations.rows import SYSTEM_COLUMNS
+from autolora.tasks.causal_lm.conversations.tools import TOOL_COLUMNS
 from autolora.tasks.causal_lm.examples import Chat
 from autolora.tasks.causal_lm.spec import EVAL_MOST, EVAL_SHARE, DataSpec, default_eval_rows
 from autolora.tasks.data.errors import DataError
@@ -133,6 +135,12 @@ class Data:
         )
         return by_hand(reason, of=self)
 
+    def beside(self, system: str, tools: str) -> dict[str, str]:
+        """The columns beside a conversation for its system message and its tools, by a trainer's names of both."""
+        known = {system: SYSTEM_COLUMNS, tools: TOOL_COLUMNS}
+        found = {name: [column for column in self.columns if column in those] for name, those in known.items()}
+        return {name: columns[0] for name, columns in found.items() if columns}
+
     def plain_alpaca(self, tool: str) -> Data:
         """These rows, or rows to be written out if the recipe of a trainer has no text for some of Alpaca's columns."""
         more = [column for column in ("system", "history") if self.format == "alpaca" and column in self.columns]
@@ -161,7 +169,7 @@ def _is_named(value: object) -> bool:
 
 
 def _is_read_by_all(value: object) -> bool:
-    """Whether a name is no list or pattern, and no file of a kind, or compressed so, that some trainers do not know."""
+    """Whether every trainer can be pointed at it: not a list, a pattern, a compressed file, or one of a rare kind."""
     if not isinstance(value, str) or any(sign in value for sign in "*?"):
         return False
     file = LocalFile(Path(value), value)

@@ -9,8 +9,6 @@ from pathlib import Path
 from autolora import files
 from autolora.recipes.data import Data, Source, by_hand
 from autolora.recipes.recipe import Recipe, RecipeError, yaml_file
-from autolora.tasks.causal_lm.conversations.rows import SYSTEM_COLUMNS
-from autolora.tasks.causal_lm.conversations.tools import TOOL_COLUMNS
 
 TOOL, FILE, DATASETS = "LLaMA-Factory", "llamafactory.yaml", "dataset_info.json"
 OPTIONS = {"use_dora": "use_dora", "use_rslora": "use_rslora", "init_lora_weights": "init_lora_weights"}
@@ -156,9 +154,8 @@ def _conversation(role: str, content: str, user: str, assistant: str) -> Callabl
     }
 
     def reading(data: Data) -> dict[str, object]:
-        beside = {"system": SYSTEM_COLUMNS, "tools": TOOL_COLUMNS}
-        columns = {key: column for key, known in beside.items() for column in data.columns if column in known}
-        return {"formatting": "sharegpt", "columns": {"messages": data.columns[0], **columns}, "tags": tags}
+        columns = {"messages": data.columns[0], **data.beside(system="system", tools="tools")}
+        return {"formatting": "sharegpt", "columns": columns, "tags": tags}
 
     return reading
 

@@ -14,7 +14,7 @@ import yaml
 
 from autolora import files, quickstart, variants
 from autolora import spec as specs
-from autolora.adapters.export import CONFIG, config_file
+from autolora.adapters.export import config_file
 from autolora.bases.folders import MERGED_BASE, holds_adapter
 from autolora.driver.result import BEST_FOLDER, TunedVariant, TuneResult
 from autolora.errors import AutoloraError
@@ -143,19 +143,22 @@ class Recipe:
     @cached_property
     def layers(self) -> tuple[list[str], list[str]] | None:
         """Names of the modules and of the parameters that were trained; None: PEFT's "all-linear"."""
-        if self.spec["storage"] is None and not (self.folder / STUDY_FILE).is_file():
+        if not self._has_study or "layers" not in (self.terms.get("context") or {}):
             return None
-        if "layers" not in (self.terms.get("context") or {}):
-            return None
-        config = json.loads((self.adapter / CONFIG).read_text(encoding="utf-8"))
-        return config["target_modules"], config.get("target_parameters") or []
+        if not self._exported:
+            raise RecipeError(f"{self.adapter} holds no adapter: run `autolora tune` to its end again")
+        return self._exported["target_modules"], self._exported.get("target_parameters") or []
+
+    @property
+    def _has_study(self) -> bool:
+        return self.spec["storage"] is not None or (self.folder / STUDY_FILE).is_file()
 
     @cached_property
     def terms(self) -> Mapping[str, Any]:
         """What the study was started with."""
         from autolora.study import Study
 
-        if self.spec["storage"] is None and not (self.folder / STUDY_FILE).is_file():
+        if not self._has_study:
             raise NoStudyError(f"{self.folder} does not tell the length of a full run: {STUDY_FILE} is not there")
         return Study.read(storage_url(self.spec["storage"], self.folder), STUDY_NAME).terms
 

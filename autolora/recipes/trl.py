@@ -9,8 +9,6 @@ from pathlib import Path
 from autolora import files
 from autolora.recipes.data import Data, Source
 from autolora.recipes.recipe import Recipe
-from autolora.tasks.causal_lm.conversations.rows import SYSTEM_COLUMNS
-from autolora.tasks.causal_lm.conversations.tools import TOOL_COLUMNS
 from autolora.tasks.causal_lm.conversations.turns import CALLER, ROLES
 
 TOOL, FILE = "TRL", "train.py"
@@ -98,12 +96,12 @@ def _sharegpt(data: Data) -> str:
 
 def _conversation(data: Data, constants: str, messages: str) -> str:
     """The messages with what stands in the columns beside them."""
-    beside = [column for column in data.columns if column in SYSTEM_COLUMNS]
-    for column in beside[:1]:
+    beside = {name: f"row[{_literal(column)}]" for name, column in data.beside(system="system", tools="tools").items()}
+    if "system" in beside:
         constants += _WITH_SYSTEM
-        messages = f"with_system({messages}, row[{_literal(column)}])"
-    tools = [f'"tools": row[{_literal(column)}]' for column in data.columns if column in TOOL_COLUMNS]
-    return _function(constants, "{" + ", ".join([f'"messages": {messages}', *tools[:1]]) + "}")
+        messages = f"with_system({messages}, {beside['system']})"
+    tools = [f'"tools": {beside["tools"]}'] if "tools" in beside else []
+    return _function(constants, "{" + ", ".join([f'"messages": {messages}', *tools]) + "}")
 
 
 _WITH_SYSTEM = """
