@@ -62,7 +62,7 @@ def _plain_warning(usual: Callable[..., str], message: Warning | str, category: 
 
 
 def _check_arguments() -> None:
-    """Refuse bytes that are no text here: they would fail wherever the argument is written or shown."""
+    """Refuse bytes that are not text here: they would fail wherever the argument is written or shown."""
     for argument in sys.argv[1:]:
         if not argument.isascii() and argument.encode(errors="replace") != argument.encode(errors="surrogatepass"):
             click.echo(

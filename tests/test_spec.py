@@ -556,7 +556,7 @@ class TestAdapter:
     @pytest.mark.parametrize(
         ("keys", "expected"),
         [
-            ({"target_modules": "(q_proj"}, "adapter.target_modules: '(q_proj' is no valid regular expression"),
+            ({"target_modules": "(q_proj"}, "adapter.target_modules: '(q_proj' is not a valid regular expression"),
             ({"target_modules": 3}, 'adapter.target_modules: 3 is not allowed; use "all-linear", a list of names'),
             ({"target_parameters": "all"}, "adapter.target_parameters: 'all' is not allowed; use \"auto\", a list"),
             ({"target_modules": None}, "adapter: target_modules is empty: name what to adapt in target_parameters"),

@@ -35,7 +35,7 @@ OWN_CONFIG, OWN_FORMAT = "autolora_adapter.json", 1
 PREFIX, FACTOR_A, FACTOR_B = "base_model.model.", ".lora_A.weight", ".lora_B.weight"
 """PEFT's names of A and B: the layer's between the first and one of the others."""
 NATIVE, OWN = "native", "own"
-"""``Variant.export_form`` of what is no plain LoRA."""
+"""``Variant.export_form`` of what is not a plain LoRA."""
 
 
 def config_file(export_form: str) -> str:

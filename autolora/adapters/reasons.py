@@ -13,7 +13,7 @@ OTHER_SENSES = re.compile(r"vision|visual|image|video|audio|speech|multi_?modal|
 STEERING = re.compile(r"gate|router|gating|wg|(\w+_)?(router|gate)")
 """Names of what chooses between experts."""
 READ_DIRECTLY = {"out_proj", "x_proj", "dt_proj"}
-"""Of a Mamba block: its kernels are given these layers' weights and never call the layers (peft#2556)."""
+"""Layers of a Mamba block that its kernels never call: they read the weights (peft#2556)."""
 
 
 class Reason(NamedTuple):
@@ -126,11 +126,11 @@ REASONS: tuple[Reason, ...] = (
     ),
     Reason("a single output", lambda weight: weight.layer is not None and weight.layer.out_features == 1, final=False),
     Reason(
-        "a stack of matrices that are no experts; add it with adapter.target_parameters",
+        "a stack of matrices that are not experts; add it with adapter.target_parameters",
         lambda weight: _is_stack(weight) and not _of_experts(weight),
         final=False,
     ),
-    Reason("no linear layer", lambda weight: weight.layer is None),
+    Reason("not a linear layer", lambda weight: weight.layer is None),
 )
 """The first one that holds is given."""
 

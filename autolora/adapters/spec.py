@@ -23,7 +23,7 @@ class AdapterSpec(Section):
             module.
         exclude_modules: a list of names or of their ends, or a regular expression over whole names, of what is left
             out of the above, and of ``target_parameters``.
-        target_parameters: names of parameters or their ends, for layers that are no modules: the experts of a mixture
+        target_parameters: names of parameters or their ends, for layers that are not modules: the experts of a mixture
             of experts. "auto": all experts where ``target_modules`` is "all-linear", otherwise those that it matches.
             None or an empty list: none.
     """
@@ -53,7 +53,7 @@ class AdapterSpec(Section):
         try:
             re.compile(value)
         except re.error as error:
-            raise ValueError(f"{value!r} is no valid regular expression: {error}. Write names as a list") from None
+            raise ValueError(f"{value!r} is not a valid regular expression: {error}. Write names as a list") from None
         return value
 
     @model_validator(mode="after")

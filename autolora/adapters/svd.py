@@ -14,15 +14,15 @@ if TYPE_CHECKING:
     Triplets = tuple[Tensor, Tensor, Tensor]
 
 EXACT_WIDTH = 1024
-"""Of matrices up to this size, the smaller of m and n, the whole SVD is computed. It takes 2 s at 1024 on a CPU core,
-20 to 80 s at 2048, and minutes at 4096."""
+"""Of matrices up to this size, the smaller of m and n, the whole SVD is computed. At 2048 it takes 8 to 76 s
+on a CPU core (studies/variants/README.md), and that grows with the cube of the width."""
 TOLERANCE = 1e-5
 """Residual of the triplets, relative to their size. That of their product U S V^T to the best of its rank is then below
 1e-4, see studies/variants/svd.py."""
 BLOCK = 32
 """Directions that the space grows by."""
 DUST = 1e-15
-"""Of the squared norm of the matrix: below what float32 can tell apart."""
+"""Share of the matrix's squared norm that is below what float32 can tell apart."""
 GROWTH = 1.3
 """How much larger the space is at each test for convergence, which takes an SVD of the space."""
 

@@ -49,7 +49,7 @@ def diagnosis(folder: Path) -> str:
 
 
 def misplaced(file: Path) -> str:
-    """Why a file is no directory of a model, and what to give."""
+    """Why a file is not the directory of a model, and what to give."""
     if file.suffix == ".gguf":
         return f"{file} is a GGUF file, which is for inference: give the model that it was made from"
     return f"{file} is a file: give the directory around it, with config.json, weights and tokenizer"

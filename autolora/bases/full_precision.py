@@ -60,7 +60,7 @@ def _checked(model: PreTrainedModel, asked: str) -> PreTrainedModel:
 
     if not isinstance(model, Expected):
         raise ModelError(
-            f"model: {type(model).__name__} is no transformers.PreTrainedModel: give a causal language model as "
+            f"model: {type(model).__name__} is not a transformers.PreTrainedModel: give a causal language model as "
             "AutoModelForCausalLM loads it, without an adapter"
         )
     kinds.check_object(model)

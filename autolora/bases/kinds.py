@@ -69,7 +69,7 @@ def _by_architectures(config: PretrainedConfig) -> str | None:
 
 
 def _by_class(name: str) -> str | None:
-    """What a class is if it is no causal language model."""
+    """What a class is if it is not a causal language model."""
     for ending, kind in HEADS.items():
         if name.endswith(ending):
             return kind

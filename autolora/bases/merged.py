@@ -39,7 +39,7 @@ class Merged:
         base: where its base is.
         config: its ``adapter_config.json``.
         weights: its file of weights.
-        factors: A (r, n) and s B (m, r) of each layer, float32, once it is merged; None if it is no plain LoRA.
+        factors: A (r, n) and s B (m, r) of each layer, float32, once it is merged; None if it is not a plain LoRA.
     """
 
     source: Source
@@ -54,7 +54,7 @@ class Merged:
         return str(self.config.get("peft_type"))
 
     def digest(self) -> str:
-        """Of its weights and what scales them."""
+        """A digest of its weights and of what scales them."""
         digest = hashlib.sha256(json.dumps(self.config, sort_keys=True).encode())
         with self.weights.open("rb") as file:
             while block := file.read(1 << 20):
@@ -78,8 +78,8 @@ def adapter_in(source: Source) -> Merged | None:
         if source.file(OWN_CONFIG) is None:
             return None
         raise ModelError(
-            f"model: {source.where} holds an adapter in autolora's own format, which is no matrix added to the weights "
-            "and cannot be merged into its base: give the base as model"
+            f"model: {source.where} holds an adapter in autolora's own format, which is not a matrix added to the "
+            "weights and cannot be merged into its base: give the base as model"
         )
     config = _read(file)
     base = config.get("base_model_name_or_path")

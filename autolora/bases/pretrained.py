@@ -39,7 +39,7 @@ def load_weights(spec: Spec, dtype: torch.dtype) -> Loaded:
     If the source is an adapter, it is merged into its base.
 
     Raises:
-        ModelError: it is not there, is damaged, incomplete or quantized, or is no causal language model.
+        ModelError: it is not there, is damaged, incomplete or quantized, or is not a causal language model.
     """
     source = Source.of(spec)
     adapter = adapter_in(source)
@@ -84,7 +84,7 @@ def hidden_size(config: PretrainedConfig) -> int | None:
 
 
 def _load_whole(source: Source, dtype: torch.dtype) -> Loaded:
-    """A model that is no adapter, with all of its weights."""
+    """A model that is not an adapter, with all of its weights."""
     folder = source.folder
     if folder is not None and folders.holds_weights(folder) and (folder / ADAPTER).is_file():
         raise ModelError(

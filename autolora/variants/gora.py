@@ -58,7 +58,7 @@ class Gora(Variant):
 
 
 def _largest(rank: int) -> int:
-    """Of a layer's ranks where ``rank`` is asked for."""
+    """The most that a layer's rank may be if ``rank`` is asked for."""
     return round(MOST * rank)
 
 

@@ -104,6 +104,7 @@ def _train(variant: variants.Variant, adapted: PeftModel) -> list[float]:
     """Losses before each of a few steps, and after the last."""
     optimizer, tokens, losses = variant.optimizer(adapted, RATE), _tokens(), []
     adapted.train()
+    torch.manual_seed(SEED)  # of the dropout that some of the models have
     for _ in range(STEPS):
         optimizer.zero_grad(set_to_none=True)
         loss = adapted(input_ids=tokens, labels=tokens, use_cache=False).loss

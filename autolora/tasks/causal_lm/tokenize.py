@@ -152,7 +152,7 @@ class Encoder:
         except RefusedError:  # a template for other roles tells nothing
             return True
         bos = self._tokenizer.bos_token
-        # a token that opens every message, such as <|im_start|>, is no beginning of a text
+        # a token that opens every message, such as <|im_start|>, is not the beginning of a text
         return text.lstrip().startswith(bos) and text.count(bos) == 1
 
     def _ids(self, texts: list[str]) -> list[list[int]]:

@@ -73,7 +73,7 @@ def whole_text(value: object, where: str) -> None:
             whole_text(item, f"{where}, item {number}")
     elif isinstance(value, str) and (half := _SURROGATE.search(value)):
         raise DataError(
-            f"{where} has {half[0]!r} at character {half.start() + 1}, half of a surrogate pair, which is no text; "
+            f"{where} has {half[0]!r} at character {half.start() + 1}, half of a surrogate pair, which is not text; "
             "remove it, or write the other half, too"
         )
 

@@ -52,8 +52,8 @@ def load_hub(identifier: str, config: str | None, split: str | None) -> Dataset 
         ) from None
     except ConnectionError as error:
         raise DataError(
-            f"the hub cannot be reached, and {identifier!r} is no local path ({tried}: {first_line(error)}); give the "
-            "path of a local file, or set HF_HOME to a cache that holds the data set, with HF_HUB_OFFLINE=1"
+            f"the hub cannot be reached, and {identifier!r} is not a local path ({tried}: {first_line(error)}); give "
+            "the path of a local file, or set HF_HOME to a cache that holds the data set, with HF_HUB_OFFLINE=1"
         ) from None
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         raise DataError(

@@ -70,7 +70,7 @@ class LocalFile:
             encoding = json.detect_encoding(file.peek(4)[:4])
             if encoding in ("utf-8", "utf-8-sig"):
                 lines: Iterable[str] = (self._decoded(line, encoding, row) for row, line in enumerate(file, start=1))
-            else:  # in which a line break is no single byte
+            else:  # in which a line break is several bytes
                 lines = self._decoded(file.read(), encoding).split("\n")
             yield from ((number, line) for number, line in enumerate(lines, start=1) if line.strip())
 

@@ -13,7 +13,7 @@ from autolora.tasks.data.readers import reader_of
 
 
 def files_of(name: str) -> list[LocalFile]:
-    """The local files that a name stands for, in order of their names; [] if it is no name of files.
+    """The local files that a name stands for, in order of their names; [] if it names no files.
 
     Args:
         name: a path, a pattern with ``*``, ``?``, ``[...]`` or ``**``, or a ``builtin:`` name; ``~`` is the home. Every

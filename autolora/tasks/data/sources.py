@@ -138,7 +138,7 @@ class _Opener:
         found = [(name, files_of(name)) for name in names]
         for name, matches in found:
             if not matches and len(names) > 1:
-                raise DataError(f"data.{role} is a list, of which {name!r} is no file; a list holds files alone")
+                raise DataError(f"data.{role} is a list, of which {name!r} is not a file; a list holds files alone")
         (name, matches), *more = found
         if not matches:
             return self._open_collection(name, role)
@@ -164,7 +164,7 @@ class _Opener:
             return self._open_object(_member(self._spec.train, split, role), role, None, split)
         if len(names) > 1 or files_of(names[0]):
             raise DataError(
-                f"data.{role}: {split!r} is no file; a split name goes with a hub id as data.train, which is a file "
+                f"data.{role}: {split!r} is not a file; a split name goes with a hub id as data.train, which is a file "
                 "here"
             )
         train = quickstart.resolve(names[0])

@@ -93,14 +93,14 @@ class Evaluator:
         spec: of the metric.
         metric: what it names.
         stops: where generated answers end.
-        notes: what people should know of it before anything is trained, in lines.
+        warnings: what may spoil the metric, each a line of its own.
     """
 
     base: Base
     spec: MetricSpec
     metric: Metric
     stops: Stops
-    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, base: Base, spec: MetricSpec, data: PreparedData) -> Evaluator:
@@ -123,8 +123,8 @@ class Evaluator:
                     "eval_loss for plain text"
                 )
         check_generation(base, next(iter(held_out.values())).prompt_tokens(0).tolist())
-        notes = [_too_long(metric.name, spec.max_new_tokens, name, split, stops) for name, split in held_out.items()]
-        return cls(base, spec, metric, stops, tuple(filter(None, notes)))
+        warnings = [_too_long(metric.name, spec.max_new_tokens, name, split, stops) for name, split in held_out.items()]
+        return cls(base, spec, metric, stops, tuple(filter(None, warnings)))
 
     def scores(self, adapted: PeftModel, split: Split) -> Scores:
         """The metric with what each row contributes to it; the batch halves when memory runs out."""
@@ -153,6 +153,6 @@ def _too_long(metric: str, limit: int, name: str, split: Split, stops: Stops) ->
     if not longer:
         return ""
     return (
-        f"WARNING: {longer} of {len(split)} answers of the {name} split are longer than metric.max_new_tokens={limit}, "
+        f"{longer} of {len(split)} answers of the {name} split are longer than metric.max_new_tokens={limit}, "
         f"so {metric} counts them as wrong; the longest has {max(lengths)} tokens"
     )

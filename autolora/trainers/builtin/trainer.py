@@ -85,8 +85,7 @@ class BuiltinTrainer(Trainer):
             "model": [f"{parameters:,} parameters, {dtype_name(base.dtype)} on {base.device}", *base.notes],
             "layers": self.bench.coverage.lines(),
             "data": self.bench.data.report.lines(),
-            "metric": self.bench.evaluator.notes,
-            "warning": self.bench.data.report.warnings,
+            "warning": [*self.bench.data.report.warnings, *self.bench.evaluator.warnings],
         }
 
     def resolved(self) -> Mapping[str, object]:

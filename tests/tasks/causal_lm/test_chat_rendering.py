@@ -248,7 +248,7 @@ def test_an_error_of_the_template_itself_is_a_reason(dialogue):
     "part", [{"type": "image", "url": "x.png"}, {"type": "image"}, {"type": "audio", "audio": "x"}]
 )
 def test_a_part_that_is_no_text_is_an_error(dialogue, part):
-    with pytest.raises(DataError, match=r"row 1, messages\[0\] \(user\): .* is no text, and this task trains on text"):
+    with pytest.raises(DataError, match=r"row 1, messages\[0\] \(user\): .* is not text, and this task trains on text"):
         dialogue(PARTS, [user([part, {"type": "text", "text": "What is this?"}]), assistant("A cat")])
 
 

@@ -109,7 +109,7 @@ def test_a_data_set_that_does_not_exist_says_so(load, monkeypatch):
 
 
 def test_a_split_name_beside_a_file_is_an_error(load):
-    with pytest.raises(DataError, match=r"data.eval: 'test' is no file"):
+    with pytest.raises(DataError, match=r"data.eval: 'test' is not a file"):
         load("test")
 
 

@@ -85,7 +85,7 @@ def test_a_file_without_rows_among_several_is_named(write, read):
 
 
 def test_a_list_holds_files_alone(write):
-    with pytest.raises(DataError, match=r"data\.train is a list, of which 'owner/set' is no file"):
+    with pytest.raises(DataError, match=r"data\.train is a list, of which 'owner/set' is not a file"):
         open_source("train", DataSpec(train=[write("a.jsonl", ROWS), "owner/set"]))
 
 

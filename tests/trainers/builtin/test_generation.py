@@ -151,7 +151,7 @@ def test_the_models_own_stops_count_besides(make_bench):
 
 def test_references_that_are_longer_than_what_is_generated_are_said_before_training(fitted):
     trainer = fitted(pairs(["yes", "a long answer"]), steps=0, **{"metric.max_new_tokens": 5})
-    [note] = trainer.about()["metric"]
+    [note] = trainer.about()["warning"]
     assert "7 of 15 answers of the eval split are longer than metric.max_new_tokens=5" in note
     assert note.endswith("the longest has 13 tokens")
 

@@ -54,13 +54,13 @@ class Completeness:
         """Indices of the messages whose thought the template leaves out, as many do on purpose.
 
         Raises:
-            DataError: something else is left out, or no text; names row, message and role, and says what to do.
+            DataError: something else is left out, or is not text; names row, message and role, and says what to do.
         """
         for index, message in enumerate(chat.messages):
             other = _not_text(message.get("content"))
             if other is not None:
                 raise DataError(
-                    f"{where}, messages[{index}] ({message['role']}): {show(other)} is no text, and this task trains "
+                    f"{where}, messages[{index}] ({message['role']}): {show(other)} is not text, and this task trains "
                     "on text alone; remove the part or the row"
                 )
         left_out = self._left_out(chat)
@@ -107,7 +107,7 @@ def _letters(text: str) -> str:
 
 
 def _not_text(content: Any) -> Any:
-    """The first part of a message's content that is no text, such as an image; None if all are text."""
+    """The first part of a message's content that is not text, such as an image; None if all are text."""
     parts = content if isinstance(content, list) else []
     texts = [part if isinstance(part, str) else part.get("text") for part in parts]
     return next((part for part, text in zip(parts, texts, strict=True) if not isinstance(text, str)), None)

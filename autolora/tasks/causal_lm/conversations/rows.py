@@ -54,7 +54,7 @@ def first_turn(table: Table, columns: Sequence[str], *, json_text: bool = False)
     Args:
         table: its first PROBED rows are looked at.
         columns: of the table.
-        json_text: whether a conversation may be JSON text; otherwise text is no conversation.
+        json_text: whether a conversation may be JSON text; otherwise text is not a conversation.
 
     Returns:
         None if no conversation is found.
@@ -84,7 +84,7 @@ def turns_of(row: Row, column: str, where: str, *, speaker: str | None = None) -
         speaker: the role of a cell that is plain text; None: text is JSON.
 
     Raises:
-        DataError: the cell is no list of messages, or one of them cannot be read.
+        DataError: the cell is not a list of messages, or one of them cannot be read.
     """
     value = present(row, column, where)
     if speaker is not None and isinstance(value, str):

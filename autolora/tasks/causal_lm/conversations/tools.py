@@ -67,7 +67,7 @@ def calls_of(value: object, place: str) -> list[dict[str, Any]]:
         place: file, row and message, for errors.
 
     Raises:
-        DataError: a call has no name, or arguments that are no object.
+        DataError: a call has no name, or arguments that are not an object.
     """
     calls = parsed(value, place)
     if not isinstance(calls, list):

@@ -66,7 +66,7 @@ def turn_of(value: object, place: str) -> Turn:
         place: file, row and message, for errors.
 
     Raises:
-        DataError: the object has neither, or what they hold is no role and no text.
+        DataError: the object has neither, or what they hold is not a role and text.
     """
     if not isinstance(value, Mapping):
         raise DataError(f"{place} must be an object with 'role' and 'content', not {show(value)}")
