@@ -48,6 +48,11 @@ def diagnosis(folder: Path) -> str:
     return "; ".join([*_configuration(folder), *_weights(folder), *_tokenizer(folder)])
 
 
+def damage_of_configuration(folder: Path) -> str:
+    """What is wrong with the configuration in a directory, in plain words; empty if it can be read."""
+    return "; ".join(_configuration(folder))
+
+
 def misplaced(file: Path) -> str:
     """Why a file is not the directory of a model, and what to give."""
     if file.suffix == ".gguf":

@@ -68,31 +68,37 @@ def adapter_in(source: Source) -> Merged | None:
     Raises:
         ModelError: it is damaged, names no base, or cannot be merged into one.
     """
+    config = adapter_config(source)
+    if config is None:
+        return None
+    _check_base_is_named(config, source)
+    _check_mergeable(config, source)
+    weights = next((found for name in WEIGHT_FILES if (found := source.file(name))), None)
+    if weights is None:
+        raise ModelError(f"model: {source.where} holds {CONFIG} and no {WEIGHT_FILES[0]}: give the whole adapter")
+    return Merged(source, base_of(source, config), config, weights)
+
+
+def adapter_config(source: Source) -> dict[str, Any] | None:
+    """The ``adapter_config.json`` of a source that holds an adapter instead of a model; None if it holds none.
+
+    Raises:
+        ModelError: it is damaged, or of an adapter in a format of its own.
+    """
     if source.folder is not None:
         if not folders.holds_adapter(source.folder):
             return None
     elif source.file(folders.CONFIG) is not None:
         return None
     file = source.file(CONFIG)
-    if file is None:
-        if source.file(OWN_CONFIG) is None:
-            return None
-        raise ModelError(
-            f"model: {source.where} holds an adapter in autolora's own format, which is not a matrix added to the "
-            "weights and cannot be merged into its base: give the base as model"
-        )
-    config = _read(file)
-    base = config.get("base_model_name_or_path")
-    if not base:
-        raise ModelError(
-            f"model: {source.where} holds an adapter, and its {CONFIG} does not name the base "
-            "(base_model_name_or_path): write it there, or merge the adapter and give the merged model"
-        )
-    _check_mergeable(config, source)
-    weights = next((found for name in WEIGHT_FILES if (found := source.file(name))), None)
-    if weights is None:
-        raise ModelError(f"model: {source.where} holds {CONFIG} and no {WEIGHT_FILES[0]}: give the whole adapter")
-    return Merged(source, _base(source, str(base), config), config, weights)
+    if file is not None:
+        return _read(file)
+    if source.file(OWN_CONFIG) is None:
+        return None
+    raise ModelError(
+        f"model: {source.where} holds an adapter in autolora's own format, which is not a matrix added to the "
+        "weights and cannot be merged into its base: give the base as model"
+    )
 
 
 def merge(model: PreTrainedModel, adapter: Merged) -> Merged:
@@ -208,12 +214,26 @@ def _read(file: Path) -> dict[str, Any]:
     return config
 
 
-def _base(source: Source, name: str, config: dict[str, Any]) -> Source:
-    """Where the base is: by a path that is relative to the adapter, too.
+def _check_base_is_named(config: dict[str, Any], source: Source) -> None:
+    if not config.get("base_model_name_or_path"):
+        raise ModelError(
+            f"model: {source.where} holds an adapter, and its {CONFIG} does not name the base "
+            "(base_model_name_or_path): write it there, or merge the adapter and give the merged model"
+        )
+
+
+def base_of(source: Source, config: dict[str, Any]) -> Source:
+    """Where the base of an adapter is: by a path that is relative to the adapter, too.
+
+    Args:
+        source: the adapter's.
+        config: its :func:`adapter_config`.
 
     Raises:
-        ModelError: the path leads to no directory, or to another adapter.
+        ModelError: it is not named, the path leads to no directory, or to another adapter.
     """
+    _check_base_is_named(config, source)
+    name = str(config["base_model_name_or_path"])
     beside = None if source.folder is None else source.folder / name
     if beside is not None and not Path(name).is_dir() and beside.is_dir():
         name = str(beside)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from autolora import files, quickstart
 from autolora.bases import folders
 from autolora.bases.errors import ModelError
 from autolora.spec import Spec
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 
 @dataclass(frozen=True)
@@ -67,15 +70,35 @@ class Source:
         Raises:
             ModelError: it cannot be loaded; the message names the files that are damaged or not there.
         """
-        import transformers
-
-        arguments = {"revision": self.revision, "trust_remote_code": self.trust_remote_code, **options}
         try:
-            return getattr(transformers, kind).from_pretrained(self.name, **arguments)
+            return self._read(kind, **options)
         except MemoryError:
             raise
         except Exception as error:  # tokenizers, safetensors and configurations of bad types raise bare Exceptions
             raise self.failure(kind, error) from error
+
+    def configuration(self) -> PretrainedConfig:
+        """Its configuration, for which weights and tokenizer need not be there.
+
+        Raises:
+            ModelError: it cannot be read.
+        """
+        try:
+            config: PretrainedConfig = self._read("AutoConfig")
+        except Exception as error:  # as in read
+            known = folders.damage_of_configuration(self.folder) if self.folder is not None else ""
+            raise ModelError(
+                f"model: cannot read the configuration in {self.where}: {known or _reason(error)}\n"
+                f"Give a directory that holds {folders.CONFIG}, a hub id that this machine can reach or has in its "
+                "cache, or the model's hidden_size instead."
+            ) from error
+        return config
+
+    def _read(self, kind: str, **options: object) -> Any:
+        import transformers
+
+        arguments = {"revision": self.revision, "trust_remote_code": self.trust_remote_code, **options}
+        return getattr(transformers, kind).from_pretrained(self.name, **arguments)
 
     def file(self, name: str) -> Path | None:
         """Where a file of it lies on this machine; None if it has no such file."""
@@ -92,11 +115,15 @@ class Source:
     def failure(self, what: str, error: Exception) -> ModelError:
         """That something cannot be loaded, with the reason and what to do."""
         known = folders.diagnosis(self.folder) if self.folder is not None else ""
-        said = [line.strip() for line in str(error).strip().splitlines()[:2]] or [""]
-        first = " ".join(said if said[0].endswith(":") else said[:1])
-        reason = known or (first if isinstance(error, (OSError, ValueError)) else f"{type(error).__name__}: {first}")
         return ModelError(
-            f"model: cannot load {what} from {self.where}: {reason}\n"
+            f"model: cannot load {what} from {self.where}: {known or _reason(error)}\n"
             "Give a directory that holds config.json, the weights and the tokenizer, or a hub id that this machine "
             "can reach or has in its cache."
         )
+
+
+def _reason(error: Exception) -> str:
+    """What a library says of it: the first line, with its kind if it is not meant for users."""
+    said = [line.strip() for line in str(error).strip().splitlines()[:2]] or [""]
+    first = " ".join(said if said[0].endswith(":") else said[:1])
+    return first if isinstance(error, (OSError, ValueError)) else f"{type(error).__name__}: {first}"
