@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from autolora import priors, testing, variants
+    from autolora.advising import recommend
     from autolora.api import Search, load_adapter
     from autolora.driver import Callback, tune
     from autolora.driver.result import TuneResult
     from autolora.priors import Prior
+    from autolora.priors.advice import Advice
     from autolora.search import WAIT
     from autolora.space import Config, Space
     from autolora.spec import Spec, SpecError
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "Advice": "autolora.priors.advice",
     "Callback": "autolora.driver",
     "tune": "autolora.driver",
     "Search": "autolora.api",
@@ -32,11 +35,13 @@ _HOME = {
     "TuneResult": "autolora.driver.result",
     "Prior": "autolora.priors",
     "load_adapter": "autolora.api",
+    "recommend": "autolora.advising",
 }
 _MODULES = ("variants", "priors", "testing")
 
 __all__ = [
     "WAIT",
+    "Advice",
     "Callback",
     "Config",
     "Prior",
@@ -47,6 +52,7 @@ __all__ = [
     "TuneResult",
     "load_adapter",
     "priors",
+    "recommend",
     "testing",
     "tune",
     "variants",

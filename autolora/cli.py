@@ -208,6 +208,34 @@ def prior(spec: Path, settings: tuple[str, ...], plots: Path | None) -> None:
 
 
 @cli.command()
+@click.argument("model", required=False)
+@click.option("--hidden-size", type=int, help="Width of the model, in place of MODEL.")
+@click.option("--variant", default="lora", show_default=True, help="`autolora variants` lists them.")
+@click.option("--rank", type=int, help="By default 32, or the largest usual one that fits the model.")
+@click.option("--alpha", type=float, help="By default that of s = 1, or the variant's own.")
+@click.option("--batch-size", type=int, help="Training examples per optimizer step; by default 32.")
+@click.option("--examples", type=int, help="Training examples of a full run; by default unknown.")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def recommend(model: str | None, as_json: bool, **setting: Any) -> None:
+    """Recommend a learning rate for MODEL from its configuration alone, in seconds.
+
+    MODEL is a directory with config.json, or a hub id. What is left out is assumed, and said.
+    """
+    with _plain_errors():
+        import json
+
+        from autolora import advising
+        from autolora.report.advice import advice_view
+
+        warnings.filterwarnings("ignore", category=FutureWarning)
+        advice = advising.recommend(model, **setting)
+        if as_json:
+            click.echo(json.dumps(advice.as_dict(), indent=2))
+        else:
+            _console().print(advice_view(advice))
+
+
+@cli.command()
 @click.argument("name", required=False)
 def variants(name: str | None) -> None:
     """List the LoRA variants that can be tuned, or tell more of one."""

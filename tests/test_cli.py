@@ -67,7 +67,7 @@ def imported_by(arguments: list[str]) -> set[str]:
     return set(output.split())
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["tune", "--help"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["tune", "--help"], ["recommend", "--help"]])
 def test_help_imports_nothing_heavy(arguments):
     assert not imported_by(arguments) & {"torch", "transformers", "peft", "optuna", "datasets", "pandas", "numpy"}
 

@@ -27,7 +27,7 @@ FLOORS = (
     ("metrics", "tasks"),
     ("spec",),
     ("bases",),
-    ("trainers",),
+    ("advising", "trainers"),
     ("execution",),
     ("driver",),
     ("integrations", "report", "recipes", "trackers"),
