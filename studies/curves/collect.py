@@ -3,6 +3,7 @@
     python -m studies.curves.collect quickstart --jobs 2
     python -m studies.curves.collect stories260k --jobs 2 --parts core seeds grid
 
+The parts are made one after the other, and each until it adds nothing: what is in one may depend on the rows so far.
 Resumable: a cell that is in the table is not trained again. One row a cell is appended to ``<name>.csv`` beside the
 specification; scores are empty where the run had diverged, and ``stopped_at`` is then the fraction of the run it
 reached.
@@ -20,7 +21,7 @@ from typing import Any
 
 from autolora import spec as specs
 from autolora import variants
-from studies.curves.design import PARTS, Cell, cells
+from studies.curves.design import Cell, cells, design
 
 HERE = Path(__file__).parent
 CELL_COLUMNS = Cell._fields
@@ -34,7 +35,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", help="of a specification beside this file, without .yaml; or a path with it")
     parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=list(PARTS))
+    parser.add_argument("--parts", nargs="+", help="of the table's design, these")
     parser.add_argument("--only", nargs="+", help="of the variants, these")
     parser.add_argument("--limit", type=int, help="most cells to train")
     parser.add_argument("--dir", type=Path, default=Path("runs/curves"), help="for the workers' checkpoints")
@@ -44,28 +45,34 @@ def main() -> None:
     table = spec_file.with_suffix(".csv")
     spec = specs.load(spec_file)
     columns = [*CELL_COLUMNS, *(f"score@{rung:.3g}" for rung in spec.rungs), "stopped_at", "seconds"]
-    todo = _todo(spec, table, arguments)[: arguments.limit]
-    print(f"{len(todo)} cells to train")
-    # Each row goes out as it is done, so that stopping loses what is in flight and no more.
+    known = design(table.stem)
+    if unknown := sorted({*(arguments.parts or ())} - {*known}):
+        parser.error(f"{table.stem} has no part {', '.join(unknown)}; its parts: {', '.join(known)}")
+    left = arguments.limit
     with ProcessPoolExecutor(arguments.jobs, initializer=_open, initargs=(spec_file, arguments.dir)) as pool:
-        futures = [pool.submit(_train, cell) for cell in todo]
-        for number, future in enumerate(as_completed(futures), start=1):
-            row = future.result()
-            _append(table, columns, row)
-            print(f"{number}/{len(todo)}", *row, flush=True)
+        for part in arguments.parts or known:
+            while todo := _todo(spec, table, part, arguments.only)[:left]:
+                print(f"{part}: {len(todo)} cells to train")
+                # Each row goes out as it is done, so that stopping loses what is in flight and no more.
+                futures = [pool.submit(_train, cell) for cell in todo]
+                for number, future in enumerate(as_completed(futures), start=1):
+                    row = future.result()
+                    _append(table, columns, row)
+                    print(f"{number}/{len(todo)}", *row, flush=True)
+                left = None if left is None else left - len(todo)
 
 
-def _todo(spec: specs.Spec, table: Path, arguments: argparse.Namespace) -> list[Cell]:
+def _todo(spec: specs.Spec, table: Path, part: str, only: list[str] | None) -> list[Cell]:
     from autolora.driver.opening import resolved_space
 
     width = resolved_space(spec).hidden_size
     assert width is not None
     done = read(table) if table.is_file() else []
     trained = {tuple(row[column] for column in CELL_COLUMNS[1:]) for row in done}
-    wanted = arguments.only or variants.names()
+    wanted = only or variants.names()
     return [
         cell
-        for cell in cells(width, tuple(arguments.parts))
+        for cell in cells(width, (part,), table.stem, done)
         if cell.variant in wanted and cell.variant in variants.names() and tuple(cell[1:]) not in trained
     ]
 

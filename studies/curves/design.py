@@ -1,15 +1,21 @@
-"""Which runs the table holds: every cell is one full training of a variant at one setting and seed."""
+"""Which runs the tables hold: every cell is one full training of a variant at one setting and seed.
+
+A table's name picks its design; the parts of a design are made in order. Some parts depend on what the table holds:
+which rates are beyond the end of a window, and which are beside the best.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import zip_longest
+from typing import Any, NamedTuple
 
 from autolora import variants
 
 RATES = [round(mantissa * 10.0**exponent, 10) for exponent in range(-5, 0) for mantissa in (1.1247, 2, 3.5566, 6.3246)]
-"""Four a decade."""
+RATES_PER_DECADE = 4
 
 CORE_VARIANTS = ("lora", "pissa", "olora", "dora", "rslora", "lora_plus", "milora", "init_ab", "lora_ga")
 CORE_START, WINDOW = RATES.index(1.1247e-3), 8
@@ -59,7 +65,7 @@ GRID_RANKS, GRID_BATCHES = (2, 8, 32), (8, 32)
 
 
 class Cell(NamedTuple):
-    """One training. ``part`` is the reason it is in the table: core, others, later, seeds or grid."""
+    """One training. ``part`` is the reason it is in the table: the part of the design that has it."""
 
     part: str
     variant: str
@@ -70,31 +76,48 @@ class Cell(NamedTuple):
     seed: int
 
 
-def cells(width: int, parts: tuple[str, ...]) -> Iterator[Cell]:
-    """The cells of these parts for a model of this width, no setting twice."""
-    seen = set()
+FULL_SCORE = "score@1"
+Rows = Sequence[Mapping[str, Any]]
+Part = Callable[[int, Rows], Iterator[Cell]]
+"""The cells of a part, from the model's width and the table so far."""
+
+
+def cells(width: int, parts: tuple[str, ...], table: str = "quickstart", rows: Rows = ()) -> Iterator[Cell]:
+    """The cells of these parts of a table's design, no setting twice.
+
+    Args:
+        width: the model's hidden size.
+        table: name of the table; one without a design of its own has that of the first two.
+        rows: what the table holds already.
+    """
+    seen, known = set(), design(table)
     for part in parts:
-        for cell in PARTS[part](width):
+        for cell in known[part](width, rows):
             if cell[1:] not in seen:
                 seen.add(cell[1:])
                 yield cell
 
 
-def _core(width: int) -> Iterator[Cell]:
+def design(table: str) -> Mapping[str, Part]:
+    """The parts of a table, in the order in which they are made."""
+    return DESIGNS.get(table, PARTS)
+
+
+def _core(width: int, rows: Rows) -> Iterator[Cell]:
     """The nine variants over the learning rate at one batch size and rank, s = 1."""
     for variant in CORE_VARIANTS:
         for rate in RATES[CORE_START : CORE_START + WINDOW]:
             yield Cell("core", variant, rate, BATCH, RANK, _unit_alpha(variant), 0)
 
 
-def _others(width: int) -> Iterator[Cell]:
+def _others(width: int, rows: Rows) -> Iterator[Cell]:
     """The other variants likewise, over more rates, as less is known of them; RandLoRA at its own s = 20."""
     for variant in OTHER_VARIANTS:
         for rate in RATES[OTHER_START : OTHER_START + OTHER_WINDOW]:
             yield Cell("others", variant, rate, BATCH, RANK, _unit_alpha(variant), 0)
 
 
-def _later(width: int) -> Iterator[Cell]:
+def _later(width: int, rows: Rows) -> Iterator[Cell]:
     """The architectures and optimizers that came later, likewise."""
     for variant, (lowest, highest) in LATER_RANGES.items():
         for rate in RATES:
@@ -109,15 +132,15 @@ def _unit_alpha(variant: str) -> float:
     return scale * traits.unit_alpha(RANK)
 
 
-def _seeds(width: int) -> Iterator[Cell]:
+def _seeds(width: int, rows: Rows) -> Iterator[Cell]:
     """Two further seeds of some core cells: the noise, on the plateau and at the cliff."""
-    for cell in _core(width):
+    for cell in _core(width, rows):
         if cell.variant in SEED_VARIANTS:
             for seed in SEEDS:
                 yield cell._replace(part="seeds", seed=seed)
 
 
-def _grid(width: int) -> Iterator[Cell]:
+def _grid(width: int, rows: Rows) -> Iterator[Cell]:
     """Batch size x rank x alpha (alpha = r and the square-root law), windows moved to where the laws expect the best.
 
     Where alpha only rescales the learning rate, as for PiSSA, it stays at r.
@@ -132,4 +155,166 @@ def _grid(width: int) -> Iterator[Cell]:
                         yield Cell("grid", variant, rate, batch, rank, alpha, 0)
 
 
-PARTS = {"core": _core, "others": _others, "later": _later, "seeds": _seeds, "grid": _grid}
+PARTS: Mapping[str, Part] = {"core": _core, "others": _others, "later": _later, "seeds": _seeds, "grid": _grid}
+"""The design of the first two tables."""
+
+
+class Grid(NamedTuple):
+    """Batch size x rank of one table, with a window of rates for each variant, seeds and further alphas.
+
+    Attributes:
+        width: the model's hidden size.
+        batches: batch sizes.
+        ranks: ranks.
+        lowest: the first rate of each variant's window at the middle batch size and rank.
+        window: rates in a window before it is extended.
+        scales: alpha / r of LoRA's further curves, at the middle batch size.
+        alpha_ranks: ranks of these curves.
+    """
+
+    width: int
+    batches: tuple[int, ...]
+    ranks: tuple[int, ...]
+    lowest: Mapping[str, float]
+    window: int = 6
+    scales: tuple[float, ...] = (1.0, 32.0)
+    alpha_ranks: tuple[int, ...] = ()
+
+    def parts(self) -> dict[str, Part]:
+        """A grid whose windows are extended until they hold the best, seeds beside the best, and other alphas."""
+        return {"grid": self.grid, "ends": self.ends, "seeds": self.seeds, "alphas": self.other_alphas}
+
+    def grid(self, width: int, rows: Rows) -> Iterator[Cell]:
+        """Every variant at every batch size and rank; alpha by the square-root law, or r where it is redundant."""
+        for variant in self.lowest:
+            for batch in self.batches:
+                for rank in self.ranks:
+                    alpha = _law_alpha(variant, rank, width)
+                    yield from self._window("grid", width, variant, batch, rank, alpha)
+
+    def ends(self, width: int, rows: Rows) -> Iterator[Cell]:
+        """One rate further at an end of each curve whose best is there; upwards also if the best is next to it."""
+        for curve in _trained(rows):
+            best = _best(curve)
+            if best == 0:
+                yield _moved(curve[0].cell, -1)._replace(part="ends")
+            if best >= len(curve) - 2:
+                yield _moved(curve[-1].cell, 1)._replace(part="ends")
+
+    def seeds(self, width: int, rows: Rows) -> Iterator[Cell]:
+        """Two further seeds at and beside the best rate of the grid's curves; the best curves of each variant first."""
+        curves = [curve for curve in _trained(rows) if _by_law(curve[0].cell, width)]
+        by_variant = defaultdict(list)
+        for curve in sorted(curves, key=lambda curve: curve[_best(curve)].score):
+            by_variant[curve[0].cell.variant].append(curve)
+        # In turns, so that an interruption leaves every variant with seeds at its best settings.
+        for turn in zip_longest(*by_variant.values()):
+            for curve in filter(None, turn):
+                best = _best(curve)
+                for trained in curve[max(0, best - 1) : best + 2]:
+                    for seed in SEEDS:
+                        yield trained.cell._replace(part="seeds", seed=seed)
+
+    def other_alphas(self, width: int, rows: Rows) -> Iterator[Cell]:
+        """LoRA at other alphas, at the middle batch size."""
+        batch, _ = self._middle
+        for rank in self.alpha_ranks:
+            for scale in self.scales:
+                yield from self._window("alphas", width, "lora", batch, rank, scale * rank)
+
+    def _window(self, part: str, width: int, variant: str, batch: int, rank: int, alpha: float) -> Iterator[Cell]:
+        """Rates around where the laws expect the best, b^1/2 r^-1/2 s^-1/2, from what is expected in the middle."""
+        middle_batch, middle_rank = self._middle
+        scaling, middle_scaling = alpha / rank, _law_alpha(variant, middle_rank, width) / middle_rank
+        decades = math.log10(batch / middle_batch * middle_rank / rank * middle_scaling / scaling) / 2
+        start = RATES.index(self.lowest[variant]) + round(RATES_PER_DECADE * decades)
+        for rate in RATES[start : start + self.window]:
+            yield Cell(part, variant, rate, batch, rank, alpha, 0)
+
+    @property
+    def _middle(self) -> tuple[int, int]:
+        return self.batches[len(self.batches) // 2], self.ranks[len(self.ranks) // 2]
+
+
+class _Trained(NamedTuple):
+    """A cell of the table with its score at full length; infinite if it diverged."""
+
+    cell: Cell
+    score: float
+
+
+def _trained(rows: Rows) -> list[list[_Trained]]:
+    """The curves of seed 0, by ascending learning rate."""
+    curves = defaultdict(list)
+    for row in rows:
+        cell = Cell(*(row[field] for field in Cell._fields))
+        if cell.seed == 0:
+            score = row[FULL_SCORE]
+            curves[cell._replace(part="", learning_rate=0.0)].append(
+                _Trained(cell, math.inf if score is None else score)
+            )
+    return [sorted(curve, key=lambda trained: trained.cell.learning_rate) for curve in curves.values()]
+
+
+def _best(curve: list[_Trained]) -> int:
+    """Place of the lowest score."""
+    return min(range(len(curve)), key=lambda place: curve[place].score)
+
+
+def _moved(cell: Cell, places: int) -> Cell:
+    """The cell at a lower or higher learning rate."""
+    return cell._replace(learning_rate=RATES[RATES.index(cell.learning_rate) + places])
+
+
+def _law_alpha(variant: str, rank: int, width: int) -> float:
+    """Alpha by the square-root law; r where alpha only rescales the learning rate."""
+    redundant = variants.get(variant).traits.alpha_redundant
+    return float(rank) if redundant else round(math.sqrt(3 * width * rank), 4)
+
+
+def _by_law(cell: Cell, width: int) -> bool:
+    return cell.alpha == _law_alpha(cell.variant, cell.rank, width)
+
+
+GRIDS: Mapping[str, Grid] = {
+    "qwen3-orders": Grid(
+        width=160,
+        batches=(2, 8, 32),
+        ranks=(2, 8, 32, 64),
+        lowest={"lora": 6.3246e-4, "pissa": 6.3246e-4},
+        alpha_ranks=(8, 32),
+    ),
+    "stories260k-scenes": Grid(
+        width=64,
+        batches=(1, 4, 16),
+        ranks=(2, 8, 32),
+        lowest={"lora": 1.1247e-3, "pissa": 1.1247e-3, "init_ab": 1.1247e-3},
+        alpha_ranks=(2, 8),
+    ),
+}
+"""The grids of the later tables, by name."""
+
+DESIGNS: Mapping[str, Mapping[str, Part]] = {name: grid.parts() for name, grid in GRIDS.items()}
+
+
+class Table(NamedTuple):
+    """A table as it is searched: what has a curve at every batch size and rank, with alpha by the law.
+
+    Attributes:
+        width: the model's hidden size.
+        variants: those with all of the curves.
+        batches: batch sizes.
+        ranks: ranks.
+    """
+
+    width: int
+    variants: tuple[str, ...]
+    batches: tuple[int, ...]
+    ranks: tuple[int, ...]
+
+
+TABLES: Mapping[str, Table] = {
+    "quickstart": Table(96, ("lora", "dora", "pissa"), GRID_BATCHES, GRID_RANKS),
+    "stories260k": Table(64, ("lora", "pissa"), GRID_BATCHES, GRID_RANKS),
+    **{name: Table(grid.width, tuple(grid.lowest), grid.batches, grid.ranks) for name, grid in GRIDS.items()},
+}
