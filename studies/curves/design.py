@@ -280,15 +280,15 @@ GRIDS: Mapping[str, Grid] = {
     "qwen3-orders": Grid(
         width=160,
         batches=(2, 8, 32),
-        ranks=(2, 8, 32, 64),
-        lowest={"lora": 6.3246e-4, "pissa": 6.3246e-4},
-        alpha_ranks=(8, 32),
+        ranks=(2, 16, 64),
+        lowest={"lora": 1.1247e-3, "pissa": 1.1247e-3},
+        alpha_ranks=(16,),
     ),
     "stories260k-scenes": Grid(
         width=64,
-        batches=(1, 4, 16),
+        batches=(1, 2, 4, 16),
         ranks=(2, 8, 32),
-        lowest={"lora": 1.1247e-3, "pissa": 1.1247e-3, "init_ab": 1.1247e-3},
+        lowest={"lora": 1.1247e-3, "pissa": 1.1247e-3},
         alpha_ranks=(2, 8),
     ),
 }
