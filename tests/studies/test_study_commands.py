@@ -26,6 +26,7 @@ from autolora import driver
 from autolora import spec as specs
 from autolora.cli import cli
 from autolora.driver.result import TuneResult
+from studies.curves.design import GRIDS, TABLES, Cell, Grid
 from studies.curves.surface import curves
 from studies.search.measures import GRID
 from studies.search.methods import METHODS, in_group
@@ -158,6 +159,22 @@ def test_base_model_writes_a_task_without_repeated_prompts(study: Study, tmp_pat
     assert len({row["prompt"] for part in task for row in part}) == 40
 
 
+@pytest.mark.parametrize("task", ["orders", "scenes"])
+def test_base_model_writes_the_tasks_of_the_curves(study: Study, tmp_path: Path, task: str) -> None:
+    study("base_model.make_task", "--task", task, "--out", tmp_path / task, "--train", 30, "--test", 10)
+    made = [json.loads(line) for part in ("train", "test") for line in (tmp_path / task / f"{part}.jsonl").open()]
+    assert len({row["prompt"] for row in made}) == 40
+    assert all(re.fullmatch(r"\S+ \w+ \d\d", row["completion"]) for row in made)
+
+
+@pytest.mark.slow
+def test_base_model_pretrains_another_architecture(study: Study, tmp_path: Path) -> None:
+    sizes = ["--steps", 1, "--batch-size", 1, "--vocab-size", 320]
+    study("base_model.pretrain", "--architecture", "qwen3", "--out", tmp_path, "--work", tmp_path / "work", *sizes)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert (config["model_type"], config["hidden_size"]) == ("qwen3", TABLES["qwen3-orders"].width)
+
+
 @pytest.mark.slow
 def test_base_model_pretrains_and_sweeps(study: Study, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model, work = tmp_path / "model", tmp_path / "work"
@@ -265,6 +282,36 @@ def test_curves_collects_a_table_that_is_a_surface_and_resumes(study: Study, tmp
     (curve,) = curves(tmp_path / "tiny.csv").values()
     assert finite(*curve.best())
     assert curve.score(2e-3, 1) == pytest.approx(float(found[1]["score@1"]))
+
+
+def trained(cell: Cell, score: float | None) -> dict[str, Any]:
+    return cell._asdict() | {"score@1": score}
+
+
+def test_curves_design_extends_a_window_until_it_holds_the_best_and_repeats_the_best() -> None:
+    grid = Grid(64, batches=(4,), ranks=(8,), lowest={"lora": 2e-3, "pissa": 2e-3}, window=3)
+    made = list(grid.grid(64, []))
+    assert [cell.learning_rate for cell in made] == [2e-3, 3.5566e-3, 6.3246e-3] * 2
+    falling = [trained(cell, score) for cell, score in zip(made, (3.0, 2.0, 1.0, 1.0, 2.0, None), strict=True)]
+    assert [(cell.variant, cell.learning_rate) for cell in grid.ends(64, falling)] == [
+        ("lora", 1.1247e-2),
+        ("pissa", 1.1247e-3),
+    ]
+    held = [*falling[:3], trained(made[2]._replace(learning_rate=1.1247e-2), 2.0)]
+    assert [cell.learning_rate for cell in grid.ends(64, held)] == [2e-2]
+    held.append(trained(made[2]._replace(learning_rate=2e-2), None))
+    assert list(grid.ends(64, held)) == []
+    repeated = [(cell.learning_rate, cell.seed) for cell in grid.seeds(64, held)]
+    assert repeated == [(rate, seed) for rate in (3.5566e-3, 6.3246e-3, 1.1247e-2) for seed in (1, 2)]
+
+
+@pytest.mark.parametrize("table", GRIDS)
+def test_curves_holds_every_setting_of_the_tables_grids(table: str) -> None:
+    _, names, batches, ranks = TABLES[table]
+    found = {setting[:3]: curve for setting, curve in curves(ROOT / "studies" / "curves" / f"{table}.csv").items()}
+    for setting in itertools.product(names, batches, ranks):
+        best = int(found[setting].scores[:, -1].argmin())
+        assert 0 < best < len(found[setting].log_rates) - 2, setting
 
 
 # The search against a grid
