@@ -10,17 +10,16 @@ from typing import Any
 
 import numpy as np
 
+from autolora import spec as specs
 from autolora import variants
 from autolora.search.trials import Direction
 from autolora.space import Config, Range, Space, searchable
 from studies.curves.collect import read
-from studies.curves.design import CORE_VARIANTS, OTHER_VARIANTS
+from studies.curves.design import CORE_VARIANTS, OTHER_VARIANTS, TABLES
 from studies.curves.surface import Curve, curves
 from studies.search.problem import draw
 
 CURVES = Path(__file__).parent.parent / "curves"
-WIDTHS = {"quickstart": 96, "stories260k": 64}
-EXAMPLES = 800
 RATES = Range(low=1e-5, high=1e-1)
 """Four decades, those of the table's grid; below a curve's own window its score rises to the untrained model's."""
 
@@ -34,12 +33,12 @@ class CurveTable:
 
     rungs: tuple[float, ...] = RUNGS
     direction: Direction = "minimize"
-    examples: int | None = EXAMPLES
 
     def __init__(self, name: str, model: str, variants: tuple[str, ...], space: Space) -> None:
         self.name = name
         self.variants = variants
         self.space = space
+        self.examples: int | None = specs.load(CURVES / f"{model}.yaml").training.examples
         self._table = curves(CURVES / f"{model}.csv", seeds=(0,))
         self._spread = spread(CURVES / f"{model}.csv")
         self._found: dict[tuple[str, int, int, float], tuple[Curve, float]] = {}
@@ -47,9 +46,15 @@ class CurveTable:
     @classmethod
     def grid(cls, model: str) -> CurveTable:
         """Variants with curves at every batch size and rank; alpha by the law."""
-        names = ("lora", "dora", "pissa") if model == "quickstart" else ("lora", "pissa")
-        space = Space(learning_rate=RATES, batch_size=[8, 32], rank=[2, 8, 32], alpha="law", hidden_size=WIDTHS[model])
-        return cls(f"curves/{model}", model, names, space)
+        table = TABLES[model]
+        space = Space(
+            learning_rate=RATES,
+            batch_size=list(table.batches),
+            rank=list(table.ranks),
+            alpha="law",
+            hidden_size=table.width,
+        )
+        return cls(f"curves/{model}", model, table.variants, space)
 
     @classmethod
     def many(cls, model: str) -> CurveTable:
@@ -58,7 +63,7 @@ class CurveTable:
         table = curves(CURVES / f"{model}.csv", seeds=(0,))
         known = (*CORE_VARIANTS, *OTHER_VARIANTS)
         names = [key.variant for key in table if key.variant in known and key[1:] == (8, 8, 8.0)]
-        space = Space(learning_rate=RATES, batch_size=[8], rank=[8], alpha="rank", hidden_size=WIDTHS[model])
+        space = Space(learning_rate=RATES, batch_size=[8], rank=[8], alpha="rank", hidden_size=TABLES[model].width)
         return cls(f"curves/{model}-variants", model, tuple(dict.fromkeys(names)), space)
 
     def curve(self, variant: str, config: Config) -> Curve:

@@ -19,6 +19,8 @@ PAPER_VARIABLE = "AUTOLORA_PAPER_TABLES"
 OWN: Mapping[str, Callable[[], Problem]] = {
     "curves/quickstart": lambda: CurveTable.grid("quickstart"),
     "curves/stories260k": lambda: CurveTable.grid("stories260k"),
+    "curves/qwen3-orders": lambda: CurveTable.grid("qwen3-orders"),
+    "curves/stories260k-scenes": lambda: CurveTable.grid("stories260k-scenes"),
     "curves/quickstart-variants": lambda: CurveTable.many("quickstart"),
     "curves/stories260k-variants": lambda: CurveTable.many("stories260k"),
     "hartmann/3-good": lambda: MFHartmann(3, "good"),
