@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import zip_longest
 from typing import Any, NamedTuple
 
@@ -155,15 +156,12 @@ def _grid(width: int, rows: Rows) -> Iterator[Cell]:
                         yield Cell("grid", variant, rate, batch, rank, alpha, 0)
 
 
-PARTS: Mapping[str, Part] = {"core": _core, "others": _others, "later": _later, "seeds": _seeds, "grid": _grid}
-"""The design of the first two tables."""
-
-
 class Grid(NamedTuple):
     """Batch size x rank of one table, with a window of rates for each variant, seeds and further alphas.
 
     Attributes:
         width: the model's hidden size.
+        examples: of a full run, as its specification has it.
         batches: batch sizes.
         ranks: ranks.
         lowest: the first rate of each variant's window at the middle batch size and rank.
@@ -173,6 +171,7 @@ class Grid(NamedTuple):
     """
 
     width: int
+    examples: int
     batches: tuple[int, ...]
     ranks: tuple[int, ...]
     lowest: Mapping[str, float]
@@ -182,7 +181,12 @@ class Grid(NamedTuple):
 
     def parts(self) -> dict[str, Part]:
         """A grid whose windows are extended until they hold the best, seeds beside the best, and other alphas."""
-        return {"grid": self.grid, "ends": self.ends, "seeds": self.seeds, "alphas": self.other_alphas}
+        return {
+            "grid": self.grid,
+            "ends": self.ends,
+            "seeds": partial(beside_the_best, part="seeds"),
+            "alphas": self.other_alphas,
+        }
 
     def grid(self, width: int, rows: Rows) -> Iterator[Cell]:
         """Every variant at every batch size and rank; alpha by the square-root law, or r where it is redundant."""
@@ -200,20 +204,6 @@ class Grid(NamedTuple):
                 yield _moved(curve[0].cell, -1)._replace(part="ends")
             if best >= len(curve) - 2:
                 yield _moved(curve[-1].cell, 1)._replace(part="ends")
-
-    def seeds(self, width: int, rows: Rows) -> Iterator[Cell]:
-        """Two further seeds at and beside the best rate of the grid's curves; the best curves of each variant first."""
-        curves = [curve for curve in _trained(rows) if _by_law(curve[0].cell, width)]
-        by_variant = defaultdict(list)
-        for curve in sorted(curves, key=lambda curve: curve[_best(curve)].score):
-            by_variant[curve[0].cell.variant].append(curve)
-        # In turns, so that an interruption leaves every variant with seeds at its best settings.
-        for turn in zip_longest(*by_variant.values()):
-            for curve in filter(None, turn):
-                best = _best(curve)
-                for trained in curve[max(0, best - 1) : best + 2]:
-                    for seed in SEEDS:
-                        yield trained.cell._replace(part="seeds", seed=seed)
 
     def other_alphas(self, width: int, rows: Rows) -> Iterator[Cell]:
         """LoRA at other alphas, at the middle batch size."""
@@ -234,6 +224,21 @@ class Grid(NamedTuple):
     @property
     def _middle(self) -> tuple[int, int]:
         return self.batches[len(self.batches) // 2], self.ranks[len(self.ranks) // 2]
+
+
+def beside_the_best(width: int, rows: Rows, part: str = "near") -> Iterator[Cell]:
+    """Two further seeds at and beside the best rate of curves with alpha by the law; each variant's best first."""
+    curves = [curve for curve in _trained(rows) if _by_law(curve[0].cell, width)]
+    by_variant = defaultdict(list)
+    for curve in sorted(curves, key=lambda curve: curve[_best(curve)].score):
+        by_variant[curve[0].cell.variant].append(curve)
+    # In turns, so that an interruption leaves every variant with seeds at its best settings.
+    for turn in zip_longest(*by_variant.values()):
+        for curve in filter(None, turn):
+            best = _best(curve)
+            for trained in curve[max(0, best - 1) : best + 2]:
+                for seed in SEEDS:
+                    yield trained.cell._replace(part=part, seed=seed)
 
 
 class _Trained(NamedTuple):
@@ -279,6 +284,7 @@ def _by_law(cell: Cell, width: int) -> bool:
 GRIDS: Mapping[str, Grid] = {
     "qwen3-orders": Grid(
         width=160,
+        examples=1200,
         batches=(2, 8, 32),
         ranks=(2, 16, 64),
         lowest={"lora": 1.1247e-3, "pissa": 1.1247e-3},
@@ -286,6 +292,7 @@ GRIDS: Mapping[str, Grid] = {
     ),
     "stories260k-scenes": Grid(
         width=64,
+        examples=400,
         batches=(1, 2, 4, 16),
         ranks=(2, 8, 32),
         lowest={"lora": 1.1247e-3, "pissa": 1.1247e-3},
@@ -293,6 +300,16 @@ GRIDS: Mapping[str, Grid] = {
     ),
 }
 """The grids of the later tables, by name."""
+
+PARTS: Mapping[str, Part] = {
+    "core": _core,
+    "others": _others,
+    "later": _later,
+    "seeds": _seeds,
+    "grid": _grid,
+    "near": beside_the_best,
+}
+"""The design of the first two tables."""
 
 DESIGNS: Mapping[str, Mapping[str, Part]] = {name: grid.parts() for name, grid in GRIDS.items()}
 
@@ -302,19 +319,24 @@ class Table(NamedTuple):
 
     Attributes:
         width: the model's hidden size.
+        examples: of a full run, as its specification has it.
         variants: those with all of the curves.
         batches: batch sizes.
         ranks: ranks.
     """
 
     width: int
+    examples: int
     variants: tuple[str, ...]
     batches: tuple[int, ...]
     ranks: tuple[int, ...]
 
 
 TABLES: Mapping[str, Table] = {
-    "quickstart": Table(96, ("lora", "dora", "pissa"), GRID_BATCHES, GRID_RANKS),
-    "stories260k": Table(64, ("lora", "pissa"), GRID_BATCHES, GRID_RANKS),
-    **{name: Table(grid.width, tuple(grid.lowest), grid.batches, grid.ranks) for name, grid in GRIDS.items()},
+    "quickstart": Table(96, 800, ("lora", "dora", "pissa"), GRID_BATCHES, GRID_RANKS),
+    "stories260k": Table(64, 800, ("lora", "pissa"), GRID_BATCHES, GRID_RANKS),
+    **{
+        name: Table(grid.width, grid.examples, tuple(grid.lowest), grid.batches, grid.ranks)
+        for name, grid in GRIDS.items()
+    },
 }

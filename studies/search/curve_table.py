@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from autolora import spec as specs
 from autolora import variants
 from autolora.search.trials import Direction
 from autolora.space import Config, Range, Space, searchable
@@ -38,8 +37,8 @@ class CurveTable:
         self.name = name
         self.variants = variants
         self.space = space
-        self.examples: int | None = specs.load(CURVES / f"{model}.yaml").training.examples
-        self._table = curves(CURVES / f"{model}.csv", seeds=(0,))
+        self.examples: int | None = TABLES[model].examples
+        self._table = curves(CURVES / f"{model}.csv")
         self._spread = spread(CURVES / f"{model}.csv")
         self._found: dict[tuple[str, int, int, float], tuple[Curve, float]] = {}
 

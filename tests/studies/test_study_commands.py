@@ -26,7 +26,7 @@ from autolora import driver
 from autolora import spec as specs
 from autolora.cli import cli
 from autolora.driver.result import TuneResult
-from studies.curves.design import GRIDS, TABLES, Cell, Grid
+from studies.curves.design import GRIDS, TABLES, Cell, Grid, beside_the_best
 from studies.curves.surface import curves
 from studies.search.measures import GRID
 from studies.search.methods import METHODS, in_group
@@ -289,7 +289,7 @@ def trained(cell: Cell, score: float | None) -> dict[str, Any]:
 
 
 def test_curves_design_extends_a_window_until_it_holds_the_best_and_repeats_the_best() -> None:
-    grid = Grid(64, batches=(4,), ranks=(8,), lowest={"lora": 2e-3, "pissa": 2e-3}, window=3)
+    grid = Grid(64, 400, batches=(4,), ranks=(8,), lowest={"lora": 2e-3, "pissa": 2e-3}, window=3)
     made = list(grid.grid(64, []))
     assert [cell.learning_rate for cell in made] == [2e-3, 3.5566e-3, 6.3246e-3] * 2
     falling = [trained(cell, score) for cell, score in zip(made, (3.0, 2.0, 1.0, 1.0, 2.0, None), strict=True)]
@@ -301,13 +301,19 @@ def test_curves_design_extends_a_window_until_it_holds_the_best_and_repeats_the_
     assert [cell.learning_rate for cell in grid.ends(64, held)] == [2e-2]
     held.append(trained(made[2]._replace(learning_rate=2e-2), None))
     assert list(grid.ends(64, held)) == []
-    repeated = [(cell.learning_rate, cell.seed) for cell in grid.seeds(64, held)]
+    repeated = [(cell.learning_rate, cell.seed) for cell in beside_the_best(64, held)]
     assert repeated == [(rate, seed) for rate in (3.5566e-3, 6.3246e-3, 1.1247e-2) for seed in (1, 2)]
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_a_table_of_curves_states_the_length_of_its_runs(table: str) -> None:
+    written = yaml.safe_load((ROOT / "studies" / "curves" / f"{table}.yaml").read_text())
+    assert written["training"]["examples"] == TABLES[table].examples
 
 
 @pytest.mark.parametrize("table", GRIDS)
 def test_curves_holds_every_setting_of_the_tables_grids(table: str) -> None:
-    _, names, batches, ranks = TABLES[table]
+    _, _, names, batches, ranks = TABLES[table]
     found = {setting[:3]: curve for setting, curve in curves(ROOT / "studies" / "curves" / f"{table}.csv").items()}
     for setting in itertools.product(names, batches, ranks):
         best = int(found[setting].scores[:, -1].argmin())
