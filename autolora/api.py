@@ -33,8 +33,8 @@ class Search(search.Search):
         prior: "laws", a :class:`autolora.priors.Prior`, or None for no belief but the searched range.
         confirm: full runs kept for further seeds of the finalists; "auto": min(4, floor(budget / 4)); 0: none.
         storage: any Optuna storage URL, where a search of the same name and terms continues; None: in memory.
-        baseline: configurations trained first, by variant; elsewhere it is the prior's mode. Options that the space
-            names and a configuration leaves open are as pinned, or as the variant has them by default.
+        baseline: configurations trained first and to the end, by variant. Options that the space names and a
+            configuration leaves open are as pinned, or as the variant has them by default.
         name: of the Optuna study.
         examples: training examples of a full run, the unit of the steps at which the study shows scores, and known
             to the laws; None: steps count thousandths of a full run.

@@ -120,7 +120,7 @@ class PriorSpec(Section):
         curvature: measure each variant's curvature at its start, on 16 training examples, where the budget has that to
             spare.
         probe: run a learning-rate range test of at most 40 optimizer steps first; charged to the budget.
-        learning_rate: what you expect to be best for plain LoRA at the middle rank, the smallest batch size and the
+        learning_rate: what you expect to be best for plain LoRA at the largest rank, the smallest batch size and the
             first alpha of the space; ``autolora prior`` shows that setting.
         sd: how sure you are of it, in decades; None: 0.3. How the best rate goes with alpha is uncertain besides.
         study: run directory of an earlier, finished study to start from, of this or a similar model and task.
@@ -168,7 +168,7 @@ class Spec(Section):
         budget: full-run equivalents per variant, everything included, in total for the study.
         rungs: fractions of a full run at which a trial is scored, ending in 1.
         confirm: "auto" keeps min(4, floor(budget / 4)) full runs for further seeds of the finalists; 0: none.
-        baseline: what the user runs today; None: the prior's mode is trained first instead.
+        baseline: what the user runs today, trained first and to the end to compare with; None: nothing.
         prior: a :class:`PriorSpec`; "laws" for the scaling laws alone, None for no belief but the searched range.
         seed: all randomness derives from it.
         storage: an Optuna storage URL; write its password as ${VARIABLE}, or leave it to PGPASSWORD or ~/.pgpass. None:
@@ -254,7 +254,7 @@ class Spec(Section):
     def _confirmation_leaves_room(self) -> Spec:
         if isinstance(self.confirm, int) and self.confirm > self.budget - 1:
             raise ValueError(
-                f"confirm={self.confirm} leaves nothing of budget={self.budget:g} for the baseline and the search: "
+                f"confirm={self.confirm} leaves no full run of budget={self.budget:g} to search with: "
                 f"at most {int(self.budget - 1)}"
             )
         return self

@@ -66,7 +66,7 @@ class Best:
         spread: standard deviation over seeds, pooled over variants if this one has fewer than three; None if no
             configuration of the study has a second seed.
         seeds: full-length scores of the configuration, one a seed.
-        baseline: score of the baseline (the user's, or else the prior's mode), None if it did not finish.
+        baseline: score of the user's baseline; None if none was given or it did not finish.
         test: score on the test split, mean over seeds; None without a test split, and before the study ends.
         adapter_dir: folder of the exported adapter, of the seed that scored best; empty before it is exported.
         seconds: wall time of all trials of the variant.

@@ -89,9 +89,11 @@ def dry_run(spec: Spec, folder: Path, preview: int = 6) -> DryRun:
 
 
 def _spending(spec: Spec, confirm: int, upfront: float) -> str:
-    left = spec.budget - 1 - confirm - upfront
+    baseline = 0 if spec.baseline is None else 1
+    left = spec.budget - baseline - confirm - upfront
     parts = [f"prior {upfront:.3f}"] if upfront else []
-    parts.append("baseline 1")
+    if baseline:
+        parts.append("baseline 1")
     if left >= 1:
         parts.append(f"search {left:.4g}")
     if confirm:

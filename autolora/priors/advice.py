@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 
+from autolora import laws
 from autolora.adapters.memory import Memory
 from autolora.errors import AutoloraError
 from autolora.priors.prior import Prior
@@ -21,14 +22,6 @@ SHARE = 0.9
 """Of the prior's informed part, within the interval."""
 USUAL_RANK = 32
 USUAL_BATCH = 32
-EVIDENCE: Mapping[str, tuple[float, float]] = {
-    "hidden_size": (64, 8192),
-    "examples": (800, 100_000),
-    "batch_size": (8, 128),
-    "rank": (1, 128),
-    "scale": (0.25, 32),
-}
-"""Ranges of what the laws were fitted on: (lowest, highest) of each."""
 WORDS = {
     "hidden_size": "hidden size",
     "examples": "number of training examples",
@@ -76,7 +69,7 @@ class Outside:
     """A value outside of the range of the evidence.
 
     Attributes:
-        name: of the value, as in :data:`EVIDENCE`.
+        name: of the value, as in :data:`autolora.laws.EVIDENCE`.
         value: that was asked for.
         bound: the nearest value of the evidence.
         factor: how far outside it lies, above 1.
@@ -307,7 +300,7 @@ def advise(question: Question, notes: tuple[str, ...] = (), memory: Memory | Non
         neighbors=tuple(_neighbors(question)),
         alphas=alphas,
         advice=(_on_rank(), _on_alpha(question, alphas)),
-        evidence=EVIDENCE,
+        evidence=laws.EVIDENCE,
         outside=tuple(_outside(question)),
         notes=notes,
         memory=memory,
@@ -325,7 +318,7 @@ def _reason(question: Question, high: float) -> str:
         changes["alpha"] = question.rate(alpha=2 * config.alpha)
     doubled = ", ".join(f"{changed / rate:.2g} times at twice {what}" for what, changed in changes.items())
     unknown = [name for name in ("hidden_size", "examples") if name in question.assumed]
-    left_out = "".join(f" The {WORDS[name]} is unknown, which the interval leaves out." for name in unknown)
+    left_out = "".join(f" The {WORDS[name]} is unknown, so the interval is wider." for name in unknown)
     return (
         f"The scaling laws for {question.variant.title}, evaluated at this setting; nothing was measured. The "
         f"interval, a factor of {high / rate:.2g} to either side, is how far best rates of models and tasks lie from "
@@ -391,7 +384,7 @@ def _outside(question: Question) -> Iterator[Outside]:
     for name, value in asked.items():
         if value is None:
             continue
-        low, high = EVIDENCE[name]
+        low, high = laws.EVIDENCE[name]
         if value > high:
             factor, end, bound = value / high, "times the largest", high
         elif value < low:

@@ -117,10 +117,10 @@ class Prior:
         return Coordinates(self.centre, self.hidden_size)
 
     def spread(self, traits: Traits, config: Config) -> float:
-        """Standard deviation of z for a variant at this alpha: model and task, variant, and the uncertain exponent."""
+        """Standard deviation of z for a variant at a setting: model and task, variant, and the uncertain exponents."""
         decades = math.log10(traits.scale(config.alpha, config.rank))
-        exponent = 0.0 if traits.alpha_redundant else laws.EXPONENT_SD * decades
-        return math.hypot(self.sd, traits.shift_sd, exponent)
+        exponent = 0.0 if traits.alpha_redundant else laws.SCALE_SD * decades
+        return math.hypot(self.sd, traits.shift_sd, exponent, laws.setting_sd(config.batch_size, config.rank))
 
     def interval(self, traits: Traits, config: Config, share: float) -> tuple[float, float]:
         """Learning rates between which the central ``share`` of the informed density lies, at a setting's other values.
@@ -131,7 +131,7 @@ class Prior:
         return 10 ** belief.inv_cdf(0.5 - share / 2), 10 ** belief.inv_cdf(0.5 + share / 2)
 
     def mode(self, space: SpaceFields, traits: Traits, variant: str | None = None, start: Options = ()) -> Config:
-        """The most plausible configuration: the middle rank, the smallest batch, alpha's first custom, z = 0.
+        """The most plausible configuration: the largest rank, the smallest batch, alpha's first custom, z = 0.
 
         Args:
             space, traits, variant, start: see :class:`autolora.space.Scope`.

@@ -55,7 +55,8 @@ def status_table(summaries: Iterable[VariantSummary], rungs: tuple[float, ...]) 
 
 
 def result_table(result: TuneResult) -> RenderableType:
-    """The outcome: baseline against tuned, per variant, what else does as well, the verdict, and the adapters."""
+    """The outcome per variant, with the baseline if there is one, what else does as well, the verdict, and adapters."""
+    compared = any(tuned.baseline is not None for tuned in result.values())
     tested = any(tuned.test is not None for tuned in result.values())
     shown = columns(tuned.config for tuned in result.values())
     table = Table(
@@ -63,12 +64,13 @@ def result_table(result: TuneResult) -> RenderableType:
     )
     table.add_column("variant", no_wrap=True)
     labels = [dimension.label for dimension in shown]
-    for column in ("baseline", "tuned", "seeds", *(["test"] if tested else []), *labels, "spent", "wall time"):
+    scores = [*(["baseline"] if compared else []), "tuned", "seeds", *(["test"] if tested else [])]
+    for column in (*scores, *labels, "spent", "wall time"):
         table.add_column(column, justify="right", no_wrap=True)
     for name, tuned in result.items():
         row = [
             name,
-            _score(tuned.baseline),
+            *([_score(tuned.baseline)] if compared else []),
             _score(tuned.value) + (f" ± {tuned.spread:.4f}" if tuned.spread is not None else ""),
             str(len(tuned.seeds)),
             *([_score(tuned.test)] if tested else []),

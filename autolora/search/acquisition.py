@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -21,6 +22,11 @@ class Acquisition:
 
     expected_improvement: float
     probability_of_improvement: float
+
+    @classmethod
+    def certain(cls) -> Acquisition:
+        """Of a run that comes first, whatever else is worth training."""
+        return cls(expected_improvement=math.inf, probability_of_improvement=1.0)
 
     @classmethod
     def of(cls, weights: np.ndarray, best: np.ndarray, left: np.ndarray, values: np.ndarray) -> Acquisition:

@@ -14,14 +14,17 @@ from autolora.space.encoder import Encoder
 
 LEAST_SD = 1e-3
 """Decades; a belief that is sure, as of plain LoRA's own shift, is taken to be as good as sure."""
-SHORT_RUN_SD = 0.25
-"""Decades by which the best rate of a run cut to a tenth may lie off; either sign, as real runs show both."""
+SHORT_RUN_SD = 0.15
+"""Decades by which the best rate of a run cut to a tenth may lie off; either sign, as real runs show both: 0.12 to 0.16
+at a ninth, on the curves of studies/curves."""
 
 LEVEL, RUNG_LEVEL_SD = (-1.0, 25.0), 10.0
 """Mean and sd of the best possible score, from the best seen, in units of the response; and how much that differs
 between rungs. As good as unknown: a first trial may be anywhere, and alone does not tell where the best is."""
-CHOICE_LEVEL_SD, SHORT_CHOICE_LEVEL_SD = 3.0, 1.0
-"""What a choice of a level that is free at every choice may be worth, and how much more or less in short runs."""
+CHOICE_SD, SHORT_CHOICE_SD = 5.0, 2.0
+"""Of the logarithm of what a choice costs, were scores alike at two choices a decade apart only by chance: a factor of
+4 to either side between batch sizes of 8 and 32. And how much more or less in short runs, of which a large batch may
+leave too few steps to learn anything."""
 VARIANT_LEVEL_SD = 0.5
 """Between variants, which tuned fairly end within 1 to 2% (LR-matters)."""
 
@@ -34,6 +37,7 @@ class Points:
         z: (n,) scaling-law coordinate of the learning rate, in decades.
         shifts: (n, L) what moves the best z, times its column of parameters.
         levels: (n, V) what moves the score at the best z, likewise.
+        choices: (n, Q) what multiplies the cost of a choice, by the exponential of its product with their parameters.
         depth: (n,) log10 of the share of a full run, 0 at full length.
         settings: (n, S) coordinates in which what the laws do not explain is smooth over a distance of 1.
         variant, rung: (n,) indices.
@@ -42,6 +46,7 @@ class Points:
     z: np.ndarray
     shifts: np.ndarray
     levels: np.ndarray
+    choices: np.ndarray
     depth: np.ndarray
     settings: np.ndarray
     variant: np.ndarray
@@ -103,10 +108,10 @@ class Features:
             [LEVEL]
             + [(0.0, RUNG_LEVEL_SD)] * len(rungs)
             + [(0.0, sd) for sd in lines]
-            + [(0.0, CHOICE_LEVEL_SD)] * self._choices
-            + [(0.0, SHORT_CHOICE_LEVEL_SD)] * (self._choices * (len(rungs) - 1))
             + [(0.0, VARIANT_LEVEL_SD)] * len(self.names)
         )
+        short = self._choices * (len(rungs) - 1)
+        self.choice_beliefs = np.array([(0.0, CHOICE_SD)] * self._choices + [(0.0, SHORT_CHOICE_SD)] * short)
 
     def points(self, variants: Iterable[str], configs: Iterable[Config], rungs: Sequence[int] | np.ndarray) -> Points:
         """Points of these variants, configurations and rungs, one of each, of trials: they are remembered."""
@@ -130,7 +135,8 @@ class Features:
         return Points(
             z=np.array([static.z for static in known]),
             shifts=np.concatenate([shifts, depth[:, None], who], axis=1),
-            levels=np.concatenate([everywhere, at, lines, choices, short, who], axis=1),
+            levels=np.concatenate([everywhere, at, lines, who], axis=1),
+            choices=np.concatenate([choices, short], axis=1),
             depth=depth,
             settings=_stacked([static.settings for static in known], self._width),
             variant=variant,

@@ -38,12 +38,14 @@ class Plan:
         rungs: fractions of a full run at which a trial is scored.
         budget: cap per variant, in full-run equivalents, everything included.
         confirm: full runs kept for further seeds of the finalists.
+        baselines: variants of which the user gave one, trained first and to the end.
     """
 
     variants: tuple[str, ...]
     rungs: tuple[float, ...]
     budget: float
     confirm: int
+    baselines: frozenset[str] = frozenset()
 
     @property
     def last(self) -> int:
@@ -166,9 +168,9 @@ def futile(table: TrialTable, plan: Plan, acquire_paused: AcquirePaused) -> Iter
 def _next_of(table: TrialTable, plan: Plan, variant: str, acquire: Acquire) -> Action | None:
     trials = table.of(variant)
     baseline = next((trial for trial in trials if trial.purpose == "baseline"), None)
-    if baseline is None:
+    if baseline is None and variant in plan.baselines:
         return Sample(variant, "baseline", 0)
-    if baseline.live and not baseline.pending:
+    if baseline is not None and baseline.live and not baseline.pending:
         return Promote(baseline.number, baseline.reached + 1, "the baseline is trained to the end")
     action = _search(table, plan, variant, acquire)
     if action is None and all(trial.purpose == "confirm" for trial in table.pending(variant)):

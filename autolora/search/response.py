@@ -25,19 +25,26 @@ median of LR-matters' curves (0.3 to 1.3 by model), grows by 10 a decade to the 
 right. It is e^0.5 times as high in a run cut to a tenth."""
 
 
-class Response:
-    """``seen(levels . b + height (sqrt(1 + (d / width)^2) - 1))`` with ``d = z - shifts . g``.
+CHOICE_UNIT = 1.0
+"""What the best choice of batch size, rank or the like gains on a middling one at most, in units. What a bad one loses
+has no such bound: a large batch may leave a short run no time to learn anything."""
+LARGEST_EXPONENT = 10.0
 
-    Height and width differ left and right of ``d = 0``; the height is multiplied by ``exp(c depth)``. Parameters are
-    (g, b, shape), each with a normal belief.
+
+class Response:
+    """``seen(levels . b + CHOICE_UNIT (exp(choices . q) - 1) + height (sqrt(1 + (d / width)^2) - 1))``.
+
+    ``d = z - shifts . g``. Height and width differ left and right of ``d = 0``; the height is multiplied by
+    ``exp(c depth)``. Parameters are (g, b, q, shape), each with a normal belief.
 
     Attributes:
         mean, sd: (P,) of the beliefs.
     """
 
     def __init__(self, features: Features) -> None:
-        self._shifts, self._levels = len(features.shift_beliefs), len(features.level_beliefs)
-        beliefs = np.concatenate([features.shift_beliefs, features.level_beliefs, np.array(list(SHAPE.values()))])
+        parts = [features.shift_beliefs, features.level_beliefs, features.choice_beliefs.reshape(-1, 2)]
+        self._shifts, self._levels, self._choices = (len(part) for part in parts)
+        beliefs = np.concatenate([*parts, np.array(list(SHAPE.values()))])
         self.mean, self.sd = beliefs[:, 0], beliefs[:, 1]
 
     def best_z(self, parameters: np.ndarray, points: Points) -> np.ndarray:
@@ -46,12 +53,12 @@ class Response:
 
     def values(self, parameters: np.ndarray, points: Points) -> np.ndarray:
         """(K, n) responses."""
-        level, _, excess, *_ = self._parts(parameters, points)
+        level, _, _, excess, *_ = self._parts(parameters, points)
         return _seen(level + excess)
 
     def linearized(self, parameters: np.ndarray, points: Points) -> tuple[np.ndarray, np.ndarray]:
         """(K, n) responses and their (K, n, P) derivatives by the parameters."""
-        level, left, excess, height, width, t = self._parts(parameters, points)
+        level, cost, left, excess, height, width, t = self._parts(parameters, points)
         raw = level + excess
         slope = np.where(raw < 0, 1.0, 1 / np.sqrt(1 + raw * raw))
         root = np.sqrt(1 + t * t)
@@ -60,20 +67,28 @@ class Response:
         shape = [np.where(left, by_height, 0), np.where(left, by_width, 0)]
         shape += [np.where(left, 0, by_height), np.where(left, 0, by_width), by_height * points.depth]
         jacobian = np.concatenate(
-            [-by_distance[:, :, None] * points.shifts, slope[:, :, None] * points.levels, np.stack(shape, axis=2)],
+            [
+                -by_distance[:, :, None] * points.shifts,
+                slope[:, :, None] * points.levels,
+                (slope * cost)[:, :, None] * points.choices,
+                np.stack(shape, axis=2),
+            ],
             axis=2,
         )
         return _seen(raw), jacobian
 
     def _parts(self, parameters: np.ndarray, points: Points) -> tuple[np.ndarray, ...]:
-        shape = parameters[:, self._shifts + self._levels :]
-        level = parameters[:, self._shifts : self._shifts + self._levels] @ points.levels.T
+        ends = np.cumsum([self._shifts, self._levels, self._choices])
+        _, levels, choices, shape = np.split(parameters, ends, axis=1)
+        exponents = np.clip(choices @ points.choices.T, -LARGEST_EXPONENT, LARGEST_EXPONENT)
+        cost = CHOICE_UNIT * np.exp(exponents)
+        level = levels @ points.levels.T + cost - CHOICE_UNIT
         distance = points.z - self.best_z(parameters, points)
         left = distance < 0
         height = np.exp(np.where(left, shape[:, [0]], shape[:, [2]]) + shape[:, [4]] * points.depth)
         width = np.exp(np.where(left, shape[:, [1]], shape[:, [3]]))
         t = distance / width
-        return level, left, height * (np.sqrt(1 + t * t) - 1), height, width, t
+        return level, cost, left, height * (np.sqrt(1 + t * t) - 1), height, width, t
 
 
 def _seen(excess: np.ndarray) -> np.ndarray:

@@ -18,6 +18,7 @@ from autolora.priors.prior import Prior
 from autolora.search.acquisition import Acquisition, Acquisitions, Proposal
 from autolora.search.candidates import candidates
 from autolora.search.features import Features
+from autolora.search.opening import next_short_run
 from autolora.search.surrogate import Draws, Surrogate
 from autolora.search.trials import Trial, TrialTable
 from autolora.space import Config, Coordinates, Options, Range, Scope, Space, Traits
@@ -58,11 +59,13 @@ class Sampler:
     seed: int
     starts: Mapping[str, Options] = field(default_factory=dict)
 
-    def default(self, variant: str) -> tuple[Config, str]:
-        """The first configuration of a variant where the user gave none: the prior's mode."""
-        prior = self.prior or Prior.from_laws(self.space.hidden_size)
-        name = "prior's mode" if self.prior else "laws' mode (no prior is used in the search)"
-        return prior.mode(*self._scope(variant)), name
+    def opening(self, table: TrialTable, variant: str, surrogate: Surrogate) -> Proposal | None:
+        """The next of the short runs that a variant begins with; none without a prior, whose mode they surround."""
+        if self.prior is None:
+            return None
+        ceiling = self._diverged_from(table, variant)
+        found = next_short_run(self._scope(variant), self.prior, self.coordinates, surrogate, table, ceiling)
+        return None if found is None else Proposal(*found, Acquisition.certain())
 
     def surrogate(self, table: TrialTable) -> Surrogate:
         """The model of everything that has been scored."""
@@ -194,6 +197,9 @@ class View:
         known = self._of(contenders.trials)
         best, left = contenders.to_beat(values, known)
         paused = contenders.paused_acquisitions(weights, best, left, known)
+        opening = self.sampler.opening(table, self.variant, self.surrogate)
+        if opening is not None:
+            return Acquisitions(opening, paused)
         started = list(self._started(table).values())
         if len(started) == len(self.new):
             return Acquisitions(None, paused)

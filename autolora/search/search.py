@@ -60,8 +60,8 @@ class Search:
         seed: all randomness derives from it and the trial's number.
         prior: "laws", a :class:`autolora.priors.Prior`, or None for no belief but the searched range.
         confirm: full runs kept for further seeds of the finalists; "auto": min(4, floor(budget / 4)); 0: none.
-        baseline: configurations trained first, by variant; elsewhere it is the prior's mode. Options that the space
-            names and a configuration leaves open are as pinned, or as the variant has them by default.
+        baseline: configurations trained first and to the end, by variant. Options that the space names and a
+            configuration leaves open are as pinned, or as the variant has them by default.
         examples: training examples of a full run, known to the laws; None if they are not known.
         context: what the scores depend on besides the configuration, such as fingerprints of model and data. It is
             part of the terms.
@@ -108,7 +108,7 @@ class Search:
         least = 1 + (0 if confirm == "auto" else confirm) + upfront
         if not budget >= least:
             raise BudgetError(
-                f"budget={budget:g} does not hold the baseline, the seeds kept to confirm, and each variant's share of "
+                f"budget={budget:g} does not hold one full run, the seeds kept to confirm, and each variant's share of "
                 f"what the prior cost, {upfront:.3g}: give at least {least:.4g}"
             )
         if not set(baseline or {}) <= set(variants):
@@ -123,7 +123,7 @@ class Search:
         traits = {name: searchable.traits_at_start(space, variant) for name, variant in variants.items()}
         if prior is not None:
             traits = {variant: prior.traits(variant, own) for variant, own in traits.items()}
-        starts = {name: searchable.start(space, variant, space.middle_rank) for name, variant in variants.items()}
+        starts = {name: searchable.start(space, variant, space.opening_rank) for name, variant in variants.items()}
         self._sampler = Sampler(space, traits, prior, rungs, seed, starts)
         self._recorder = recorder or InMemory()
         terms = {
@@ -141,7 +141,7 @@ class Search:
         self._revisions = {name: variant.revision for name, variant in variants.items()}
         self.outdated = self._outdated()
         current = tuple(name for name in variants if name not in self.outdated)
-        self.plan = Plan(current, rungs, budget, seeds)
+        self.plan = Plan(current, rungs, budget, seeds, frozenset(self._baseline))
         self._in_flight: set[int] = set()
         self._forecast = Forecast(self._sampler, self.table)
 
@@ -279,11 +279,9 @@ class Search:
         variant = action.variant
         if action.config is not None:
             config, origin = action.config, action.reason
-        elif variant in self._baseline:
+        else:
             forced = ", at alpha = rank, as it has no other" if self._sampler.traits[variant].unit_scale else ""
             config, origin = self._baseline[variant], f"the user's baseline{forced}"
-        else:
-            config, origin = self._sampler.default(variant)
         return Sampled(
             number=len(table.trials),
             variant=variant,
@@ -335,7 +333,7 @@ def _check_terms(
     if not variants:
         raise ValueError("variants is empty: there is nothing to tune")
     if not (math.isfinite(budget) and budget >= 1):
-        raise ValueError(f"budget={budget!r}: at least 1 full run per variant is needed, for the baseline")
+        raise ValueError(f"budget={budget!r}: at least 1 full run per variant is needed")
     if not ascend_to_one(rungs):
         raise ValueError(f"rungs={rungs!r} must ascend from above 0 to 1.0")
     if direction not in ("minimize", "maximize"):

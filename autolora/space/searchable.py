@@ -10,7 +10,7 @@ from autolora.errors import closest
 from autolora.space.config import Config, Options
 from autolora.space.dimension import UNSET, Scope, registry
 from autolora.space.dimensions.options import OPTIONS
-from autolora.space.dimensions.rank import middle
+from autolora.space.dimensions.rank import opening_rank
 from autolora.space.domain import Domain, Range, nearest, pinned
 from autolora.space.space import Space, drawing_order, listing_order
 from autolora.space.traits import Traits
@@ -120,12 +120,12 @@ def start(space: Space, variant: Searchable, rank: int) -> Options:
 
 def traits_at_start(space: Space, variant: Searchable) -> Traits:
     """Traits of a variant where its options start: a ratio of rates, for instance, moves the best one."""
-    return variant.configured(**dict(start(space, variant, middle(space)))).traits
+    return variant.configured(**dict(start(space, variant, opening_rank(space)))).traits
 
 
 def scope(space: Space, variant: Searchable, traits: Traits | None = None) -> Scope:
     """What is searched of a variant; ``traits``: as an informed prior has them, None: as they are at the start."""
-    own = start(space, variant, middle(space))
+    own = start(space, variant, opening_rank(space))
     return Scope(space, traits or traits_at_start(space, variant), variant.name, own)
 
 

@@ -14,7 +14,7 @@ from autolora.space.dimension import UNSET, Dimension, Scope, SpaceFields, order
 from autolora.space.dimensions.alpha import ALPHA
 from autolora.space.dimensions.learning_rate import LEARNING_RATE
 from autolora.space.dimensions.options import OPTIONS
-from autolora.space.dimensions.rank import middle
+from autolora.space.dimensions.rank import opening_rank
 from autolora.space.domain import Domain, Range
 from autolora.space.traits import Traits
 
@@ -69,9 +69,9 @@ class _Space(SpaceFields):
         return ALPHA.alphas(self, traits, rank)
 
     @property
-    def middle_rank(self) -> int:
+    def opening_rank(self) -> int:
         """The rank that a search starts at."""
-        return middle(self)
+        return opening_rank(self)
 
     def options_of(self, variant: str) -> dict[str, Domain]:
         """The domains of one variant's own hyperparameters, by option, sorted; empty if none is named."""

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from autolora import variants
+from autolora import laws, variants
 from autolora.priors import Prior
-from autolora.priors.advice import EVIDENCE, SHARE, Advice, AdviceError, Question, advise
+from autolora.priors.advice import SHARE, Advice, AdviceError, Question, advise
 from autolora.space import Config
 
 NAMES = pytest.mark.parametrize("name", variants.names())
@@ -35,8 +35,18 @@ def test_every_variant_gives_an_answer_with_nothing_else_known(name, hidden_size
     assert json.loads(json.dumps(found.as_dict()))["variant"] == name
 
 
-@pytest.mark.parametrize(("name", "value"), [("hidden_size", 65_536), ("examples", 10_000_000), ("alpha", 16_384)])
-def test_the_interval_widens_outside_of_the_evidence(name, value):
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("hidden_size", 65_536),
+        ("examples", 10_000_000),
+        ("alpha", 16_384),
+        ("batch_size", 4096),
+        ("hidden_size", None),
+        ("examples", None),
+    ],
+)
+def test_the_interval_widens_outside_of_the_evidence_and_where_less_is_known(name, value):
     inside, outside = advice(hidden_size=4096, examples=100_000, alpha=16), advice(**{"alpha": 16, name: value})
     assert outside.high / outside.low > inside.high / inside.low
 
@@ -59,13 +69,13 @@ def test_what_lies_outside_of_the_evidence_is_said_with_the_factor(values, text,
         "rank": (1, 128),
         "scale": (0.25, 32),
     }
-    monkeypatch.setattr("autolora.priors.advice.EVIDENCE", ranges)
+    monkeypatch.setattr("autolora.laws.EVIDENCE", ranges)
     assert [each.text for each in advice(**values).outside] == [text]
 
 
 def test_nothing_is_outside_at_a_usual_setting():
     assert advice().outside == ()
-    assert set(advice().evidence) == set(EVIDENCE)
+    assert set(advice().evidence) == set(laws.EVIDENCE)
 
 
 def test_what_was_not_given_is_assumed_and_said():

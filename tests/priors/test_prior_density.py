@@ -126,7 +126,8 @@ def test_a_tenth_of_the_draws_is_uniform():
     rng = np.random.default_rng(4)
     sure = Prior(PRIOR.centre, 1e-3, PRIOR.hidden_size)
     certain = replace(LORA, shift_sd=0.0)
-    space = WIDE.model_copy(update={"alpha": "rank"})
+    # At the reference of the laws, away from which exponents are uncertain, too.
+    space = WIDE.model_copy(update={"alpha": "rank", "batch_size": [128], "rank": [16]})
     far = [abs(sure.coordinates.z(certain, sure.sample(rng, space, certain))) > 0.01 for _ in range(3000)]
     assert np.mean(far) == pytest.approx(UNIFORM_SHARE, abs=0.02)
 
@@ -154,10 +155,12 @@ def test_batches_above_the_usual_are_less_likely():
     assert batches.count(256) / len(batches) == pytest.approx(0.9 / 3 + 0.1 / 2, abs=0.04)
 
 
-def test_an_unknown_exponent_widens_the_belief_away_from_s_of_one():
-    at_one, at_sixteen = (PRIOR.spread(LORA, Config(1e-3, 8, 16, alpha)) for alpha in (16.0, 256.0))
-    assert at_one == math.hypot(PRIOR.sd, LORA.shift_sd)
-    assert at_sixteen > at_one
+@pytest.mark.parametrize("away", [{"alpha": 256.0}, {"batch_size": 8}, {"rank": 128, "alpha": 128.0}])
+def test_unknown_exponents_widen_the_belief_away_from_the_reference(away):
+    reference = Config(1e-3, 128, 16, 16.0)
+    at_reference = PRIOR.spread(LORA, reference)
+    assert at_reference == math.hypot(PRIOR.sd, LORA.shift_sd)
+    assert PRIOR.spread(LORA, reference.replaced(**away)) > at_reference
 
 
 def test_the_mode_is_where_the_laws_put_the_rate():
@@ -165,11 +168,11 @@ def test_the_mode_is_where_the_laws_put_the_rate():
     assert PRIOR.coordinates.z(LORA, mode) == pytest.approx(0)
 
 
-def test_the_mode_is_the_middle_rank_the_smallest_batch_and_the_law_s_alpha():
+def test_the_mode_is_the_largest_rank_the_smallest_batch_and_the_law_s_alpha():
     space = Space(batch_size=[32, 8], rank=[64, 4, 16], alpha=(1, 1000), hidden_size=64)
     mode = PRIOR.mode(space, LORA)
-    assert (mode.rank, mode.batch_size) == (16, 8)
-    assert mode.alpha == pytest.approx(math.sqrt(3 * 64 * 16))
+    assert (mode.rank, mode.batch_size) == (64, 8)
+    assert mode.alpha == pytest.approx(math.sqrt(3 * 64 * 64))
 
 
 @pytest.mark.parametrize("factor", [0.5, 0.9, 1.1, 2.0])

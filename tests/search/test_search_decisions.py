@@ -45,7 +45,7 @@ class Past(History):
         return self
 
 
-def decided(past: History, budget=8.0, confirm=2, fresh=1.0, paused=None, in_flight=(), names=("lora",)):
+def decided(past: History, budget=8.0, confirm=2, fresh=1.0, paused=None, in_flight=(), names=("lora",), baselines=()):
     """The next action, given expected improvements, of paused trials also with the probability of improvement."""
     given = {number: p if isinstance(p, tuple) else (p, 0.5) for number, p in (paused or {}).items()}
     known = {number: Acquisition(*pair) for number, pair in given.items()}
@@ -57,9 +57,8 @@ def decided(past: History, budget=8.0, confirm=2, fresh=1.0, paused=None, in_fli
         new = None if fresh is None else Proposal(NEW, "made up", Acquisition(fresh, 0.5))
         return Acquisitions(new, paused_acquisitions(variant))
 
-    return decide(
-        past.table, Plan(tuple(names), RUNGS, budget, confirm), acquisitions, paused_acquisitions, set(in_flight)
-    )
+    plan = Plan(tuple(names), RUNGS, budget, confirm, frozenset(baselines))
+    return decide(past.table, plan, acquisitions, paused_acquisitions, set(in_flight))
 
 
 def waiting(past: History, variant: str):
@@ -69,7 +68,8 @@ def waiting(past: History, variant: str):
 def test_every_variant_s_baseline_comes_first():
     past = Past(())
     for name in ("lora", "pissa"):
-        action = decided(past, names=("lora", "pissa"), in_flight=range(len(past.table.trials)))
+        given = ("lora", "pissa")
+        action = decided(past, names=given, in_flight=range(len(past.table.trials)), baselines=given)
         assert (action.variant, action.purpose, action.target) == (name, "baseline", 0)
         past.add(name, config(0), purpose="baseline")
 

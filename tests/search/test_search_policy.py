@@ -11,15 +11,18 @@ from autolora import WAIT, Search
 from autolora.space import Config
 from tests.support.simulation import SPACE, loss, play, searched
 
+OWN = Config(learning_rate=2e-4, batch_size=8, rank=8, alpha=16.0)
+
 
 def test_the_baseline_of_every_variant_comes_first():
-    search = Search(variants=["lora", "pissa", "dora"], space=SPACE, budget=4)
-    assert [search.ask().variant for _ in range(3)] == ["lora", "pissa", "dora"]
+    names = ["lora", "pissa", "dora"]
+    search = Search(variants=names, space=SPACE, budget=4, baseline=dict.fromkeys(names, OWN))
+    assert [search.ask().variant for _ in range(3)] == names
     assert {trial.purpose for trial in search.table.trials} == {"baseline"}
 
 
 def test_a_baseline_is_trained_to_the_end_before_anything_else_however_bad():
-    search = Search(variants=["lora"], space=SPACE, budget=4)
+    search = Search(variants=["lora"], space=SPACE, budget=4, baseline={"lora": OWN})
     for start, stop in zip((0.0, 1 / 9, 1 / 3), search.plan.rungs, strict=True):
         job = search.ask()
         assert (job.trial, job.start, job.stop) == (0, start, stop)
@@ -27,11 +30,10 @@ def test_a_baseline_is_trained_to_the_end_before_anything_else_however_bad():
     assert search.ask().trial == 1
 
 
-def test_the_baseline_is_the_prior_s_mode():
-    search = Search(variants=["pissa"], space=SPACE)
-    job = search.ask()
-    assert job.config == search.preview(1)[0].config
-    assert search.table.trials[0].origin == "prior's mode"
+def test_nothing_is_forced_to_the_end_if_no_baseline_is_given():
+    search = Search(variants=["lora"], space=SPACE, budget=4)
+    jobs = play(search, score=lambda job: 1e6 if job.trial == 0 else loss(job), diverge=False)
+    assert [job.stop for job in jobs if job.trial == 0] == pytest.approx([1 / 9])
 
 
 def test_the_user_s_baseline_is_used_as_given_even_outside_the_space():
@@ -79,7 +81,7 @@ def test_a_diverged_trial_is_never_promoted_or_best():
 
 
 def test_a_diverged_baseline_leaves_the_rest_of_the_search():
-    search = Search(variants=["lora"], space=SPACE, budget=4)
+    search = Search(variants=["lora"], space=SPACE, budget=4, baseline={"lora": OWN})
     search.tell(search.ask(), diverged=True, at=0.1)
     play(search, diverge=False)
     best = search.best()["lora"]

@@ -90,7 +90,6 @@ def same(search: Search, other: Search) -> bool:
 def test_the_simulated_search_has_every_kind_of_ending():
     outcomes = {(trial.purpose, trial.outcome) for trial in undisturbed(variants=["lora"]).table.trials}
     assert outcomes >= {
-        ("baseline", "complete"),
         ("search", "complete"),
         ("search", "pruned"),
         ("search", "diverged"),

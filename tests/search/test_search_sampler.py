@@ -192,7 +192,7 @@ def test_a_search_finds_the_good_region_of_a_prior_that_is_off_by_a_decade():
 @pytest.mark.parametrize("prior", [PRIOR, None], ids=["laws", "none"])
 def test_options_are_drawn_from_their_choices(prior):
     history = History()
-    for z, score in ((0.3, 1.0), (0.1, 2.0)):
+    for z, score in ((0.3, 1.0), (0.1, 2.0), (0.2, 1.5)):
         history.add("lora", replace(at(z), options={"gamma": 5}), score, score, score)  # as a baseline may have it
     gammas = {dict(config.options)["gamma"] for config in drawn(history, space=OPENED, prior=prior, seeds=12)}
     assert gammas <= {4, 16, 64}

@@ -45,7 +45,10 @@ class History:
 
 
 def sampler(space: Space = SPACE, prior: Prior | None = PRIOR, seed: int = 0, rungs=RUNGS) -> Sampler:
-    return Sampler(space, TRAITS, prior, rungs, seed)
+    starts = {
+        name: tuple((option, choices[0]) for option, choices in space.options_of(name).items()) for name in TRAITS
+    }
+    return Sampler(space, TRAITS, prior, rungs, seed, starts)
 
 
 def features(space: Space = SPACE) -> Features:

@@ -8,6 +8,7 @@ from typing import TypeGuard
 import numpy as np
 from pydantic import Field
 
+from autolora import laws
 from autolora.space.config import Config
 from autolora.space.coordinates import Coordinates
 from autolora.space.dimension import Belief, Dimension, Encoding, Parameter, Scope, SpaceFields, register
@@ -17,7 +18,6 @@ from autolora.space.written import WholeNumbers
 
 LARGE = 128
 """Beyond 128 to 256, larger batches lower the ceiling even when the learning rate is tuned (LR-matters)."""
-EXPONENT_SD = 0.15
 LENGTH = 0.6
 """Decades over which scores stay alike."""
 
@@ -62,7 +62,7 @@ class BatchSize(Dimension):
         return int(max(scope.space.batch_size))
 
     def encoder(self, encoding: Encoding) -> LogChoiceEncoder:
-        return LogChoiceEncoder(self.name, encoding.space.batch_size, EXPONENT_SD, LENGTH)
+        return LogChoiceEncoder(self.name, encoding.space.batch_size, laws.BATCH_SD, LENGTH)
 
     def parameters(self, space: SpaceFields, variant: str, config: Config) -> dict[str, Parameter]:
         return {self.name: Parameter.among(space.batch_size, config.batch_size, log=True, whole=True)}

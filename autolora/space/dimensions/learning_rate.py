@@ -118,7 +118,7 @@ class RateEncoder(Encoder):
 
     def __init__(self, encoding: Encoding) -> None:
         self._traits, self._coordinates = encoding.traits, encoding.coordinates
-        self.shift_sds = (encoding.offset_sd, laws.EXPONENT_SD)
+        self.shift_sds = (encoding.offset_sd, laws.SCALE_SD)
 
     def z(self, variant: str, config: Config) -> float:
         return self._coordinates.z(self._traits[variant], config)

@@ -1,0 +1,60 @@
+"""The short runs that a variant begins with: where the best is expected, and beside it.
+
+A ninth of a run already tells ranks and batch sizes apart, and a wrong learning rate costs a ninth there instead of a
+whole run. So nothing is trained on before short runs have spoken. That they are three, at one setting, is a rule:
+expected improvement alone begins with fewer of them and does worse, see studies/search.
+"""
+
+from __future__ import annotations
+
+import math
+
+from autolora.priors.prior import Prior
+from autolora.search.surrogate import Surrogate
+from autolora.search.trials import TrialTable
+from autolora.space import Config, Coordinates, Scope
+from autolora.space.dimensions.learning_rate import LEARNING_RATE
+
+SHORT_RUNS = 3
+STEP = 0.25
+"""Decades from the first to those beside it: half of the median width within 2% of the best (LR-matters' tables)."""
+
+
+def next_short_run(
+    scope: Scope, prior: Prior, coordinates: Coordinates, surrogate: Surrogate, table: TrialTable, ceiling: float
+) -> tuple[Config, str] | None:
+    """The next short run of a variant's opening with the reason for it; None if the opening is over.
+
+    The first is the prior's mode: the largest rank, the smallest batch size, and the learning rate that the prior and
+    the scores of other variants expect there. The others lie a step below and above it. Where a full run is the
+    shortest there is, the first is all; where the setting cannot be trained, for lack of memory, so it is.
+
+    Args:
+        scope: of the variant.
+        prior, coordinates: of the search.
+        surrogate: of all scores.
+        table: all trials; those that run count, so that several workers get different ones.
+        ceiling: z at which the variant is known to diverge.
+    """
+    assert scope.variant is not None
+    begun = [trial for trial in table.of(scope.variant) if trial.purpose == "search"]
+    cannot_train = any(trial.outcome == "infeasible" for trial in begun)
+    if cannot_train or len(begun) >= (SHORT_RUNS if len(table.rungs) > 1 else 1):
+        return None
+    mode = prior.mode(*scope)
+    if begun:
+        first = coordinates.z(scope.traits, begun[0].config)
+        places = {first + sign * steps * STEP: sign * steps * STEP for steps in (1, 2) for sign in (-1, 1)}
+    else:
+        places = {surrogate.expected_z(scope.variant, mode): 0.0}
+    for z, off in places.items():
+        config = mode.replaced(learning_rate=LEARNING_RATE.at(scope, mode, coordinates, z))
+        if z < ceiling and config not in table.tried(scope.variant):
+            return config, _reason(off, 0.0 if begun else z)
+    return None
+
+
+def _reason(off: float, moved: float) -> str:
+    if off:
+        return f"opening: {abs(off):.2f} decades {'above' if off > 0 else 'below'} the first"
+    return "prior's mode" + (f", moved by {moved:+.2f} decades" if not math.isclose(moved, 0.0, abs_tol=0.005) else "")
