@@ -20,7 +20,7 @@ from autolora.search.trials import Trial, TrialTable
 from autolora.space import Config, Coordinates, Range, Traits, searchable
 from studies.search.ledger import Ledger
 from studies.search.loop import Loop, by_policy, by_rule
-from studies.search.own_methods import LENGTHS, laws, searched, uniform_starts
+from studies.search.own_methods import LENGTHS, laws, registered, searched
 
 EXPONENT_SD, SHIFT_SD = 0.5, 0.5
 """Where no law is known: of the exponents of scale, rank and batch size, and of a variant's decades off plain LoRA."""
@@ -35,7 +35,7 @@ TOLERANCE = 1e-6
 def no_transfer(ledger: Ledger) -> None:
     """Every variant tuned in a study of its own; what is known is the laws alone."""
     for place, variant in enumerate(ledger.problem.variants):
-        searched(ledger, "laws", variants=(variant,), seed=ledger.seed + place)
+        searched(ledger, "laws", variants=registered([variant]), seed=ledger.seed + place)
 
 
 def no_short_runs(ledger: Ledger) -> None:
@@ -52,9 +52,14 @@ def no_laws(ledger: Ledger) -> None:
     """Coordinates that are log10 of the learning rate, and no prior.
 
     The model has the same terms for scale, rank, batch size and variant, and has to learn them: it believes each
-    exponent, and each variant's shift, to be 0, give or take 0.5. Its first trial is a uniform draw.
+    exponent, and each variant's shift, to be 0, give or take 0.5.
     """
-    by_policy(Loop(ledger, _sampler(ledger, None, Lawless), uniform_starts(ledger)))
+    by_policy(Loop(ledger, _sampler(ledger, None, Lawless)))
+
+
+def no_opening(ledger: Ledger) -> None:
+    """Expected improvement from the first trial on, in place of three short runs around the prior's mode."""
+    by_policy(Loop(ledger, _sampler(ledger, laws(ledger.problem), Unopened)))
 
 
 def promotion_by_rank(ledger: Ledger) -> None:
@@ -76,6 +81,14 @@ class Raw(Coordinates):
 
     def learning_rate(self, traits: Traits, z: float, batch_size: int, rank: int, alpha: float) -> float:
         return 10 ** (z + self.centre)
+
+
+@dataclass(frozen=True)
+class Unopened(Sampler):
+    """The sampler whose model proposes the first trials, too."""
+
+    def opening(self, table: TrialTable, variant: str, surrogate: Surrogate) -> None:
+        return None
 
 
 @dataclass(frozen=True)
@@ -113,13 +126,11 @@ def _sampler(ledger: Ledger, prior: Prior | None, kind: type[Sampler] = Sampler)
         prior=prior,
         rungs=problem.rungs[-LENGTHS:],
         seed=ledger.seed,
-        starts={name: searchable.start(space, variants.get(name), space.middle_rank) for name in names},
+        starts={name: searchable.start(space, variants.get(name), space.opening_rank) for name in names},
     )
 
 
 def _halving(loop: Loop, variant: str) -> Iterator[None]:
-    loop.begin(variant)
-    yield
     rungs = loop.table.rungs
     while size := next((size for size in BRACKETS if _cost(size, rungs) <= loop.left(variant) + TOLERANCE), 0):
         bracket: list[Trial] = []
@@ -142,8 +153,6 @@ def _halving(loop: Loop, variant: str) -> Iterator[None]:
 
 
 def _to_the_end(loop: Loop, variant: str) -> Iterator[None]:
-    loop.begin(variant)
-    yield
     while loop.left(variant) >= 1 - TOLERANCE:
         fresh = loop.acquisitions(variant).proposal
         if fresh is None:

@@ -8,7 +8,7 @@ from autolora.search.acquisition import Acquisition, Acquisitions
 from autolora.search.policy import Finish, Plan, Promote, Sample, decide
 from autolora.search.sampler import Sampler
 from autolora.search.surrogate import Surrogate
-from autolora.search.trials import Event, Finished, Outcome, Promoted, Purpose, Sampled, Scored, Trial, TrialTable
+from autolora.search.trials import Event, Finished, Outcome, Promoted, Sampled, Scored, Trial, TrialTable
 from autolora.space import Config
 from studies.search.ledger import Ledger
 
@@ -22,14 +22,12 @@ class Loop:
     Args:
         ledger: trains.
         sampler: proposes and judges.
-        firsts: first configurations; of variants without one it is the sampler's default.
     """
 
-    def __init__(self, ledger: Ledger, sampler: Sampler, firsts: Mapping[str, Config] | None = None) -> None:
+    def __init__(self, ledger: Ledger, sampler: Sampler) -> None:
         self.ledger, self.sampler = ledger, sampler
         self.table = TrialTable(sampler.rungs, ledger.problem.direction)
         self.last = len(sampler.rungs) - 1
-        self._firsts = firsts or {}
         self._surrogate: Surrogate | None = None
         self._acquisitions: dict[str, Acquisitions] = {}
         self._paused_acquisitions: dict[str, Mapping[int, Acquisition]] = {}
@@ -49,15 +47,10 @@ class Loop:
             self._paused_acquisitions[variant] = self.sampler.paused_acquisitions(self.table, variant, self._model)
         return self._paused_acquisitions[variant]
 
-    def begin(self, variant: str, target: int | None = None) -> Trial:
-        """The variant's first trial, to a rung; None: at full length."""
-        config = self._firsts.get(variant) or self.sampler.default(variant)[0]
-        return self.start(variant, config, self.last if target is None else target, "baseline")
-
-    def start(self, variant: str, config: Config, target: int = 0, purpose: Purpose = "search") -> Trial:
+    def start(self, variant: str, config: Config, target: int = 0) -> Trial:
         """Train a new trial to a rung."""
         number = len(self.table.trials)
-        self._apply(Sampled(number, variant, config, 0, purpose, target, ""))
+        self._apply(Sampled(number, variant, config, 0, "search", target, ""))
         return self._trained(number)
 
     def promote(self, trial: Trial) -> Trial:
@@ -106,8 +99,6 @@ def by_policy(loop: Loop) -> None:
                 loop.finish(number, outcome)
             case Promote(number):
                 loop.promote(loop.table.trials[number])
-            case Sample(variant, "baseline", target):
-                loop.begin(variant, target)
             case Sample(variant, "search", target, config) if config is not None:
                 loop.start(variant, config, target)
             case _:

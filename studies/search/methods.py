@@ -49,10 +49,11 @@ class Method:
         return found
 
 
-OWN, UNINFORMED = "autolora", "autolora, no prior"
+OWN, UNSEEN, UNINFORMED = "autolora", "autolora, unseen laws", "autolora, no prior"
 
 METHODS = {
     OWN: Method("own_methods", "with_laws"),
+    UNSEEN: Method("own_methods", "with_unseen_laws", families=("paper", "paper-wide", "curves")),
     UNINFORMED: Method("own_methods", "without_prior"),
     "grid": Method("plain_methods", "grid"),
     "random": Method("plain_methods", "random_search"),
@@ -72,6 +73,7 @@ METHODS = {
     "no laws": Method("ablation_methods", "no_laws", group="ablations"),
     "no short runs": Method("ablation_methods", "no_short_runs", group="ablations"),
     "no early stop": Method("ablation_methods", "no_early_stop", group="ablations"),
+    "no opening": Method("ablation_methods", "no_opening", group="ablations"),
     "promotion by rank": Method("ablation_methods", "promotion_by_rank", group="ablations"),
     "confirm": Method("ablation_methods", "confirm", group="ablations"),
     "curvature": Method("prior_methods", "curvature", group="ablations", families=("curves",)),

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-import numpy as np
-
-from autolora import Search
+from autolora import variants as registry
 from autolora.priors import Prior
-from autolora.search import Job
-from autolora.space import Config
-from studies.search.dimensions import uniform
+from autolora.search import Job, Search
+from autolora.space import Searchable
 from studies.search.ledger import Ledger
+from studies.search.left_out import laws_without, variants_without
 from studies.search.problem import Problem
 
 LENGTHS = 3
@@ -24,17 +22,27 @@ def with_laws(ledger: Ledger) -> None:
     searched(ledger, "laws")
 
 
+def with_unseen_laws(ledger: Ledger) -> None:
+    """The same with laws, and shifts of variants, that were fitted without the problem's own table."""
+    name = ledger.problem.name
+    with laws_without(name):
+        searched(ledger, "laws", variants_without(name, ledger.problem.variants))
+
+
 def without_prior(ledger: Ledger) -> None:
-    """The same, sampling uniformly; its first trial is a uniform draw, as there is no mode to begin with."""
-    searched(ledger, None, baseline=uniform_starts(ledger))
+    """The same with no belief but the searched range, so without an opening: there is no mode to begin around."""
+    searched(ledger, None)
 
 
 def searched(
-    ledger: Ledger, prior: Literal["laws"] | Prior | None, variants: Sequence[str] | None = None, **changes: Any
+    ledger: Ledger,
+    prior: Literal["laws"] | Prior | None,
+    variants: Mapping[str, Searchable] | None = None,
+    **changes: Any,
 ) -> None:
     """One search to the end of its budget; ``variants``: these alone, ``changes``: other arguments of Search."""
     problem = ledger.problem
-    variants = variants or problem.variants
+    variants = variants or registered(problem.variants)
     terms: dict[str, Any] = {
         "space": problem.space,
         "budget": ledger.budget,
@@ -57,12 +65,11 @@ def searched(
             search.tell(job, score)
 
 
+def registered(names: Sequence[str]) -> dict[str, Searchable]:
+    """Variants by name, as the search takes them."""
+    return {name: registry.get(name) for name in names}
+
+
 def laws(problem: Problem) -> Prior:
     """The prior of the scaling laws, as the search has it by default."""
     return Prior.from_laws(problem.space.hidden_size, problem.examples)
-
-
-def uniform_starts(ledger: Ledger) -> dict[str, Config]:
-    """A first configuration for each variant where there is no prior."""
-    rng = np.random.default_rng([ledger.seed, 99])
-    return {variant: uniform(ledger.problem.space, variant, rng) for variant in ledger.problem.variants}
