@@ -68,6 +68,23 @@ def config(space: Space, variant: str, values: Mapping[str, float]) -> Config:
     )
 
 
+def values(space: Space, variant: str, config: Config) -> dict[str, float]:
+    """The inverse of :func:`config`: a number of each range, the index of each choice; of what is not listed, the next.
+
+    A number may lie outside its range; it is then clipped.
+    """
+    own = {**config.as_dict(), **{f"option {name}": value for name, value in config.options}}
+    found: dict[str, float] = {}
+    for dimension in dimensions(space, variant):
+        value = own[dimension.name]
+        assert not isinstance(value, dict)
+        if dimension.choices:
+            found[dimension.name] = min(range(len(dimension.choices)), key=lambda i: abs(dimension.choices[i] - value))
+        else:
+            found[dimension.name] = min(max(value, dimension.low), dimension.high)
+    return found
+
+
 def uniform(space: Space, variant: str, rng: np.random.Generator) -> Config:
     """A configuration uniform over choices, log-uniform over ranges."""
     values = {

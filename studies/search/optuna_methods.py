@@ -13,12 +13,16 @@ from collections.abc import Callable
 import optuna
 
 from autolora.space import Config, Space
-from studies.search.dimensions import config, dimensions
+from studies.search.dimensions import config, dimensions, values
+from studies.search.laws_prior import mode, narrowed
 from studies.search.ledger import Ledger
 from studies.search.own_methods import LENGTHS
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+
+STARTUP = 5
+"""Trials before the model where the prior is given: its mode and four random ones, instead of ten random ones."""
 
 
 def tpe(ledger: Ledger) -> None:
@@ -35,6 +39,27 @@ def gp(ledger: Ledger) -> None:
     Cannot use: short runs (only finished trials count), a prior, other variants, divergence as a bound.
     """
     _full_runs(ledger, lambda seed: optuna.samplers.GPSampler(seed=seed))
+
+
+def tpe_with_prior(ledger: Ledger) -> None:
+    """The same TPE given the laws' prior: its mode first, four random trials, then the model; fewer learning rates.
+
+    The learning rates, drawn and modelled, are those within the prior's 90% interval at the mode's other settings, as
+    far as they are searched.
+
+    Cannot use: the prior's density within the interval, how the best learning rate moves with rank, batch size and
+    alpha, short runs, other variants, divergence as a bound.
+    """
+    _full_runs(
+        ledger,
+        lambda seed: optuna.samplers.TPESampler(seed=seed, multivariate=True, n_startup_trials=STARTUP),
+        prior=True,
+    )
+
+
+def gp_with_prior(ledger: Ledger) -> None:
+    """The same Gaussian process, given the laws' prior as TPE is; it cannot use what TPE cannot."""
+    _full_runs(ledger, lambda seed: optuna.samplers.GPSampler(seed=seed, n_startup_trials=STARTUP), prior=True)
 
 
 def tpe_hyperband(ledger: Ledger) -> None:
@@ -80,21 +105,26 @@ def _pruned_trial(
     study.tell(trial, score)
 
 
-def _full_runs(ledger: Ledger, sampler: Callable[[int], optuna.samplers.BaseSampler]) -> None:
+def _full_runs(ledger: Ledger, sampler: Callable[[int], optuna.samplers.BaseSampler], prior: bool = False) -> None:
+    """Full runs to the end of the budget; with the laws' prior: its mode first, learning rates within its interval."""
     problem = ledger.problem
     for place, variant in enumerate(problem.variants):
         study = optuna.create_study(direction=problem.direction, sampler=sampler(ledger.seed + place))
+        space = problem.space
+        if prior:
+            space = narrowed(problem, variant)
+            study.enqueue_trial(values(space, variant, mode(problem, variant)))
         while ledger.holds(variant, 1.0):
             trial = study.ask()
-            score = ledger.train(variant, suggested(trial, problem.space, variant))
+            score = ledger.train(variant, suggested(trial, space, variant))
             study.tell(trial, problem.worst(variant) if score is None else score)
 
 
 def suggested(trial: optuna.Trial, space: Space, variant: str) -> Config:
-    values: dict[str, float] = {}
+    found: dict[str, float] = {}
     for dimension in dimensions(space, variant):
         if dimension.choices:
-            values[dimension.name] = trial.suggest_int(dimension.name, 0, dimension.last)
+            found[dimension.name] = trial.suggest_int(dimension.name, 0, dimension.last)
         else:
-            values[dimension.name] = trial.suggest_float(dimension.name, dimension.low, dimension.high, log=True)
-    return config(space, variant, values)
+            found[dimension.name] = trial.suggest_float(dimension.name, dimension.low, dimension.high, log=True)
+    return config(space, variant, found)

@@ -1,4 +1,4 @@
-"""What needs no library: grid, random search, and one rung with the best few finished. One variant at a time."""
+"""What needs no library: grid, random draws, and one rung with the best few finished. One variant at a time."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 from autolora import variants
 from autolora.space import Config, Range, Space, searchable
 from studies.search.dimensions import uniform
+from studies.search.laws_prior import mode, sample
 from studies.search.ledger import Ledger
 
 PER_DECADE = 4
@@ -26,6 +27,21 @@ def random_search(ledger: Ledger) -> None:
         rng = np.random.default_rng([ledger.seed, place, 1])
         while ledger.holds(variant, 1.0):
             ledger.train(variant, uniform(ledger.problem.space, variant, rng))
+
+
+def random_from_prior(ledger: Ledger) -> None:
+    """Draws from the laws' prior, its mode first, full runs.
+
+    Given the prior as it is, so that the learning rate is drawn for the rank, batch size and alpha that were drawn.
+
+    Cannot use: short runs, scores, other variants.
+    """
+    for place, variant in enumerate(ledger.problem.variants):
+        rng = np.random.default_rng([ledger.seed, place, 5])
+        chosen = mode(ledger.problem, variant)
+        while ledger.holds(variant, 1.0):
+            ledger.train(variant, chosen)
+            chosen = sample(ledger.problem, variant, rng)
 
 
 def one_rung(ledger: Ledger) -> None:
