@@ -1,23 +1,57 @@
-"""Tables of what a part of the search is worth, and of what a wrong prior does: differences paired by search."""
+"""Tables of differences paired by search: to the peers, of what a part of the search is worth, of wrong priors."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-import numpy as np
-
 from studies.search.measures import GRID, TARGET
 from studies.search.methods import OWN, RECORDED, UNINFORMED, in_group
 from studies.search.problem import family
 from studies.search.rows import Row
-from studies.search.summary import Estimate, bootstrapped, by_repeat, interquartile_mean, mean, regret_at, to_target
+from studies.search.summary import (
+    Estimate,
+    Searches,
+    Statistic,
+    bootstrapped,
+    by_search,
+    interquartile_mean,
+    mean,
+    ratio_of_means,
+    regret_at,
+    to_target,
+)
 
 Measure = Callable[[Row], float]
-Statistic = Callable[[np.ndarray], np.ndarray]
 Form = Callable[[Estimate], str]
 
 ALL = "all"
 CONFIRM = "confirm"
+
+
+def against_own(rows: Sequence[Row]) -> Iterator[str]:
+    """Full runs until close that each peer needs more than this project's search, and how many times as many."""
+    methods = [name for name in in_group("peers") if name != OWN and any(row.method == name for row in rows)]
+    own = [row for row in rows if row.method == OWN]
+    families = _families(own, [OWN])
+    if not families or not methods:
+        return
+    yield f"## Against `{OWN}`\n"
+    yield (
+        f"Full runs until within {TARGET:.0%} of the best, the budget where never: how many more than `{OWN}` a method "
+        "needs, and below how many times as many, on the searches that both have. **Bold** where the interval lies on "
+        "one side of 0, or of 1.\n"
+    )
+    yield from _header(families)
+    for method in methods:
+        cells = []
+        for name in families:
+            inside, others = (
+                [row for row in rows if row.method == each and name in (ALL, family(row.problem))]
+                for each in (method, OWN)
+            )
+            cells.append(_paired(inside, others))
+        yield f"| {method} | " + " | ".join(cells) + f" | {len({row.key for row in rows if row.method == method})} |"
+    yield ""
 
 
 def ablations(rows: Sequence[Row]) -> Iterator[str]:
@@ -76,11 +110,23 @@ def given_priors(rows: Sequence[Row]) -> Iterator[str]:
         yield ""
 
 
-def differences(rows: Sequence[Row], others: Sequence[Row], measure: Measure) -> dict[str, dict[int, list[float]]]:
-    """{problem: {repeat: a measure less the others', of each variant}} of the searches that both have."""
+def differences(rows: Sequence[Row], others: Sequence[Row], measure: Measure) -> Searches:
+    """A measure less the others', of the searches that both have: the mean over the variants that both have."""
     known = {(row.problem, row.repeat, row.variant): measure(row) for row in others}
     shared = [row for row in rows if (row.problem, row.repeat, row.variant) in known]
-    return by_repeat(shared, lambda row: measure(row) - known[row.problem, row.repeat, row.variant])
+    return by_search(shared, lambda row: measure(row) - known[row.problem, row.repeat, row.variant])
+
+
+def _paired(rows: Sequence[Row], others: Sequence[Row]) -> str:
+    """Difference and ratio of full runs until close; a dash where no search is shared."""
+    paired = differences(rows, others, to_target)
+    if not paired:
+        return "-"
+    more = bootstrapped(paired, mean)
+    times = ratio_of_means(by_search(rows, to_target), by_search(others, to_target))
+    sure = more.low > 0 or more.high < 0, times.low > 1 or times.high < 1
+    cells = _signed(more.plain()), f"{times.plain()} times"
+    return "<br>".join(f"**{cell}**" if certain else cell for cell, certain in zip(cells, sure, strict=True))
 
 
 def _line(
@@ -99,7 +145,7 @@ def _line(
     for name in families:
         inside = [row for row in rows if name in (ALL, family(row.problem))]
         own = [row for row in inside if row.method == method]
-        cell = form(bootstrapped(by_repeat(own, measure), statistic)) if own else "-"
+        cell = form(bootstrapped(by_search(own, measure), statistic)) if own else "-"
         paired = differences(own, [row for row in inside if row.method == reference], measure)
         if paired and method != reference:
             found = bootstrapped(paired, statistic)
@@ -111,8 +157,11 @@ def _line(
 
 def _marked(text: str, found: Estimate) -> str:
     """With the sign of a difference; bold where it is worse for certain."""
-    signed = text if text.startswith("-") else f"+{text}"
-    return f"**{signed}**" if found.low > 0 else signed
+    return f"**{_signed(text)}**" if found.low > 0 else _signed(text)
+
+
+def _signed(text: str) -> str:
+    return text if text.startswith("-") else f"+{text}"
 
 
 def _header(families: Sequence[str]) -> Iterator[str]:

@@ -137,7 +137,7 @@ def test_every_method_has_a_group_and_is_run_only_where_it_can_be() -> None:
 def test_differences_are_paired_and_leave_out_what_one_lacks() -> None:
     own = [_row("a", 0, 3.0), _row("a", 1, 5.0), _row("a", 2, 9.0)]
     other = [_row("b", 1, 1.0), _row("b", 0, 2.0)]
-    assert differences(own, other, lambda row: row.outcome.chosen) == {"edge/test": {0: [1.0], 1: [4.0]}}
+    assert differences(own, other, lambda row: row.outcome.chosen) == {"edge/test": {0: 1.0, 1: 4.0}}
 
 
 def test_tables_mark_what_is_worse_for_certain() -> None:
