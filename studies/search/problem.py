@@ -11,6 +11,10 @@ import numpy as np
 from autolora.search.trials import Direction
 from autolora.space import Config, Space
 
+DIGITS = 6
+"""Digits of a learning rate and an alpha that the noise of a training depends on. Processors compute the last of
+sixteen differently (OpenBLAS has a kernel for each kind), and other noise would be another search."""
+
 
 class Problem(Protocol):
     """A tuning task whose answer is known.
@@ -76,9 +80,22 @@ def within_noise(problem: Problem, variant: str) -> float:
 
 
 def draw(seed: int, *of: object) -> float:
-    """A standard normal number that belongs to these things: the same training has the same noise, whoever runs it."""
-    key = zlib.crc32("|".join(map(repr, of)).encode())
+    """A standard normal number that belongs to these things: the same training has the same noise, whoever runs it.
+
+    Configurations that agree to DIGITS are the same training.
+    """
+    key = zlib.crc32("|".join(map(_key, of)).encode())
     return float(np.random.default_rng([seed, key]).standard_normal())
+
+
+def _key(thing: object) -> str:
+    if not isinstance(thing, Config):
+        return repr(thing)
+    return repr(thing.replaced(learning_rate=_rounded(thing.learning_rate), alpha=_rounded(thing.alpha)))
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.{DIGITS}g}")
 
 
 def interpolated(x: float, nodes: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -9,11 +9,15 @@ Resumable: what is in ``results.csv`` is not run again; a method whose package i
 from __future__ import annotations
 
 import argparse
+import os
 import time
 import zlib
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from itertools import product
 from pathlib import Path
+
+# Before numpy is imported: on matrices this small more threads are slower, and many times so on cores that others use.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from studies.search import problems
 from studies.search.measures import GRID, outcome

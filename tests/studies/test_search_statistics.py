@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from autolora.space import Config
 from studies.search import problems
 from studies.search.comparisons import against_own
 from studies.search.conditions import fitted_on, footnotes, noise
 from studies.search.measures import GRID, Outcome
 from studies.search.methods import OWN
-from studies.search.problem import family
+from studies.search.problem import draw, family
 from studies.search.report import FAMILIES
 from studies.search.rows import Row
 from studies.search.summary import bootstrapped, by_search, mean, mean_ranks, quantile, ratio_of_means, to_target
@@ -75,3 +76,11 @@ def test_footnotes_mark_targets_that_are_narrower_than_the_noise() -> None:
     assert "**curves/stories260k" not in noises
     assert "paper/Qwen3-0.6B-math-r8 ?" in noises
     assert np.allclose(noise(problems.get("edge/unbiased", None)), 0.003)
+
+
+def test_noise_does_not_depend_on_digits_that_processors_compute_differently() -> None:
+    one, same = (Config(rate, 64, 32, 32.0) for rate in (0.0019877371285528644, 0.001987737128552791))
+    other = Config(0.00198775, 64, 32, 32.0)
+    assert draw(5, "lora", one, 0.1) == draw(5, "lora", same, 0.1)
+    assert draw(5, "lora", one, 0.1) != draw(5, "lora", other, 0.1)
+    assert draw(5, "lora", one, 0.1) != draw(6, "lora", one, 0.1)
