@@ -46,11 +46,14 @@ def spec_file(tmp_path):
     return write
 
 
+BASELINE = {"learning_rate": 2e-4, "rank": 2, "alpha": 4}
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cli")
     path = folder / "spec.yaml"
-    path.write_text(yaml.safe_dump({**SMALL_SPEC, "budget": 1, "variants": ["lora", "dora"]}))
+    path.write_text(yaml.safe_dump({**SMALL_SPEC, "budget": 1, "variants": ["lora", "dora"], "baseline": BASELINE}))
     outcome = run("tune", path, "--dir", folder / "run")
     assert outcome.exit_code == 0, outcome.output
     return folder / "run", outcome.output
@@ -157,7 +160,7 @@ def test_a_dry_run_plans_and_trains_nothing(spec_file, tmp_path):
     assert outcome.exit_code == 0, outcome.output
     assert re.search(r"layers: adapters on q_proj, .*100\.0% of the weights", outcome.output)
     assert "layers: no adapter on embed_tokens (embedding)" in outcome.output
-    for words in ("baseline 1 + search 5 + 2 further seeds", "prior's mode", "of memory", "of disk"):
+    for words in ("search 6 + 2 further seeds", "prior's mode", "of memory", "of disk"):
         assert words in outcome.output
     assert not (tmp_path / "run").exists()
 
@@ -201,7 +204,7 @@ BAD_INPUT = {
     "rank too large": ({"space": {"rank": [512]}}, "rank 512"),
     "hub": ({"model": "nobody/nothing"}, "cannot load"),
     "metric": ({"metric": "bleu"}, "metric: 'bleu' is unknown"),
-    "confirmation": ({"budget": 2, "confirm": 5}, "confirm=5 leaves nothing of budget=2"),
+    "confirmation": ({"budget": 2, "confirm": 5}, "confirm=5 leaves no full run of budget=2"),
 }
 
 

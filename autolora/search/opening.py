@@ -7,10 +7,7 @@ expected improvement alone begins with fewer of them and does worse, see studies
 
 from __future__ import annotations
 
-import math
-
 from autolora.priors.prior import Prior
-from autolora.search.surrogate import Surrogate
 from autolora.search.trials import TrialTable
 from autolora.space import Config, Coordinates, Scope
 from autolora.space.dimensions.learning_rate import LEARNING_RATE
@@ -21,18 +18,17 @@ STEP = 0.25
 
 
 def next_short_run(
-    scope: Scope, prior: Prior, coordinates: Coordinates, surrogate: Surrogate, table: TrialTable, ceiling: float
+    scope: Scope, prior: Prior, coordinates: Coordinates, table: TrialTable, ceiling: float
 ) -> tuple[Config, str] | None:
     """The next short run of a variant's opening with the reason for it; None if the opening is over.
 
-    The first is the prior's mode: the largest rank, the smallest batch size, and the learning rate that the prior and
-    the scores of other variants expect there. The others lie a step below and above it. Where a full run is the
-    shortest there is, the first is all; where the setting cannot be trained, for lack of memory, so it is.
+    The first is the prior's mode: the largest rank, the smallest batch size, and the learning rate that is expected to
+    be best there. The others lie a step below and above it. Where a full run is the shortest there is, the first is
+    all; where the setting cannot be trained, for lack of memory, so it is.
 
     Args:
         scope: of the variant.
         prior, coordinates: of the search.
-        surrogate: of all scores.
         table: all trials; those that run count, so that several workers get different ones.
         ceiling: z at which the variant is known to diverge.
     """
@@ -42,19 +38,11 @@ def next_short_run(
     if cannot_train or len(begun) >= (SHORT_RUNS if len(table.rungs) > 1 else 1):
         return None
     mode = prior.mode(*scope)
-    if begun:
-        first = coordinates.z(scope.traits, begun[0].config)
-        places = {first + sign * steps * STEP: sign * steps * STEP for steps in (1, 2) for sign in (-1, 1)}
-    else:
-        places = {surrogate.expected_z(scope.variant, mode): 0.0}
-    for z, off in places.items():
-        config = mode.replaced(learning_rate=LEARNING_RATE.at(scope, mode, coordinates, z))
-        if z < ceiling and config not in table.tried(scope.variant):
-            return config, _reason(off, 0.0 if begun else z)
+    if not begun:
+        return (mode, "prior's mode") if mode not in table.tried(scope.variant) else None
+    first = coordinates.z(scope.traits, begun[0].config)
+    for off in (-STEP, STEP, -2 * STEP, 2 * STEP):
+        config = mode.replaced(learning_rate=LEARNING_RATE.at(scope, mode, coordinates, first + off))
+        if first + off < ceiling and config not in table.tried(scope.variant):
+            return config, f"opening: {abs(off):.2f} decades {'above' if off > 0 else 'below'} the first"
     return None
-
-
-def _reason(off: float, moved: float) -> str:
-    if off:
-        return f"opening: {abs(off):.2f} decades {'above' if off > 0 else 'below'} the first"
-    return "prior's mode" + (f", moved by {moved:+.2f} decades" if not math.isclose(moved, 0.0, abs_tol=0.005) else "")

@@ -59,12 +59,12 @@ class Sampler:
     seed: int
     starts: Mapping[str, Options] = field(default_factory=dict)
 
-    def opening(self, table: TrialTable, variant: str, surrogate: Surrogate) -> Proposal | None:
+    def opening(self, table: TrialTable, variant: str) -> Proposal | None:
         """The next of the short runs that a variant begins with; none without a prior, whose mode they surround."""
         if self.prior is None:
             return None
         ceiling = self._diverged_from(table, variant)
-        found = next_short_run(self._scope(variant), self.prior, self.coordinates, surrogate, table, ceiling)
+        found = next_short_run(self._scope(variant), self.prior, self.coordinates, table, ceiling)
         return None if found is None else Proposal(*found, Acquisition.certain())
 
     def surrogate(self, table: TrialTable) -> Surrogate:
@@ -197,7 +197,7 @@ class View:
         known = self._of(contenders.trials)
         best, left = contenders.to_beat(values, known)
         paused = contenders.paused_acquisitions(weights, best, left, known)
-        opening = self.sampler.opening(table, self.variant, self.surrogate)
+        opening = self.sampler.opening(table, self.variant)
         if opening is not None:
             return Acquisitions(opening, paused)
         started = list(self._started(table).values())

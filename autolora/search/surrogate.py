@@ -112,8 +112,8 @@ class Surrogate:
             objective, len(seen), self.parameters[:, 0], wide, float(self._response.sd[0])
         )
 
-        # By how much the members have moved: where they began differs from the prior's mean by chance.
-        self._moved = self.weights @ (self.parameters - centre) if len(seen) else np.zeros_like(mean)
+        # By how much each member has moved: where they began differs from the prior's mean by chance.
+        self._moved = float(self.weights @ (self.parameters - centre)[:, 0]) if len(seen) else 0.0
 
         residuals = values - self._response.values(self.parameters, self._points)
         if len(values):
@@ -141,12 +141,7 @@ class Surrogate:
 
     def offset(self) -> float:
         """Decades by which the data have moved the prior's centre: 0 without any."""
-        return float(self._moved[0])
-
-    def expected_z(self, variant: str, config: Config) -> float:
-        """Where the best z is expected at the other settings of a configuration: 0 without any data."""
-        moved = self._response.mean + self._moved
-        return float(self._response.best_z(moved[None], self._features.full(variant, [config]))[0, 0])
+        return self._moved
 
     def _covariance(self, a: Points, b: Points) -> np.ndarray:
         """(n, m): half of the misfit is common to all variants, half to all lengths."""

@@ -45,7 +45,7 @@ def _cells(path: Path) -> list[tuple[str, float, float | None]]:
 
 
 def found_after(folder: Path, variant: str, result: TuneResult) -> float:
-    """Full runs of the variant's trials up to the tuned one, baseline included, as far as each was ever trained."""
+    """Full runs of the variant's trials up to the tuned one, a baseline included, as far as each was ever trained."""
     table, _ = read_study(folder)
     trials = table.of(variant)
     winner = next(trial for trial in trials if trial.config == result[variant].config)
@@ -66,8 +66,9 @@ def main() -> None:
         result = TuneResult.load(folder)
         for variant, tuned in result.items():
             value, rate, runs = best[variant]
+            baseline = "-" if tuned.baseline is None else f"{tuned.baseline:.4f}"
             print(
-                f"| {folder.name} | {variant} | {value:.4f} ({rate:.2g}) | {runs} | {tuned.baseline:.4f} "
+                f"| {folder.name} | {variant} | {value:.4f} ({rate:.2g}) | {runs} | {baseline} "
                 f"| {tuned.value:.4f} ({len(tuned.seeds)}) | {tuned.value - value:+.4f} "
                 f"| {result.spent[variant]:.2f} | {found_after(folder, variant, result):.2f} |"
             )

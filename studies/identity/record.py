@@ -102,12 +102,9 @@ def decisions(name: str, seed: int, prior: str) -> list[Any]:
     """Every job of a search on a problem of the benchmark, with what it was told."""
     from autolora import Search
     from studies.search import problems
-    from studies.search.ledger import Ledger
-    from studies.search.own_methods import uniform_starts
 
     problem = problems.get(name, None)
-    ledger = Ledger(problem, BUDGET, seed)
-    given = {} if prior == "laws" else {"prior": None, "baseline": uniform_starts(ledger)}
+    given = {} if prior == "laws" else {"prior": None}
     search = Search(
         list(problem.variants),
         space=problem.space,

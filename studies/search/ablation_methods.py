@@ -87,7 +87,7 @@ class Raw(Coordinates):
 class Unopened(Sampler):
     """The sampler whose model proposes the first trials, too."""
 
-    def opening(self, table: TrialTable, variant: str, surrogate: Surrogate) -> None:
+    def opening(self, table: TrialTable, variant: str) -> None:
         return None
 
 

@@ -277,8 +277,9 @@ def test_an_alpha_that_is_not_searched_moves_the_learning_rate_by_the_laws(alpha
     space = {name: SPACE[name] for name in ("learning_rate", "batch_size", "r")}
     sampler = lora_sampler(search_space=space, alpha=alpha)
     params = study_of(sampler).ask(space).params
-    used = {"rank": 8, "law": math.sqrt(3 * WIDTH * 8), 16: 16}[alpha]
-    assert sampler.alpha(8) == pytest.approx(used)
+    rank = params["r"]
+    used = {"rank": rank, "law": math.sqrt(3 * WIDTH * rank), 16: 16}[alpha]
+    assert sampler.alpha(rank) == pytest.approx(used)
     assert z_of({**params, "lora_alpha": used}) == pytest.approx(0.0)
 
 

@@ -128,8 +128,10 @@ def test_another_seed_samples_others():
     for search in searches:
         play(search, score=lambda job: 1.0, diverge=False)
     first, second = (
-        {trial.config for trial in search.table.trials if trial.purpose == "search"} for search in searches
+        {trial.config for trial in search.table.trials if trial.origin.startswith("model: ")} for search in searches
     )
+    assert first
+    assert second
     assert not first & second
 
 

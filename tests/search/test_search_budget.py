@@ -227,10 +227,10 @@ def test_a_smaller_budget_in_the_middle_of_the_search_is_not_exceeded(storage):
 
 def test_undecided_trials_stay_paused_and_go_on_with_a_larger_budget(storage):
     first = Search(variants=["lora"], space=SPACE, budget=8, storage=storage)
-    for _ in range(9):
+    for _ in range(4):
         job = first.ask()
         first.tell(job, loss(job))
-    halted = Search(variants=["lora"], space=SPACE, budget=2, storage=storage)
+    halted = Search(variants=["lora"], space=SPACE, budget=1, storage=storage)
     assert halted.ask() is None
     paused = [trial.number for trial in halted.table.trials if trial.live]
     assert paused

@@ -7,7 +7,7 @@ import pytest
 from autolora import Search
 from autolora.search.opening import SHORT_RUNS, STEP
 from autolora.space import Config, Space
-from tests.support.history import TRAITS, History, at, sampler, z_of
+from tests.support.history import TRAITS, z_of
 from tests.support.simulation import SPACE, loss
 
 OWN = Config(learning_rate=2e-4, batch_size=8, rank=8, alpha=16.0)
@@ -51,17 +51,6 @@ def test_nothing_is_trained_on_before_they_have_spoken():
 def test_several_workers_get_different_ones():
     search = Search(variants=["lora"], space=SPACE, budget=8)
     assert len({search.ask().config for _ in range(8)}) == 8
-
-
-def test_a_variant_begins_where_the_scores_of_others_point():
-    """The offset of model and task is one for all."""
-    history = History()
-    for z in (0.1, 0.5, 0.9):
-        history.add("lora", at(z), *[1 + (z - 0.5) ** 2] * 3)
-    made = sampler()
-    proposal = made.acquisitions(history.table, "dora", made.surrogate(history.table)).proposal
-    assert 0.2 < z_of("dora", proposal.config) < 0.6
-    assert proposal.origin.startswith("prior's mode, moved by +")
 
 
 def test_none_lies_at_or_above_a_rate_that_diverged():

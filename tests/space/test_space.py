@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 import autolora
-from autolora import variants
+from autolora import laws, variants
 from autolora.space import AUTO_LEARNING_RATE, Config, Coordinates, Range, Space, Traits
 from autolora.space.space import specified
 
@@ -305,13 +305,16 @@ def test_four_times_the_batch_doubles_the_rate_at_one_z():
     assert four == pytest.approx(2 * one)
 
 
-def test_four_times_the_rank_halves_the_rate_at_one_scale():
+def test_four_times_the_rank_at_one_scale_is_the_law_s_fall_of_the_rate():
     one, four = (COORDINATES.learning_rate(LORA, 0.0, 16, rank, float(rank)) for rank in (8, 32))
-    assert four == pytest.approx(one / 2)
+    assert four == pytest.approx(one * 4**laws.RANK_EXPONENT)
+
+
+LAW = 16**-laws.SCALE_EXPONENT
 
 
 @pytest.mark.parametrize(
-    ("traits", "factor"), [(LORA, 1 / 8), (PISSA, 1 / 4), (RSLORA, 1 / 8), (Traits(exponent=1.0), 1 / 16)]
+    ("traits", "factor"), [(LORA, LAW), (PISSA, 1 / 4), (RSLORA, LAW), (Traits(exponent=1.0), 1 / 16)]
 )
 def test_sixteen_times_the_scale(traits, factor):
     """PiSSA's factors carry the square root of s: s = 16 at eta / 4 is the run of s = 1 at eta."""

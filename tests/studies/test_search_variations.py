@@ -52,7 +52,7 @@ def test_the_loop_with_the_policy_is_the_search(problem: Edge) -> None:
 
 def test_by_rank_nine_begin_three_go_on_and_one_is_finished() -> None:
     problem = Edge("test", variants=("lora",), space=SPACE.model_copy(update={"rank": [4, 8, 16]}), rungs=RUNGS)
-    ledger = Ledger(problem, 3.5, 1)
+    ledger = Ledger(problem, 2.5, 1)
     promotion_by_rank(ledger)
     first = [step for step in ledger.trace if step.fraction == RUNGS[0]]
     second = [step for step in ledger.trace if step.fraction == RUNGS[1]]
