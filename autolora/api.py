@@ -74,7 +74,7 @@ class Search(search.Search):
             rungs=rungs,
             direction=direction,
             seed=seed,
-            prior=prior,
+            prior=_prior_begun_with(storage, name) or prior if prior == "laws" else prior,
             confirm=confirm,
             baseline=baseline,
             examples=examples,
@@ -89,6 +89,17 @@ class Search(search.Search):
     def verdict(self) -> Verdict:
         """Which differences between the tuned variants exceed noise, in numbers and in words."""
         return judge(self.table, self.best(), registry.simple(self.plan.variants))
+
+
+def _prior_begun_with(storage: str | None, name: str) -> Prior | None:
+    """The prior of the laws that a search continues with: as its version had them, which others may state otherwise."""
+    if storage is None:
+        return None
+    from autolora.study.study import Study
+
+    begun = Study.find(storage, name)
+    recorded = begun and begun.prior
+    return recorded if recorded and all(piece.source == "laws" for piece in recorded.evidence) else None
 
 
 def _recorder(storage: str, name: str) -> search.Recorder:

@@ -155,3 +155,11 @@ def test_a_crash_every_few_writes_changes_nothing(storage):
                 pass
     assert lives > 10
     assert same(open_search(storage, **terms), undisturbed(**terms))
+
+
+def test_a_search_of_other_laws_goes_on_with_those_it_began_with(storage, monkeypatch):
+    begun = Search(["lora"], SPACE, budget=1, storage=storage)
+    play(begun)
+    monkeypatch.setattr("autolora.laws.LOG_RATE", -2.0)
+    assert Search(["lora"], SPACE, budget=1).prior.centre != begun.prior.centre
+    assert Search(["lora"], SPACE, budget=2, storage=storage).prior == begun.prior
