@@ -84,7 +84,7 @@ class Search(search.Search):
 
     def best(self) -> dict[str, Best]:
         """Per variant with a full-length score: the best configuration by its mean over seeds."""
-        return best(self.table, self.plan.variants)
+        return best(self.table, self.plan.variants, self.space.rank)
 
     def verdict(self) -> Verdict:
         """Which differences between the tuned variants exceed noise, in numbers and in words."""

@@ -77,6 +77,8 @@ class Best:
             is unknown.
         cheapest: of the configurations within noise, the one of least wall time, this one unless another takes 5% less;
             None if noise or wall times are unknown.
+        untried_ranks: ranks of the space below ``smallest`` that no full run had: whether one of them does as well is
+            not known, and costs about a full run to know.
         trials: numbers of the trials behind ``seeds``; empty in a result that was loaded from ``best.json``.
     """
 
@@ -92,6 +94,7 @@ class Best:
     noise: Literal["seeds", "examples"] | None = None
     smallest: Alternative | None = None
     cheapest: Alternative | None = None
+    untried_ranks: tuple[int, ...] = ()
     trials: tuple[int, ...] = field(default=(), compare=False, metadata={"internal": True})
 
     @property
@@ -122,6 +125,7 @@ def _restored(raw: Document) -> Document:
     kinds: dict[str, Callable[..., object]] = {
         "config": lambda config: Config.of(**config),
         "seeds": tuple,
+        "untried_ranks": tuple,
         "smallest": Alternative.from_dict,
         "cheapest": Alternative.from_dict,
     }
@@ -145,7 +149,7 @@ class _Group:
         return fmean(run.value for run in self.runs)
 
 
-def best(table: TrialTable, variants: Iterable[str]) -> dict[str, Best]:
+def best(table: TrialTable, variants: Iterable[str], ranks: Iterable[int] = ()) -> dict[str, Best]:
     """The best configuration of each variant that has a full-length score.
 
     Configurations scored on several seeds go before those with one, whose score was chosen for being good; one that
@@ -154,10 +158,12 @@ def best(table: TrialTable, variants: Iterable[str]) -> dict[str, Best]:
     Args:
         table: everything that has happened.
         variants: names.
+        ranks: of the space.
     """
+    searched = tuple(sorted(ranks))
     groups = {variant: list(_stable(table, variant)) for variant in variants}
     noise = SeedNoise.pooled([group.runs for found in groups.values() for group in found])
-    return {variant: _best(table, variant, found, noise) for variant, found in groups.items() if found}
+    return {variant: _best(table, variant, found, noise, searched) for variant, found in groups.items() if found}
 
 
 def seed_noise(table: TrialTable, variants: Iterable[str]) -> SeedNoise | None:
@@ -195,7 +201,9 @@ def _scores(table: TrialTable, trial: Trial) -> Scores:
     return rows if rows is not None and agrees else Scores(value)
 
 
-def _best(table: TrialTable, variant: str, groups: list[_Group], noise: SeedNoise | None) -> Best:
+def _best(
+    table: TrialTable, variant: str, groups: list[_Group], noise: SeedNoise | None, ranks: tuple[int, ...]
+) -> Best:
     repeated = [group for group in groups if len(group.runs) > 1]
     chosen = min(repeated or groups, key=lambda group: table.sign * group.value)
     own = SeedNoise.pooled([chosen.runs]) if len(chosen.runs) >= SEEDS_FOR_OWN_SPREAD else noise
@@ -207,6 +215,7 @@ def _best(table: TrialTable, variant: str, groups: list[_Group], noise: SeedNois
     smallest = min(near, key=lambda group: (group.config.rank, table.sign * group.value))
     if smallest.config.rank == chosen.config.rank:
         smallest = chosen
+    tried = {group.config.rank for group in groups}
     cheapest = min(near, key=lambda group: group.seconds)
     if cheapest.seconds > CHEAPER * chosen.seconds:
         cheapest = chosen
@@ -222,6 +231,7 @@ def _best(table: TrialTable, variant: str, groups: list[_Group], noise: SeedNois
         noise=basis,
         smallest=_alternative(smallest, chosen) if basis else None,
         cheapest=_alternative(cheapest, chosen) if basis and all(group.seconds > 0 for group in near) else None,
+        untried_ranks=tuple(rank for rank in ranks if rank < smallest.config.rank and rank not in tried),
     )
 
 

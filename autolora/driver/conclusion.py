@@ -39,7 +39,7 @@ def conclude(loop: Loop, trainer: Trainer, spec: Spec, folder: Path, began: floa
     loop.tidy()
     search = loop.search
     recall_rows(search.table, search.plan, loop.checkpoints)
-    found = best(search.table, search.plan.variants)
+    found = best(search.table, search.plan.variants, search.space.rank)
     tuned = _earlier(folder, search.outdated)
     order = min if search.direction == "minimize" else max
     for name, one in found.items():

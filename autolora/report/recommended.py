@@ -2,29 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from autolora.analysis.best import Alternative
 from autolora.analysis.verdict import PLAIN, Verdict
-from autolora.driver.result import TunedVariant, TuneResult
+from autolora.driver.result import TunedVariant
 from autolora.report.summary import duration, setting
 
 BASES = {"seeds": "one standard error over seeds", "examples": "one standard error over evaluation examples"}
 
 
-def alternatives(result: TuneResult) -> list[RenderableType]:
+def alternatives(result: Mapping[str, TunedVariant]) -> list[RenderableType]:
     """The smallest rank and the cheapest configuration within noise of the best, of each variant."""
     known = {name: tuned for name, tuned in result.items() if tuned.noise is not None}
     parts: list[RenderableType] = []
     if known:
         basis = BASES[next(tuned.noise for tuned in known.values() if tuned.noise)]
         parts += [Text(f"As good as the best within noise ({basis}):"), _alternatives_table(known)]
+    untried: dict[tuple[int, ...], list[str]] = {}
+    for name, tuned in result.items():
+        untried.setdefault(tuned.untried_ranks, []).append(name)
+    parts += [Text(_untried(ranks, names)) for ranks, names in untried.items() if ranks]
     unknown = [name for name in result if name not in known]
     if unknown:
         parts.append(Text(f"Noise unknown, so no other configuration is called as good: {', '.join(unknown)}."))
     return parts
+
+
+def _untried(ranks: Sequence[int], names: Sequence[str]) -> str:
+    """What it costs to know whether smaller ranks do as well."""
+    several = len(ranks) > 1
+    listed = f"{'Ranks' if several else 'Rank'} {', '.join(map(str, ranks))} had no full run of {', '.join(names)}: "
+    return listed + f"whether {'one of them does' if several else 'it does'} as well costs about a full run to know."
 
 
 def _alternatives_table(known: dict[str, TunedVariant]) -> Table:

@@ -6,9 +6,11 @@ import json
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from autolora.analysis.best import best, spare
 from autolora.analysis.verdict import Verdict, judge
+from autolora.report.recommended import alternatives
 from autolora.scores import Scores
 from autolora.search.policy import Plan
 from autolora.search.trials import Finished, Sampled, Scored, TrialTable
@@ -59,6 +61,21 @@ def test_the_smallest_rank_within_the_noise_of_seeds_is_named():
     assert found.smallest.config.rank == 4
     assert found.smallest.difference == pytest.approx(0.08)
     assert found.smallest.seconds == 10.0
+
+
+def test_smaller_ranks_of_the_space_that_no_full_run_had_are_named():
+    past = Past().seeds(1.0, 1.1, rank=16).run(1.13, rank=8).run(9.0, rank=2)
+    assert best(past.table, ["lora"], ranks=[32, 16, 8, 4, 2, 1])["lora"].untried_ranks == (1, 4)
+    assert past.best().untried_ranks == ()
+
+
+def test_what_smaller_ranks_would_cost_is_said():
+    tuned = dict.fromkeys(("lora", "dora"), best(Past().seeds(1.0, 1.1, rank=16).table, ["lora"], [4, 8, 16])["lora"])
+    console = Console(width=200)
+    with console.capture() as captured:
+        console.print(*alternatives(tuned))
+    text = "Ranks 4, 8 had no full run of lora, dora: whether one of them does as well costs about a full run to know."
+    assert text in captured.get()
 
 
 def test_of_two_configurations_of_the_smallest_rank_the_better_one_is_named():

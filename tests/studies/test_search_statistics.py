@@ -72,7 +72,7 @@ def test_footnotes_mark_targets_that_are_narrower_than_the_noise() -> None:
     fitted, noises = footnotes(names, None)
     assert fitted_on(family(names[0])) in fitted
     assert fitted_on(family(names[2])) in fitted
-    assert "**curves/quickstart 2.3**" in noises
+    assert "**curves/quickstart 4.7**" in noises
     assert "**curves/stories260k" not in noises
     assert "paper/Qwen3-0.6B-math-r8 ?" in noises
     assert np.allclose(noise(problems.get("edge/unbiased", None)), 0.003)
