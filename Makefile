@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 LOWEST ?= .venv-lowest
 DIR ?= runs/quickstart
 
-.PHONY: quickstart test test-all test-faults test-lowest lint bench-prior bench-search clean
+.PHONY: quickstart test test-all test-faults test-lowest lint bench-prior bench-laws bench-search clean
 
 # On a model this small one thread is twice as fast as two, and the numbers are README's.
 quickstart: export OMP_NUM_THREADS = 1
@@ -38,6 +38,10 @@ bench-prior: $(VENV)/.installed-dev
 	$(BIN)/python -m studies.curvature.predict quickstart stories260k
 	$(BIN)/python -m studies.curvature.replay --seeds 40
 	$(BIN)/python -m studies.curvature.report > studies/curvature/results.md
+
+# The scaling laws from all tables at hand; the paths of the two public ones come from the environment. A minute.
+bench-laws: $(VENV)/.installed-dev
+	$(BIN)/python -m studies.laws.fit
 
 # This search against its peers; resumable. Three of them need: pip install "ray[tune]" smac neural-pipeline-search
 bench-search: $(VENV)/.installed-dev

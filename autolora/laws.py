@@ -49,6 +49,8 @@ EVIDENCE: Mapping[str, tuple[float, float]] = {
     "scale": (0.25, 32),
 }
 """Lowest and highest of what the laws were fitted on."""
+LARGE_MODELS = "models wider than 1,000 had batches of 16 to 128 and 100,000 examples alone"
+"""What the ranges do not say: that the small ends are those of small models."""
 
 
 def empirical_alpha(rank: int) -> float:
