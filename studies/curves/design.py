@@ -193,7 +193,7 @@ class Grid(NamedTuple):
         for variant in self.lowest:
             for batch in self.batches:
                 for rank in self.ranks:
-                    alpha = _law_alpha(variant, rank, width)
+                    alpha = law_alpha(variant, rank, width)
                     yield from self._window("grid", width, variant, batch, rank, alpha)
 
     def ends(self, width: int, rows: Rows) -> Iterator[Cell]:
@@ -215,7 +215,7 @@ class Grid(NamedTuple):
     def _window(self, part: str, width: int, variant: str, batch: int, rank: int, alpha: float) -> Iterator[Cell]:
         """Rates around where the laws expect the best, b^1/2 r^-1/2 s^-1/2, from what is expected in the middle."""
         middle_batch, middle_rank = self._middle
-        scaling, middle_scaling = alpha / rank, _law_alpha(variant, middle_rank, width) / middle_rank
+        scaling, middle_scaling = alpha / rank, law_alpha(variant, middle_rank, width) / middle_rank
         decades = math.log10(batch / middle_batch * middle_rank / rank * middle_scaling / scaling) / 2
         start = RATES.index(self.lowest[variant]) + round(RATES_PER_DECADE * decades)
         for rate in RATES[start : start + self.window]:
@@ -271,14 +271,14 @@ def _moved(cell: Cell, places: int) -> Cell:
     return cell._replace(learning_rate=RATES[RATES.index(cell.learning_rate) + places])
 
 
-def _law_alpha(variant: str, rank: int, width: int) -> float:
+def law_alpha(variant: str, rank: int, width: int) -> float:
     """Alpha by the square-root law; r where alpha only rescales the learning rate."""
     redundant = variants.get(variant).traits.alpha_redundant
     return float(rank) if redundant else round(math.sqrt(3 * width * rank), 4)
 
 
 def _by_law(cell: Cell, width: int) -> bool:
-    return cell.alpha == _law_alpha(cell.variant, cell.rank, width)
+    return cell.alpha == law_alpha(cell.variant, cell.rank, width)
 
 
 GRIDS: Mapping[str, Grid] = {
@@ -296,7 +296,7 @@ GRIDS: Mapping[str, Grid] = {
         batches=(1, 2, 4, 16),
         ranks=(2, 8, 32),
         lowest={"lora": 1.1247e-3, "pissa": 1.1247e-3},
-        alpha_ranks=(2, 8),
+        alpha_ranks=(8, 2),
     ),
 }
 """The grids of the later tables, by name."""

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from autolora.space import Config, Space
+from studies.curves import design
 from studies.curves.collect import read
 from studies.search import prior_methods, problems
 from studies.search.curve_table import CURVES as TABLES
@@ -30,7 +31,11 @@ from studies.search.summary import interquartile_mean, mean_ranks
 
 SMALL_BUDGET = 4.0
 INSTALLED = [name for name, method in METHODS.items() if method.missing is None and method.takes("edge/test")]
-CURVES = ["curves/quickstart", "curves/stories260k", "curves/quickstart-variants", "curves/stories260k-variants"]
+CURVES = [
+    *(f"curves/{table}" for table in design.TABLES),
+    "curves/quickstart-variants",
+    "curves/stories260k-variants",
+]
 
 
 @pytest.fixture

@@ -26,8 +26,8 @@ from autolora import driver
 from autolora import spec as specs
 from autolora.cli import cli
 from autolora.driver.result import TuneResult
-from studies.curves.design import GRIDS, TABLES, Cell, Grid, beside_the_best
-from studies.curves.surface import curves
+from studies.curves.design import GRIDS, TABLES, Cell, Grid, beside_the_best, law_alpha
+from studies.curves.surface import Setting, curves
 from studies.search.measures import GRID
 from studies.search.methods import METHODS, in_group
 from studies.search.rows import COLUMNS
@@ -313,11 +313,12 @@ def test_a_table_of_curves_states_the_length_of_its_runs(table: str) -> None:
 
 @pytest.mark.parametrize("table", GRIDS)
 def test_curves_holds_every_setting_of_the_tables_grids(table: str) -> None:
-    _, _, names, batches, ranks = TABLES[table]
-    found = {setting[:3]: curve for setting, curve in curves(ROOT / "studies" / "curves" / f"{table}.csv").items()}
-    for setting in itertools.product(names, batches, ranks):
-        best = int(found[setting].scores[:, -1].argmin())
-        assert 0 < best < len(found[setting].log_rates) - 2, setting
+    width, _, names, batches, ranks = TABLES[table]
+    found = curves(ROOT / "studies" / "curves" / f"{table}.csv")
+    for name, batch, rank in itertools.product(names, batches, ranks):
+        curve = found[Setting(name, batch, rank, law_alpha(name, rank, width))]
+        best = int(curve.scores[:, -1].argmin())
+        assert 0 < best < len(curve.log_rates) - 2, (name, batch, rank)
 
 
 # The search against a grid
