@@ -81,7 +81,8 @@ def test_pattern_search_steps_along_the_rate_then_keeps_z_in_other_settings() ->
     assert len({step.config for step in steps}) == len(steps)
     first, second = steps[0].config, steps[1].config
     assert abs(math.log10(second.learning_rate / first.learning_rate)) == pytest.approx(STEP)
-    other = next(step.config for step in steps if step.config.replaced(learning_rate=1.0) != first.replaced(learning_rate=1.0))
+    here = first.replaced(learning_rate=1.0)
+    other = next(step.config for step in steps if step.config.replaced(learning_rate=1.0) != here)
     before = [step.config for step in steps[: [step.config for step in steps].index(other)]]
     assert any(_z(problem, other) == pytest.approx(_z(problem, each)) for each in before)
 
