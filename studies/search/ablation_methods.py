@@ -1,7 +1,4 @@
-"""This project's search with a part left out, and with a part that it leaves out by default.
-
-"No model" is not here: the search of commit cdfff02, which had none, was recorded.
-"""
+"""This project's search with a part left out, and with a part that it leaves out by default."""
 
 from __future__ import annotations
 

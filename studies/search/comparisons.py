@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from studies.search.measures import GRID, TARGET
-from studies.search.methods import OWN, RECORDED, UNINFORMED, in_group
+from studies.search.methods import OWN, UNINFORMED, in_group
 from studies.search.problem import family
 from studies.search.rows import Row
 from studies.search.summary import (
@@ -56,7 +56,7 @@ def against_own(rows: Sequence[Row]) -> Iterator[str]:
 
 def ablations(rows: Sequence[Row]) -> Iterator[str]:
     """Full runs until close, by family, each with its difference to the whole search."""
-    methods = [OWN, UNINFORMED, *in_group("ablations"), *RECORDED]
+    methods = [OWN, UNINFORMED, *in_group("ablations")]
     families = _families(rows, methods)
     yield "## What the parts are worth\n"
     yield (

@@ -85,9 +85,6 @@ METHODS = {
     "curvature": Method("prior_methods", "curvature", group="ablations", families=("curves",)),
 }
 
-RECORDED = ("brackets, no model", "brackets, no model, no prior")
-"""In the file of results and not run again: the search of commit cdfff02, with and without the laws' prior."""
-
 
 def in_group(group: Group) -> list[str]:
     return [name for name, method in METHODS.items() if method.group == group]

@@ -18,7 +18,7 @@ from studies.search.edge import PLATEAU, Edge
 from studies.search.ledger import Ledger
 from studies.search.loop import Loop, by_policy
 from studies.search.measures import GRID, Outcome
-from studies.search.methods import GROUPS, METHODS, OWN, RECORDED, UNINFORMED, in_group
+from studies.search.methods import GROUPS, METHODS, OWN, UNINFORMED, in_group
 from studies.search.own_methods import laws, with_laws
 from studies.search.rows import Row
 from studies.search.run import keys
@@ -98,7 +98,7 @@ def test_extremes_lie_on_the_plateau_and_off_it(offset: float, monkeypatch: pyte
 @pytest.mark.parametrize(("method", "factor"), [("good", 1.0), ("too_high", DECADE), ("too_low", 1 / DECADE)])
 def test_given_priors_begin_where_they_say(method: str, factor: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prior_methods, "DRAWS", 400)
-    problem = Edge("test", variants=("lora",), space=SPACE, rungs=(1.0,))
+    problem = Edge("test", variants=("lora",), space=SPACE, rungs=RUNGS)
     ledger = Ledger(problem, 1.0, 0)
     getattr(prior_methods, method)(ledger)
     mode = laws(problem).mode(problem.space, searchable.traits_at_start(problem.space, variants.get("lora")))
@@ -129,7 +129,6 @@ def test_curvature_moves_the_measured_variants_and_is_charged() -> None:
 def test_every_method_has_a_group_and_is_run_only_where_it_can_be() -> None:
     assert sorted(name for group in GROUPS for name in in_group(group)) == sorted(METHODS)
     assert {OWN, UNINFORMED} < set(in_group("peers"))
-    assert not set(RECORDED) & set(METHODS)
     wanted = keys(["edge/unbiased", "curves/quickstart"], [OWN, "curvature"], repeats=1)
     assert wanted == [("edge/unbiased", OWN, 0), ("curves/quickstart", OWN, 0), ("curves/quickstart", "curvature", 0)]
 
