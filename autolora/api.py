@@ -74,7 +74,7 @@ class Search(search.Search):
             rungs=rungs,
             direction=direction,
             seed=seed,
-            prior=_prior_begun_with(storage, name) or prior if prior == "laws" else prior,
+            prior=(_prior_begun_with(storage, name) or prior) if prior == "laws" else prior,
             confirm=confirm,
             baseline=baseline,
             examples=examples,

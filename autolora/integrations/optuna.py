@@ -92,7 +92,8 @@ class LoraSampler(BaseSampler):
     They are learning rate, batch size, rank, alpha, dropout, warm-up ratio and weight decay: every dimension that
     :class:`autolora.Space` has but the variants' options.
 
-    The first trial of a variant is the mode of the prior. Further ones are those of which a full run promises most by
+    The first trial of a variant is the mode of the prior. There is no opening of short runs, since Optuna's trials run
+    on unless a pruner stops them. Further ones are those of which a full run promises most by
     a model of all trials, of every variant and length; none is drawn where the variant is known to diverge.
     Parameters are recognized by name; those that are not of LoRA are left to another sampler, and so is a study of
     several objectives.
@@ -283,7 +284,9 @@ class LoraSampler(BaseSampler):
         if self._prior is not None:
             traits = {name: self._prior.traits(name, own) for name, own in traits.items()}
         if table.of(variant):
-            fresh = self._most_promising(Sampler(space, traits, self._prior, table.rungs, self._seed), table, variant)
+            fresh = self._most_promising(
+                Sampler(space, traits, self._prior, table.rungs, self._seed, opens=False), table, variant
+            )
             rng = np.random.default_rng([self._seed, number, REPEATS])
             config = fresh or uniform_sample(rng, space, traits[variant])
         else:

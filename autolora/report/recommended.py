@@ -36,8 +36,9 @@ def alternatives(result: Mapping[str, TunedVariant]) -> list[RenderableType]:
 def _untried(ranks: Sequence[int], names: Sequence[str]) -> str:
     """What it costs to know whether smaller ranks do as well."""
     several = len(ranks) > 1
-    listed = f"{'Ranks' if several else 'Rank'} {', '.join(map(str, ranks))} had no full run of {', '.join(names)}: "
-    return listed + f"whether {'one of them does' if several else 'it does'} as well costs about a full run to know."
+    listed = f"{'Ranks' if several else 'Rank'} {', '.join(map(str, ranks))}"
+    verb, cost = ("were", "one more full run each") if several else ("was", "one more full run")
+    return f"{listed} {verb} never trained to the end with {', '.join(names)}; {cost} would tell."
 
 
 def _alternatives_table(known: dict[str, TunedVariant]) -> Table:

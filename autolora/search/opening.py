@@ -24,28 +24,38 @@ def next_short_run(
     """The next short run of a variant's opening with the reason for it; None if the opening is over.
 
     The first is the prior's mode: the largest rank, the smallest batch size, and the learning rate that is expected to
-    be best there. The others lie a step below and above it. There is no opening where a full run is the shortest there
-    is, and it ends where its setting cannot be trained, for lack of memory.
+    be best there. The others lie a step below and above it, as far as the searched rates go. There is no opening where
+    a full run is the shortest there is. It ends where its setting cannot be trained, for lack of memory, and where the
+    model has begun, as in a study of an earlier version.
 
     Args:
         scope: of the variant.
         prior, coordinates: of the search.
-        table: all trials; those that run count, so that several workers get different ones.
+        table: all trials. Those that run count, so that several workers get different ones, and so does a baseline at
+            the opening's setting.
         ceiling: z at which the variant is known to diverge.
     """
     if len(table.rungs) == 1:
         return None
     assert scope.variant is not None
-    begun = [trial for trial in table.of(scope.variant) if trial.purpose == "search"]
-    cannot_train = any(trial.outcome == "infeasible" for trial in begun)
-    if cannot_train or len(begun) >= SHORT_RUNS:
-        return None
     mode = prior.mode(*scope)
-    if not begun:
-        return (mode, "prior's mode") if mode not in table.tried(scope.variant) else None
-    first = coordinates.z(scope.traits, begun[0].config)
-    for off in (-STEP, STEP, -2 * STEP, 2 * STEP):
-        config = mode.replaced(learning_rate=LEARNING_RATE.at(scope, mode, coordinates, first + off))
-        if first + off < ceiling and config not in table.tried(scope.variant):
-            return config, f"opening: {abs(off):.2f} decades {'above' if off > 0 else 'below'} the first"
+    trials = [trial for trial in table.of(scope.variant) if trial.purpose != "confirm"]
+    here = [trial for trial in trials if trial.config.replaced(learning_rate=mode.learning_rate) == mode]
+    model_has_begun = any(trial.purpose == "search" and trial not in here for trial in trials)
+    cannot_train = any(trial.outcome == "infeasible" for trial in here)
+    if model_has_begun or cannot_train or len(here) >= SHORT_RUNS:
+        return None
+    first = coordinates.z(scope.traits, mode)
+    for off in (0.0, -STEP, STEP, -2 * STEP, 2 * STEP):
+        rate = LEARNING_RATE.at(scope, mode, coordinates, first + off) if off else mode.learning_rate
+        config = mode.replaced(learning_rate=rate)
+        z = coordinates.z(scope.traits, config)
+        if z < ceiling and config not in table.tried(scope.variant):
+            return config, _reason(z - first)
     return None
+
+
+def _reason(off: float) -> str:
+    if not off:
+        return "prior's mode"
+    return f"opening: {abs(off):.2f} decades {'above' if off > 0 else 'below'} the prior's mode"

@@ -50,6 +50,8 @@ class Sampler:
         rungs: fractions of a full run at which trials are scored.
         seed: of the study.
         starts: by variant, the options of its default configuration, where the space names any.
+        opens: whether a variant begins with the short runs of :mod:`autolora.search.opening`. Not where a trial runs on
+            unless somebody stops it: there they would be full runs.
     """
 
     space: Space
@@ -58,10 +60,11 @@ class Sampler:
     rungs: tuple[float, ...]
     seed: int
     starts: Mapping[str, Options] = field(default_factory=dict)
+    opens: bool = True
 
     def opening(self, table: TrialTable, variant: str) -> Proposal | None:
         """The next of the short runs that a variant begins with; none without a prior, whose mode they surround."""
-        if self.prior is None:
+        if self.prior is None or not self.opens:
             return None
         ceiling = self._diverged_from(table, variant)
         found = next_short_run(self._scope(variant), self.prior, self.coordinates, table, ceiling)

@@ -254,7 +254,10 @@ class Search:
             )
             if not isinstance(action, Sample):
                 break
-            sampled.append(self._sampled(table, action))
+            next_one = self._sampled(table, action)
+            if next_one.origin.startswith("model: ") and table.of(next_one.variant):
+                break  # what the model would choose depends on scores that are not there
+            sampled.append(next_one)
             table.apply(sampled[-1])
             forecast.note(sampled[-1])
         return sampled

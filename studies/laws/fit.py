@@ -40,6 +40,13 @@ LAWS = {
 """Terms of the fit by the constants of autolora/laws.py that state them."""
 
 
+SOURCES = {"sweep": "sweep", "paper": "LR-matters", "curves": "own curves"}
+HEADER = (
+    "| | settings | mean error | sd | inside | regret | by laws.py | at 3e-4 |",
+    "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+)
+
+
 class Verdict(NamedTuple):
     """What a fit without a model says of one of its settings.
 
@@ -64,11 +71,12 @@ class Verdict(NamedTuple):
 def main() -> None:
     bests = tables.load()
     everything = fit(bests)
-    verdicts = [verdict for model in tables.models(bests) for verdict in judged(bests, model)]
+    verdicts = [verdict for model in tables.models(bests) for verdict in judged(bests, [model])]
+    sources = {name: judged(bests, of_source(bests, source)) for source, name in SOURCES.items()}
     without = {f"without {name}": fit(rest) for name, rest in benchmarks(bests)}
     fits = {"all": everything, **without}
     FITTED.write_text(json.dumps({name: plain(found) for name, found in fits.items()}, indent=1) + "\n")
-    RESULTS.write_text("\n".join(report(bests, fits, verdicts)) + "\n")
+    RESULTS.write_text("\n".join(report(bests, fits, verdicts, sources)) + "\n")
     print(RESULTS.read_text())
 
 
@@ -79,12 +87,17 @@ def benchmarks(bests: Sequence[Best]) -> Iterable[tuple[str, list[Best]]]:
         yield f"curves/{name}", [best for best in bests if best.model != name]
 
 
-def judged(bests: Sequence[Best], model: str) -> list[Verdict]:
-    """The settings of one model, bounds left out, by a fit that did not see it."""
-    fitted = fit([best for best in bests if best.model != model])
+def of_source(bests: Sequence[Best], source: str) -> list[str]:
+    """The models of a source."""
+    return tables.models([best for best in bests if best.source == source])
+
+
+def judged(bests: Sequence[Best], models: Sequence[str]) -> list[Verdict]:
+    """The settings of some models, bounds left out, by a fit that saw none of them."""
+    fitted = fit([best for best in bests if best.model not in models])
     found = []
     for best in bests:
-        if best.model == model and best.kind == "exact":
+        if best.model in models and best.kind == "exact":
             log_rate = predicted(fitted, best)
             found.append(
                 Verdict(
@@ -112,7 +125,12 @@ def plain(found: Fitted) -> dict[str, dict[str, float]]:
     }
 
 
-def report(bests: Sequence[Best], fits: Mapping[str, Fitted], verdicts: Sequence[Verdict]) -> list[str]:
+def report(
+    bests: Sequence[Best],
+    fits: Mapping[str, Fitted],
+    verdicts: Sequence[Verdict],
+    sources: Mapping[str, Sequence[Verdict]],
+) -> list[str]:
     """The lines of results.md."""
     lines = ["# Results", "", "Written by `python -m studies.laws.fit`. Decades, except for regrets.", ""]
     lines += ["## The fit", "", *_terms(fits), ""]
@@ -127,14 +145,14 @@ def report(bests: Sequence[Best], fits: Mapping[str, Fitted], verdicts: Sequence
         "Regret at the expected rate, at that of laws.py, which has seen the tables, and at 3e-4 for everything, "
         "in percent of the best score.",
         "",
-        "| | settings | mean error | sd | inside | regret | by laws.py | at 3e-4 |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        *HEADER,
     ]
-    sources = {"sweep": "sweep", "paper": "LR-matters", "curves": "own curves"}
-    for source, title in sources.items():
+    for source, title in SOURCES.items():
         of = [verdict for verdict in verdicts if verdict.best.source == source]
         lines.append(_row(f"**{title}**", of))
         lines += [_row(model, [each for each in of if each.best.model == model]) for model in _models(of)]
+    lines += ["", "## Each source left out", "", "The same by a fit to the other sources.", "", *HEADER]
+    lines += [_row(title, of) for title, of in sources.items()]
     return lines
 
 

@@ -46,6 +46,8 @@ GRID = np.linspace(-8, 8, 161)
 LOG_WEIGHTS = stats.t.logpdf(GRID, FREEDOM) + math.log(GRID[1] - GRID[0])
 
 SIGNS = {"exact": 0, "at least": 1, "at most": -1}
+FAR = 100.0
+"""Decades that stand for no bound on the other side."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +56,12 @@ class Fitted:
 
     Attributes:
         means, sds: of every term of the model, by name; the spreads in decades.
+        covariance: of the terms of BELIEFS, in their order.
     """
 
     means: Mapping[str, float]
     sds: Mapping[str, float]
+    covariance: np.ndarray
 
     @property
     def between_models(self) -> float:
@@ -71,12 +75,14 @@ def fit(bests: Sequence[Best]) -> Fitted:
     names = [*BELIEFS, *SPREADS]
     start = np.array([mean for mean, _ in BELIEFS.values()] + [mean for mean, _ in SPREADS.values()])
     found = optimize.minimize(objective, start, method="L-BFGS-B").x
-    sds = np.sqrt(np.diag(np.linalg.inv(_curvature(objective, found))))
+    covariance = np.linalg.inv(_curvature(objective, found))
+    sds = np.sqrt(np.diag(covariance))
     terms = len(BELIEFS)
     values = np.concatenate([found[:terms], np.exp(found[terms:])])
     return Fitted(
         dict(zip(names, values.tolist(), strict=True)),
         dict(zip(names, np.concatenate([sds[:terms], values[terms:] * sds[terms:]]).tolist(), strict=True)),
+        covariance[:terms, :terms],
     )
 
 
@@ -89,8 +95,7 @@ def predicted(fitted: Fitted, best: Best) -> float:
 def spread(fitted: Fitted, best: Best) -> float:
     """Standard deviation of a new model's best rate there: its offset, and what is uncertain of the terms."""
     row, _ = _terms(best)
-    of_terms = (row * np.array([fitted.sds[name] for name in BELIEFS])) ** 2
-    return math.sqrt(fitted.between_models**2 + float(of_terms.sum()))
+    return math.sqrt(fitted.between_models**2 + float(row @ fitted.covariance @ row))
 
 
 def _terms(best: Best) -> tuple[np.ndarray, float]:
@@ -117,6 +122,7 @@ class _Objective:
         self._rows = np.array([row for row, _ in terms])
         self._values = np.array([best.log_rate for best in bests]) - np.array([known for _, known in terms])
         self._signs = np.array([SIGNS[best.kind] for best in bests])
+        self._room = np.array([min(best.below - best.log_rate, FAR) for best in bests])
         models = np.array([best.model for best in bests])
         self._groups = [np.flatnonzero(models == model) for model in dict.fromkeys(models.tolist())]
         self._means, self._sds = np.array([*BELIEFS.values(), *SPREADS.values()]).T
@@ -128,11 +134,21 @@ class _Objective:
         for group in self._groups:
             scaled = (residuals[group][:, None] - between * GRID) / within
             signs = self._signs[group][:, None]
-            # "At least" says that the best lies above the value: the error is more than minus the residual.
             exact = stats.norm.logpdf(scaled) - math.log(within)
-            densities = np.where(signs == 0, exact, stats.norm.logcdf(-signs * scaled)).sum(axis=0) + LOG_WEIGHTS
+            densities = np.where(signs == 0, exact, _log_bounded(scaled, signs, self._room[group][:, None] / within))
+            densities = densities.sum(axis=0) + LOG_WEIGHTS
             total += float(np.logaddexp.reduce(densities))
         return -total
+
+
+def _log_bounded(scaled: np.ndarray, signs: np.ndarray, room: np.ndarray) -> np.ndarray:
+    """Log probability that a best lies beyond its bound, and if that is a lower one within ``room`` of it.
+
+    "At least" says that the best lies above the value: the error is more than the residual.
+    """
+    beyond = stats.norm.logcdf(-signs * scaled)
+    too_far = np.where(signs > 0, stats.norm.logcdf(-(scaled + room)), -np.inf)
+    return beyond + np.log1p(-np.exp(np.minimum(too_far - beyond, -1e-12)))
 
 
 def _curvature(objective: _Objective, at: np.ndarray, step: float = 1e-3) -> np.ndarray:

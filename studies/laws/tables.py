@@ -1,6 +1,6 @@
 """Where the best learning rate lies, read off every table at hand.
 
-A best at the end of a table's learning rates is a bound. Rates at which training came apart are beyond the best, too.
+A best at the end of a table's learning rates is a bound. Where training came apart at the next rate, it lies below.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ class Best:
         log_rate: log10 of the best learning rate, or its bound.
         kind: whether it is the best, or a bound.
         regret: of a log10 learning rate, in percent of the best score.
+        below: log10 of a rate that the best lies below, as training came apart there; infinite if there is none.
     """
 
     source: str
@@ -63,6 +64,7 @@ class Best:
     log_rate: float
     kind: Kind
     regret: Callable[[float], float] = field(compare=False, repr=False)
+    below: float = math.inf
 
     @property
     def traits(self) -> Traits:
@@ -86,11 +88,15 @@ def sweep(path: Path) -> Iterator[Best]:
     """
     cells: dict[tuple[str, int], dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
     about: dict[str, tuple[int, int]] = {}
+    diverged: dict[tuple[str, int], list[float]] = defaultdict(list)
     with path.open(newline="") as file:
         for row in csv.DictReader(file):
             about[row["model"]] = int(row["hidden_size"]), int(row["batch_size"])
+            key, rate = (row["model"], int(row["rank"])), float(row["learning_rate"])
             if row["diverged"] == "0":
-                cells[row["model"], int(row["rank"])][float(row["learning_rate"])].append(float(row["test_nll"]))
+                cells[key][rate].append(float(row["test_nll"]))
+            else:
+                diverged[key].append(rate)
     for (model, rank), scores in cells.items():
         rates = sorted(scores)
         x, losses = np.log10(rates), np.array([fmean(scores[rate]) for rate in rates])
@@ -99,6 +105,7 @@ def sweep(path: Path) -> Iterator[Best]:
         yield Best(
             *("sweep", model.rpartition("/")[2], width, SWEEP_EXAMPLES, "lora", batch, rank, SWEEP_ALPHA),
             *(log_rate, kind, _interpolated(x, losses)),
+            below=min((math.log10(rate) for rate in diverged[model, rank] if rate > rates[-1]), default=math.inf),
         )
 
 

@@ -7,7 +7,7 @@ import pytest
 from autolora import Search
 from autolora.search.opening import SHORT_RUNS, STEP
 from autolora.space import Config, Space
-from tests.support.history import TRAITS, z_of
+from tests.support.history import TRAITS, History, at, sampler, z_of
 from tests.support.simulation import SPACE, loss
 
 OWN = Config(learning_rate=2e-4, batch_size=8, rank=8, alpha=16.0)
@@ -92,6 +92,39 @@ def test_the_user_s_baseline_comes_before_them():
     jobs = begun(search, len(search.plan.rungs) + 1)
     assert [job.trial for job in jobs] == [0, 0, 0, 1]
     assert search.table.trials[1].origin.startswith("prior's mode")
+
+
+def test_a_baseline_at_the_prior_s_mode_is_the_first_of_them():
+    mode = Search(variants=["lora"], space=SPACE, budget=8).preview(1)[0].config
+    search = Search(variants=["lora"], space=SPACE, budget=8, baseline={"lora": mode})
+    jobs = begun(search, len(search.plan.rungs) + 2)
+    middle, below, above = zs([jobs[0], *jobs[-2:]])
+    assert [below, above] == pytest.approx([middle - STEP, middle + STEP])
+    assert search.table.trials[1].origin == "opening: 0.25 decades below the prior's mode"
+
+
+def test_a_baseline_that_diverged_below_the_mode_leaves_out_what_lies_above():
+    mode = Search(variants=["lora"], space=SPACE, budget=8).preview(1)[0].config
+    low = mode.replaced(learning_rate=mode.learning_rate * 10**-0.3)
+    search = Search(variants=["lora"], space=SPACE, budget=8, baseline={"lora": low})
+    search.tell(search.ask(), diverged=True, at=0.01)
+    begun(search)
+    assert all(trial.config.learning_rate < low.learning_rate for trial in search.table.trials[1:])
+
+
+def test_it_is_over_once_the_model_has_begun():
+    """As in a study of an earlier version, or where somebody asked for a trial of their own."""
+    history = History()
+    history.add("lora", at(0.5), 1.0)
+    made = sampler()
+    proposal = made.acquisitions(history.table, "lora", made.surrogate(history.table)).proposal
+    assert proposal.origin.startswith("model: ")
+
+
+def test_the_preview_ends_where_the_model_would_choose_without_scores():
+    search = Search(variants=["lora", "dora"], space=SPACE, budget=8)
+    assert len(search.preview(20)) == 2 * SHORT_RUNS
+    assert len(Search(variants=["lora"], space=SPACE, budget=8, prior=None).preview(20)) == 1
 
 
 def test_without_a_prior_the_model_begins():
