@@ -41,16 +41,31 @@ WIDTH_EXPONENT, WIDTH_SD = -0.55, 0.15
 UNKNOWN_WIDTH_SD, UNKNOWN_LENGTH_SD = 0.3, 0.6
 """Decades by which widths and lengths differ among what is usually trained: 1000 to 8000, and 1000 to 300,000."""
 
-EVIDENCE: Mapping[str, tuple[float, float]] = {
-    "hidden_size": (64, 8192),
-    "examples": (400, 100_000),
-    "batch_size": (1, 128),
-    "rank": (1, 128),
-    "scale": (0.25, 32),
+EVIDENCE: Mapping[str, Mapping[str, tuple[float, float]]] = {
+    "large models": {
+        "hidden_size": (1024, 8192),
+        "examples": (99_840, 100_000),
+        "batch_size": (16, 128),
+        "rank": (1, 128),
+        "scale": (0.25, 32),
+    },
+    "small models": {
+        "hidden_size": (64, 160),
+        "examples": (400, 1200),
+        "batch_size": (1, 8),
+        "rank": (2, 64),
+        "scale": (1, 32),
+    },
 }
-"""Lowest and highest of what the laws were fitted on."""
-LARGE_MODELS = "models wider than 1,000 had batches of 16 to 128 and 100,000 examples alone"
-"""What the ranges do not say: that the small ends are those of small models."""
+"""Lowest and highest of what the laws were fitted on. Width and length differ together between the two kinds, so that
+the fit knows their joint effect better than either: what lies between rests on beliefs about the exponents."""
+
+
+def evidence(width: int | None) -> tuple[str, Mapping[str, tuple[float, float]]]:
+    """The kind of models in the evidence that is nearest to a width, and its ranges; unknown: large ones."""
+    edge = math.sqrt(EVIDENCE["small models"]["hidden_size"][1] * EVIDENCE["large models"]["hidden_size"][0])
+    kind = "large models" if width is None or width >= edge else "small models"
+    return kind, EVIDENCE[kind]
 
 
 def empirical_alpha(rank: int) -> float:
@@ -112,7 +127,8 @@ def log_centre(width: int | None, length: int | None) -> float:
 def centre_sd(width: int | None, length: int | None) -> float:
     """Standard deviation of :func:`log_centre` in decades.
 
-    Wider, the further it is carried from the reference, and where width or length are not known.
+    Wider, the further it is carried from the reference, and where width or length are not known. The two exponents are
+    taken for independent, which makes it too wide for small models trained on little, as those of the evidence.
     """
     of_width = WIDTH_EXPONENT * UNKNOWN_WIDTH_SD if width is None else WIDTH_SD * math.log10(width / REFERENCE_WIDTH)
     of_length = (

@@ -27,8 +27,16 @@ WORDS = {
     "examples": "number of training examples",
     "batch_size": "batch size",
     "rank": "rank",
-    "scale": "s",
+    "scale": "the scale s",
 }
+LIMITS = {
+    "hidden_size": (1, 1_000_000),
+    "rank": (1, 100_000),
+    "alpha": (1e-6, 1e9),
+    "batch_size": (1, 10_000_000),
+    "examples": (1, 1e12),
+}
+"""Values beyond which nothing can be said."""
 RATIOS = (0.25, 0.5, 1, 2, 4)
 """Batch sizes of the neighbors, over the one that was asked for; ranks have the middle three."""
 
@@ -100,7 +108,8 @@ class Advice:
         neighbors: best guesses at other ranks and batch sizes.
         alphas: best guesses at other alphas.
         advice: on rank and alpha, a paragraph each.
-        evidence: range of each value in the runs that the laws were fitted on.
+        evidence: range of each value in the runs on the nearest kind of models that the laws were fitted on.
+        evidence_on: that kind: "large models" or "small models".
         outside: which values lie outside of it.
         notes: what else is to be known of the model and the question, a sentence or two each.
         memory: estimate of what training takes; None if it is not known: numbers were given, or a note says why.
@@ -123,6 +132,7 @@ class Advice:
     alphas: tuple[AlphaRate, ...]
     advice: tuple[str, ...]
     evidence: Mapping[str, tuple[float, float]]
+    evidence_on: str = ""
     outside: tuple[Outside, ...] = ()
     notes: tuple[str, ...] = ()
     memory: Memory | None = None
@@ -269,6 +279,9 @@ def _check(given: Mapping[str, object]) -> None:
     for name, value in given.items():
         whole = name != "alpha"
         accepts = known["alpha" if name == "alpha" else "rank"].accepts
+        low, high = LIMITS[name]
+        if isinstance(value, (int, float)) and (0 < value < low or high < value < math.inf):
+            raise AdviceError(f"{name} is outside of {low:g} to {high:,.0f}, where the laws say nothing")
         if value is not None and not accepts(value):
             wanted = "a whole number of at least 1" if whole else "a number above 0, such as the rank"
             raise AdviceError(f"{name}={value!r} is not allowed: give {wanted}")
@@ -284,6 +297,7 @@ def advise(question: Question, notes: tuple[str, ...] = (), memory: Memory | Non
     traits, config = question.variant.traits, question.config
     low, high = question.prior.interval(traits, config, SHARE)
     alphas = tuple(_alphas(question))
+    kind, evidence = laws.evidence(question.hidden_size)
     return Advice(
         learning_rate=question.rate(),
         low=low,
@@ -300,7 +314,8 @@ def advise(question: Question, notes: tuple[str, ...] = (), memory: Memory | Non
         neighbors=tuple(_neighbors(question)),
         alphas=alphas,
         advice=(_on_rank(), _on_alpha(question, alphas)),
-        evidence=laws.EVIDENCE,
+        evidence=evidence,
+        evidence_on=kind,
         outside=tuple(_outside(question)),
         notes=notes,
         memory=memory,
@@ -321,8 +336,8 @@ def _reason(question: Question, high: float) -> str:
     left_out = "".join(f" The {WORDS[name]} is unknown, so the interval is wider." for name in unknown)
     return (
         f"The scaling laws for {question.variant.title}, evaluated at this setting; nothing was measured. The "
-        f"interval, a factor of {high / rate:.2g} to either side, is how far best rates of models and tasks lie from "
-        f"the laws.{left_out} By the laws, the rate is {doubled}."
+        f"interval, a factor of {high / rate:.2g} to either side, covers how far models and tasks differ, and how "
+        f"uncertain the exponents and the variant's shift are.{left_out} By the laws, the rate is {doubled}."
     )
 
 
@@ -346,6 +361,9 @@ def _alphas(question: Question) -> Iterator[AlphaRate]:
     if traits.unit_scale or question.own_alpha:
         return
     law = traits.law_alpha(rank, question.hidden_size)
+    if traits.alpha_redundant:
+        yield AlphaRate("rank", float(rank), question.rate(alpha=float(rank)))
+        return
     rules = {"rank": float(rank), "2 x rank": 2.0 * rank, "square-root law": law}
     for rule, alpha in rules.items():
         if rule != "square-root law" or not isinstance(traits.alpha_law, float):
@@ -381,15 +399,16 @@ def _outside(question: Question) -> Iterator[Outside]:
         "rank": question.config.rank,
         "scale": question.scale,
     }
+    kind, ranges = laws.evidence(question.hidden_size)
     for name, value in asked.items():
         if value is None:
             continue
-        low, high = laws.EVIDENCE[name]
+        low, high = ranges[name]
         if value > high:
             factor, end, bound = value / high, "times the largest", high
         elif value < low:
             factor, end, bound = low / value, "times below the smallest", low
         else:
             continue
-        text = f"{WORDS[name]} {value:,.4g} is {factor:.3g} {end} of the evidence, {bound:,g}"
+        text = f"{WORDS[name]} {value:,.4g} is {factor:.3g} {end} of the evidence on {kind}, {bound:,g}"
         yield Outside(name, value, bound, factor, text)

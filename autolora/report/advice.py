@@ -10,7 +10,6 @@ from rich.table import Table
 from rich.text import Text
 
 from autolora.adapters.memory import ACTIVATION_BYTES, LEAN_ACTIVATION_BYTES, Memory
-from autolora.laws import LARGE_MODELS
 from autolora.priors.advice import WORDS, Advice
 from autolora.report.summary import size
 
@@ -71,7 +70,7 @@ def _paragraphs(advice: Advice) -> Iterator[str]:
     yield from advice.advice
     ranges = ", ".join(f"{WORDS[name]} {low:,g} to {high:,g}" for name, (low, high) in advice.evidence.items())
     outside = (f" {each.text[0].upper()}{each.text[1:]}." for each in advice.outside)
-    yield f"Evidence: the laws rest on runs with {ranges}; {LARGE_MODELS}.{''.join(outside)}"
+    yield f"Evidence on {advice.evidence_on}: runs with {ranges}.{''.join(outside)}"
     yield from advice.notes
 
 

@@ -54,11 +54,11 @@ def test_the_interval_widens_outside_of_the_evidence_and_where_less_is_known(nam
 @pytest.mark.parametrize(
     ("values", "text"),
     [
-        ({"batch_size": 1024}, "batch size 1,024 is 8 times the largest of the evidence, 128"),
-        ({"hidden_size": 32, "rank": 16}, "hidden size 32 is 2 times below the smallest of the evidence, 64"),
-        ({"rank": 256, "alpha": 256}, "rank 256 is 2 times the largest of the evidence, 128"),
-        ({"alpha": 1024}, "s 64 is 2 times the largest of the evidence, 32"),
-        ({"examples": 400}, "number of training examples 400 is 2 times below the smallest of the evidence, 800"),
+        ({"batch_size": 1024}, "batch size 1,024 is 8 times the largest of {}, 128"),
+        ({"hidden_size": 32, "rank": 16}, "hidden size 32 is 2 times below the smallest of {}, 64"),
+        ({"rank": 256, "alpha": 256}, "rank 256 is 2 times the largest of {}, 128"),
+        ({"alpha": 1024}, "the scale s 64 is 2 times the largest of {}, 32"),
+        ({"examples": 400}, "number of training examples 400 is 2 times below the smallest of {}, 800"),
     ],
 )
 def test_what_lies_outside_of_the_evidence_is_said_with_the_factor(values, text, monkeypatch):
@@ -69,13 +69,28 @@ def test_what_lies_outside_of_the_evidence_is_said_with_the_factor(values, text,
         "rank": (1, 128),
         "scale": (0.25, 32),
     }
-    monkeypatch.setattr("autolora.laws.EVIDENCE", ranges)
-    assert [each.text for each in advice(**values).outside] == [text]
+    monkeypatch.setattr("autolora.laws.EVIDENCE", {"large models": ranges, "small models": ranges})
+    kind = "small" if values.get("hidden_size") else "large"
+    assert [each.text for each in advice(**values).outside] == [text.format(f"the evidence on {kind} models")]
 
 
 def test_nothing_is_outside_at_a_usual_setting():
-    assert advice().outside == ()
-    assert set(advice().evidence) == set(laws.EVIDENCE)
+    assert advice(examples=100_000).outside == ()
+    assert advice().evidence == laws.EVIDENCE["large models"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("alpha", 1e300), ("alpha", 1e-320), ("examples", 10**400), ("batch_size", 10**9)]
+)
+def test_values_of_which_the_laws_say_nothing_are_refused(name, value):
+    with pytest.raises(AdviceError, match=f"{name} is outside of"):
+        advice(**{name: value})
+
+
+def test_a_length_between_the_two_kinds_of_models_is_outside_of_the_evidence():
+    (length,) = advice(examples=20_000).outside
+    assert length.name == "examples"
+    assert advice(hidden_size=96, rank=8, alpha=8, examples=800, batch_size=8).evidence_on == "small models"
 
 
 def test_what_was_not_given_is_assumed_and_said():
