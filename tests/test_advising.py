@@ -37,7 +37,8 @@ def test_the_answer_comes_first_and_the_setting_with_it(folder):
     advice = autolora.recommend(folder, rank=8, alpha=16, batch_size=64, examples=20_000)
     rates = f"{advice.learning_rate:.1e} (90%: {advice.low:.1e} to {advice.high:.1e})"
     assert outcome.output.splitlines()[0] == f"learning rate {rates}"
-    for words in ("16 (s = 2)", "20,000", "Evidence on small models:", "Hidden size 32 is", "trained, with gradients", "--dry-run"):
+    evidence = ("Evidence on small models:", "Hidden size 32 is")
+    for words in ("16 (s = 2)", "20,000", *evidence, "trained, with gradients", "--dry-run"):
         assert words in outcome.output
     assert "assumed" not in outcome.output
 

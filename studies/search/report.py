@@ -210,9 +210,11 @@ def _figure(file: Path, title: str, rows: list[Row]) -> None:
     for panel in panels.flat[len(names) :]:
         panel.set_visible(False)
     handles, labels = panels.flat[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="lower center", ncols=min(6, len(labels)), fontsize=7, frameon=False)
+    columns = min(6, len(labels))
+    figure.legend(handles, labels, loc="lower center", ncols=columns, fontsize=7, frameon=False)
     figure.suptitle(f"{title}: interquartile mean regret, 95% bootstrap band", fontsize=10)
-    figure.tight_layout(rect=(0, 0.35 / (3.6 * lines + 0.9), 1, 1))
+    inches = 0.15 + 0.17 * math.ceil(len(labels) / columns)  # of the legend
+    figure.tight_layout(rect=(0, inches / (3.6 * lines + 0.9), 1, 1))
     figure.savefig(file, dpi=110)
     plt.close(figure)
 
