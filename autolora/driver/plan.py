@@ -98,7 +98,7 @@ def _spending(spec: Spec, confirm: int, upfront: float) -> str:
         parts.append(f"search {left:.4g}")
     if confirm:
         parts.append(f"{confirm} further seeds of the finalists {confirm}")
-    return " + ".join(parts) + f" of {spec.budget:g} full runs"
+    return f"{spec.budget:g} full runs: " + " + ".join(parts)
 
 
 def _measure(trainer: Trainer, scratch: Path, spec: Spec, space: Space) -> tuple[float, int]:

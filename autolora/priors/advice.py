@@ -410,5 +410,6 @@ def _outside(question: Question) -> Iterator[Outside]:
             factor, end, bound = low / value, "times below the smallest", low
         else:
             continue
-        text = f"{WORDS[name]} {value:,.4g} is {factor:.3g} {end} of the evidence on {kind}, {bound:,g}"
+        shown = f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
+        text = f"{WORDS[name]} {shown} is {factor:.3g} {end} of the evidence on {kind}, {bound:,g}"
         yield Outside(name, value, bound, factor, text)
