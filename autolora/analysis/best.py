@@ -129,7 +129,7 @@ def _restored(raw: Document) -> Document:
         "smallest": Alternative.from_dict,
         "cheapest": Alternative.from_dict,
     }
-    return {key: kinds[key](value) if key in kinds and value else value for key, value in raw.items()}
+    return {key: kinds[key](value) if key in kinds and value is not None else value for key, value in raw.items()}
 
 
 @dataclass(frozen=True)

@@ -205,8 +205,8 @@ def test_the_preview_is_what_will_be_sampled_and_records_nothing(storage):
 
 
 def test_the_preview_of_a_finite_space_ends():
-    space = Space(learning_rate=1e-3, batch_size=8, rank=[4, 8], alpha="rank")
-    assert len(open_search(space=space).preview(50)) == 2
+    space = Space(learning_rate=1e-3, batch_size=8, rank=4, alpha="rank")
+    assert len(open_search(space=space).preview(50)) == 1
 
 
 @pytest.mark.parametrize(

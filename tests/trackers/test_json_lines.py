@@ -64,7 +64,7 @@ def test_every_event_tells_what_happened(followed):
     _, second, result, _ = followed
     started = next(event for event in second if event["event"] == "segment_start")
     ended = [event for event in second if event["event"] == "segment_end"]
-    assert (started["trial"], started["variant"], started["purpose"]) == (0, "lora", "baseline")
+    assert (started["trial"], started["variant"], started["purpose"]) == (0, "lora", "search")
     assert set(started["config"]) >= {"learning_rate", "batch_size", "rank", "alpha"}
     assert ended[-1]["value"] == result["lora"].value
     assert second[-2]["variants"]["lora"]["value"] == result["lora"].value
