@@ -45,7 +45,8 @@ class Killer(threading.Thread):
 @pytest.mark.faults
 def test_a_hundred_trials_with_a_worker_killed_every_twenty_seconds(cluster, second_node, tmp_path):
     training = {**TERMS["training"], "examples": 320}  # long enough for the kills
-    terms = {"variants": ["lora"], "budget": 32, "confirm": 2, "training": training}
+    baseline = {"learning_rate": 2e-4, "rank": 4, "alpha": 8}
+    terms = {"variants": ["lora"], "budget": 32, "confirm": 2, "training": training, "baseline": baseline}
     killer = Killer()
     killer.start()
     result = tune(tmp_path / "run", **terms)
