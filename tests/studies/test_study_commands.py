@@ -144,7 +144,7 @@ def test_divergence_s_specification_dry_runs(tmp_path: Path) -> None:
     ran = CliRunner().invoke(cli, ["tune", str(spec), "--dir", str(tmp_path / "run"), "--dry-run", *settings])
     assert ran.exit_code == 0, ran.output
     assert "variants: lora;" in ran.output
-    assert "of 8 full runs" in " ".join(ran.output.split())
+    assert "each gets 8 full runs: baseline 1 + search" in " ".join(ran.output.split())
     assert not (tmp_path / "run").exists()
 
 
