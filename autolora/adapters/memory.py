@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 TRAINED_BYTES = 16
-"""Of each parameter that trains: itself, its gradient and AdamW's two moments, in float32."""
+"""Bytes of each parameter that trains: itself, its gradient and AdamW's two moments, in float32."""
 ACTIVATION_BYTES = 53
-"""Of each hidden unit, layer and token, kept for the backward pass: without gradient checkpointing, with float32
+"""Bytes kept for the backward pass for each hidden unit, layer and token, without gradient checkpointing, with float32
 adapters on a bfloat16 base under autocast."""
 LEAN_ACTIVATION_BYTES = 45
 """The same with bfloat16 adapters, as other trainers may have them."""
@@ -36,24 +36,24 @@ class Memory:
 
     @property
     def adapter_bytes(self) -> int:
-        """Of what trains: weights, gradients and AdamW's two moments, all in float32."""
+        """Bytes of what trains: weights, gradients and AdamW's two moments, all in float32."""
         return TRAINED_BYTES * self.trained
 
     @property
     def token_bytes(self) -> int | None:
-        """Of the activations of one token; None if width or depth is not known."""
+        """Bytes of the activations of one token; None if width or depth is not known."""
         if self.hidden_size is None or self.layers is None:
             return None
         return ACTIVATION_BYTES * self.hidden_size * self.layers
 
     @property
     def example_bytes(self) -> int | None:
-        """Of the activations of a micro-batch of one example of ``length`` tokens; None if not known."""
+        """Bytes of the activations of a micro-batch of one example of ``length`` tokens; None if not known."""
         return None if self.token_bytes is None else self.token_bytes * self.length
 
     @property
     def total_bytes(self) -> int | None:
-        """Of training with a micro-batch of one example of ``length`` tokens; None if not known."""
+        """Bytes of training with a micro-batch of one example of ``length`` tokens; None if not known."""
         if self.example_bytes is None:
             return None
         return self.base_bytes + self.adapter_bytes + self.example_bytes

@@ -19,7 +19,7 @@ from autolora.space.dimension import UNSET
 from autolora.variants import Variant
 
 SHARE = 0.9
-"""Of the prior's informed part, within the interval."""
+"""Share of the prior's informed part within the interval."""
 USUAL_RANK = 32
 USUAL_BATCH = 32
 WORDS = {
@@ -102,8 +102,8 @@ class Advice:
         variant: name of the LoRA variant.
         rank, alpha, scale: r, the numerator of the scaling, and s of ``y = W x + s B A x``.
         batch_size: examples per optimizer step.
-        examples: training examples of a full run; None: unknown, which leaves the law of length out.
-        hidden_size: width of the language model; None: unknown, which leaves the law of width out.
+        examples: training examples of a full run; None: unknown, so its law is left out and the interval wider.
+        hidden_size: width of the language model; None: unknown, so its law is left out and the interval wider.
         assumed: why, by the name of each value that was not given.
         neighbors: best guesses at other ranks and batch sizes.
         alphas: best guesses at other alphas.

@@ -22,9 +22,9 @@ LEVEL, RUNG_LEVEL_SD = (-1.0, 25.0), 10.0
 """Mean and sd of the best possible score, from the best seen, in units of the response; and how much that differs
 between rungs. As good as unknown: a first trial may be anywhere, and alone does not tell where the best is."""
 CHOICE_SD, SHORT_CHOICE_SD = 5.0, 2.0
-"""Of the logarithm of what a choice costs, were scores alike at two choices a decade apart only by chance: a factor of
-4 to either side between batch sizes of 8 and 32. And how much more or less in short runs, of which a large batch may
-leave too few steps to learn anything."""
+"""Standard deviation of the logarithm of what a choice costs, before close choices are made alike: between batch sizes
+of 8 and 32 a factor of 4 to either side remains. The second is what short runs add: a large batch may leave them too
+few steps to learn anything."""
 VARIANT_LEVEL_SD = 0.5
 """Between variants, which tuned fairly end within 1 to 2% (LR-matters)."""
 
