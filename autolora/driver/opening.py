@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from autolora.driver.scouting import Scouted, scout
 from autolora.priors import Prior
 from autolora.search import Recorder, Search
 from autolora.space import Config, Space
-from autolora.spec import Spec
+from autolora.spec import Spec, SpecError
 from autolora.study.directory import STUDY_NAME, begun_study, storage_url
 from autolora.trainers import Trainer, open_trainer
 
@@ -39,8 +40,12 @@ class Opening:
             AutoloraError: see :func:`autolora.trainers.open_trainer` and :meth:`autolora.trainers.Trainer.check`.
         """
         trainer = open_trainer(spec, folder)
-        space = resolved_space(spec)
-        trainer.check(spec.names, space, baseline_of(spec))
+        space = fitting_space(resolved_space(spec), trainer.examples)
+        baselines = baseline_of(spec, space)
+        for name, config in baselines.items():
+            if config.batch_size > trainer.examples:
+                raise SpecError(f"baseline.batch_size of {name}: {_too_large([config.batch_size], trainer.examples)}")
+        trainer.check(spec.names, space, baselines)
         return cls(spec, space, trainer)
 
     def scout(self) -> Scouted:
@@ -73,8 +78,9 @@ class Opening:
             seed=spec.seed,
             prior=prior,
             confirm=spec.confirm,
-            baseline=baseline_of(spec),
+            baseline=baseline_of(spec, self.space),
             examples=self.trainer.examples,
+            in_steps=True,
             context=self.trainer.fingerprints() if recorder else None,
             recorder=recorder,
         )
@@ -93,11 +99,44 @@ def resolved_space(spec: Spec) -> Space:
     return spec.space.model_copy(update={"hidden_size": hidden_size(load_config(spec))})
 
 
-def baseline_of(spec: Spec) -> dict[str, Config]:
-    """The user's baseline for every variant; empty where there is none."""
+def fitting_space(space: Space, examples: int) -> Space:
+    """The space without batch sizes of more than a full run's training examples.
+
+    Of the default ones they are left out, with a warning.
+
+    Raises:
+        SpecError: the user gave one.
+    """
+    large = [batch for batch in space.batch_size if batch > examples]
+    if large and space.batch_size != Space().batch_size:
+        raise SpecError(f"space.batch_size: {_too_large(large, examples)}")
+    if large:
+        fitting = [batch for batch in space.batch_size if batch <= examples] or [1 << examples.bit_length() - 1]
+        warnings.warn(
+            f"space.batch_size: of the default, {_listed(large)} is left out, as a full run has {examples} training "
+            f"examples; searched: {_listed(fitting)}",
+            stacklevel=2,
+        )
+        space = space.model_copy(update={"batch_size": fitting})
+    return space
+
+
+def _too_large(batches: Sequence[int], examples: int) -> str:
+    return (
+        f"{_listed(batches)} is more than the {examples} training examples of a full run. Give at most {examples}, or "
+        "raise training.examples"
+    )
+
+
+def _listed(batches: Sequence[int]) -> str:
+    return ", ".join(map(str, batches))
+
+
+def baseline_of(spec: Spec, space: Space) -> dict[str, Config]:
+    """The user's baseline for every variant, in the resolved space; empty where there is none."""
     given = spec.baseline
     if given is None:
         return {}
-    batch = given.batch_size or spec.space.batch_size[0]
-    config = spec.training.baseline(Config(given.learning_rate, batch, given.rank, given.alpha), spec.space)
+    batch = given.batch_size or space.batch_size[0]
+    config = spec.training.baseline(Config(given.learning_rate, batch, given.rank, given.alpha), space)
     return dict.fromkeys(spec.names, config)

@@ -182,19 +182,24 @@ def _search(table: TrialTable, plan: Plan, variant: str, acquire: Acquire) -> Ac
     """Train on or start a new trial, by expected improvement per full run that it still costs."""
     trials = table.of(variant)
     room = plan.budget - _kept(table, plan, variant) - table.spent(variant) + TOLERANCE
-    costs = {trial.number: 1.0 - plan.rungs[trial.reached] for trial in table.paused(variant)}
+    costs = {trial.number: 1.0 - table.fraction(trial) for trial in table.paused(variant)}
     affordable = [number for number, cost in costs.items() if cost <= room]
     starts = room >= 1.0 and not _given_up(trials)
     if not affordable and not starts:
         return None
     acquisitions = acquire(variant)
     proposal = acquisitions.proposal if starts else None
-    rates = {number: acquisitions.paused[number].expected_improvement / costs[number] for number in affordable}
+    rates = {number: _rate(acquisitions.paused[number], costs[number]) for number in affordable}
     best = max(affordable, key=rates.__getitem__, default=None)
     if best is not None and (proposal is None or rates[best] >= proposal.acquisition.expected_improvement):
         trial = table.trials[best]
         return Promote(best, trial.reached + 1, _improvement(table, trial, acquisitions.paused[best]))
     return None if proposal is None else Sample(variant, "search", 0, proposal.config, reason=proposal.origin)
+
+
+def _rate(acquisition: Acquisition, cost: float) -> float:
+    """Expected improvement per full run. Where steps are few, the last two rungs may be one, and nothing is left."""
+    return acquisition.expected_improvement / cost if cost > 0 else math.inf
 
 
 def _improvement(table: TrialTable, trial: Trial, acquisition: Acquisition) -> str:

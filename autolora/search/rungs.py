@@ -1,12 +1,35 @@
-"""The fractions of a full run at which a trial is scored."""
+"""The fractions of a full run at which a trial is scored, and what of a run optimizer steps make up.
+
+A training in optimizer steps reaches a rung at the end of a step. All but the last one see a whole batch; the last is
+cut, so that runs of every batch size see the same examples.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
 RUNGS = (1 / 9, 1 / 3, 1.0)
 """Default rungs."""
+WITHIN = 1e-9
+"""Share of a step by which a rung may lie behind its end: fractions as 1/3 are rounded."""
+
+
+def horizon(examples: int, batch_size: int) -> int:
+    """Optimizer steps of a full run of so many training examples."""
+    return max(1, math.ceil(examples / batch_size))
+
+
+def steps_until(fraction: float, examples: int, batch_size: int) -> int:
+    """Optimizer steps after which at least this fraction of a full run has been trained."""
+    steps = horizon(examples, batch_size)
+    return min(steps, math.ceil(fraction * steps - WITHIN))
+
+
+def examples_seen(steps: int, examples: int, batch_size: int) -> int:
+    """Training examples of the first ``steps`` optimizer steps of a full run of ``examples``."""
+    return min(steps * batch_size, examples)
 
 
 def ascend_to_one(rungs: Sequence[float]) -> bool:

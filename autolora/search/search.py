@@ -63,6 +63,8 @@ class Search:
         baseline: configurations trained first and to the end, by variant. Options that the space names and a
             configuration leaves open are as pinned, or as the variant has them by default.
         examples: training examples of a full run, known to the laws; None if they are not known.
+        in_steps: trials are trained in whole optimizer steps, which end at a rung or behind it, and are charged the
+            examples of those; needs ``examples``. False: they are trained to the rungs exactly.
         context: what the scores depend on besides the configuration, such as fingerprints of model and data. It is
             part of the terms.
         recorder: where events are recorded and continued from; None: :class:`InMemory`.
@@ -93,6 +95,7 @@ class Search:
         *,
         baseline: Mapping[str, Config] | None = None,
         examples: int | None = None,
+        in_steps: bool = False,
         context: Mapping[str, str] | None = None,
         recorder: Recorder | None = None,
     ) -> None:
@@ -137,7 +140,7 @@ class Search:
             "context": dict(context or {}),
         }
         events = self._recorder.begin(direction, terms)
-        self.table = TrialTable(rungs, direction, events, upfront)
+        self.table = TrialTable(rungs, direction, events, upfront, examples if in_steps else None)
         self._revisions = {name: variant.revision for name, variant in variants.items()}
         self.outdated = self._outdated()
         current = tuple(name for name in variants if name not in self.outdated)
@@ -223,7 +226,6 @@ class Search:
             raise ValueError(
                 f"trial {job.trial} is not in flight to {job.stop:.3g} of a run: it was told already, or never asked"
             )
-        stopped_at = min(job.stop if at is None else at, job.stop)
         if value is not None:
             kept = rows if job.rung == self.plan.last else None  # shorter runs are never compared row by row
             self._record(Scored(job.trial, job.rung, float(value), seconds, kept))
@@ -231,7 +233,10 @@ class Search:
             self._record(Lost(job.trial))
         else:
             outcome: Literal["diverged", "infeasible"] = "diverged" if diverged else "infeasible"
-            self._record(Finished(job.trial, outcome, reason or outcome, max(stopped_at, job.start), seconds))
+            trained = self.table.share(job.config, job.rung)
+            before = self.table.fraction(self.table.trials[job.trial])
+            stopped_at = max(before, min(trained if at is None else at, trained))
+            self._record(Finished(job.trial, outcome, reason or outcome, stopped_at, seconds))
         self._in_flight.discard(job.trial)
         self._settle()
 
@@ -245,7 +250,9 @@ class Search:
 
     def preview(self, count: int) -> list[Sampled]:
         """The first configurations that would be sampled before any score is known, without recording anything."""
-        table = TrialTable(self.plan.rungs, self.direction, upfront=self.table.upfront)
+        table = TrialTable(
+            self.plan.rungs, self.direction, upfront=self.table.upfront, examples=self.table.examples
+        )
         forecast = Forecast(self._sampler, table)
         sampled: list[Sampled] = []
         while len(sampled) < count:

@@ -198,7 +198,7 @@ def _observed(features: Features, table: TrialTable) -> Observations:
 def _not_reached(table: TrialTable, trial: Trial) -> int:
     """The first rung that a diverged trial did not come to."""
     share = table.fraction(trial)
-    beyond = (rung for rung in range(trial.reached + 1, len(table.rungs)) if table.rungs[rung] >= share)
+    beyond = (rung for rung in range(trial.reached + 1, len(table.rungs)) if table.share(trial.config, rung) >= share)
     return next(beyond, len(table.rungs) - 1)
 
 

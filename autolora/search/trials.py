@@ -15,6 +15,7 @@ from operator import attrgetter
 from typing import Literal
 
 from autolora.scores import Scores
+from autolora.search.rungs import examples_seen, steps_until
 from autolora.space import Config
 
 Direction = Literal["minimize", "maximize"]
@@ -144,6 +145,8 @@ class TrialTable:
         direction: "minimize" or "maximize".
         events: the past.
         upfront: full-run equivalents charged to each variant for what was spent before the first trial.
+        examples: training examples of a full run, where trials are trained in whole optimizer steps; None: where they
+            are trained to a rung exactly.
 
     Attributes:
         trials: all of them.
@@ -151,9 +154,15 @@ class TrialTable:
     """
 
     def __init__(
-        self, rungs: tuple[float, ...], direction: str, events: Iterable[Event] = (), upfront: float = 0.0
+        self,
+        rungs: tuple[float, ...],
+        direction: str,
+        events: Iterable[Event] = (),
+        upfront: float = 0.0,
+        examples: int | None = None,
     ) -> None:
         self.rungs = rungs
+        self.examples = examples
         self.upfront = upfront
         self.sign = 1.0 if direction == "minimize" else -1.0
         self.trials: list[Trial] = []
@@ -275,10 +284,18 @@ class TrialTable:
         """Configurations that a variant has had a trial of."""
         return self._tried[variant]
 
+    def share(self, config: Config, rung: int) -> float:
+        """Share of a full run that a trial of the configuration has been trained for at a rung; before the first, 0."""
+        if rung < 0:
+            return 0.0
+        if self.examples is None:
+            return self.rungs[rung]
+        steps = steps_until(self.rungs[rung], self.examples, config.batch_size)
+        return examples_seen(steps, self.examples, config.batch_size) / self.examples
+
     def fraction(self, trial: Trial) -> float:
         """Share of a full run that the trial has been trained for, as far as it is known."""
-        reached = self.rungs[trial.reached] if trial.scores else 0.0
-        return max(reached, trial.stopped_at or 0.0)
+        return max(self.share(trial.config, trial.reached), trial.stopped_at or 0.0)
 
     def charge(self, trial: Trial) -> float:
         """What the trial costs its variant: the share trained, and for a pending one the share it was sent to.
@@ -287,7 +304,7 @@ class TrialTable:
         """
         if trial.purpose == "baseline" and trial.live:
             return 1.0
-        return self.rungs[trial.target] if trial.pending else self.fraction(trial)
+        return self.share(trial.config, trial.target) if trial.pending else self.fraction(trial)
 
     def spent(self, variant: str) -> float:
         """Full-run equivalents charged to a variant, work handed out and its share of the prior's cost included."""

@@ -71,7 +71,8 @@ def read_study(folder: Path) -> tuple[TrialTable, Plan]:
     rungs, names = tuple(study.terms["rungs"]), tuple(study.terms["variants"])
     budget = float(spec["budget"])
     prior = study.prior
-    table = TrialTable(rungs, study.direction, study.events(), prior.share(len(names)) if prior else 0.0)
+    upfront = prior.share(len(names)) if prior else 0.0
+    table = TrialTable(rungs, study.direction, study.events(), upfront, study.terms["examples"])
     return table, Plan(names, rungs, budget, seeds_kept(spec["confirm"], budget))
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autolora.trainers.trainer import Interrupted, Measurable, Outcome, Progress, Trainer, horizon
+from autolora.search.rungs import horizon
+from autolora.trainers.trainer import Interrupted, Measurable, Outcome, Progress, Trainer
 
 if TYPE_CHECKING:
     from autolora.spec import Spec

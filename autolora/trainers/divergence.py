@@ -33,8 +33,7 @@ class DivergenceWatch:
     """
 
     def __init__(self, batch_size: int, losses: Iterable[float] = (), gradient_norms: Iterable[float] = ()) -> None:
-        self._fast_weight = min(0.5, batch_size / FAST_EXAMPLES)
-        self._slow_weight = min(0.5, batch_size / SLOW_EXAMPLES)
+        self._batch_size = batch_size
         self._start: list[float] = []
         self._norms: list[float] = []
         self._fast = self._slow = self._best_fast = self._best_slow = math.inf
@@ -42,12 +41,13 @@ class DivergenceWatch:
         for loss, norm in zip(losses, gradient_norms, strict=True):
             self.update(loss, norm)
 
-    def update(self, loss: float, gradient_norm: float) -> str | None:
+    def update(self, loss: float, gradient_norm: float, examples: int | None = None) -> str | None:
         """Take in one optimizer step.
 
         Args:
             loss: token-averaged training loss of the step's batch, in nats.
             gradient_norm: global norm before clipping.
+            examples: of this step, if its batch was cut; None: as many as in every step.
 
         Returns:
             Why the run has diverged, in words, or None.
@@ -64,7 +64,7 @@ class DivergenceWatch:
             return None
         spiked = gradient_norm > SPIKE_GRADIENT * typical and loss > SPIKE_LOSS * self._best_fast
         self._spikes = [*self._spikes[1 - SPIKE_WINDOW :], spiked]
-        self._average(loss)
+        self._average(loss, self._batch_size if examples is None else examples)
         return self._loss_rule(step) or self._gradient_rule(step, typical)
 
     def _settle(self, loss: float) -> None:
@@ -72,9 +72,9 @@ class DivergenceWatch:
         start = sum(self._start) / len(self._start)
         self._fast = self._slow = self._best_fast = self._best_slow = start
 
-    def _average(self, loss: float) -> None:
-        self._fast += self._fast_weight * (loss - self._fast)
-        self._slow += self._slow_weight * (loss - self._slow)
+    def _average(self, loss: float, examples: int) -> None:
+        self._fast += min(0.5, examples / FAST_EXAMPLES) * (loss - self._fast)
+        self._slow += min(0.5, examples / SLOW_EXAMPLES) * (loss - self._slow)
         self._best_fast = min(self._best_fast, self._fast)
         self._best_slow = min(self._best_slow, self._slow)
 

@@ -6,7 +6,6 @@ The study, the policy and the executors see a trainer through five things: ``exa
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -31,7 +30,7 @@ class Outcome:
         trial: number.
         kind: "scored", "diverged" or "infeasible".
         value: the score; None unless scored.
-        at: fraction of a full run trained.
+        at: share of a full run trained, by training examples.
         reason: in words, unless scored.
         seconds: wall time of the trial so far, over all its segments.
         rows: what each evaluation row adds to a full-length score; None for other scores.
@@ -161,8 +160,3 @@ class Measurable(Protocol):
 
     def range_test(self, variant: str, config: Config, steps: int, decades_a_step: float) -> RangeTest:
         """A short training whose learning rate grows; see :class:`autolora.priors.probe.RangeTest`."""
-
-
-def horizon(examples: int, batch_size: int) -> int:
-    """Optimizer steps of a full run."""
-    return max(1, math.ceil(examples / batch_size))

@@ -60,7 +60,7 @@ def test_a_baseline_has_the_dropout_of_the_training_settings():
 
     settings = {"space.dropout": DROPOUTS, "training.dropout": 0.1}
     spec = small_spec(baseline={"learning_rate": 1e-3, "rank": 2, "alpha": 4}, **settings)
-    assert baseline_of(spec)["lora"].dropout == 0.1
+    assert baseline_of(spec, spec.space)["lora"].dropout == 0.1
 
 
 def test_no_dropout_is_preferred():

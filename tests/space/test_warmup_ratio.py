@@ -56,7 +56,7 @@ def test_the_usual_three_percent_are_preferred():
 
 def test_a_baseline_warms_up_as_the_training_settings_say():
     spec = small_spec(baseline={"learning_rate": 1e-3, "rank": 2, "alpha": 4}, **{"space.warmup_ratio": RATIOS})
-    assert baseline_of(spec)["lora"].warmup_ratio == 0.03
+    assert baseline_of(spec, spec.space)["lora"].warmup_ratio == 0.03
 
 
 def test_it_may_be_a_range_on_a_linear_scale(tmp_path):

@@ -38,15 +38,15 @@ class Batches:
     most: int | None = None
     _orders: dict[tuple[int, int], np.ndarray] = field(default_factory=dict)
 
-    def rows(self, seed: int, step: int, batch_size: int) -> np.ndarray:
-        """Rows (batch_size,) of an optimizer step (0-based): in the same order for every configuration.
+    def rows(self, seed: int, begin: int, end: int) -> np.ndarray:
+        """Rows (end - begin,) that a run sees from its ``begin``-th example (0-based) on: the same in every configuration.
 
         The order is an endless sequence of permutations, a function of the seeds alone, so a resumed run needs no
         stored position and trials of equal seed see the same examples in the same order.
         """
         rows = len(self.split)
-        places = np.arange(step * batch_size, (step + 1) * batch_size)
-        chosen = np.empty(batch_size, dtype=np.int64)
+        places = np.arange(begin, end)
+        chosen = np.empty(end - begin, dtype=np.int64)
         for epoch in np.unique(places // rows):
             inside = places // rows == epoch
             chosen[inside] = self._order(seed, int(epoch))[places[inside] % rows]

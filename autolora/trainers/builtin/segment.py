@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from autolora.scores import Scores
 from autolora.search import Job
+from autolora.search.rungs import steps_until
 from autolora.trainers import checkpoint
 from autolora.trainers.builtin.stepping import Stepper
 from autolora.trainers.builtin.workbench import Workbench
@@ -37,7 +38,7 @@ def run(bench: Workbench, job: Job, on_step: OnStep | None = None) -> Outcome:
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
-        at = manifest.step / bench.steps(job.config.batch_size)
+        at = _share(bench, manifest, job)
         reason = f"out of memory, with as little as one example at a time: {str(error).splitlines()[0]}"
         seconds = manifest.seconds + time.monotonic() - began
         return Outcome(job.trial, "infeasible", None, at, reason, seconds)
@@ -54,7 +55,6 @@ def _advance(
     """Attach, train to the rung, evaluate, commit."""
     import torch
 
-    steps = bench.steps(job.config.batch_size)
     with (
         torch.random.fork_rng(bench.base.seeded_devices),
         bench.attached(job.variant, job.config, job.seed, state and state["adapter"]) as adapted,
@@ -63,7 +63,7 @@ def _advance(
         if state is not None:
             run.restore(state)
         try:
-            reason = run.train(min(steps, math.ceil(job.stop * steps - 1e-9)), on_step)
+            reason = run.train(steps_until(job.stop, bench.examples, job.config.batch_size), on_step)
         except Interrupted:
             run.commit()
             raise
@@ -71,12 +71,17 @@ def _advance(
         if reason is None and not math.isfinite(scores.value):
             reason = f"the evaluation metric became {scores.value}"
         if reason is not None:
-            return Outcome(job.trial, "diverged", None, manifest.step / steps, reason, run.seconds())
+            return Outcome(job.trial, "diverged", None, _share(bench, manifest, job), reason, run.seconds())
         manifest.scores[job.rung] = scores.value
         if job.stop == 1.0:  # shorter runs are never compared row by row
             manifest.totals, manifest.weights = scores.totals.tolist(), scores.weights.tolist()
         run.commit()
         return _scored(job, manifest)
+
+
+def _share(bench: Workbench, manifest: Manifest, job: Job) -> float:
+    """Of a full run, by the examples seen."""
+    return bench.seen(manifest.step, job.config.batch_size) / bench.examples
 
 
 def _scored(job: Job, manifest: Manifest) -> Outcome:
@@ -140,22 +145,27 @@ class _Run:
         from autolora.adapters.state import adapter_state
 
         self.manifest.seconds = self.seconds()
-        self.manifest.examples = self.manifest.step * self.job.config.batch_size
+        self.manifest.examples = self.bench.seen(self.manifest.step, self.job.config.batch_size)
         state: State = {"adapter": adapter_state(self.adapted)}
         finished = self.job.stop == 1.0 and self.job.rung in self.manifest.scores
         if not finished:  # a finished run is only ever evaluated and exported
             state |= {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict()}
         checkpoint.save(self.bench.trial_folder(self.job.trial), self.manifest, state)
 
+    def _examples(self, step: int) -> int:
+        """Examples of the batch of an optimizer step (0-based)."""
+        size = self.job.config.batch_size
+        return self.bench.seen(step + 1, size) - self.bench.seen(step, size)
+
     def train(self, until: int, on_step: OnStep | None) -> str | None:
         """Take optimizer steps up to ``until``; returns why the run diverged, or None."""
         self.adapted.train()
         committed = time.monotonic()
         while self.manifest.step < until:
-            loss, norm = self.stepper.gradients(self.manifest.step)
+            loss, norm = self.stepper.gradients(self.manifest.step, self.bench.examples)
             self.manifest.losses.append(loss)
             self.manifest.gradient_norms.append(norm)
-            reason = self.watch.update(loss, norm)
+            reason = self.watch.update(loss, norm, self._examples(self.manifest.step))
             if reason is not None:
                 self.manifest.step += 1
                 return reason

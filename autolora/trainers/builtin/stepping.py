@@ -42,8 +42,12 @@ class Stepper:
         self.bench, self.variant, self.config, self.seed = bench, variant, config, seed
         self.adapted, self.optimizer = adapted, optimizer
 
-    def gradients(self, step: int) -> tuple[float, float]:
+    def gradients(self, step: int, end: int | None = None) -> tuple[float, float]:
         """Gradients of the global batch of this step (0-based), clipped; the rest of the step is the caller's.
+
+        Args:
+            step: optimizer steps before.
+            end: training examples of the run, at which its last batch is cut; None: it goes on.
 
         Returns:
             Its token-averaged loss, and the gradient norm before clipping.
@@ -51,7 +55,9 @@ class Stepper:
         import torch
 
         config, bench = self.config, self.bench
-        rows = bench.batches.rows(self.seed, step, config.batch_size)
+        begin = step * config.batch_size
+        until = begin + config.batch_size if end is None else min(begin + config.batch_size, end)
+        rows = bench.batches.rows(self.seed, begin, until)
         while True:
             micro = self._micro_batch()
             torch.manual_seed(torch_seed(bench.seed, self.seed, STEP, step))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from autolora import bases, variants
 from autolora.adapters.spec import AdapterSpec
 from autolora.bases import Base
+from autolora.search.rungs import examples_seen, horizon
 from autolora.space import Config
 from autolora.spec import Spec, TrainingSpec, mutable_in
 from autolora.tasks.causal_lm.limits import Limits
@@ -24,7 +25,6 @@ from autolora.trainers.builtin.batches import Batches
 from autolora.trainers.builtin.evaluation import Evaluator
 from autolora.trainers.builtin.randomness import INITIALIZATION, torch_seed
 from autolora.trainers.places import CheckpointError, Location, place
-from autolora.trainers.trainer import horizon
 
 if TYPE_CHECKING:
     import torch
@@ -134,6 +134,10 @@ class Workbench:
     def steps(self, batch_size: int) -> int:
         """Optimizer steps of a full run: its horizon."""
         return horizon(self.examples, batch_size)
+
+    def seen(self, steps: int, batch_size: int) -> int:
+        """Training examples of the first optimizer steps of a run."""
+        return examples_seen(steps, self.examples, batch_size)
 
     def trial_folder(self, trial: int) -> Location:
         return checkpoint.trial_folder(self.checkpoints, trial)
