@@ -34,9 +34,22 @@ def expanded(path: str | os.PathLike[str]) -> Path:
     return Path(found)
 
 
-def shown(path: Path) -> str:
-    """The path for a message: bytes of a file name that are not text in the locale are read as UTF-8, or replaced."""
-    return os.fsencode(path).decode(errors="replace")
+def absolute(path: str | os.PathLike[str]) -> Path:
+    """The path as :func:`expanded`, from the root on, and without ``..`` unless that would lead elsewhere by a link."""
+    whole = expanded(path).absolute()
+    shorter = Path(os.path.abspath(whole))
+    leads_elsewhere = whole.exists() and not (shorter.exists() and shorter.samefile(whole))
+    return whole if leads_elsewhere else shorter
+
+
+def shown(path: str | os.PathLike[str]) -> str:
+    """The path for a message, on one line.
+
+    Bytes of a file name that are not text in the locale are read as UTF-8, or replaced. Line breaks and other control
+    characters are escaped.
+    """
+    text = os.fsencode(path).decode(errors="replace")
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
 
 
 def decoded(content: bytes) -> str:

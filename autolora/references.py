@@ -5,6 +5,10 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import sysconfig
+from collections.abc import Iterable
+from importlib.machinery import PathFinder
+from pathlib import Path
 from typing import Any
 
 
@@ -28,6 +32,37 @@ class NoAttribute(ReferenceFault):
     """The module has no such attribute."""
 
 
+def folders_of(references: Iterable[str]) -> list[str]:
+    """Where the modules of references lie, outside of the installed packages: what :func:`importable_from` is given.
+
+    Args:
+        references: those whose module is not found are left out.
+
+    Returns:
+        Absolute paths, sorted.
+    """
+    installed = {os.path.realpath(path) for path in sysconfig.get_paths().values()}
+    found = set()
+    for reference in references:
+        spec = PathFinder.find_spec(reference.partition(":")[0].partition(".")[0], [os.getcwd(), *sys.path])
+        if spec is not None:
+            folders = spec.submodule_search_locations or ([spec.origin] if spec.has_location and spec.origin else [])
+            found |= {str(Path(each).absolute().parent) for each in folders}
+    return sorted(folder for folder in found if os.path.realpath(folder) not in installed)
+
+
+def importable_from(folders: Iterable[str]) -> None:
+    """Look for modules in these folders, too, and before the working directory."""
+    _look_in(os.getcwd())
+    for folder in folders:
+        _look_in(folder)
+
+
+def _look_in(folder: str) -> None:
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+
+
 def named(reference: str) -> Any:
     """The attribute of the module, which is imported with the working directory on the path.
 
@@ -37,8 +72,7 @@ def named(reference: str) -> Any:
     module, _, attribute = reference.partition(":")
     if not (module and attribute):
         raise Malformed("write package.module:attribute")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
+    _look_in(os.getcwd())
     try:
         found: Any = importlib.import_module(module)
     except ModuleNotFoundError as error:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_validator, model_validator
 
-from autolora import files, quickstart, variants
+from autolora import files, quickstart, references, variants
 from autolora.adapters.spec import AdapterSpec
 from autolora.errors import AutoloraError, closest
 from autolora.files import Document
@@ -22,10 +22,12 @@ from autolora.sections import Section, nearby, required
 from autolora.space import Config, Space, registry, searchable
 from autolora.space.space import specified
 from autolora.study import storage, terms
-from autolora.tasks.causal_lm.spec import DataSpec
+from autolora.tasks.causal_lm.spec import DataSpec, located_data
 
 SHORT_FOR = {"data": "train", "metric": "name"}
 """The key that a bare value stands for."""
+IMPORTED_FROM = "imported_from"
+"""The key of a record beside those of the specification: folders that hold the modules of the user's."""
 PRIOR_NAMES: dict[str, dict[str, bool]] = {"auto": {}, "laws": {"curvature": False}}
 
 
@@ -132,6 +134,11 @@ class PriorSpec(Section):
     sd: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     study: str | None = None
 
+    @field_validator("study")
+    @classmethod
+    def _from_any_folder(cls, value: str | None) -> str | None:
+        return value if value is None else str(files.absolute(value))
+
     @model_validator(mode="after")
     def _sd_is_of_a_learning_rate(self) -> PriorSpec:
         if self.sd is not None and self.learning_rate is None:
@@ -214,6 +221,11 @@ class Spec(Section):
         return value
 
     @property
+    def references(self) -> list[str]:
+        """What it names of the user's own modules, as ``"package.module:attribute"``."""
+        return [name for name in (*self.variants, self.metric.name) if ":" in name]
+
+    @property
     def names(self) -> list[str]:
         """Names of the variants; those that are named by a reference are registered by that."""
         return [variants.resolve(reference).name for reference in self.variants]
@@ -229,6 +241,7 @@ class Spec(Section):
             looks_local = value.startswith((".", "/", "~")) or value.count("/") > 1
             if looks_local and not path.exists():  # a file is refused when it is loaded, by what it is
                 raise ValueError(f"no such model directory: {files.shown(path)}{nearby(path)}")
+            value = _located_model(value)
         return value
 
     @field_validator("checkpoints")
@@ -293,20 +306,51 @@ def dump(spec: Spec) -> dict[str, object]:
     return plain
 
 
+def located(recorded: Document) -> Document:
+    """A recorded specification with absolute paths. Earlier versions recorded them as they were given.
+
+    Args:
+        recorded: its relative paths begin at the working directory.
+    """
+    found = dict(recorded)
+    if isinstance(found.get("model"), str):
+        found["model"] = _located_model(found["model"])
+    if isinstance(found.get("data"), Mapping):
+        found["data"] = located_data(found["data"])
+    if isinstance(found.get("prior"), Mapping) and found["prior"].get("study"):
+        found["prior"] = {**found["prior"], "study": str(files.absolute(found["prior"]["study"]))}
+    return found
+
+
+def _located_model(name: str) -> str:
+    """The name of a model from any folder: absolute if it is here, unchanged if it is shipped or a hub id."""
+    if quickstart.resolve(name) == name and files.expanded(name).exists():
+        return str(files.absolute(name))
+    return name
+
+
 def register_variants(recorded: Document) -> None:
     """Register the variants of other packages that a recorded specification refers to.
 
     Raises:
         VariantError: one cannot be imported here.
     """
+    references.importable_from(recorded.get(IMPORTED_FROM, ()))
     for reference in recorded.get("variants", ()):
         if ":" in reference:
             variants.resolve(reference)
 
 
 def save(spec: Spec, path: Path) -> None:
-    """Write the specification as YAML; :func:`autolora.study.directory.read_recorded` reads it."""
-    files.write(path, yaml.safe_dump(dump(spec), sort_keys=False))
+    """Write the specification as YAML; :func:`autolora.study.directory.read_recorded` reads it.
+
+    If it names modules of the user's, IMPORTED_FROM says in which folders they were found.
+    """
+    content = dump(spec)
+    folders = references.folders_of(spec.references)
+    if folders:
+        content[IMPORTED_FROM] = folders
+    files.write(path, yaml.safe_dump(content, sort_keys=False))
 
 
 # The keys that may change between two starts on one run directory: they do not alter what a trial computes.

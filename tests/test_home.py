@@ -34,8 +34,8 @@ def test_an_unknown_user_has_no_home():
 def test_a_model_and_a_specification(home):
     shutil.copytree(quickstart.resolve("builtin:quickstart"), home / "model")
     (home / "study.yaml").write_text("model: ~/model\ndata: owner/set\n", encoding="utf-8")
-    assert specs.load("~/study.yaml").model == "~/model"
-    assert specs.load(model=Path("~/model"), data="owner/set").model == "~/model"
+    assert specs.load("~/study.yaml").model == str(home / "model")
+    assert specs.load(model=Path("~/model"), data="owner/set").model == str(home / "model")
     with pytest.raises(
         specs.SpecError, match=rf"no such model directory: {home}/modle \(did you mean {home}/model\?\)"
     ):

@@ -7,14 +7,19 @@ default, the study goes on as it began.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TypeVar
 
 from pydantic import BaseModel
 
+from autolora import files, references
 from autolora import spec as specs
+from autolora.errors import AutoloraError
 from autolora.files import Document
 from autolora.spec import Spec
+from autolora.study.directory import SPEC_FILE, recorded_spec
+from autolora.tasks.data.sources import ROLES
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -25,11 +30,51 @@ FORMER: Mapping[str, object] = {
     "adapter.target_parameters": [],
 }
 """What keys had as default, or meant by not being there, before today's default came: by dotted key."""
+OBJECTS = ("<model ", "<dataset ")
+"""How a record begins that stands for a Python object."""
+
+
+class RecordError(AutoloraError, ValueError):
+    """A recorded specification does not say all that is needed to go on with it."""
+
+
+def recorded_to_spec(folder: Path) -> Spec:
+    """The specification that a run directory records, to go on with from any folder.
+
+    Modules of the user's can be imported afterwards from where they were found. A password that is hidden in the record
+    is looked for when it is used, see :func:`autolora.study.storage.resolved`.
+
+    Args:
+        folder: run directory.
+
+    Raises:
+        NoStudyError: it holds no specification.
+        RecordError: model or data were given as Python objects.
+        SpecError: the record is wrong, or a file that it names is no longer there.
+    """
+    recorded = recorded_spec(folder)
+    objects = [f"{key} ({value[1:-1]})" for key, value in _named_data(recorded) if value.startswith(OBJECTS)]
+    if objects:
+        raise RecordError(
+            f"{files.shown(folder / SPEC_FILE)} cannot restore {' and '.join(objects)}: given as Python objects. Call "
+            "autolora.tune again with the same objects and this run directory"
+        )
+    references.importable_from(recorded.get(specs.IMPORTED_FROM, ()))
+    return specs.validate(completed(recorded))
+
+
+def _named_data(recorded: Document) -> Iterator[tuple[str, str]]:
+    """Names of model and data in a record, with their keys."""
+    found = {"model": recorded.get("model")}
+    found |= {f"data.{role}": (recorded.get("data") or {}).get(role) for role in ROLES}
+    for key, value in found.items():
+        yield from ((key, each) for each in (value if isinstance(value, list) else [value]) if isinstance(each, str))
 
 
 def completed(recorded: Document) -> Document:
-    """A recorded specification with every key of today."""
-    found = _completed(recorded, specs.dump(specs.load(model="none", data="none")))
+    """A recorded specification with every key of today, and with absolute paths; see :func:`autolora.spec.located`."""
+    plain = {key: value for key, value in recorded.items() if key != specs.IMPORTED_FROM}
+    found = _completed(specs.located(plain), specs.dump(specs.load(model="none", data="none")))
     for key, value in FORMER.items():
         section, _, name = key.rpartition(".")
         if name not in (recorded.get(section) or {}):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -80,10 +82,22 @@ def test_commands_that_read_know_it(folder, words):
 @pytest.mark.usefixtures("tuned")
 @pytest.mark.parametrize("word", ["status", "best"])
 def test_a_study_is_shown_where_the_package_is_not_installed(folder, tmp_path, word):
-    done = run(tmp_path, *COMMAND, word, str(folder / "run"))
+    copy = Path(shutil.copytree(folder / "run", tmp_path / "run"))
+    recorded = yaml.safe_load((copy / "spec.yaml").read_text())
+    assert recorded["imported_from"] == [str(folder)]
+    (copy / "spec.yaml").write_text(yaml.safe_dump({**recorded, "imported_from": [str(tmp_path / "gone")]}))
+    done = run(tmp_path, *COMMAND, word, str(copy))
     assert done.returncode == 0, done.stdout + done.stderr
     assert "halved" in done.stdout
     assert ("No module named 'my_package'" in done.stdout) is (word == "status")
+
+
+@pytest.mark.usefixtures("tuned")
+@pytest.mark.parametrize("words", [["status"], ["best"], ["export", "--variant", "halved", "out"]])
+def test_commands_find_it_from_any_folder(folder, tmp_path, words):
+    done = run(tmp_path, *COMMAND, words[0], str(folder / "run"), *words[1:])
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "No module named" not in done.stdout
 
 
 @pytest.mark.usefixtures("tuned")

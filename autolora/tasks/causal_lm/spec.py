@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import Field, field_validator, model_validator
@@ -10,7 +11,8 @@ from pydantic import Field, field_validator, model_validator
 from autolora.errors import closest
 from autolora.sections import Section, required
 from autolora.tasks.causal_lm.formats.format import AUTO, registry
-from autolora.tasks.data.names import files_of
+from autolora.tasks.data.names import files_of, located
+from autolora.tasks.data.sources import ROLES
 
 EVAL_SHARE, EVAL_MOST = 10, 512
 """By default one row in EVAL_SHARE is held out for evaluation, and at most EVAL_MOST rows."""
@@ -51,17 +53,18 @@ class DataSpec(Section):
     def _there_is_data(cls, value: object) -> object:
         return required(value)
 
-    @field_validator("train", "eval", "test")
+    @field_validator(*ROLES)
     @classmethod
-    def _local_files_exist(cls, value: object) -> object:
+    def _located(cls, value: object) -> object:
         if isinstance(value, (list, tuple)):
             if not value:
                 raise ValueError("the list is empty; name a file")
-            return [cls._local_files_exist(each) for each in value]
+            return [cls._located(each) for each in value]
         if isinstance(value, os.PathLike):
             value = os.fspath(value)
         if isinstance(value, str):
             files_of(value)
+            return located(value)
         return value
 
     @field_validator("format")
@@ -81,6 +84,17 @@ class DataSpec(Section):
         if self.prompt is not None and self.template is not None:
             raise ValueError("prompt and template both say how the prompt is made: give one")
         return self
+
+
+def located_data(recorded: Mapping[str, object]) -> dict[str, object]:
+    """A recorded ``data`` section with absolute paths, which earlier versions recorded as they were given."""
+
+    def found(value: object) -> object:
+        if isinstance(value, list):
+            return [found(each) for each in value]
+        return located(value) if isinstance(value, str) and value != AUTO else value
+
+    return {key: found(value) if key in ROLES else value for key, value in recorded.items()}
 
 
 def default_eval_rows(rows: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 from pathlib import Path
 
 from autolora import files, quickstart
@@ -26,14 +27,35 @@ def files_of(name: str) -> list[LocalFile]:
     file = LocalFile(path, name)
     if path.is_file():
         return [file]
+    if path.is_dir():
+        return []
     if _is_pattern(file):
         found = sorted(match for match in glob.glob(str(path), recursive=True) if Path(match).is_file())
         if not found:
             raise DataError(f"no file matches {name}; check the folder and the suffix")
         return [LocalFile(Path(match), match) for match in found]
-    if reader_of(file) and not path.is_dir():
+    if reader_of(file):
         raise DataError(f"no such file: {files.shown(path)}{nearby(path)}")
     return []
+
+
+def located(name: str) -> str:
+    """The name from any folder: absolute if it stands for something here, unchanged if not.
+
+    Args:
+        name: as for :func:`files_of`.
+    """
+    if quickstart.resolve(name) != name:
+        return name
+    path = files.expanded(name)
+    if path.exists():
+        return str(files.absolute(path))
+    if _is_pattern(LocalFile(path, name)) and not path.is_absolute():
+        folder, parts = Path.cwd(), path.parts
+        while parts[:1] == ("..",):
+            folder, parts = folder.parent, parts[1:]
+        return os.path.join(glob.escape(str(folder)), *parts)
+    return name
 
 
 def _is_pattern(file: LocalFile) -> bool:
