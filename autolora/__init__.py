@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from autolora import priors, testing, variants
     from autolora.advising import recommend
     from autolora.api import Search, load_adapter
-    from autolora.driver import Callback, tune
+    from autolora.driver import Callback, finish, resume, tune
     from autolora.driver.result import TuneResult
     from autolora.priors import Prior
     from autolora.priors.advice import Advice
@@ -26,6 +26,8 @@ _HOME = {
     "Advice": "autolora.priors.advice",
     "Callback": "autolora.driver",
     "tune": "autolora.driver",
+    "resume": "autolora.driver",
+    "finish": "autolora.driver",
     "Search": "autolora.api",
     "WAIT": "autolora.search",
     "Space": "autolora.space",
@@ -50,9 +52,11 @@ __all__ = [
     "Spec",
     "SpecError",
     "TuneResult",
+    "finish",
     "load_adapter",
     "priors",
     "recommend",
+    "resume",
     "testing",
     "tune",
     "variants",

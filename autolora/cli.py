@@ -22,6 +22,7 @@ from autolora.execution import EXECUTORS
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from autolora.driver.result import TuneResult
     from autolora.spec import Spec
 
 EXIT_USER, EXIT_INTERRUPTED = 2, 130
@@ -115,7 +116,36 @@ def tune(
         if dry_run:
             _dry_run(checked, folder)
         else:
-            _tune(checked, folder, executor)
+            from autolora import driver
+
+            _watched(folder, executor, partial(driver.tune, spec=checked, dir=folder, executor=executor))
+
+
+@cli.command()
+@RUN_DIRECTORY
+@click.option("--budget", type=float, help="Full-run equivalents per variant in total; by default as recorded.")
+@click.option("--executor", type=click.Choice(list(EXECUTORS)), default="inline", show_default=True)
+def resume(folder: Path, budget: float | None, executor: str) -> None:
+    """Go on with a study from its recorded specification, from any folder."""
+    with _plain_errors():
+        from autolora import driver
+
+        _quiet_libraries()
+        _watched(folder, executor, partial(driver.resume, folder, budget=budget, executor=executor))
+
+
+@cli.command()
+@RUN_DIRECTORY
+def finish(folder: Path) -> None:
+    """Conclude a study now, with what has been trained: test scores, adapters, best.json and the verdict.
+
+    Nothing is trained; `autolora resume` goes on with the study afterwards.
+    """
+    with _plain_errors():
+        from autolora import driver
+
+        _quiet_libraries()
+        _watched(folder, "inline", partial(driver.finish, folder))
 
 
 @cli.command()
@@ -245,14 +275,14 @@ def variants(name: str | None) -> None:
         _console().print(variants_table() if name is None else variant_view(name))
 
 
-def _tune(spec: Spec, folder: Path, executor: str) -> None:
-    from autolora import driver
+def _watched(folder: Path, executor: str, work: Callable[..., TuneResult]) -> None:
+    """Do the work with progress shown, and say how it goes on if it does not come to its end."""
     from autolora.errors import AutoloraError
     from autolora.report.console import console_callback
 
-    again = shlex.join(["autolora", *sys.argv[1:]])
+    again = shlex.join(["autolora", "resume", str(folder), *(["--executor", executor] if executor != "inline" else [])])
     try:
-        driver.tune(spec=spec, dir=folder, executor=executor, callbacks=[console_callback(_console())])
+        work(callbacks=[console_callback(_console())])
     except KeyboardInterrupt:
         click.echo(f"\nStopped. Completed work is saved. To continue:\n  {again}", err=True)
         sys.exit(EXIT_INTERRUPTED)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from statistics import fmean
 from typing import Literal
@@ -11,7 +11,8 @@ from typing import Literal
 from autolora.analysis.comparison import Runs, SeedNoise, paired_error
 from autolora.files import Document
 from autolora.scores import Scores
-from autolora.search.policy import FINALISTS, Plan, finalists
+from autolora.search.policy import FINALISTS, Plan
+from autolora.search.runs import finalists, runs_by_config, winner
 from autolora.search.trials import Trial, TrialTable
 from autolora.space import Config, registry
 from autolora.space.config import Value
@@ -68,7 +69,8 @@ class Best:
         seeds: full-length scores of the configuration, one a seed.
         baseline: score of the user's baseline; None if none was given or it did not finish.
         test: score on the test split, mean over seeds; None without a test split, and before the study ends.
-        adapter_dir: folder of the exported adapter, of the seed that scored best; empty before it is exported.
+        adapter_dir: folder of the exported adapter, of the seed that scored best; empty before it is exported, and
+            where all that was trained is lost.
         seconds: wall time of all trials of the variant.
         run_seconds: wall time of one full run of the configuration, evaluations included, mean over the variant's full
             runs that are alike in what costs time.
@@ -79,6 +81,7 @@ class Best:
             None if noise or wall times are unknown.
         untried_ranks: ranks of the space below ``smallest`` that no full run had: whether one of them does as well is
             not known, and costs about a full run to know.
+        notes: lines on what is not as it should be, such as weights that were lost; empty if all is well.
         trials: numbers of the trials behind ``seeds``; empty in a result that was loaded from ``best.json``.
     """
 
@@ -95,6 +98,7 @@ class Best:
     smallest: Alternative | None = None
     cheapest: Alternative | None = None
     untried_ranks: tuple[int, ...] = ()
+    notes: tuple[str, ...] = ()
     trials: tuple[int, ...] = field(default=(), compare=False, metadata={"internal": True})
 
     @property
@@ -126,6 +130,7 @@ def _restored(raw: Document) -> Document:
         "config": lambda config: Config.of(**config),
         "seeds": tuple,
         "untried_ranks": tuple,
+        "notes": tuple,
         "smallest": Alternative.from_dict,
         "cheapest": Alternative.from_dict,
     }
@@ -149,7 +154,12 @@ class _Group:
         return fmean(run.value for run in self.runs)
 
 
-def best(table: TrialTable, variants: Iterable[str], ranks: Iterable[int] = ()) -> dict[str, Best]:
+def best(
+    table: TrialTable,
+    variants: Iterable[str],
+    ranks: Iterable[int] = (),
+    instead: Mapping[str, Config] | None = None,
+) -> dict[str, Best]:
     """The best configuration of each variant that has a full-length score.
 
     Configurations scored on several seeds go before those with one, whose score was chosen for being good; one that
@@ -159,11 +169,18 @@ def best(table: TrialTable, variants: Iterable[str], ranks: Iterable[int] = ()) 
         table: everything that has happened.
         variants: names.
         ranks: of the space.
+        instead: configurations that stand in for the best ones, by variant.
     """
     searched = tuple(sorted(ranks))
     groups = {variant: list(_stable(table, variant)) for variant in variants}
+    chosen = {variant: winner(table, variant)[0].config for variant, found in groups.items() if found}
+    chosen |= instead or {}
     noise = SeedNoise.pooled([group.runs for found in groups.values() for group in found])
-    return {variant: _best(table, variant, found, noise, searched) for variant, found in groups.items() if found}
+    return {
+        variant: _best(table, variant, found, noise, searched, chosen[variant])
+        for variant, found in groups.items()
+        if found
+    }
 
 
 def seed_noise(table: TrialTable, variants: Iterable[str]) -> SeedNoise | None:
@@ -178,14 +195,10 @@ def scored_runs(table: TrialTable, trials: Iterable[int]) -> Runs:
 
 def _stable(table: TrialTable, variant: str) -> Iterator[_Group]:
     """Full-length runs grouped by configuration, those that failed on any seed left out."""
-    failed = {trial.config for trial in table.of(variant) if not trial.healthy}
-    groups: dict[Config, list[Trial]] = {}
     times: dict[tuple[Value | None, ...], list[float]] = {}
     for trial in table.complete(variant):
         times.setdefault(_cost(trial.config), []).append(trial.seconds)
-        if trial.config not in failed:
-            groups.setdefault(trial.config, []).append(trial)
-    for config, trials in groups.items():
+    for config, trials in runs_by_config(table, variant).items():
         runs = [_scores(table, trial) for trial in trials]
         yield _Group(tuple(trials), runs, fmean(times[_cost(config)]))
 
@@ -202,10 +215,14 @@ def _scores(table: TrialTable, trial: Trial) -> Scores:
 
 
 def _best(
-    table: TrialTable, variant: str, groups: list[_Group], noise: SeedNoise | None, ranks: tuple[int, ...]
+    table: TrialTable,
+    variant: str,
+    groups: list[_Group],
+    noise: SeedNoise | None,
+    ranks: tuple[int, ...],
+    config: Config,
 ) -> Best:
-    repeated = [group for group in groups if len(group.runs) > 1]
-    chosen = min(repeated or groups, key=lambda group: table.sign * group.value)
+    chosen = next(group for group in groups if group.config == config)
     own = SeedNoise.pooled([chosen.runs]) if len(chosen.runs) >= SEEDS_FOR_OWN_SPREAD else noise
     last = len(table.rungs) - 1
     basis: Literal["seeds", "examples"] | None = "seeds" if noise else "examples"

@@ -4,7 +4,7 @@ from autolora.driver.callbacks import Callback
 from autolora.driver.directory import RunDirectoryError, run_directory
 from autolora.driver.loop import WorkersError
 from autolora.driver.result import NoVariantError, ResultError, TunedVariant, TuneResult
-from autolora.driver.tuning import tune
+from autolora.driver.tuning import finish, resume, tune
 
 __all__ = [
     "Callback",
@@ -14,6 +14,8 @@ __all__ = [
     "TuneResult",
     "TunedVariant",
     "WorkersError",
+    "finish",
+    "resume",
     "run_directory",
     "tune",
 ]

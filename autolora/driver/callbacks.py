@@ -33,7 +33,7 @@ class Callback:
 
     The order of events is: ``on_setup``, ``on_prior`` if the study is new, ``on_search_start``; then for each segment
     ``on_segment_start``, ``on_step`` and ``on_segment_end``, those of several workers interleaved; ``on_export_start``
-    for each variant, ``on_finish``; and ``stop``.
+    for each variant, ``on_finish``; and ``stop``. ``on_weights_lost`` comes between segments.
     """
 
     def on_setup(self, spec: Spec, trainer: Trainer) -> None:
@@ -81,6 +81,15 @@ class Callback:
             search: as above; ``table.trials[job.trial]`` has the trial's scores, state and reason.
             job: as in :meth:`on_segment_start`.
             outcome: a score, a divergence, or a worker that was lost, whose trial is handed out again.
+        """
+
+    def on_weights_lost(self, search: Search, trial: int) -> None:
+        """What a completed trial has trained is gone or damaged, and its configuration is the best of its variant.
+
+        Args:
+            search: as above; ``table.trials[trial].weights_lost`` says why. It is trained again as far as the budget
+                goes.
+            trial: number.
         """
 
     def on_export_start(self, variant: str) -> None:
@@ -132,6 +141,10 @@ class Callbacks(Callback):
     def on_segment_end(self, search: Search, job: Job, outcome: Outcome | LostWorker) -> None:
         for each in self._all:
             each.on_segment_end(search, job, outcome)
+
+    def on_weights_lost(self, search: Search, trial: int) -> None:
+        for each in self._all:
+            each.on_weights_lost(search, trial)
 
     def on_export_start(self, variant: str) -> None:
         for each in self._all:

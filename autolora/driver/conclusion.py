@@ -8,44 +8,43 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
-import yaml
-
-from autolora import files
 from autolora.analysis.best import Best, best
 from autolora.analysis.verdict import judge
 from autolora.driver.loop import Loop
-from autolora.driver.result import BEST_FILE, BEST_FOLDER, TunedVariant, TuneResult
+from autolora.driver.result import BEST_FILE, TunedVariant, TuneResult
 from autolora.driver.rows import recall_rows
+from autolora.driver.usable import Usable, usable
+from autolora.driver.weights import Weights
+from autolora.search.trials import TrialTable
 from autolora.spec import Spec
 from autolora.study.versions import installed_versions
 from autolora.trainers import Trainer
 from autolora.variants import registry
-
-ADAPTER_SETTINGS = "autolora.yaml"
-"""File beside an exported adapter with the variant's part of ``best.json``."""
 
 
 def conclude(loop: Loop, trainer: Trainer, spec: Spec, folder: Path, began: float) -> TuneResult:
     """Score the test split, export the adapters, write ``best.json``.
 
     Args:
-        loop: whose search is over.
+        loop: whose search is over, or is to end here.
         trainer: tests and exports.
         spec: of the study.
         folder: run directory.
         began: when the call began, by ``time.monotonic``.
     """
+    loop.note_losses()
     loop.removed.clear()  # once more, for what workers wrote that had been given up
     loop.tidy()
     search = loop.search
     recall_rows(search.table, search.plan, loop.checkpoints)
-    found = best(search.table, search.plan.variants, search.space.rank)
+    runs = {name: usable(search.table, name, loop.weights) for name in search.plan.variants}
+    chosen = {name: each for name, each in runs.items() if each is not None}
+    instead = {name: each.config for name, each in chosen.items()}
+    found = best(search.table, search.plan.variants, search.space.rank, instead)
     tuned = _earlier(folder, search.outdated)
-    order = min if search.direction == "minimize" else max
     for name, one in found.items():
         loop.callbacks.on_export_start(name)
-        chosen = one.trials[one.seeds.index(order(one.seeds))]
-        tuned[name] = _exported(trainer, folder / BEST_FOLDER / name, one, chosen)
+        tuned[name] = _exported(search.table, trainer, loop.weights, name, one, chosen[name])
     loop.seconds["total"] = time.monotonic() - began
     result = TuneResult(
         variants=tuned,
@@ -70,11 +69,21 @@ def _earlier(folder: Path, outdated: Sequence[str]) -> dict[str, TunedVariant]:
     return {name: known[name] for name in outdated if name in known}
 
 
-def _exported(trainer: Trainer, adapter: Path, found: Best, chosen: int) -> TunedVariant:
-    """The variant's outcome, with its test score and the adapter of trial ``chosen`` in the folder ``adapter``."""
-    scores = [trainer.test(trial) for trial in found.trials]
+def _exported(
+    table: TrialTable, trainer: Trainer, weights: Weights, variant: str, found: Best, chosen: Usable
+) -> TunedVariant:
+    """The variant's outcome, with its test score and its adapter, of the best seed that is left."""
+    if not chosen.left:
+        return replace(found, notes=chosen.notes)
+    adapter = str(weights.exported / variant)
+    kept = weights.kept(variant, chosen.runs)
+    if kept is not None:
+        return replace(found, test=kept.get("test"), adapter_dir=adapter, notes=tuple(kept.get("notes", ())))
+    scores = [trainer.test(trial.number) for trial in chosen.left]
     known = [score for score in scores if score is not None]
-    trainer.export(chosen, adapter)
-    tuned = replace(found, test=fmean(known) if known else None, adapter_dir=str(adapter))
-    files.write(adapter / ADAPTER_SETTINGS, yaml.safe_dump(tuned.as_dict(), sort_keys=False))
+    last = len(table.rungs) - 1
+    trial = min(chosen.left, key=lambda trial: table.sign * trial.scores[last])
+    trainer.export(trial.number, weights.exported / variant)
+    tuned = replace(found, test=fmean(known) if known else None, adapter_dir=adapter, notes=chosen.notes)
+    weights.record(variant, tuned)
     return tuned

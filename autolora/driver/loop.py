@@ -13,9 +13,11 @@ from types import FrameType
 
 from autolora.analysis.best import spare
 from autolora.driver.callbacks import Callback
+from autolora.driver.weights import Weights
 from autolora.errors import AutoloraError
 from autolora.execution import Executor, LostWorker
 from autolora.search import WAIT, Job, Search
+from autolora.search.runs import winner
 from autolora.trainers import Interrupted, Outcome, Progress, checkpoint
 from autolora.trainers.places import Location
 
@@ -37,6 +39,7 @@ class Loop:
         keep: completed trials of a variant whose weights stay, see :class:`autolora.spec.Spec`.
         checkpoints: root of the trials' checkpoints.
         callbacks: told of everything.
+        weights: of the completed trials.
         seconds: wall time by what it was spent on.
         losses: workers that each trial has lost without getting further.
         furthest: optimizer steps that each trial was seen to have taken.
@@ -48,6 +51,7 @@ class Loop:
     keep: int
     checkpoints: Location
     callbacks: Callback
+    weights: Weights
     seconds: dict[str, float] = field(default_factory=lambda: {"total": 0.0, "training": 0.0, "driver": 0.0})
     losses: Counter[int] = field(default_factory=Counter)
     furthest: dict[int, int] = field(default_factory=dict)
@@ -75,6 +79,7 @@ class Loop:
             if asked_to_stop():
                 raise Interrupted
 
+        self.note_losses()  # at once, so that there is budget left to train them again
         while True:
             mark = time.monotonic()
             while len(jobs) < executor.capacity and not asked_to_stop():
@@ -89,6 +94,8 @@ class Loop:
             if asked_to_stop():
                 raise Interrupted
             if not jobs:
+                if self.note_losses():
+                    continue
                 return
             mark = time.monotonic()
             outcomes = executor.wait(on_step)
@@ -98,6 +105,18 @@ class Loop:
                 self._tell(jobs, outcome)
             self.tidy()
             self.seconds["driver"] += time.monotonic() - mark
+
+    def note_losses(self) -> bool:
+        """Record which runs of the best configurations are lost; returns whether any were that were not known to be."""
+        found = False
+        for variant in self.search.plan.variants:
+            runs = [trial for trial in winner(self.search.table, variant) if not trial.live]
+            for number, reason in self.weights.lost(variant, runs).items():
+                if not self.search.table.trials[number].weights_lost:
+                    self.search.weights_lost(number, reason)
+                    self.callbacks.on_weights_lost(self.search, number)
+                    found = True
+        return found
 
     def tidy(self) -> None:
         """Remove once what no longer serves: checkpoints of discarded trials, weights of completed ones past `keep`."""

@@ -96,7 +96,7 @@ class TuneResult(Mapping[str, TunedVariant]):
             raise ResultError(f"{path} is not there: the study has not ended; `autolora status {folder}` shows it")
         raw = json.loads(path.read_text(encoding="utf-8"))
         variants = {  # the run directory may have been moved
-            name: TunedVariant.from_dict(tuned, str(folder / BEST_FOLDER / name))
+            name: TunedVariant.from_dict(tuned, str(folder / BEST_FOLDER / name) if tuned["adapter_dir"] else "")
             for name, tuned in raw["variants"].items()
         }
         verdict = raw.get("verdict")

@@ -11,15 +11,20 @@ from typing import TYPE_CHECKING
 
 from autolora import files
 from autolora import spec as specs
+from autolora.bases.given import as_given
 from autolora.driver import conclusion
+from autolora.driver.alone import alone
 from autolora.driver.callbacks import Callback, Callbacks
 from autolora.driver.directory import run_directory
 from autolora.driver.loop import Loop, interruptible
 from autolora.driver.opening import Opening
-from autolora.driver.result import TuneResult
+from autolora.driver.records import recorded_to_spec
+from autolora.driver.result import BEST_FOLDER, TuneResult
+from autolora.driver.weights import Weights
 from autolora.execution import Executor, make_executor
 from autolora.spec import Spec
-from autolora.trainers import Interrupted, checkpoint
+from autolora.study.directory import NoStudyError, begun_study
+from autolora.trainers import Interrupted, Trainer, checkpoint
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -58,6 +63,7 @@ def tune(
         SpecError: the specification is wrong.
         RunDirectoryError: another process works in ``dir``, or it holds a study of another specification.
         StudyInUseError: another process writes the study in ``storage``.
+        ProcessInUseError: this process tunes already.
         KeyboardInterrupt: Ctrl-C; completed work is saved, and the same call continues.
     """
     named = {key: value for key, value in {"model": model, "data": data}.items() if value is not None}
@@ -65,14 +71,72 @@ def tune(
         spec = {name: getattr(spec, name) for name in Spec.model_fields}
     told = Callbacks(callbacks)
     with told.stopping():
-        checked = specs.load(spec, **named, **settings)
+        return _run(specs.load(spec, **named, **settings), files.expanded(dir), executor, told)
+
+
+def resume(
+    dir: str | Path,
+    *,
+    budget: float | None = None,
+    executor: str | Executor = "inline",
+    callbacks: Iterable[Callback] = (),
+) -> TuneResult:
+    """Go on with the study of a run directory, from its recorded specification and from any working directory.
+
+    Args:
+        dir: run directory.
+        budget: full-run equivalents per variant in total, in place of the recorded one.
+        executor, callbacks: as for :func:`tune`.
+
+    Returns:
+        As :func:`tune`.
+
+    Raises:
+        NoStudyError: the folder is not a run directory.
+        RecordError: model or data were given as Python objects, which :func:`tune` must be given again.
+        SpecError, RunDirectoryError, StudyInUseError, ProcessInUseError, KeyboardInterrupt: as for :func:`tune`.
+    """
+    told = Callbacks(callbacks)
+    with told.stopping():
         folder = files.expanded(dir)
-        with run_directory(folder, checked) as adopted:
-            return _run(adopted, folder, executor, told)
+        spec = recorded_to_spec(folder)
+        if budget is not None:
+            spec = specs.load({name: getattr(spec, name) for name in Spec.model_fields}, budget=budget)
+        return _run(spec, folder, executor, told)
 
 
-def _run(spec: Spec, folder: Path, choice: str | Executor, callbacks: Callback) -> TuneResult:
-    """One call of :func:`tune` on a held run directory."""
+def finish(dir: str | Path, *, callbacks: Iterable[Callback] = ()) -> TuneResult:
+    """Conclude the study of a run directory now, with what has been trained: test scores, adapters, ``best.json``.
+
+    Nothing is trained, and nothing is given up: :func:`resume` goes on with the study afterwards.
+
+    Args:
+        dir: run directory.
+        callbacks: as for :func:`tune`.
+
+    Returns:
+        As :func:`tune`; variants without a full run are not in it.
+
+    Raises:
+        NoStudyError: the folder is not a run directory, or holds no study yet.
+        RecordError, SpecError, RunDirectoryError, StudyInUseError, ProcessInUseError: as for :func:`resume`.
+    """
+    told = Callbacks(callbacks)
+    with told.stopping():
+        folder = files.expanded(dir)
+        spec = recorded_to_spec(folder)
+        if begun_study(spec.storage, folder) is None:
+            raise NoStudyError(f"{folder} holds no study yet: there is nothing to finish")
+        return _run(spec, folder, None, told)
+
+
+def _run(asked: Spec, folder: Path, choice: str | Executor | None, callbacks: Callback) -> TuneResult:
+    """Search, if there is an executor, and conclude."""
+    with alone(folder), as_given(asked.model), run_directory(folder, asked) as spec:
+        return _on_held_directory(spec, folder, choice, callbacks)
+
+
+def _on_held_directory(spec: Spec, folder: Path, choice: str | Executor | None, callbacks: Callback) -> TuneResult:
     began = time.monotonic()
     opening = Opening.of(spec, folder)
     trainer = opening.trainer
@@ -83,19 +147,25 @@ def _run(spec: Spec, folder: Path, choice: str | Executor, callbacks: Callback) 
         if search.outdated:
             warnings.warn(_about_outdated(search.outdated, folder), stacklevel=2)
         callbacks.on_search_start(search)
-        loop = Loop(search, spec.keep, checkpoint.root_of(spec.checkpoints, folder), callbacks)
-        executor = make_executor(choice, spec, folder, trainer) if isinstance(choice, str) else choice
-        aside = nullcontext() if choice == "inline" else trainer.set_aside()
-        with interruptible() as asked_to_stop, aside:
-            try:
-                loop.run(executor, asked_to_stop)
-            except Interrupted:
-                raise KeyboardInterrupt from None
-            finally:
-                executor.close()
+        weights = Weights(trainer, folder / BEST_FOLDER)
+        loop = Loop(search, spec.keep, checkpoint.root_of(spec.checkpoints, folder), callbacks, weights)
+        if choice is not None:
+            _search(loop, spec, folder, choice, trainer)
         result = conclusion.conclude(loop, trainer, spec, folder, began)
     callbacks.on_finish(result)
     return result
+
+
+def _search(loop: Loop, spec: Spec, folder: Path, choice: str | Executor, trainer: Trainer) -> None:
+    executor = make_executor(choice, spec, folder, trainer) if isinstance(choice, str) else choice
+    aside = nullcontext() if choice == "inline" else trainer.set_aside()
+    with interruptible() as asked_to_stop, aside:
+        try:
+            loop.run(executor, asked_to_stop)
+        except Interrupted:
+            raise KeyboardInterrupt from None
+        finally:
+            executor.close()
 
 
 def _about_outdated(outdated: Sequence[str], folder: Path) -> str:

@@ -77,7 +77,13 @@ class Recipe:
 
     @property
     def adapter(self) -> Path:
-        """The exported adapter; found by the run directory, which may have been moved since."""
+        """The exported adapter; found by the run directory, which may have been moved since.
+
+        Raises:
+            RecipeError: there is none.
+        """
+        if not self.tuned.adapter_dir:
+            raise RecipeError(f"{self.variant.name} of {self.folder}: {'; '.join(self.tuned.notes)}")
         return self.folder / BEST_FOLDER / self.variant.name
 
     @property

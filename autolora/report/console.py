@@ -64,7 +64,7 @@ class PlainConsole(Callback):
             return f"{head} {trial.outcome}: {setting(job.config)}: {trial.reason}"
         if trial.reached < job.rung:
             return f"{head}: its worker was lost, and it will be handed out again: {outcome.reason}"
-        best = trial.purpose != "confirm" and incumbent(search.table, job.variant) is trial
+        best = trial.first and incumbent(search.table, job.variant) is trial
         if not best and job.rung < search.plan.last:
             return None
         left = seconds_left(search.table, search.plan)
@@ -72,6 +72,10 @@ class PlainConsole(Callback):
             f"{head} {trial.purpose}: {trial.scores[job.rung]:.4f} at {job.stop:.2g} of a run  {setting(job.config)}"
             f"{'  * best so far' if best else ''}{f'  ({duration(left)} left)' if left else ''}"
         )
+
+    def on_weights_lost(self, search: Search, trial: int) -> None:
+        lost = search.table.trials[trial]
+        self.say(f"[{lost.variant}] trial {trial} is the best, and lost: {lost.weights_lost}")
 
     def on_export_start(self, variant: str) -> None:
         self.say(f"exporting {variant}")

@@ -79,7 +79,8 @@ def result_table(result: TuneResult) -> RenderableType:
             duration(tuned.seconds),
         ]
         table.add_row(*row)
-    return Group(table, *_recommended(result), Text("\n".join(_adapters(result))))
+    notes = [Text(f"{name}: {note}.") for name, tuned in result.items() for note in tuned.notes]
+    return Group(table, *notes, *([Text()] if notes else []), *_recommended(result), Text("\n".join(_adapters(result))))
 
 
 def _adapters(result: TuneResult) -> list[str]:
@@ -87,6 +88,8 @@ def _adapters(result: TuneResult) -> list[str]:
     plain: list[str] = []
     own: list[str] = []
     for name, tuned in result.items():
+        if not tuned.adapter_dir:
+            continue
         (own if is_own(Path(tuned.adapter_dir)) else plain).append(f"  {name}: {tuned.adapter_dir}")
     lines = ["Adapters, which plain peft loads on the unmodified base:", *plain] if plain else []
     return [*lines, "Adapters in a format of their own, which autolora.load_adapter loads:", *own] if own else lines

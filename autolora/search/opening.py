@@ -39,7 +39,7 @@ def next_short_run(
         return None
     assert scope.variant is not None
     mode = prior.mode(*scope)
-    trials = [trial for trial in table.of(scope.variant) if trial.purpose != "confirm"]
+    trials = [trial for trial in table.of(scope.variant) if trial.first]
     here = [trial for trial in trials if trial.config.replaced(learning_rate=mode.learning_rate) == mode]
     model_has_begun = any(trial.purpose == "search" and trial not in here for trial in trials)
     cannot_train = any(trial.outcome == "infeasible" for trial in here)

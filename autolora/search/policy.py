@@ -14,6 +14,7 @@ from itertools import islice
 from typing import Literal
 
 from autolora.search.acquisition import Acquisition, Acquisitions
+from autolora.search.runs import finalists, winner
 from autolora.search.trials import Outcome, Purpose, Trial, TrialTable
 from autolora.space import Config
 
@@ -173,8 +174,10 @@ def _next_of(table: TrialTable, plan: Plan, variant: str, acquire: Acquire) -> A
     if baseline is not None and baseline.live and not baseline.pending:
         return Promote(baseline.number, baseline.reached + 1, "the baseline is trained to the end")
     action = _search(table, plan, variant, acquire)
-    if action is None and all(trial.purpose == "confirm" for trial in table.pending(variant)):
-        return _confirmation(table, plan, variant)
+    if action is None and not any(trial.first for trial in table.pending(variant)):
+        action = _confirmation(table, plan, variant)
+    if action is None and not table.pending(variant):  # who wins is then known
+        action = _repetition(table, plan, variant)
     return action
 
 
@@ -216,10 +219,11 @@ def _given_up(trials: list[Trial]) -> bool:
 
 
 def _kept(table: TrialTable, plan: Plan, variant: str) -> int:
-    """Full runs that are kept for further seeds."""
+    """Full runs that are kept for further seeds, and for results of the best that were lost."""
     confirmed = len(table.confirming(variant))
     # Under a budget that has grown, a new winner needs a seed to be judged beside the confirmed.
-    return max(plan.confirm - confirmed, 1 if plan.confirm and confirmed else 0)
+    seeds = max(plan.confirm - confirmed, 1 if plan.confirm and confirmed else 0)
+    return seeds + len(_lost(table, variant))
 
 
 def _confirmation(table: TrialTable, plan: Plan, variant: str) -> Sample | None:
@@ -229,7 +233,8 @@ def _confirmation(table: TrialTable, plan: Plan, variant: str) -> Sample | None:
     trials = table.of(variant)
     leading = finalists(table, variant, FINALISTS)
     used = sum(trial.config in leading for trial in table.confirming(variant))
-    if used > plan.confirm:
+    beyond = used >= plan.confirm
+    if used > plan.confirm or (beyond and table.spent(variant) + 1.0 + len(_lost(table, variant)) > plan.budget):
         return None
     contenders = leading if plan.confirm > 1 or used else leading[:1]
     if not contenders:
@@ -246,11 +251,20 @@ def _confirmation(table: TrialTable, plan: Plan, variant: str) -> Sample | None:
     )
 
 
-def finalists(table: TrialTable, variant: str, count: int) -> list[Config]:
-    """The best configurations by their first seed at full length, those that diverged on any seed left out."""
-    unstable = {trial.config for trial in table.of(variant) if not trial.healthy}
-    stable = (trial.config for trial in table.leaders(variant) if trial.config not in unstable)
-    return list(islice(stable, count))
+def _repetition(table: TrialTable, plan: Plan, variant: str) -> Sample | None:
+    """A result of the best configuration that was lost is trained again, as far as the budget goes."""
+    for trial in _lost(table, variant):
+        if table.spent(variant) + 1.0 <= plan.budget + TOLERANCE:
+            reason = f"trial {trial.number} again, as it was lost: {trial.weights_lost}"
+            return Sample(variant, "repeat", plan.last, config=trial.config, seed=trial.seed, reason=reason)
+    return None
+
+
+def _lost(table: TrialTable, variant: str) -> list[Trial]:
+    """Runs of the best configuration of which nothing is left but the score."""
+    if not table.weights_lost(variant):  # hardly ever: the winner need not be looked for at every decision
+        return []
+    return [trial for trial in winner(table, variant) if trial.weights_lost]
 
 
 def seeds_kept(confirm: int | Literal["auto"], budget: float) -> int:

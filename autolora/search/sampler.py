@@ -246,7 +246,7 @@ class _Contenders:
     @classmethod
     def of(cls, table: TrialTable, variant: str) -> _Contenders:
         complete = sorted(table.leaders(variant)[:LEADERS], key=lambda trial: trial.number)
-        running = [trial for trial in table.pending(variant) if trial.purpose != "confirm"]
+        running = [trial for trial in table.pending(variant) if trial.first]
         return cls(table.paused(variant), complete, running)
 
     @property

@@ -27,7 +27,17 @@ from autolora.search.policy import (
 from autolora.search.recorder import InMemory, Recorder
 from autolora.search.rungs import RUNGS, ascend_to_one
 from autolora.search.sampler import Sampler
-from autolora.search.trials import Direction, Event, Finished, Lost, Promoted, Sampled, Scored, TrialTable
+from autolora.search.trials import (
+    Direction,
+    Event,
+    Finished,
+    Lost,
+    Promoted,
+    Sampled,
+    Scored,
+    TrialTable,
+    WeightsLost,
+)
 from autolora.space import Config, Searchable, Space, searchable
 
 
@@ -240,6 +250,23 @@ class Search:
         self._in_flight.discard(job.trial)
         self._settle()
 
+    def weights_lost(self, trial: int, reason: str) -> None:
+        """Report that what a completed trial has trained cannot be used any more.
+
+        Its score stands. If its configuration wins, :meth:`ask` hands the run out again as a trial of its own, charged
+        as any other, where the budget holds one more full run.
+
+        Args:
+            trial: number.
+            reason: in words, for the study.
+
+        Raises:
+            ValueError: the trial is not complete.
+        """
+        if not 0 <= trial < len(self.table.trials) or self.table.trials[trial].outcome != "complete":
+            raise ValueError(f"trial {trial} is not complete: only a completed one has weights to lose")
+        self._record(WeightsLost(trial, reason))
+
     def discarded(self) -> list[int]:
         """Numbers of the trials that will never be trained on: their checkpoints may go."""
         return [trial.number for trial in self.table.discarded()]
@@ -250,9 +277,7 @@ class Search:
 
     def preview(self, count: int) -> list[Sampled]:
         """The first configurations that would be sampled before any score is known, without recording anything."""
-        table = TrialTable(
-            self.plan.rungs, self.direction, upfront=self.table.upfront, examples=self.table.examples
-        )
+        table = TrialTable(self.plan.rungs, self.direction, upfront=self.table.upfront, examples=self.table.examples)
         forecast = Forecast(self._sampler, table)
         sampled: list[Sampled] = []
         while len(sampled) < count:

@@ -19,7 +19,9 @@ from autolora.search.rungs import examples_seen, steps_until
 from autolora.space import Config
 
 Direction = Literal["minimize", "maximize"]
-Purpose = Literal["baseline", "search", "confirm"]
+Purpose = Literal["baseline", "search", "confirm", "repeat"]
+"""Why a trial is trained: what the user runs today; searched; another seed of a finalist; again, as its weights were
+lost."""
 Outcome = Literal["complete", "pruned", "diverged", "infeasible"]
 
 
@@ -84,14 +86,23 @@ class Lost:
     number: int
 
 
-Event = Sampled | Promoted | Scored | Finished | Lost
+@dataclass(frozen=True)
+class WeightsLost:
+    """What a completed trial has trained cannot be used any more; its score stands. ``reason``: in words."""
+
+    number: int
+    reason: str
+
+
+Event = Sampled | Promoted | Scored | Finished | Lost | WeightsLost
 
 
 @dataclass
 class Trial:
     """One configuration with one seed, and what is known of it.
 
-    ``rows`` is what each evaluation row adds to the full-length score, see :class:`Scored`.
+    ``rows`` is what each evaluation row adds to the full-length score, see :class:`Scored`; ``weights_lost`` why what
+    was trained cannot be used any more, empty if it can.
     """
 
     number: int
@@ -110,6 +121,12 @@ class Trial:
     lost: int = 0
     rows: Scores | None = field(default=None, repr=False)
     revision: int = 1
+    weights_lost: str = ""
+
+    @property
+    def first(self) -> bool:
+        """Whether it is the first of its configuration: further seeds and repetitions were chosen for its score."""
+        return self.purpose in ("baseline", "search")
 
     @property
     def reached(self) -> int:
@@ -196,6 +213,8 @@ class TrialTable:
                 self._fold_finished(event)
             case Lost():
                 self._fold_lost(event)
+            case WeightsLost():
+                self.trials[event.number].weights_lost = event.reason
             case _:
                 raise TypeError(f"not an event: {event!r}")
 
@@ -253,9 +272,11 @@ class TrialTable:
         full = len(self.rungs) - 1 in trial.scores
         if trial.purpose == "confirm":
             yield "confirm", trial.variant
+        if trial.weights_lost:
+            yield "weights lost", trial.variant
         if trial.healthy and full:
             yield "complete", trial.variant
-            if trial.purpose != "confirm":
+            if trial.first:
                 yield "searched", trial.variant
         if trial.pending:
             yield "pending", None
@@ -333,6 +354,10 @@ class TrialTable:
     def confirming(self, variant: str) -> list[Trial]:
         """Further seeds of finalists."""
         return list(self._filed["confirm", variant])
+
+    def weights_lost(self, variant: str) -> list[Trial]:
+        """Completed trials of which nothing is left but the score."""
+        return list(self._filed["weights lost", variant])
 
     def trained(self) -> list[Trial]:
         """Trials that are scored at full length and still open."""

@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from autolora.files import Document
 from autolora.priors.prior import Prior
-from autolora.search.trials import Direction, Event, Finished, Lost, Promoted, Sampled, Scored
+from autolora.search.trials import Direction, Event, Finished, Lost, Promoted, Sampled, Scored, WeightsLost
 from autolora.space import Config, Space, registry
 from autolora.space.config import Value
 from autolora.space.dimension import Parameter
@@ -35,6 +35,8 @@ ROWS = "rows"
 """User attribute of a trial with what each evaluation row adds to its full-length score."""
 REVISION = "revision"
 """User attribute of a trial with its variant's revision, where that is above 1."""
+WEIGHTS_LOST = "autolora:weights lost"
+"""User attribute of the study with the reason by trial number: Optuna takes nothing more of a trial that has ended."""
 STEPS_WITHOUT_EXAMPLES = 1000
 """Steps of a full run where its number of examples is not known."""
 
@@ -134,6 +136,7 @@ class Study:
         """
         with failures(self._url):
             trials = sorted(self.optuna_study.get_trials(deepcopy=False), key=lambda trial: trial.number)
+            weights_lost = self.optuna_study.user_attrs.get(WEIGHTS_LOST, {})
         self._ids = [trial._trial_id for trial in trials]
         self._lost = Counter({trial.number: trial.user_attrs.get("lost", 0) for trial in trials})
         events: list[Event] = []
@@ -144,7 +147,7 @@ class Study:
                 events.append(ended)
                 if repair and not trial.state.is_finished():
                     self.write(ended)
-        return events
+        return [*events, *(WeightsLost(int(number), reason) for number, reason in weights_lost.items())]
 
     def write(self, event: Event) -> None:
         """Record one event. What a crash leaves half written, :meth:`events` completes.
@@ -198,6 +201,9 @@ class Study:
                 self._write_finished(event)
             case Lost():
                 self._write_lost(event)
+            case WeightsLost():
+                known = self.optuna_study.user_attrs.get(WEIGHTS_LOST, {})
+                self.optuna_study.set_user_attr(WEIGHTS_LOST, {**known, str(event.number): event.reason})
             case _:
                 raise TypeError(f"not an event: {event!r}")
 
@@ -348,7 +354,7 @@ def _events_of(trial: FrozenTrial, steps: Sequence[int]) -> Iterator[Event]:
         config=_config(trial.params),
         seed=attributes["seed"],
         purpose=attributes["purpose"],
-        target=len(steps) - 1 if attributes["purpose"] == "confirm" else 0,
+        target=len(steps) - 1 if attributes["purpose"] in ("confirm", "repeat") else 0,
         origin=attributes["origin"],
         revision=attributes.get(REVISION, 1),
     )

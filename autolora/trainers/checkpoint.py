@@ -26,12 +26,16 @@ from autolora import files
 from autolora.scores import Scores
 from autolora.trainers.places import CheckpointError, Location, Place, join, place
 
-__all__ = ["CheckpointError"]
+__all__ = ["CheckpointError", "LostCheckpointError"]
 
 ADAPTER, OPTIMIZER, MANIFEST = "adapter.safetensors", "optimizer.pt", "manifest.json"
 MARKER = ".shared"
 KEEP = 2
 """The newest checkpoint, and the one before it for when the newest turns out to be damaged."""
+
+
+class LostCheckpointError(CheckpointError):
+    """What a completed trial has trained is gone, or damaged: looking again does not help, training again does."""
 
 
 @dataclass

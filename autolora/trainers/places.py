@@ -84,16 +84,14 @@ class LocalFolder:
     path: Path
 
     def names(self) -> list[str]:
-        with _explained(f"read {self.path}", OSError):
-            with suppress(FileNotFoundError):
-                return os.listdir(self.path)
-            return []
+        with _explained(f"read {self.path}", OSError), _absent():
+            return os.listdir(self.path)
+        return []
 
     def read(self, name: str) -> bytes | None:
-        with _explained(f"read {self.path / name}", OSError):
-            with suppress(FileNotFoundError):
-                return (self.path / name).read_bytes()
-            return None
+        with _explained(f"read {self.path / name}", OSError), _absent():
+            return (self.path / name).read_bytes()
+        return None
 
     def write(self, name: str, content: bytes) -> None:
         final = self.path / name
@@ -198,6 +196,18 @@ def _explained(doing: str, kind: type[Exception]) -> Iterator[None]:
             f"cannot {doing}: {_cause(error)}; {_remedy(error)}. "
             "Earlier checkpoints are intact: the same command run again continues"
         ) from error
+
+
+@contextmanager
+def _absent() -> Iterator[None]:
+    """Leave the block where there is no such file or folder, something else of its name, or a disk that lost it."""
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        pass
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
 
 
 def _is_full(error: Exception) -> bool:

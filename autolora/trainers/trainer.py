@@ -1,7 +1,7 @@
 """Who trains a segment: the protocol, and what goes in and comes out.
 
-The study, the policy and the executors see a trainer through five things: ``examples``, ``fingerprints``, ``run``,
-``test`` and ``export``. All else is its own.
+The study, the policy and the executors see a trainer through six things: ``examples``, ``fingerprints``, ``run``,
+``verify``, ``test`` and ``export``. All else is its own.
 """
 
 from __future__ import annotations
@@ -103,11 +103,20 @@ class Trainer(Protocol):
         """
 
     @abstractmethod
+    def verify(self, trial: int) -> None:
+        """Make sure that :meth:`test` and :meth:`export` find what a completed trial has trained, whole.
+
+        Raises:
+            LostCheckpointError: it is gone or damaged; the message says what is missing and where.
+            CheckpointError: it cannot be told, as the place cannot be read.
+        """
+
+    @abstractmethod
     def test(self, trial: int) -> float | None:
         """The score of a completed trial on the test split; None if there is no such split.
 
         Raises:
-            CheckpointError: the trial's checkpoint is gone.
+            LostCheckpointError: see :meth:`verify`.
         """
 
     @abstractmethod
@@ -115,7 +124,7 @@ class Trainer(Protocol):
         """Write the adapter of a completed trial to a folder.
 
         Raises:
-            CheckpointError: the trial's checkpoint is gone.
+            LostCheckpointError: see :meth:`verify`.
         """
 
     @abstractmethod

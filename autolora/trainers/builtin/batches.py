@@ -39,7 +39,7 @@ class Batches:
     _orders: dict[tuple[int, int], np.ndarray] = field(default_factory=dict)
 
     def rows(self, seed: int, begin: int, end: int) -> np.ndarray:
-        """Rows (end - begin,) that a run sees from its ``begin``-th example (0-based) on: the same in every configuration.
+        """Rows (end - begin,) of a run from its ``begin``-th example (0-based) on, whatever the configuration.
 
         The order is an endless sequence of permutations, a function of the seeds alone, so a resumed run needs no
         stored position and trials of equal seed see the same examples in the same order.

@@ -47,6 +47,9 @@ class BuiltinTrainer(Trainer):
     def run(self, segment: Job, on_step: OnStep | None = None) -> Outcome:
         return segments.run(self.bench, segment, on_step)
 
+    def verify(self, trial: int) -> None:
+        self.bench.finished(trial)
+
     def test(self, trial: int) -> float | None:
         if self.bench.data.test is None:
             return None

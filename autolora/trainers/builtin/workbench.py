@@ -24,7 +24,7 @@ from autolora.trainers import checkpoint
 from autolora.trainers.builtin.batches import Batches
 from autolora.trainers.builtin.evaluation import Evaluator
 from autolora.trainers.builtin.randomness import INITIALIZATION, torch_seed
-from autolora.trainers.places import CheckpointError, Location, place
+from autolora.trainers.places import Location, place
 
 if TYPE_CHECKING:
     import torch
@@ -175,28 +175,42 @@ class Workbench:
 
     @contextmanager
     def trained(self, trial: int) -> Iterator[tuple[Variant, PeftModel]]:
-        """The variant of a trial, and the base with the adapter of the trial's newest checkpoint.
+        """The variant of a completed trial, and the base with the adapter that it has trained.
 
         Raises:
-            CheckpointError: the trial has no checkpoint that is whole, or its weights have been shed.
+            LostCheckpointError: see :meth:`finished`.
         """
-        manifest, state = self._newest(trial)
+        manifest, state = self.finished(trial)
         config = Config.of(**manifest.config)
         with self.attached(manifest.variant, config, manifest.seed, state["adapter"]) as adapted:
             yield self.variant(manifest.variant, config), adapted
 
-    def _newest(self, trial: int) -> tuple[checkpoint.Manifest, checkpoint.State]:
+    def finished(self, trial: int) -> tuple[checkpoint.Manifest, checkpoint.State]:
+        """The last checkpoint of a completed trial.
+
+        Raises:
+            LostCheckpointError: the trial has none that is whole and of its end: where the last was damaged, one of an
+                earlier step must not stand in for it; or its weights have been shed.
+            CheckpointError: the place cannot be read.
+        """
         folder = self.trial_folder(trial)
         found = checkpoint.newest(folder)
         if found is not None:
-            return found
+            manifest, _ = found
+            steps = self.steps(Config.of(**manifest.config).batch_size)
+            if manifest.step >= steps:
+                return found
+            raise checkpoint.LostCheckpointError(
+                f"its last checkpoint in {folder} is damaged or gone; of those before, the last is of step "
+                f"{manifest.step} of {steps}"
+            )
         known = checkpoint.read_manifest(folder)
         if known is not None and not known.files:
-            raise CheckpointError(
-                f"the weights of trial {trial} were removed from {folder}, since others of its variant are better: "
-                "`keep` says of how many completed trials they stay"
+            raise checkpoint.LostCheckpointError(
+                f"its weights were removed from {folder}, since others of its variant were better: `keep` says of how "
+                "many completed trials they stay"
             )
-        raise CheckpointError(f"no intact checkpoint in {folder}")
+        raise checkpoint.LostCheckpointError(f"{folder} holds no intact checkpoint")
 
 
 def prepare_data(

@@ -1,0 +1,48 @@
+"""A model object of the user's, which is theirs again afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import chain
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+@contextmanager
+def as_given(model: object) -> Iterator[None]:
+    """Context after which a model object is as it was: training modes, ``requires_grad``, devices.
+
+    Its numbers and dtypes are not changed in the first place, see :func:`autolora.bases.load`.
+
+    Args:
+        model: as in :class:`autolora.spec.Spec`; what is not a ``torch.nn.Module`` is left alone.
+    """
+    if isinstance(model, str):
+        yield
+        return
+    from torch.nn import Module
+
+    if not isinstance(model, Module):
+        yield
+        return
+    modes = {name: module.training for name, module in model.named_modules()}
+    trainable = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    devices = {name: tensor.device for name, tensor in _tensors(model)}
+    try:
+        yield
+    finally:
+        for name, tensor in _tensors(model):
+            if tensor.device != devices[name]:
+                tensor.data = tensor.data.to(devices[name])
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(trainable[name])
+        for name, module in model.named_modules():
+            module.training = modes[name]
+
+
+def _tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    return chain(model.named_parameters(), model.named_buffers())

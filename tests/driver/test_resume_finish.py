@@ -1,0 +1,83 @@
+"""`resume` goes on from what a run directory records, `finish` ends a study with what has been trained."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+import autolora
+from autolora.driver.result import TuneResult
+from autolora.study.directory import NoStudyError, read_study
+from tests.driver.test_lost_results import DATA, StopAfter, adapter, same, tune
+from tests.support.outcome import outcome
+from tests.support.specs import SMALL_SPEC
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> TuneResult:
+    return tune(tmp_path_factory.mktemp("undisturbed"))
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory):
+    """The directory of a study that was stopped; plain LoRA has one full run."""
+    folder = tmp_path_factory.mktemp("begun")
+    with pytest.raises(KeyboardInterrupt):
+        tune(folder, callbacks=[StopAfter(1)])
+    return folder
+
+
+@pytest.fixture
+def folder(begun, tmp_path):
+    return shutil.copytree(begun, tmp_path / "run")
+
+
+def test_a_study_is_resumed_from_another_folder_by_its_directory_alone(folder, undisturbed, tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    autolora.resume("../run")
+    assert outcome(folder) == outcome(undisturbed.folder)
+
+
+def test_a_study_is_resumed_with_a_larger_budget(folder, undisturbed):
+    result = autolora.resume(folder, budget=6)
+    assert result.spent["lora"] > undisturbed.spent["lora"]
+    assert "budget: 6.0" in (folder / "spec.yaml").read_text()
+
+
+def test_a_study_is_finished_with_what_it_has_and_goes_on_afterwards(folder, undisturbed):
+    before, _ = read_study(folder)
+    result = autolora.finish(folder)
+    assert adapter(result)
+    table, _ = read_study(folder)
+    assert len(table.trials) == len(before.trials), "nothing is trained"
+    assert set(result) == {name for name in ("lora", "pissa") if table.complete(name)}
+    assert TuneResult.load(folder)["lora"] == result["lora"]
+    ended = autolora.resume(folder)
+    assert outcome(folder) == outcome(undisturbed.folder)
+    assert same(adapter(ended), adapter(undisturbed))
+
+
+def test_a_study_without_a_full_run_is_finished_without_a_variant(tmp_path):
+    class Stop(autolora.Callback):
+        def on_segment_end(self, search, job, outcome) -> None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        tune(tmp_path, callbacks=[Stop()])
+    assert dict(autolora.finish(tmp_path)) == {}
+
+
+@pytest.mark.parametrize("call", [autolora.resume, autolora.finish])
+def test_a_folder_without_a_study_is_refused(call, tmp_path):
+    with pytest.raises(NoStudyError, match="is not a run directory"):
+        call(tmp_path)
+
+
+def test_a_study_that_has_not_begun_cannot_be_finished(tmp_path):
+    missing = {**SMALL_SPEC, "data": DATA, "space": {"batch_size": [640]}}
+    with pytest.raises(autolora.SpecError, match="batch_size"):
+        autolora.tune(spec=missing, dir=tmp_path)
+    with pytest.raises(NoStudyError, match="holds no study yet"):
+        autolora.finish(tmp_path)
