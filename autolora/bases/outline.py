@@ -11,7 +11,7 @@ from autolora.bases import kinds, quantized
 from autolora.bases.errors import ModelError
 from autolora.bases.merged import adapter_config, base_of
 from autolora.bases.pretrained import hidden_size
-from autolora.bases.source import Source
+from autolora.bases.source import LOADING, Source
 from autolora.study.directory import SPEC_FILE, STUDY_FILE, read_recorded
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def _built(name: str, config: PretrainedConfig, notes: tuple[str, ...] = ()) -> 
         kinds.check(config, name)
         blank = copy.deepcopy(config)  # from_config writes into it
         blank._attn_implementation = "eager"  # others may ask for packages that are not here
-        with torch.device("meta"):
+        with LOADING, torch.device("meta"):
             model = getattr(transformers, kinds.auto_class(config)).from_config(blank)
     except MemoryError:
         raise

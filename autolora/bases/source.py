@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,11 @@ from autolora.spec import Spec
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
+
+
+LOADING = threading.RLock()
+"""Held while ``transformers`` builds a model: it changes the process's defaults meanwhile, and models that two threads
+build at once keep parameters on the device "meta"."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +104,8 @@ class Source:
         import transformers
 
         arguments = {"revision": self.revision, "trust_remote_code": self.trust_remote_code, **options}
-        return getattr(transformers, kind).from_pretrained(self.name, **arguments)
+        with LOADING:
+            return getattr(transformers, kind).from_pretrained(self.name, **arguments)
 
     def file(self, name: str) -> Path | None:
         """Where a file of it lies on this machine; None if it has no such file."""

@@ -39,9 +39,13 @@ def told(tmp_path_factory):
     return log, result
 
 
+RARE = {"on_weights_lost"}
+"""Events of studies to which something happens."""
+
+
 def test_every_event_is_told_to_every_callback_in_the_order_given(told):
     log, _ = told
-    assert {event for event, _, _ in log} == {*EVENTS, "stop"}
+    assert {event for event, _, _ in log} == {*EVENTS, "stop"} - RARE
     for first, second in zip(log[::2], log[1::2], strict=True):
         assert first[:2] == second[:2]
         assert (first[2], second[2]) == ("first", "second")

@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 
 from autolora import Search
 from autolora.scores import Scores
-from autolora.search.trials import Finished, Lost, Promoted, Purpose, Sampled, Scored, TrialTable
+from autolora.search.trials import Finished, Lost, Promoted, Purpose, Sampled, Scored, TrialTable, WeightsLost
 from autolora.space import Config, Space
 from autolora.study import Study, StudyError
 from tests.support.postgres import new_storage, postgres  # noqa: F401
@@ -376,3 +376,21 @@ def test_nothing_keeps_a_study_that_is_no_longer_used(tmp_path):
     del study, table
     gc.collect()
     assert [each() for each in kept] == [None, None]
+
+
+def test_lost_weights_and_the_training_that_follows_are_read_back(study, storage):
+    events = [
+        sampled(purpose="confirm"),
+        Scored(0, 2, 0.5, 1.0),
+        Finished(0, "complete", "trained to full length"),
+        sampled(1, CONFIG.replaced(rank=32), "search"),
+        WeightsLost(0, "no intact checkpoint"),
+        Sampled(2, "lora", CONFIG, 0, "repeat", 2, "trial 0 again"),
+        Scored(2, 2, 0.5, 1.0),
+        Finished(2, "complete", "trained to full length"),
+    ]
+    write(study, *events)
+    study.close()
+    again = TrialTable(RUNGS, "minimize", open_study(storage).events())
+    assert again.trials == TrialTable(RUNGS, "minimize", events).trials
+    assert [trial.weights_lost for trial in again.weights_lost("lora")] == ["no intact checkpoint"]

@@ -110,7 +110,7 @@ def test_an_adapter_that_was_shed_is_not_attached_and_the_error_names_keep(make_
     segment.run(bench, piece(1.0, 2))
     checkpoint.shed(bench.trial_folder(0))
     with (
-        pytest.raises(checkpoint.CheckpointError, match=r"weights of trial 0 were removed from .*`keep`"),
+        pytest.raises(checkpoint.CheckpointError, match=r"its weights were removed from .*trials/0, .*`keep`"),
         bench.trained(0),
     ):
         pass
@@ -267,6 +267,32 @@ def test_trials_of_one_seed_see_the_same_examples_in_the_same_order(make_bench):
     small = [row for step in range(4) for row in bench.batches.rows(0, 4 * step, 4 * step + 4)]
     large = [row for step in range(2) for row in bench.batches.rows(0, 8 * step, 8 * step + 8)]
     assert small == large
+
+
+@pytest.mark.parametrize(
+    ("examples", "batch", "steps"), [(72, 8, 9), (70, 8, 9), (100, 64, 2), (16, 16, 1), (33, 8, 5)]
+)
+def test_a_full_run_of_any_batch_size_trains_on_the_same_examples_each_once(make_bench, examples, batch, steps):
+    bench = make_bench(**{"training.examples": examples})
+    outcome = segment.run(bench, piece(1.0, 2, config=Config(1e-3, batch, 4, 4.0)))
+    manifest, _ = checkpoint.newest(bench.trial_folder(0))
+    assert (manifest.step, manifest.examples, outcome.at) == (steps, examples, 1.0)
+
+
+def test_the_last_batch_ends_with_the_run(make_bench, monkeypatch):
+    bench = make_bench(**{"training.examples": 100})
+    seen: list[int] = []
+    rows = bench.batches.rows
+    monkeypatch.setattr(bench.batches, "rows", lambda *args: seen.extend(rows(*args)) or rows(*args))
+    segment.run(bench, piece(1.0, 2, config=Config(1e-3, 64, 4, 4.0)))
+    assert seen == rows(0, 0, 100).tolist()
+
+
+def test_a_run_that_diverges_says_the_share_of_examples_that_it_has_seen(make_bench):
+    bench = make_bench(**{"training.examples": 403})
+    outcome = segment.run(bench, piece(1.0, 2, config=Config(100.0, 8, 4, 4.0)))
+    assert outcome.kind == "diverged"
+    assert outcome.at in [min(8 * step, 403) / 403 for step in range(1, 52)]
 
 
 def test_another_seed_sees_another_order(make_bench):
