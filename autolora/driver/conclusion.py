@@ -10,9 +10,9 @@ from statistics import fmean
 
 from autolora.analysis.best import Best, best
 from autolora.analysis.verdict import judge
+from autolora.driver.former_trials import recall_rows
 from autolora.driver.loop import Loop
 from autolora.driver.result import BEST_FILE, TunedVariant, TuneResult
-from autolora.driver.rows import recall_rows
 from autolora.driver.usable import Usable, usable
 from autolora.driver.weights import Weights
 from autolora.search.trials import TrialTable

@@ -16,6 +16,7 @@ from autolora.driver import conclusion
 from autolora.driver.alone import alone
 from autolora.driver.callbacks import Callback, Callbacks
 from autolora.driver.directory import run_directory
+from autolora.driver.former_trials import examples_in_an_uncut_run
 from autolora.driver.loop import Loop, interruptible
 from autolora.driver.opening import Opening
 from autolora.driver.records import recorded_to_spec
@@ -146,9 +147,18 @@ def _on_held_directory(spec: Spec, folder: Path, choice: str | Executor | None, 
     with closing(search):
         if search.outdated:
             warnings.warn(_about_outdated(search.outdated, folder), stacklevel=2)
+        checkpoints = checkpoint.root_of(spec.checkpoints, folder)
+        most = examples_in_an_uncut_run(search.table, checkpoints)
+        if most > trainer.examples:
+            warnings.warn(
+                f"{folder} holds trials by an earlier version, which filled up the last batch: full runs of up to "
+                f"{most} examples in place of {trainer.examples}. They stay as they are, and trials from now on are "
+                "cut, so scores of batch sizes that do not divide the run may differ by that",
+                stacklevel=2,
+            )
         callbacks.on_search_start(search)
         weights = Weights(trainer, folder / BEST_FOLDER)
-        loop = Loop(search, spec.keep, checkpoint.root_of(spec.checkpoints, folder), callbacks, weights)
+        loop = Loop(search, spec.keep, checkpoints, callbacks, weights)
         if choice is not None:
             _search(loop, spec, folder, choice, trainer)
         result = conclusion.conclude(loop, trainer, spec, folder, began)

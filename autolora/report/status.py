@@ -11,8 +11,8 @@ from rich.console import RenderableType
 
 from autolora.analysis.best import best
 from autolora.analysis.verdict import judge
+from autolora.driver.former_trials import recall_rows
 from autolora.driver.result import TuneResult
-from autolora.driver.rows import recall_rows
 from autolora.files import Document
 from autolora.report.summary import duration, summarize
 from autolora.report.tables import result_table, status_table

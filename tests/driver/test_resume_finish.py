@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import warnings
 
 import pytest
 
@@ -12,6 +14,8 @@ from autolora.study.directory import NoStudyError, read_study
 from tests.driver.test_lost_results import DATA, StopAfter, adapter, same, tune
 from tests.support.outcome import outcome
 from tests.support.specs import SMALL_SPEC
+
+BASELINE = {"learning_rate": 1e-3, "rank": 4, "alpha": 4}
 
 
 @pytest.fixture(scope="module")
@@ -81,3 +85,17 @@ def test_a_study_that_has_not_begun_cannot_be_finished(tmp_path):
         autolora.tune(spec=missing, dir=tmp_path)
     with pytest.raises(NoStudyError, match="holds no study yet"):
         autolora.finish(tmp_path)
+
+
+def test_trials_whose_last_batch_an_earlier_version_filled_up_are_spoken_of(tmp_path):
+    spec = {**SMALL_SPEC, "space": {"batch_size": [7], "rank": 4}, "budget": 1, "baseline": BASELINE}
+    autolora.tune(spec=spec, dir=tmp_path)
+    (manifest,) = tmp_path.glob("trials/0/*/manifest.json")
+    content = json.loads(manifest.read_text())
+    assert content["examples"] == 72
+    with warnings.catch_warnings(record=True) as said:
+        autolora.resume(tmp_path)
+    assert not any("earlier version" in str(each.message) for each in said)
+    manifest.write_text(json.dumps({**content, "examples": 77}))
+    with pytest.warns(UserWarning, match="full runs of up to 77 examples in place of 72"):
+        autolora.resume(tmp_path)
