@@ -32,7 +32,8 @@ class Search(search.Search):
         seed: all randomness derives from it and the trial's number.
         prior: "laws", a :class:`autolora.priors.Prior`, or None for no belief but the searched range.
         confirm: full runs kept for further seeds of the finalists; "auto": min(4, floor(budget / 4)); 0: none.
-        storage: any Optuna storage URL, where a search of the same name and terms continues; None: in memory.
+        storage: any Optuna storage URL, or the path of an SQLite file, where a search of the same name and terms
+            continues; None: in memory.
         baseline: configurations trained first and to the end, by variant. Options that the space names and a
             configuration leaves open are as pinned, or as the variant has them by default.
         name: of the Optuna study.
@@ -57,7 +58,7 @@ class Search(search.Search):
         seed: int = 0,
         prior: Literal["laws"] | Prior | None = "laws",
         confirm: int | Literal["auto"] = "auto",
-        storage: str | None = None,
+        storage: str | Path | None = None,
         baseline: Mapping[str, Config] | None = None,
         name: str = "autolora",
         examples: int | None = None,
@@ -91,7 +92,7 @@ class Search(search.Search):
         return judge(self.table, self.best(), registry.simple(self.plan.variants))
 
 
-def _prior_begun_with(storage: str | None, name: str) -> Prior | None:
+def _prior_begun_with(storage: str | Path | None, name: str) -> Prior | None:
     """The prior of the laws that a search continues with: as its version had them, which others may state otherwise."""
     if storage is None:
         return None
@@ -102,7 +103,7 @@ def _prior_begun_with(storage: str | None, name: str) -> Prior | None:
     return recorded if recorded and all(piece.source == "laws" for piece in recorded.evidence) else None
 
 
-def _recorder(storage: str, name: str) -> search.Recorder:
+def _recorder(storage: str | Path, name: str) -> search.Recorder:
     from autolora.study.recorder import StudyRecorder  # needs Optuna
 
     return StudyRecorder(storage, name)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import io
 import os
-import shlex
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -280,19 +279,33 @@ def _watched(folder: Path, executor: str, work: Callable[..., TuneResult]) -> No
     from autolora.errors import AutoloraError
     from autolora.report.console import console_callback
 
-    again = shlex.join(["autolora", "resume", str(folder), *(["--executor", executor] if executor != "inline" else [])])
     try:
         work(callbacks=[console_callback(_console())])
     except KeyboardInterrupt:
-        click.echo(f"\nStopped. Completed work is saved. To continue:\n  {again}", err=True)
+        click.echo(f"\nStopped. Completed work is saved. To continue:\n  {_command_again(folder, executor)}", err=True)
         sys.exit(EXIT_INTERRUPTED)
     except (AutoloraError, OSError):
         raise
     except Exception:
+        again = _command_again(folder, executor)
         click.echo(
             f"\nTraining or the metric failed. Completed work is saved. Fix the problem and rerun:\n  {again}", err=True
         )
         raise
+
+
+def _command_again(folder: Path, executor: str) -> str:
+    """How to go on with a run directory."""
+    from autolora.driver.records import hidden_keys
+
+    command = ["autolora resume", files.argument(folder), *(["--executor", executor] if executor != "inline" else [])]
+    hidden = hidden_keys(folder)
+    note = (
+        f"\nThe secrets in {' and '.join(hidden)} are not recorded, and are looked for where the database's and the "
+        "store's own tools look. Otherwise run the same `autolora tune` as before, or write ${VARIABLE} in place of "
+        f"*** in {files.shown(folder / 'spec.yaml')}."
+    )
+    return " ".join(command) + (note if hidden else "")
 
 
 def _dry_run(spec: Spec, folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import uuid
 import weakref
 from collections.abc import Iterator
@@ -50,6 +51,16 @@ def shown(path: str | os.PathLike[str]) -> str:
     """
     text = os.fsencode(path).decode(errors="replace")
     return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
+
+
+def argument(path: str | os.PathLike[str]) -> str:
+    """The path as an argument of a command that is shown, to be entered in a shell: on one line, quoted, no option."""
+    text = os.fspath(path)
+    text = f"./{text}" if text.startswith("-") else text
+    if text.isprintable():
+        return shlex.quote(text)
+    escapes = {"'": "\\'", "\\": "\\\\"}
+    return "$'" + "".join(escapes.get(each, each if each.isprintable() else repr(each)[1:-1]) for each in text) + "'"
 
 
 def decoded(content: bytes) -> str:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_validator, model_validator
 
-from autolora import files, quickstart, references, variants
+from autolora import files, quickstart, references, urls, variants
 from autolora.adapters.spec import AdapterSpec
 from autolora.errors import AutoloraError, closest
 from autolora.files import Document
@@ -23,9 +23,12 @@ from autolora.space import Config, Space, registry, searchable
 from autolora.space.space import specified
 from autolora.study import storage, terms
 from autolora.tasks.causal_lm.spec import DataSpec, located_data
+from autolora.tasks.data.sources import ROLES
 
 SHORT_FOR = {"data": "train", "metric": "name"}
 """The key that a bare value stands for."""
+URLS = ("storage", "checkpoints")
+"""Keys whose values may be URLs with secrets."""
 IMPORTED_FROM = "imported_from"
 """The key of a record beside those of the specification: folders that hold the modules of the user's."""
 PRIOR_NAMES: dict[str, dict[str, bool]] = {"auto": {}, "laws": {"curvature": False}}
@@ -181,6 +184,7 @@ class Spec(Section):
         storage: an Optuna storage URL; write its password as ${VARIABLE}, or leave it to PGPASSWORD or ~/.pgpass. None:
             SQLite in the run directory.
         checkpoints: folder or fsspec URL, such as s3://bucket/study, that all workers reach; None: the run directory.
+            Secrets of a URL may be written as ${VARIABLE}, too; they are not recorded.
         keep: completed trials of a variant whose adapters stay, the best; the finalists' always do.
         resources: a :class:`ResourcesSpec`.
         revision, trust_remote_code: as in ``from_pretrained``.
@@ -201,8 +205,8 @@ class Spec(Section):
     baseline: BaselineSpec | None = None
     prior: Annotated[PriorSpec | None, BeforeValidator(_prior)] = PriorSpec()
     seed: int = Field(default=0, ge=0)
-    storage: str | None = None
-    checkpoints: str | None = None
+    storage: str | None = Field(default=None, repr=False)
+    checkpoints: str | None = Field(default=None, repr=False)
     keep: int = Field(default=4, ge=0)
     resources: ResourcesSpec = ResourcesSpec()
     revision: str | None = None
@@ -244,10 +248,17 @@ class Spec(Section):
             value = _located_model(value)
         return value
 
+    @field_validator("storage")
+    @classmethod
+    def _from_any_folder(cls, value: str | None) -> str | None:
+        return value and storage.located(value)
+
     @field_validator("checkpoints")
     @classmethod
     def _wherever_it_is_started(cls, value: str | None) -> str | None:
-        return value if value is None or "://" in value else str(files.expanded(value).absolute())
+        if value is None or "://" in value or urls.REFERENCE.fullmatch(value):
+            return value
+        return str(files.expanded(value).absolute())
 
     @field_validator("rungs")
     @classmethod
@@ -294,16 +305,33 @@ def validate(raw: Mapping[str, object]) -> Spec:
     try:
         return Spec.model_validate(dict(raw))
     except ValidationError as error:
-        raise SpecError(_explain(error, raw)) from None
+        raise SpecError(urls.scrubbed(_explain(error, raw), *_urls_in(raw))) from None
+
+
+def _urls_in(raw: object) -> Iterator[str]:
+    if isinstance(raw, str):
+        yield from [raw] if "://" in raw else []
+    elif isinstance(raw, (Mapping, list, tuple)):
+        for each in raw.values() if isinstance(raw, Mapping) else raw:
+            yield from _urls_in(each)
 
 
 def dump(spec: Spec) -> dict[str, object]:
     """The specification as plain YAML-able data with every key present, objects replaced by their fingerprints."""
     raw = spec.model_dump(mode="python")
-    if spec.storage is not None:
-        raw["storage"] = storage.shown(spec.storage)  # a password is not recorded; it is looked for when it is used
-    plain: dict[str, object] = json.loads(json.dumps(raw, default=_fingerprint))
+    plain: Document = json.loads(json.dumps(raw, default=_fingerprint))
+    for key in ("model", *URLS):
+        plain[key] = _without_secrets(plain[key])
+    for role in ROLES:
+        plain["data"][role] = _without_secrets(plain["data"][role])
     return plain
+
+
+def _without_secrets(value: object) -> object:
+    """A recorded name, or a list of names, in which secrets are hidden. They are looked for when they are used."""
+    if isinstance(value, list):
+        return [_without_secrets(each) for each in value]
+    return urls.shown(value) if isinstance(value, str) else value
 
 
 def located(recorded: Document) -> Document:
@@ -319,6 +347,8 @@ def located(recorded: Document) -> Document:
         found["data"] = located_data(found["data"])
     if isinstance(found.get("prior"), Mapping) and found["prior"].get("study"):
         found["prior"] = {**found["prior"], "study": str(files.absolute(found["prior"]["study"]))}
+    if found.get("storage"):
+        found["storage"] = storage.located(found["storage"])
     return found
 
 

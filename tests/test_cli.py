@@ -280,7 +280,7 @@ def test_ctrl_c_exits_with_130_and_says_how_to_go_on(spec_file, tmp_path):
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Completed work is saved." in errors
-    assert "--dir" in errors
+    assert f"autolora resume {folder}" in errors
     assert list((folder / "trials" / "0").glob("step-*"))
     assert "Traceback" not in errors
 

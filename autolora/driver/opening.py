@@ -14,7 +14,7 @@ from autolora.priors import Prior
 from autolora.search import Recorder, Search
 from autolora.space import Config, Space
 from autolora.spec import Spec, SpecError
-from autolora.study.directory import STUDY_NAME, begun_study, storage_url
+from autolora.study.directory import STUDY_NAME, begun_study, storage_of
 from autolora.trainers import Trainer, open_trainer
 
 
@@ -89,7 +89,7 @@ class Opening:
         """The study of a run directory, as a recorder."""
         from autolora.study.recorder import StudyRecorder
 
-        return StudyRecorder(storage_url(self.spec.storage, folder), STUDY_NAME)
+        return StudyRecorder(storage_of(self.spec.storage, folder), STUDY_NAME)
 
 
 def resolved_space(spec: Spec) -> Space:

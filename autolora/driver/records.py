@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel
 
-from autolora import files, references
+from autolora import files, references, urls
 from autolora import spec as specs
 from autolora.errors import AutoloraError
 from autolora.files import Document
@@ -61,6 +61,14 @@ def recorded_to_spec(folder: Path) -> Spec:
         )
     references.importable_from(recorded.get(specs.IMPORTED_FROM, ()))
     return specs.validate(completed(recorded))
+
+
+def hidden_keys(folder: Path) -> list[str]:
+    """Keys of URLs whose secrets the record of a run directory leaves out; none if there is no record."""
+    if not (folder / SPEC_FILE).is_file():
+        return []
+    recorded = recorded_spec(folder)
+    return [key for key in specs.URLS if recorded.get(key) and urls.is_hidden(recorded[key])]
 
 
 def _named_data(recorded: Document) -> Iterator[tuple[str, str]]:

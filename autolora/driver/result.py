@@ -93,7 +93,10 @@ class TuneResult(Mapping[str, TunedVariant]):
         folder = files.expanded(folder)
         path = folder / BEST_FILE
         if not path.is_file():
-            raise ResultError(f"{path} is not there: the study has not ended; `autolora status {folder}` shows it")
+            raise ResultError(
+                f"{files.shown(path)} is not there: the study has not ended; "
+                f"`autolora status {files.argument(folder)}` shows it"
+            )
         raw = json.loads(path.read_text(encoding="utf-8"))
         variants = {  # the run directory may have been moved
             name: TunedVariant.from_dict(tuned, str(folder / BEST_FOLDER / name) if tuned["adapter_dir"] else "")

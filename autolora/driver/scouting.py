@@ -81,7 +81,7 @@ class _Scout:
         register_variants(recorded_spec(folder))
         best = {name: tuned.config for name, tuned in result.items()}
         if not best:
-            raise NoStudyError(f"prior.study: {folder} holds no tuned variant")
+            raise NoStudyError(f"prior.study: {files.shown(folder)} holds no tuned variant")
         traits = {name: variants.get(name).traits for name in best}
         context = self.trainer.fingerprints()
         same = all(terms["context"].get(key) == context[key] for key in ("model", "data"))
@@ -89,7 +89,7 @@ class _Scout:
         found = evidence.from_study(best, traits, then, (self.space.hidden_size, self.trainer.examples), same)
         wanted = [piece for piece in found if piece.about in (CENTRE, *self.spec.names)]
         self.prior = self.prior.informed(wanted, self.traits)
-        self.notes.append(f"prior: starts from {folder}, which tuned {', '.join(best)}")
+        self.notes.append(f"prior: starts from {files.shown(folder)}, which tuned {', '.join(best)}")
 
     def _listen(self, eta: float, sd: float) -> None:
         """The user's own expectation."""

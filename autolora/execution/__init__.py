@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from autolora import urls
 from autolora.execution.executor import Executor, LostWorker, MissingExecutorError, Pack, UnknownExecutorError
 
 if TYPE_CHECKING:
@@ -39,7 +40,18 @@ def _ray(spec: Spec, folder: Path, trainer: Trainer) -> Executor:
     from autolora.execution.ray_tune import RayTuneExecutor
     from autolora.trainers import checkpoint
 
-    return RayTuneExecutor(spec, folder, checkpoint.mark(checkpoint.root_of(spec.checkpoints, folder)))
+    mark = checkpoint.mark(checkpoint.root_of(spec.checkpoints, folder))
+    return RayTuneExecutor(_for_workers(spec), folder, mark)
+
+
+def _for_workers(spec: Spec) -> Spec:
+    """The specification with what workers need of this process's environment, and without what they need not know."""
+    from autolora.trainers.places import is_url
+
+    checkpoints = spec.checkpoints
+    if checkpoints is not None and is_url(checkpoints):
+        checkpoints = urls.resolved(checkpoints)
+    return spec.model_copy(update={"checkpoints": checkpoints, "storage": None})
 
 
 EXECUTORS: dict[str, Callable[[Spec, Path, Trainer], Executor]] = {"inline": _inline, "ray": _ray}

@@ -6,6 +6,7 @@ import string
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from autolora import files
 from autolora.recipes.data import Data, Source, by_hand
 from autolora.recipes.recipe import Recipe, yaml_file
 
@@ -30,7 +31,7 @@ def write(recipe: Recipe, out: Path) -> list[Path]:
     switches = recipe.peft_options(TOOL, OPTIONS)
     if recipe.loraplus_ratio != 1:
         switches["loraplus_lr_ratio"] = recipe.loraplus_ratio
-    data = _expressible(recipe.data)
+    data = _expressible(recipe.data).in_folder(out)
     trusted = bool(recipe.spec["trust_remote_code"])
     model = {"base_model": recipe.whole_model(TOOL), "trust_remote_code": trusted}
     if recipe.spec["revision"]:
@@ -53,7 +54,7 @@ def write(recipe: Recipe, out: Path) -> list[Path]:
             "sample_packing": False,
         },
         "training": {
-            "output_dir": f"./{recipe.variant.name}",
+            "output_dir": str(out.absolute() / recipe.variant.name),
             "micro_batch_size": recipe.micro_batch,
             "gradient_accumulation_steps": recipe.accumulation,
             "max_steps": recipe.steps,
@@ -67,7 +68,14 @@ def write(recipe: Recipe, out: Path) -> list[Path]:
             **COMPUTE[training.dtype],
         },
     }
-    return [yaml_file(out / FILE, recipe, [f"Train with: axolotl train {FILE}", *_notes(recipe, data)], sections)]
+    return [
+        yaml_file(
+            out / FILE,
+            recipe,
+            [f"Train with: axolotl train {files.argument(out / FILE)}", *_notes(recipe, data)],
+            sections,
+        )
+    ]
 
 
 def _targets(recipe: Recipe) -> dict[str, object]:

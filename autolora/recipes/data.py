@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -120,6 +120,10 @@ class Data:
             notes=(*notes, *(note for note, holds in by_rows.items() if holds)),
         )
 
+    def in_folder(self, out: Path) -> Data:
+        """These rows; those that the user has to write out, in this folder."""
+        return replace(self, train=Source(str(out.absolute() / ROWS), "json")) if self.train == PLACEHOLDER else self
+
     def known_to(self, tool: str, formats: Collection[str]) -> Data:
         """These rows, or if the recipe for a trainer does not know their format, rows that the user has to write out.
 
@@ -152,7 +156,8 @@ class Data:
 def by_hand(reason: str, spec: DataSpec | None = None, of: Data | None = None) -> Data:
     """Data that the user has to write out first, because of ``reason``."""
     size = _eval_size(spec) if spec is not None else of.eval_size if of is not None else None
-    note = f'{reason} Write them to {ROWS}: one {{"prompt": ..., "completion": ...}} a line, as text to train on.'
+    row = '{"prompt": ..., "completion": ...}'
+    note = f"{reason} Write them to {ROWS} in this folder: one {row} a line, as text to train on."
     return Data(
         train=PLACEHOLDER,
         eval=None,
@@ -170,9 +175,12 @@ def _is_named(value: object) -> bool:
 
 def _is_read_by_all(value: object) -> bool:
     """Whether every trainer can be pointed at it: not a list, a pattern, a compressed file, or one of a rare kind."""
-    if not isinstance(value, str) or any(sign in value for sign in "*?"):
+    if not isinstance(value, str):
         return False
-    file = LocalFile(Path(value), value)
+    path = files.expanded(quickstart.resolve(value))
+    if any(sign in value for sign in "*?") and not path.exists():
+        return False
+    file = LocalFile(path, value)
     return reader_of(file) is None or (file.suffix in KINDS and not file.compression)
 
 

@@ -22,7 +22,7 @@ def write(recipe: Recipe, out: Path) -> list[Path]:
     """Write ``llamafactory.yaml`` and the ``dataset_info.json`` that it refers to."""
     training, config = recipe.training, recipe.config
     switches = _switches(recipe)
-    data = _expressible(recipe.data)
+    data = _expressible(recipe.data).in_folder(out)
     model = {
         "model_name_or_path": recipe.whole_model(TOOL),
         "trust_remote_code": bool(recipe.spec["trust_remote_code"]),
@@ -42,7 +42,7 @@ def write(recipe: Recipe, out: Path) -> list[Path]:
             **switches,
         },
         "data": {
-            "dataset_dir": ".",
+            "dataset_dir": str(out.absolute()),
             "dataset": "train",
             **({"val_size": data.eval_size} if data.eval is None else {"eval_dataset": "eval"}),
             **_template(data),
@@ -51,7 +51,7 @@ def write(recipe: Recipe, out: Path) -> list[Path]:
             "packing": False,
         },
         "training": {
-            "output_dir": f"./{recipe.variant.name}",
+            "output_dir": str(out.absolute() / recipe.variant.name),
             "per_device_train_batch_size": recipe.micro_batch,
             "gradient_accumulation_steps": recipe.accumulation,
             "max_steps": recipe.steps,
@@ -67,7 +67,7 @@ def write(recipe: Recipe, out: Path) -> list[Path]:
             "report_to": "none",
         },
     }
-    notes = [f"Train in this folder with: llamafactory-cli train {FILE}", *_notes(recipe, data)]
+    notes = [f"Train with: llamafactory-cli train {files.argument((out / FILE).absolute())}", *_notes(recipe, data)]
     out.mkdir(parents=True, exist_ok=True)
     datasets = out / DATASETS
     files.write(datasets, json.dumps(_datasets(data), indent=2, ensure_ascii=False) + "\n")

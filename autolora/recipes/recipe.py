@@ -21,7 +21,7 @@ from autolora.errors import AutoloraError
 from autolora.recipes.data import Data
 from autolora.space import Config
 from autolora.spec import TrainingSpec
-from autolora.study.directory import STUDY_FILE, STUDY_NAME, NoStudyError, recorded_spec, storage_url
+from autolora.study.directory import STUDY_FILE, STUDY_NAME, NoStudyError, recorded_spec, storage_of
 from autolora.trainers import horizon
 from autolora.variants import Variant
 
@@ -64,7 +64,7 @@ class Recipe:
         result = TuneResult.load(folder)
         if variant not in result.variants:
             known = ", ".join(result.variants) or "none"
-            raise RecipeError(f"no finished run of variant {variant!r} in {folder}; finished: {known}")
+            raise RecipeError(f"no finished run of variant {variant!r} in {files.shown(folder)}; finished: {known}")
         defaults = {name: field.get_default() for name, field in specs.Spec.model_fields.items()}
         spec = defaults | recorded
         spec["training"] = spec["training"] | dict(result.training)
@@ -152,7 +152,7 @@ class Recipe:
         if not self._has_study or "layers" not in (self.terms.get("context") or {}):
             return None
         if not self._exported:
-            raise RecipeError(f"{self.adapter} holds no adapter: run `autolora tune` to its end again")
+            raise RecipeError(f"{files.shown(self.adapter)} holds no adapter: run `autolora tune` to its end again")
         return self._exported["target_modules"], self._exported.get("target_parameters") or []
 
     @property
@@ -165,8 +165,10 @@ class Recipe:
         from autolora.study import Study
 
         if not self._has_study:
-            raise NoStudyError(f"{self.folder} does not tell the length of a full run: {STUDY_FILE} is not there")
-        return Study.read(storage_url(self.spec["storage"], self.folder), STUDY_NAME).terms
+            raise NoStudyError(
+                f"{files.shown(self.folder)} does not tell the length of a full run: {STUDY_FILE} is not there"
+            )
+        return Study.read(storage_of(self.spec["storage"], self.folder), STUDY_NAME).terms
 
     @cached_property
     def examples(self) -> int:

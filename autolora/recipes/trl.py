@@ -18,19 +18,19 @@ def write(recipe: Recipe, out: Path) -> list[Path]:
     """Write ``train.py``."""
     out.mkdir(parents=True, exist_ok=True)
     path = out / FILE
-    files.write(path, _script(recipe))
+    files.write(path, _script(recipe, out))
     return [path]
 
 
-def _script(recipe: Recipe) -> str:
-    data = recipe.data.known_to(TOOL, EXAMPLES).plain_alpaca(TOOL)
+def _script(recipe: Recipe, out: Path) -> str:
+    data = recipe.data.known_to(TOOL, EXAMPLES).plain_alpaca(TOOL).in_folder(out)
     converts = recipe.variant.export_form == "rank 2r"
     plus = recipe.loraplus_ratio != 1
     parts = [
         _header(recipe, data, plus),
         _data(recipe, data),
         _model(recipe),
-        _settings(recipe, data),
+        _settings(recipe, data, out),
         _BEFORE_CONVERTING if converts else "",
         _optimizer(recipe) if plus else "",
         "trainer.train()\nprint(trainer.evaluate())",
@@ -161,7 +161,7 @@ tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
 """
 
 
-def _settings(recipe: Recipe, data: Data) -> str:
+def _settings(recipe: Recipe, data: Data, out: Path) -> str:
     training, config = recipe.training, recipe.config
     adapter = {
         "r": config.rank,
@@ -174,7 +174,7 @@ def _settings(recipe: Recipe, data: Data) -> str:
     if recipe.layers is not None and recipe.layers[1]:
         adapter["target_parameters"] = recipe.layers[1]
     arguments = {
-        "output_dir": recipe.variant.name,
+        "output_dir": str(out.absolute() / recipe.variant.name),
         "per_device_train_batch_size": recipe.micro_batch,
         "per_device_eval_batch_size": recipe.micro_batch,
         "gradient_accumulation_steps": recipe.accumulation,

@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from autolora import variants
+from autolora import files, variants
 from autolora.adapters.export import NATIVE, OWN, is_own
 from autolora.driver.result import TuneResult
 from autolora.priors.evidence import REFERENCE, log_ratio
@@ -132,7 +132,7 @@ def plan_view(plan: DryRun, spec: Spec, folder: Path) -> RenderableType:
     lines = [
         *plan.notes,
         f"variants: {', '.join(spec.names)}; each gets {plan.spending}",
-        f"run directory: {folder}",
+        f"run directory: {files.shown(folder)}",
         "",
         "The first trials:",
     ]

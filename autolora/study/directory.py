@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 
 import yaml
 
+from autolora import files
 from autolora.errors import AutoloraError
 from autolora.files import Document
 from autolora.search.policy import Plan, seeds_kept
 from autolora.search.trials import TrialTable
+from autolora.study.storage import Storage
 
 if TYPE_CHECKING:
     from autolora.study.study import Study
@@ -38,13 +40,13 @@ def recorded_spec(folder: Path) -> Document:
         NoStudyError: it holds none.
     """
     if not (folder / SPEC_FILE).is_file():
-        raise NoStudyError(f"{folder} is not a run directory: it holds no {SPEC_FILE}")
+        raise NoStudyError(f"{files.shown(folder)} is not a run directory: it holds no {SPEC_FILE}")
     return read_recorded(folder / SPEC_FILE)
 
 
-def storage_url(storage: str | None, folder: Path) -> str:
-    """The storage named, or SQLite in the run directory."""
-    return storage or f"sqlite:///{folder / STUDY_FILE}"
+def storage_of(storage: str | None, folder: Path) -> Storage:
+    """The storage named, or an SQLite file in the run directory, whatever that is called."""
+    return storage or folder / STUDY_FILE
 
 
 def begun_study(storage: str | None, folder: Path) -> Study | None:
@@ -58,7 +60,7 @@ def begun_study(storage: str | None, folder: Path) -> Study | None:
 
     if storage is None and not (folder / STUDY_FILE).is_file():
         return None
-    return Study.find(storage_url(storage, folder), STUDY_NAME)
+    return Study.find(storage_of(storage, folder), STUDY_NAME)
 
 
 def read_study(folder: Path) -> tuple[TrialTable, Plan]:
@@ -91,5 +93,5 @@ def _study_of(folder: Path) -> tuple[Document, Study]:
 
     spec = recorded_spec(folder)
     if spec["storage"] is None and not (folder / STUDY_FILE).is_file():
-        raise NoStudyError(f"{folder} holds no study yet: {STUDY_FILE} is not there")
-    return spec, Study.read(storage_url(spec["storage"], folder), STUDY_NAME)
+        raise NoStudyError(f"{files.shown(folder)} holds no study yet: {STUDY_FILE} is not there")
+    return spec, Study.read(storage_of(spec["storage"], folder), STUDY_NAME)

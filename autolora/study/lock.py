@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from urllib.parse import quote
 
 from autolora.files import FileLock, LockHeldError
-from autolora.study.storage import ConnectionLost, StudyError, engine, resolved, shown
+from autolora.study import filesystem
+from autolora.study.storage import ConnectionLost, Storage, StudyError, engine, resolved, shown, sqlite_file
 
 if TYPE_CHECKING:
     from sqlalchemy import URL, Connection
@@ -42,7 +43,7 @@ class Ownership:
     such as that of a notebook's cell that is run again, is not used any more. It is given up when the object goes.
 
     Args:
-        storage: the URL as the user wrote it.
+        storage: as the user wrote it.
         name: of the study.
 
     Raises:
@@ -51,7 +52,7 @@ class Ownership:
 
     _held: ClassVar[weakref.WeakValueDictionary[str, Ownership]] = weakref.WeakValueDictionary()
 
-    def __init__(self, storage: str, name: str) -> None:
+    def __init__(self, storage: Storage, name: str) -> None:
         self._study = f"the study {name!r} in {shown(storage)}"
         self._lock = _lock(resolved(storage), name)
         self.release = weakref.finalize(self, self._lock.release)
@@ -131,10 +132,9 @@ def _lock(url: URL, name: str) -> _Lock:
     kind = url.get_backend_name()
     if kind == "postgresql":
         return _AdvisoryLock(url, name)
-    in_memory = url.database in (None, "", ":memory:") or url.query.get("mode") == "memory"
-    if kind == "sqlite" and not in_memory:
-        beside = Path(f"{url.database}".removeprefix("file:"))
-        return _FileLock(beside.with_name(f"{beside.name}.{quote(name, safe='')[:100]}.lock"))
+    path = sqlite_file(url)
+    if path is not None:
+        return _FileLock(path.with_name(f"{path.name}.{quote(name, safe='')[:100]}.lock"))
     return _NoLock()
 
 
@@ -161,6 +161,8 @@ class _FileLock:
         except LockHeldError as held:
             raise _Occupied(held.owner or "unknown") from None
         except OSError as error:
+            if filesystem.lacks_locks(error):
+                raise StudyError(filesystem.without_locks(self._lock.path.parent, "the study")) from None
             raise StudyError(f"the study's storage does not work: {error}") from None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from autolora.search.trials import Direction, Event
+from autolora.study.storage import Storage
 from autolora.study.study import Study
 
 
@@ -12,11 +13,11 @@ class StudyRecorder:
     """Records a search in the study of that name, as its one writer; see :class:`autolora.search.Recorder`.
 
     Args:
-        storage: Optuna storage URL.
+        storage: Optuna storage URL, or the path of an SQLite file.
         name: of the study; one on the same terms is continued.
     """
 
-    def __init__(self, storage: str, name: str) -> None:
+    def __init__(self, storage: Storage, name: str) -> None:
         self._storage, self._name = storage, name
         self._study: Study | None = None
 

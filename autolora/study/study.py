@@ -25,7 +25,7 @@ from autolora.space.config import Value
 from autolora.space.dimension import Parameter
 from autolora.study.lock import Ownership
 from autolora.study.rows import decode, encode
-from autolora.study.storage import StudyError, connect, failures, patiently, shown
+from autolora.study.storage import Storage, StudyError, connect, failures, patiently, shown, unlocked
 from autolora.study.terms import differences
 from autolora.study.versions import installed_versions
 
@@ -46,45 +46,50 @@ class Study:
 
     Args:
         study: an Optuna study that carries the terms of a search.
-        storage: its URL as the user wrote it.
+        storage: where it is, as the user wrote it.
         ownership: the right to write it; None: to look at.
 
     Attributes:
         terms: variants, space, rungs, examples, seed and prior, as the search was started with.
     """
 
-    def __init__(self, study: optuna.Study, storage: str = "", ownership: Ownership | None = None) -> None:
+    def __init__(self, study: optuna.Study, storage: Storage = "", ownership: Ownership | None = None) -> None:
         self.optuna_study = study
         self._url = storage
         self._ownership = ownership
         self.terms: Document = study.user_attrs[TERMS]
         self._storage = study._storage
+        self._direction = study.direction
         self._space = Space(**self.terms["space"])
         self._steps = _steps(self.terms["rungs"], self.terms["examples"] or STEPS_WITHOUT_EXAMPLES)
         self._ids: list[int] = []
         self._lost: Counter[int] = Counter()
 
     @classmethod
-    def open(cls, storage: str, name: str, direction: Direction, terms: Mapping[str, object]) -> Study:
+    def open(cls, storage: Storage, name: str, direction: Direction, terms: Mapping[str, object]) -> Study:
         """Create the study, or continue the one of that name, as its one writer; see :class:`Ownership`.
 
         Raises:
             StudyInUseError: another process writes it.
             StudyError: it was made on other terms, each named with both values, or the storage cannot be used.
         """
-        with _experimental_allowed(), failures(storage):
-            study = optuna.create_study(
-                storage=connect(storage), study_name=name, direction=direction, load_if_exists=True
-            )
-            _begun_on(study, storage, direction, terms)  # what is refused takes nothing over
-            ownership = Ownership(storage, name)
-            if not _begun_on(study, storage, direction, terms):
-                study.set_user_attr("versions", installed_versions())
-                study.set_user_attr(TERMS, dict(terms))
-        return cls(study, storage, ownership)
+
+        def attempt() -> Study:
+            with _experimental_allowed(), failures(storage):
+                study = optuna.create_study(
+                    storage=connect(storage), study_name=name, direction=direction, load_if_exists=True
+                )
+                _begun_on(study, storage, direction, terms)  # what is refused takes nothing over
+                ownership = Ownership(storage, name)
+                if not _begun_on(study, storage, direction, terms):
+                    study.set_user_attr("versions", installed_versions())
+                    study.set_user_attr(TERMS, dict(terms))
+                return cls(study, storage, ownership)
+
+        return unlocked(attempt, storage)
 
     @classmethod
-    def read(cls, storage: str, name: str) -> Study:
+    def read(cls, storage: Storage, name: str) -> Study:
         """The study of that name, to look at.
 
         Raises:
@@ -96,19 +101,23 @@ class Study:
         return study
 
     @classmethod
-    def find(cls, storage: str, name: str) -> Study | None:
+    def find(cls, storage: Storage, name: str) -> Study | None:
         """The study of that name, or None where it has not begun.
 
         Raises:
             StudyError: it was not made by autolora, or the storage cannot be used.
         """
-        with failures(storage):
-            try:
-                study = optuna.load_study(storage=connect(storage), study_name=name)
-            except KeyError:
-                return None
-            # A crash may have come between creating it and its terms.
-            return cls(study, storage) if _begun(study, storage) else None
+
+        def attempt() -> Study | None:
+            with failures(storage):
+                try:
+                    study = optuna.load_study(storage=connect(storage), study_name=name)
+                except KeyError:
+                    return None
+                # A crash may have come between creating it and its terms.
+                return cls(study, storage) if _begun(study, storage) else None
+
+        return unlocked(attempt, storage)
 
     def close(self) -> None:
         """Let another process write; otherwise that comes with the end of this one, or of this object."""
@@ -123,7 +132,7 @@ class Study:
 
     @property
     def direction(self) -> str:
-        return self.optuna_study.direction.name.lower()
+        return self._direction.name.lower()
 
     def events(self, repair: bool = False) -> list[Event]:
         """The past.
@@ -135,8 +144,7 @@ class Study:
             StudyError: the storage cannot be read.
         """
         with failures(self._url):
-            trials = sorted(self.optuna_study.get_trials(deepcopy=False), key=lambda trial: trial.number)
-            weights_lost = self.optuna_study.user_attrs.get(WEIGHTS_LOST, {})
+            trials, weights_lost = unlocked(self._recorded, self._url)
         self._ids = [trial._trial_id for trial in trials]
         self._lost = Counter({trial.number: trial.user_attrs.get("lost", 0) for trial in trials})
         events: list[Event] = []
@@ -148,6 +156,11 @@ class Study:
                 if repair and not trial.state.is_finished():
                     self.write(ended)
         return [*events, *(WeightsLost(int(number), reason) for number, reason in weights_lost.items())]
+
+    def _recorded(self) -> tuple[list[FrozenTrial], dict[str, str]]:
+        """All trials in order, and why weights are lost, by trial."""
+        trials = sorted(self.optuna_study.get_trials(deepcopy=False), key=lambda trial: trial.number)
+        return trials, self.optuna_study.user_attrs.get(WEIGHTS_LOST, {})
 
     def write(self, event: Event) -> None:
         """Record one event. What a crash leaves half written, :meth:`events` completes.
@@ -286,7 +299,7 @@ def _experimental_allowed() -> Iterator[None]:
         yield
 
 
-def _begun(study: optuna.Study, storage: str) -> bool:
+def _begun(study: optuna.Study, storage: Storage) -> bool:
     """Whether a search has begun in the study.
 
     Raises:
@@ -301,7 +314,7 @@ def _begun(study: optuna.Study, storage: str) -> bool:
     return False
 
 
-def _begun_on(study: optuna.Study, storage: str, direction: Direction, terms: Mapping[str, object]) -> bool:
+def _begun_on(study: optuna.Study, storage: Storage, direction: Direction, terms: Mapping[str, object]) -> bool:
     """Whether a search has begun in the study, on these terms.
 
     Raises:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import socket
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
@@ -22,9 +23,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from autolora import files
+from autolora import files, urls
 from autolora.scores import Scores
-from autolora.trainers.places import CheckpointError, Location, Place, join, place
+from autolora.trainers.places import CheckpointError, Location, Place, is_url, join, place, shown
 
 __all__ = ["CheckpointError", "LostCheckpointError"]
 
@@ -79,13 +80,17 @@ def root_of(checkpoints: Location | None, folder: Path) -> Location:
     """Where the trials of a study keep their checkpoints.
 
     Args:
-        checkpoints: as in :class:`autolora.spec.Spec`; a relative path begins at the working directory.
+        checkpoints: as in :class:`autolora.spec.Spec`; a relative path begins at the working directory. A variable
+            that stands for all of it is replaced.
         folder: run directory; what None stands for.
     """
     if checkpoints is None:
         return folder
-    if isinstance(checkpoints, str) and "://" in checkpoints:
-        return checkpoints
+    if isinstance(checkpoints, str) and is_url(checkpoints):
+        whole = urls.REFERENCE.fullmatch(checkpoints)
+        checkpoints = os.environ.get(whole[1], checkpoints) if whole else checkpoints
+        if is_url(checkpoints):  # still, if the variable is not set: its place cannot be opened
+            return checkpoints
     return files.expanded(checkpoints).absolute()
 
 
@@ -198,7 +203,7 @@ def check_mark(root: Location, token: str) -> None:
     """On a worker: raise ``CheckpointError`` unless the root is the place where the driver got this token."""
     if place(root).read(MARKER) != token.encode():
         raise CheckpointError(
-            f"the checkpoints folder {root} of the driver is not what this node ({socket.gethostname()}) sees: "
+            f"the checkpoints folder {shown(root)} of the driver is not what this node ({socket.gethostname()}) sees: "
             "give a path that all nodes share, or a URL such as s3://bucket/folder, as `checkpoints`"
         )
 

@@ -10,21 +10,35 @@ from __future__ import annotations
 import errno
 import os
 import posixpath
+import re
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
+from urllib.parse import unquote
 
-from autolora import files
+from autolora import files, urls
 from autolora.errors import AutoloraError
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
 Location = str | Path
-"""A path, or a URL that fsspec knows: s3://bucket/folder, gs://bucket/folder, file:///folder, memory://folder."""
+"""A path, or a URL that fsspec knows: s3://bucket/folder, gs://bucket/folder, file:///folder, memory://folder.
+
+Variables and secrets in a URL are as in :mod:`autolora.urls`. A location of which something is shown is :func:`shown`.
+"""
+USERINFO: Mapping[str, tuple[str, str]] = {
+    "s3": ("key", "secret"),
+    "s3a": ("key", "secret"),
+    "oss": ("key", "secret"),
+}
+"""By protocol whose URLs fsspec reads no user and password of, the options that they stand for."""
+
+# A secret of Amazon's has slashes, and often they are not percent-encoded.
+_USER = re.compile(r"([^:/@]+)(?::([^@]*))?@")
 
 ABANDONED = 3600.0
 """Seconds after which a folder that is still being written is taken for what a killed process left behind."""
@@ -60,21 +74,60 @@ def place(location: Location) -> Place:
     """The place at a path or URL, which need not exist yet.
 
     Raises:
-        CheckpointError: fsspec does not know the URL's protocol, or the package that serves it is missing.
+        CheckpointError: fsspec does not know the URL's protocol, the package that serves it is missing, a variable in
+            the URL is not set, or a secret of it is hidden.
     """
-    if isinstance(location, Path) or "://" not in location:
+    if isinstance(location, Path) or not is_url(location):
         return LocalFolder(Path(location))
     import fsspec  # comes with datasets
     from fsspec.implementations.local import LocalFileSystem
 
-    with _explained(f"reach {location}", Exception):
-        system, path = fsspec.core.url_to_fs(location)
+    with _explained(f"reach {urls.shown(location)}", Exception, location):
+        url, options = _access(urls.resolved(location))
+        system, path = fsspec.core.url_to_fs(url, **options)
     return LocalFolder(Path(path)) if isinstance(system, LocalFileSystem) else ObjectStore(location, system, path)
+
+
+def is_url(location: str) -> bool:
+    """Whether a location is a URL, or refers to a variable that holds one."""
+    return "://" in location or location.startswith("${")
+
+
+def shown(location: Location) -> str:
+    """A location for messages."""
+    return files.shown(location) if isinstance(location, Path) else urls.shown(location)
+
+
+def _access(url: str) -> tuple[str, dict[str, str]]:
+    """A URL as its file system reads it, and what the user wrote into it besides: credentials, as options.
+
+    Raises:
+        ValueError: a secret is hidden that has no other place where it is looked for.
+    """
+    protocol, _, rest = url.partition("://")
+    path, question, query = rest.partition("?")
+    options = {}
+    if protocol not in ("http", "https"):  # whose parameters are the server's
+        parameters = [name.partition("=") for name in query.split("&")] if question else []
+        options = {unquote(name): unquote(value) for name, _, value in parameters if urls.is_secret(name)}
+        kept = "&".join(name + equals + value for name, equals, value in parameters if not urls.is_secret(name))
+        path += question + kept if kept or not options else ""
+    user = _USER.match(path)
+    if user is not None and protocol in USERINFO:
+        named = zip(USERINFO[protocol], (unquote(each) for each in user.groups() if each is not None), strict=False)
+        options, path = dict(named) | options, path[user.end() :]
+    if options and urls.HIDDEN in options.values():
+        options = {}  # the file system looks where its own tools do
+    elif urls.is_hidden(url):
+        raise ValueError("its password is not recorded: give the URL again, or write ${VARIABLE} in place of ***")
+    return f"{protocol}://{path}", options
 
 
 def join(location: Location, *names: str) -> Location:
     """A location beneath another one."""
-    return location.joinpath(*names) if isinstance(location, Path) else posixpath.join(location, *names)
+    if isinstance(location, Path):
+        return location.joinpath(*names)
+    return urls.joined(location, *names) if is_url(location) else posixpath.join(location, *names)
 
 
 @dataclass(frozen=True)
@@ -84,18 +137,18 @@ class LocalFolder:
     path: Path
 
     def names(self) -> list[str]:
-        with _explained(f"read {self.path}", OSError), _absent():
+        with _explained(f"read {files.shown(self.path)}", OSError), _absent():
             return os.listdir(self.path)
         return []
 
     def read(self, name: str) -> bytes | None:
-        with _explained(f"read {self.path / name}", OSError), _absent():
+        with _explained(f"read {files.shown(self.path / name)}", OSError), _absent():
             return (self.path / name).read_bytes()
         return None
 
     def write(self, name: str, content: bytes) -> None:
         final = self.path / name
-        with _explained(f"write a checkpoint to {self.path}", OSError):
+        with _explained(f"write a checkpoint to {files.shown(self.path)}", OSError):
             final.parent.mkdir(parents=True, exist_ok=True)
             files.write(final, content)
 
@@ -118,7 +171,7 @@ class LocalFolder:
 
     @contextmanager
     def _writing(self, beside: Path) -> Iterator[None]:
-        with _explained(f"write a checkpoint to {self.path}", OSError):
+        with _explained(f"write a checkpoint to {files.shown(self.path)}", OSError):
             try:
                 yield
             except BaseException:
@@ -138,7 +191,7 @@ class ObjectStore:
     """What fsspec reaches at a URL; it makes no folders, which object stores do not have.
 
     Attributes:
-        url: as the user wrote it, for messages.
+        url: as the user wrote it.
         files: of fsspec.
         path: within ``files``.
     """
@@ -148,21 +201,21 @@ class ObjectStore:
     path: str
 
     def names(self) -> list[str]:
-        with _explained(f"list {self.url}", Exception):
+        with self._explained("list"):
             self.files.invalidate_cache()  # other machines write here too
             with suppress(FileNotFoundError):
                 return [posixpath.basename(path.rstrip("/")) for path in self.files.ls(self.path, detail=False)]
             return []
 
     def read(self, name: str) -> bytes | None:
-        with _explained(f"read {join(self.url, name)}", Exception):
+        with self._explained("read", name):
             with suppress(FileNotFoundError):
                 content: bytes = self.files.cat_file(self._at(name))
                 return content
             return None
 
     def write(self, name: str, content: bytes) -> None:
-        with _explained(f"write a checkpoint to {self.url}", Exception):
+        with self._explained("write a checkpoint to"):
             self.files.pipe_file(self._at(name), content)
 
     def commit(self, name: str, contents: Mapping[str, bytes]) -> None:
@@ -170,10 +223,13 @@ class ObjectStore:
             self.write(f"{name}/{file}", content)
 
     def remove(self, name: str) -> None:
-        with _explained(f"remove {join(self.url, name)}", Exception):
+        with self._explained("remove", name):
             self.files.invalidate_cache()
             with suppress(FileNotFoundError):
                 self.files.rm(self._at(name), recursive=True)
+
+    def _explained(self, doing: str, *names: str) -> AbstractContextManager[None]:
+        return _explained(f"{doing} {urls.shown(urls.joined(self.url, *names))}", Exception, self.url)
 
     def _at(self, name: str) -> str:
         return posixpath.join(self.path, name).rstrip("/")
@@ -187,15 +243,21 @@ def _remove(path: Path) -> None:
 
 
 @contextmanager
-def _explained(doing: str, kind: type[Exception]) -> Iterator[None]:
-    """Errors of this kind as :class:`CheckpointError`. Drivers of object stores raise errors of their own kinds."""
+def _explained(doing: str, kind: type[Exception], url: str = "") -> Iterator[None]:
+    """Errors of this kind as :class:`CheckpointError`. Drivers of object stores raise errors of their own kinds.
+
+    The secrets of ``url`` are in none of them.
+    """
     try:
         yield
     except kind as error:
-        raise CheckpointError(
-            f"cannot {doing}: {_cause(error)}; {_remedy(error)}. "
+        cause = urls.scrubbed(_cause(error), url) if url else _cause(error)
+        explained = CheckpointError(
+            f"cannot {doing}: {cause}; {_remedy(error)}. "
             "Earlier checkpoints are intact: the same command run again continues"
-        ) from error
+        )
+        # A traceback would show the driver's message.
+        raise explained from (error if cause == _cause(error) else None)
 
 
 @contextmanager
@@ -224,6 +286,8 @@ def _remedy(error: Exception) -> str:
     match error:
         case ImportError():
             return "install that package wherever trials are trained"
+        case urls.VariableError():
+            return "set it, wherever trials are trained"
         case ValueError():
             return "give a folder, or a URL that fsspec knows such as s3://bucket/folder, as `checkpoints`"
         case PermissionError():

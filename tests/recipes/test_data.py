@@ -50,10 +50,11 @@ def test_what_a_tool_cannot_read_is_left_to_the_user_and_not_guessed(make_run, t
     row = {"a": "x", "b": "y", "c": "z", "answer": "w"}
     folder = make_run([row], data={"template": "{a} {b} {c}: "})
     [dataset] = axolotl(folder)["datasets"]
-    assert dataset["path"] == "rows.jsonl"
+    assert dataset["path"].endswith("/out/rows.jsonl")
     assert "# axolotl formats know" in (tmp_path / "out" / "axolotl.yaml").read_text()
     settings, datasets = llamafactory(folder)
-    assert datasets["train"] == {"file_name": "rows.jsonl", "columns": {"prompt": "prompt", "response": "completion"}}
+    rows = str(tmp_path / "out" / "rows.jsonl")
+    assert datasets["train"] == {"file_name": rows, "columns": {"prompt": "prompt", "response": "completion"}}
     assert settings["learning_rate"] == TUNED["learning_rate"]
     assert text_of(trl(folder), row)["prompt"] == "x y z: "
 
@@ -210,7 +211,7 @@ def test_a_hub_data_set_is_named_with_configuration_and_split(make_run):
 @pytest.mark.parametrize("train", ["<dataset 1a2b>", "gone.jsonl"])
 def test_rows_that_are_not_here_are_left_to_the_user(make_run, train):
     folder = make_run(data={"train": train})
-    assert axolotl(folder)["datasets"][0]["path"] == "rows.jsonl"
+    assert axolotl(folder)["datasets"][0]["path"].endswith("/out/rows.jsonl")
     assert "Write them to rows.jsonl" in trl(folder)
 
 
@@ -223,7 +224,7 @@ def test_a_relative_file_is_found_from_the_folder_of_the_config(make_run, tmp_pa
 @pytest.mark.parametrize("train", [["a.jsonl", "b.jsonl"], "*.jsonl", "rows.jsonl.gz", "rows.tsv", "rows.txt"])
 def test_files_that_not_every_trainer_reads_are_left_to_the_user(make_run, train):
     folder = make_run(data={"train": train})
-    assert axolotl(folder)["datasets"][0]["path"] == "rows.jsonl"
+    assert axolotl(folder)["datasets"][0]["path"].endswith("/out/rows.jsonl")
     assert "which not every trainer reads as one data set. Write them to rows.jsonl" in trl(folder)
 
 

@@ -24,7 +24,7 @@ from autolora.trainers import checkpoint
 from autolora.trainers.builtin.batches import Batches
 from autolora.trainers.builtin.evaluation import Evaluator
 from autolora.trainers.builtin.randomness import INITIALIZATION, torch_seed
-from autolora.trainers.places import Location, place
+from autolora.trainers.places import Location, place, shown
 
 if TYPE_CHECKING:
     import torch
@@ -201,16 +201,16 @@ class Workbench:
             if manifest.step >= steps:
                 return found
             raise checkpoint.LostCheckpointError(
-                f"its last checkpoint in {folder} is damaged or gone; of those before, the last is of step "
+                f"its last checkpoint in {shown(folder)} is damaged or gone; of those before, the last is of step "
                 f"{manifest.step} of {steps}"
             )
         known = checkpoint.read_manifest(folder)
         if known is not None and not known.files:
             raise checkpoint.LostCheckpointError(
-                f"its weights were removed from {folder}, since others of its variant were better: `keep` says of how "
-                "many completed trials they stay"
+                f"its weights were removed from {shown(folder)}, since others of its variant were better: `keep` says "
+                "of how many completed trials they stay"
             )
-        raise checkpoint.LostCheckpointError(f"{folder} holds no intact checkpoint")
+        raise checkpoint.LostCheckpointError(f"{shown(folder)} holds no intact checkpoint")
 
 
 def prepare_data(
