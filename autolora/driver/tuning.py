@@ -127,7 +127,7 @@ def finish(dir: str | Path, *, callbacks: Iterable[Callback] = ()) -> TuneResult
         folder = files.expanded(dir)
         spec = recorded_to_spec(folder)
         if begun_study(spec.storage, folder) is None:
-            raise NoStudyError(f"{folder} holds no study yet: there is nothing to finish")
+            raise NoStudyError(f"{files.shown(folder)} holds no study yet: there is nothing to finish")
         return _run(spec, folder, None, told)
 
 
@@ -151,7 +151,7 @@ def _on_held_directory(spec: Spec, folder: Path, choice: str | Executor | None, 
         most = examples_in_an_uncut_run(search.table, checkpoints)
         if most > trainer.examples:
             warnings.warn(
-                f"{folder} holds trials by an earlier version, which filled up the last batch: full runs of up to "
+                f"{files.shown(folder)} holds trials by an earlier version, which filled up the last batch: full runs of up to "
                 f"{most} examples in place of {trainer.examples}. They stay as they are, and trials from now on are "
                 "cut, so scores of batch sizes that do not divide the run may differ by that",
                 stacklevel=2,
@@ -181,7 +181,7 @@ def _search(loop: Loop, spec: Spec, folder: Path, choice: str | Executor, traine
 def _about_outdated(outdated: Sequence[str], folder: Path) -> str:
     names = " and ".join(outdated)
     return (
-        f"{folder} holds trials of {names} by an earlier version, which trained them in another way. They are not "
+        f"{files.shown(folder)} holds trials of {names} by an earlier version, which trained them in another way. They are not "
         f"continued, and stay as they are with what was exported; the other variants go on. Tune {names} in a new "
         "directory"
     )
