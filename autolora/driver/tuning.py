@@ -151,9 +151,9 @@ def _on_held_directory(spec: Spec, folder: Path, choice: str | Executor | None, 
         most = examples_in_an_uncut_run(search.table, checkpoints)
         if most > trainer.examples:
             warnings.warn(
-                f"{files.shown(folder)} holds trials by an earlier version, which filled up the last batch: full runs of up to "
-                f"{most} examples in place of {trainer.examples}. They stay as they are, and trials from now on are "
-                "cut, so scores of batch sizes that do not divide the run may differ by that",
+                f"{files.shown(folder)} holds trials by an earlier version, which filled up the last batch: full runs "
+                f"of up to {most} examples in place of {trainer.examples}. They stay as they are, and trials from now "
+                "on are cut, so scores of batch sizes that do not divide the run may differ by that",
                 stacklevel=2,
             )
         callbacks.on_search_start(search)
@@ -181,7 +181,7 @@ def _search(loop: Loop, spec: Spec, folder: Path, choice: str | Executor, traine
 def _about_outdated(outdated: Sequence[str], folder: Path) -> str:
     names = " and ".join(outdated)
     return (
-        f"{files.shown(folder)} holds trials of {names} by an earlier version, which trained them in another way. They are not "
-        f"continued, and stay as they are with what was exported; the other variants go on. Tune {names} in a new "
-        "directory"
+        f"{files.shown(folder)} holds trials of {names} by an earlier version, which trained them in another way. They "
+        f"are not continued, and stay as they are with what was exported; the other variants go on. Tune {names} in a "
+        "new directory"
     )
