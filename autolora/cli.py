@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 
 EXIT_USER, EXIT_INTERRUPTED = 2, 130
 LINE_WIDTH = 160
+FILE_SYSTEM = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE),
+    *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ENAMETOOLONG, errno.ELOOP),
+}
+"""Errors of files that the user can fix, and that need no traceback."""
 
 
 class UserPath(click.Path):
@@ -34,7 +39,10 @@ class UserPath(click.Path):
     def convert(
         self, value: str | os.PathLike[str], param: click.Parameter | None, ctx: click.Context | None
     ) -> str | bytes | os.PathLike[str]:
-        return super().convert(files.expanded(value), param, ctx)
+        try:
+            return super().convert(files.expanded(value), param, ctx)
+        except OSError as error:  # such as a name that is too long
+            self.fail(f"{error.strerror}: {os.fspath(value)!r}", param, ctx)
 
 
 RUN_DIRECTORY = click.argument("folder", metavar="DIR", type=UserPath(path_type=Path, exists=True, file_okay=False))
@@ -223,8 +231,8 @@ def prior(spec: Path, settings: tuple[str, ...], plots: Path | None) -> None:
 
             pyplot()  # whether it is installed is said before anything is measured
         _quiet_libraries()
-        with TemporaryDirectory() as scratch:
-            opening = Opening.of(checked, Path(scratch))
+        with TemporaryDirectory() as scratch:  # for which no storage is needed
+            opening = Opening.of(checked.model_copy(update={"storage": None}), Path(scratch))
         scouted = opening.scout()
         for note in scouted.notes:
             click.echo(note)
@@ -317,19 +325,18 @@ def _dry_run(spec: Spec, folder: Path) -> None:
 
 def _assignments(settings: tuple[str, ...]) -> dict[str, object]:
     """KEY=VALUE flags as spec overrides; values are YAML."""
-    import yaml
-
+    from autolora.documents import DocumentError, parse_yaml
     from autolora.spec import SpecError
 
     parsed = {}
     for setting in settings:
         key, equals, value = setting.partition("=")
-        if not equals:
+        if not equals or not all(key.split(".")):
             raise SpecError(f"--set {setting}: write KEY=VALUE, as in --set training.examples=800")
         try:
-            parsed[key] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise SpecError(f"--set {setting}: the value is not valid YAML: {error}") from None
+            parsed[key] = parse_yaml(value, f"--set {key}")
+        except DocumentError as error:
+            raise SpecError(str(error)) from None
     return parsed
 
 
@@ -365,7 +372,7 @@ def _plain_errors() -> Iterator[None]:
         click.echo(f"error: {error}", err=True)
         sys.exit(EXIT_USER)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+        if error.errno not in FILE_SYSTEM:
             raise
         where = f" ({error.filename})" if error.filename else ""
         click.echo(

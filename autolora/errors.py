@@ -9,6 +9,11 @@ class AutoloraError(Exception):
     """Says what was wrong, where, and what to do: its message is meant to be read without a traceback."""
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its type if it has none."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 def closest(word: str, known: Iterable[str]) -> str | None:
     """The known word that was probably meant, for "did you mean ...?"; None if none is similar."""
     import difflib

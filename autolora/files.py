@@ -16,6 +16,10 @@ from typing import Any, BinaryIO, ClassVar
 Document = dict[str, Any]
 """Content of a JSON or YAML file as it was read. Nothing has checked it: earlier versions wrote other keys."""
 
+LFS = b"version https://git-lfs"
+"""How a file begins that Git LFS left in place of another."""
+POINTER = "{} is a Git LFS pointer, not the file: run `git lfs pull`"
+
 OWNER_BYTES = 200
 """Most bytes that are read of a lock file for the name of the lock's owner."""
 LOCKED_BYTE = 1 << 30
@@ -63,6 +67,11 @@ def argument(path: str | os.PathLike[str]) -> str:
     return "$'" + "".join(escapes.get(each, each if each.isprintable() else repr(each)[1:-1]) for each in text) + "'"
 
 
+def is_pointer(content: bytes) -> bool:
+    """Whether the content of a file, or its beginning, is a Git LFS pointer."""
+    return content.startswith(LFS)
+
+
 def decoded(content: bytes) -> str:
     """Text of a file, without its byte order mark.
 
@@ -102,9 +111,11 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             yield file
             sync(file)
         beside.replace(path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             beside.unlink()
+        if isinstance(error, OSError) and error.filename is None:  # of what failed while writing
+            error.filename = str(path)
         raise
     sync_folder(path.parent)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
 from autolora import files
 from autolora.errors import closest
@@ -14,9 +15,38 @@ V = TypeVar("V")
 
 
 class Section(BaseModel):
-    """A section of a specification: immutable, and without keys that it does not know."""
+    """A section of a specification: immutable, without keys that it does not know, and with finite numbers."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_value_as_number(cls, value: object, info: ValidationInfo) -> object:
+        return without_truth_values(value, cls.model_fields[str(info.field_name)].annotation)
+
+
+def without_truth_values(value: V, annotation: object) -> V:
+    """The value of a field, unless it is true or false, alone or in a list, and the field takes neither.
+
+    In YAML ``yes`` and ``on`` are true, which Python counts as 1.
+
+    Raises:
+        ValueError: it is.
+    """
+    listed = value if isinstance(value, (list, tuple)) else [value]
+    found = next((each for each in listed if isinstance(each, bool)), None)
+    if found is None or takes_truth_values(annotation):
+        return value
+    raise ValueError(f"{str(found).lower()} is not allowed (YAML reads yes, on, no and off so); use a number or text")
+
+
+def takes_truth_values(annotation: object) -> bool:
+    """Whether ``bool`` is among the types of an annotation."""
+    if annotation is bool:
+        return True
+    if get_origin(annotation) is Annotated:
+        return takes_truth_values(get_args(annotation)[0])
+    return any(takes_truth_values(each) for each in get_args(annotation))
 
 
 def required(value: V) -> V:
@@ -31,7 +61,9 @@ def required(value: V) -> V:
 
 
 def nearby(path: Path) -> str:
-    """A hint at a sibling with a similar name, for a path that does not exist; empty if there is none."""
+    """A hint for a path that does not exist: a link to nothing, or a sibling with a similar name; empty if neither."""
+    if path.is_symlink():
+        return f", which is a link to nothing ({os.readlink(path)})"
     if not path.parent.is_dir():
         return ""
     close = closest(path.name, (sibling.name for sibling in path.parent.iterdir()))

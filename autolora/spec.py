@@ -6,13 +6,14 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_validator, model_validator
 
-from autolora import files, quickstart, references, urls, variants
+from autolora import documents, files, quickstart, references, urls, variants
 from autolora.adapters.spec import AdapterSpec
 from autolora.errors import AutoloraError, closest
 from autolora.files import Document
@@ -20,6 +21,8 @@ from autolora.metrics import MetricSpec
 from autolora.search.rungs import RUNGS, ascend_to_one
 from autolora.sections import Section, nearby, required
 from autolora.space import Config, Space, registry, searchable
+from autolora.space.dimensions.alpha import HIGHEST as HIGHEST_ALPHA
+from autolora.space.dimensions.learning_rate import HIGHEST as HIGHEST_RATE
 from autolora.space.space import specified
 from autolora.study import storage, terms
 from autolora.tasks.causal_lm.spec import DataSpec, located_data
@@ -55,7 +58,7 @@ class TrainingSpec(Section):
         dtype: of the frozen base: "auto" is bfloat16 on a GPU that has it, else float32.
     """
 
-    examples: int | None = Field(default=None, ge=1)
+    examples: int | None = Field(default=None, ge=1, le=10**12)
     max_length: Annotated[int, Field(ge=8)] | Literal["auto"] = Field(
         default="auto", description='"auto" or a whole number of at least 8'
     )
@@ -66,7 +69,7 @@ class TrainingSpec(Section):
     max_grad_norm: float = Field(default=1.0, ge=0)
     micro_batch: int | None = Field(default=None, ge=1)
     checkpoint_seconds: float = Field(default=120.0, ge=0)
-    device: str = "auto"
+    device: str = Field(default="auto", min_length=1)
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
 
     def of_trial(self, config: Config) -> TrainingSpec:
@@ -112,9 +115,9 @@ class ResourcesSpec(Section):
 class BaselineSpec(Section):
     """What the user runs today: trained first at full length and compared with."""
 
-    learning_rate: float = Field(gt=0, allow_inf_nan=False)
+    learning_rate: float = Field(gt=0, le=HIGHEST_RATE)
     rank: int = Field(ge=1)
-    alpha: float = Field(gt=0, allow_inf_nan=False)
+    alpha: float = Field(gt=0, le=HIGHEST_ALPHA)
     batch_size: int | None = Field(default=None, ge=1, description="None: the smallest batch size of the space")
 
 
@@ -133,8 +136,8 @@ class PriorSpec(Section):
 
     curvature: bool = True
     probe: bool = False
-    learning_rate: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    sd: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    learning_rate: float | None = Field(default=None, gt=0, le=HIGHEST_RATE)
+    sd: float | None = Field(default=None, gt=0, le=100)
     study: str | None = None
 
     @field_validator("study")
@@ -197,7 +200,7 @@ class Spec(Section):
     adapter: AdapterSpec = AdapterSpec()
     training: TrainingSpec = TrainingSpec()
     metric: Annotated[MetricSpec, _wrap("metric")] = MetricSpec()
-    budget: float = Field(default=8.0, ge=1, allow_inf_nan=False)
+    budget: float = Field(default=8.0, ge=1, le=1e6)
     rungs: tuple[float, ...] = RUNGS
     confirm: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
         default="auto", description='"auto" or a whole number of at least 0'
@@ -207,7 +210,7 @@ class Spec(Section):
     seed: int = Field(default=0, ge=0)
     storage: str | None = Field(default=None, repr=False)
     checkpoints: str | None = Field(default=None, repr=False)
-    keep: int = Field(default=4, ge=0)
+    keep: int = Field(default=4, ge=0, le=10**9)
     resources: ResourcesSpec = ResourcesSpec()
     revision: str | None = None
     trust_remote_code: bool = False
@@ -240,9 +243,11 @@ class Spec(Section):
         value = required(value)
         if isinstance(value, os.PathLike):
             value = os.fspath(value)
+        if isinstance(value, (int, float, bytes, list, tuple, Mapping, date)):
+            raise ValueError(f"{_shorten(value)} is not allowed; use a path, a hub id or a loaded model")
         if isinstance(value, str):
             path = files.expanded(quickstart.resolve(value))
-            looks_local = value.startswith((".", "/", "~")) or value.count("/") > 1
+            looks_local = value.startswith((".", "/", "~")) or value.count("/") > 1 or path.is_symlink()
             if looks_local and not path.exists():  # a file is refused when it is loaded, by what it is
                 raise ValueError(f"no such model directory: {files.shown(path)}{nearby(path)}")
             value = _located_model(value)
@@ -302,6 +307,9 @@ def load(source: str | Path | Mapping[str, object] | None = None, **overrides: o
 
 def validate(raw: Mapping[str, object]) -> Spec:
     """Validate a mapping; raises :class:`SpecError`."""
+    for key in raw:
+        if not isinstance(key, str):
+            raise SpecError(f"{key!r} is not a key; known here: {', '.join(Spec.model_fields)}")
     try:
         return Spec.model_validate(dict(raw))
     except ValidationError as error:
@@ -414,13 +422,12 @@ def _read_yaml(path: Path) -> Document:
     if not path.is_file():
         raise SpecError(f"no such spec file: {files.shown(path)}{nearby(path)}")
     try:
-        raw = yaml.safe_load(files.decoded(path.read_bytes()))
-    except UnicodeDecodeError as error:
-        raise SpecError(f"{path} is not UTF-8 text ({error}); save it as UTF-8") from None
-    except yaml.YAMLError as error:
-        raise SpecError(f"{path} is not valid YAML: {error}") from None
+        raw = documents.read_yaml(path)
+    except documents.DocumentError as error:
+        raise SpecError(str(error)) from None
     if not isinstance(raw, dict):
-        raise SpecError(f"{path} must hold keys such as 'model:' and 'data:', not {type(raw).__name__}")
+        what = "nothing" if raw is None else type(raw).__name__
+        raise SpecError(f"{path} must hold keys such as 'model:' and 'data:', not {what}")
     return raw
 
 

@@ -16,7 +16,7 @@ import autolora
 ROOT = Path(autolora.__file__).parent
 FLOORS = (
     ("laws", "errors", "losses", "scores", "files", "references", "quickstart"),
-    ("sections", "urls"),
+    ("documents", "sections", "urls"),
     ("space",),
     ("adapters",),
     ("variants",),

@@ -6,6 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from autolora.bases.errors import ModelError
+from autolora.errors import first_line
 
 if TYPE_CHECKING:
     import torch
@@ -17,13 +18,37 @@ def find_device(name: str) -> torch.device:
     import torch
 
     if name != "auto":
-        device = torch.device(name)
-        if device.type == "cuda" and not torch.cuda.is_available():
-            raise ModelError(f"training.device is {name!r}, but this machine shows no CUDA device; use 'auto' or 'cpu'")
-        return device
+        return _checked(name)
     if torch.cuda.is_available():
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def _checked(name: str) -> torch.device:
+    """The device named.
+
+    Raises:
+        ModelError: torch does not know it, or the machine has none.
+    """
+    import torch
+
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type == "meta" or (device.type in ("cpu", "mps") and device.index):
+        raise ModelError(
+            f"training.device is {name!r}, which names no device; use 'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'"
+        )
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ModelError(f"training.device is {name!r}, but this machine shows no CUDA device; use 'auto' or 'cpu'")
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ModelError(
+            f"training.device is {name!r}, which does not work here ({first_line(error)}); use 'auto' or 'cpu'"
+        ) from None
+    return device
 
 
 def find_dtype(name: str, device: torch.device) -> torch.dtype:

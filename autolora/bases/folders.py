@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from autolora import files
 from autolora.adapters.export import CONFIG as ADAPTER_CONFIG
 from autolora.adapters.export import OWN_CONFIG
 
@@ -15,7 +16,6 @@ TOKENIZER_FILES = (
 )
 MERGED_BASE = "base"
 """Folder beside an exported adapter with the merged base that it fits, where that is nowhere else."""
-LFS, POINTER = b"version https://git-lfs", "{} is a Git LFS pointer, not the file: run `git lfs pull`"
 INDICES = {
     "model.safetensors.index.json": "model-*-of-*.safetensors",
     "pytorch_model.bin.index.json": "pytorch_model-*-of-*.bin",
@@ -67,9 +67,12 @@ def _configuration(folder: Path) -> list[str]:
 
 
 def _json(file: Path) -> list[str]:
+    misfit = _misfit(file)
+    if misfit:
+        return [misfit]
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         return [f"{file.name} is damaged ({error})"]
     return [] if isinstance(content, dict) else [f"{file.name} holds {type(content).__name__}, not an object"]
 
@@ -104,8 +107,9 @@ def _shards(index: Path) -> list[str]:
 def _safetensors(file: Path) -> list[str]:
     from safetensors import SafetensorError, safe_open
 
-    if _is_pointer(file):
-        return [POINTER.format(file.name)]
+    misfit = _misfit(file)
+    if misfit:
+        return [misfit]
     try:
         with safe_open(file, framework="pt") as opened:
             opened.keys()
@@ -117,8 +121,9 @@ def _safetensors(file: Path) -> list[str]:
 def _pickled(file: Path) -> list[str]:
     import torch
 
-    if _is_pointer(file):
-        return [POINTER.format(file.name)]
+    misfit = _misfit(file)
+    if misfit:
+        return [misfit]
     try:
         torch.load(file, map_location="meta", weights_only=True)
     except Exception as error:  # damaged files raise whatever their bytes lead to
@@ -126,9 +131,12 @@ def _pickled(file: Path) -> list[str]:
     return []
 
 
-def _is_pointer(file: Path) -> bool:
+def _misfit(file: Path) -> str:
+    """Why something cannot be a file of a model; empty if it can be."""
+    if file.is_dir():
+        return f"{file.name} is a directory, not a file"
     with file.open("rb") as opened:
-        return opened.read(len(LFS)) == LFS
+        return files.POINTER.format(file.name) if files.is_pointer(opened.read(len(files.LFS))) else ""
 
 
 def _other_weights(folder: Path) -> str:
@@ -150,5 +158,5 @@ def _other_weights(folder: Path) -> str:
 def _tokenizer(folder: Path) -> list[str]:
     if not holds_tokenizer(folder):
         return ["tokenizer.json is not there, nor another file of a tokenizer"]
-    files = [folder / name for name in ("tokenizer.json", "tokenizer_config.json") if (folder / name).is_file()]
-    return [problem for file in files for problem in _json(file)]
+    found = [folder / name for name in ("tokenizer.json", "tokenizer_config.json") if (folder / name).is_file()]
+    return [problem for file in found for problem in _json(file)]

@@ -33,7 +33,7 @@ def check(config: PretrainedConfig, where: str) -> None:
     """Raise ``ModelError`` unless the configuration is that of a causal language model, saying what it is instead."""
     kind = _sequence_to_sequence(config) or _by_architectures(config) or _by_type(config)
     if kind is not None:
-        architectures = getattr(config, "architectures", None)
+        architectures = _architectures(config)
         raise ModelError(
             f"model: {where} holds {kind} ({architectures[0] if architectures else config.model_type}). {WANTED}"
         )
@@ -64,8 +64,16 @@ def _sequence_to_sequence(config: PretrainedConfig) -> str | None:
 def _by_architectures(config: PretrainedConfig) -> str | None:
     if _remote(config):
         return None
-    kinds = [_by_class(name) for name in getattr(config, "architectures", None) or ()]
+    kinds = [_by_class(name) for name in _architectures(config)]
     return kinds[0] if kinds and None not in kinds else None
+
+
+def _architectures(config: PretrainedConfig) -> list[str]:
+    """Names of the classes that a configuration says it is of; empty if it names none."""
+    named = getattr(config, "architectures", None) or []
+    if not isinstance(named, list) or not all(isinstance(name, str) for name in named):
+        raise ModelError(f"model: its configuration names {named!r} as architectures, which is not a list of classes")
+    return named
 
 
 def _by_class(name: str) -> str | None:

@@ -17,6 +17,7 @@ from autolora.adapters.layer import parameter_users
 from autolora.bases import folders
 from autolora.bases.errors import ModelError
 from autolora.bases.source import Source
+from autolora.documents import DocumentError, read_json
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -206,9 +207,9 @@ def _check_all_loaded(adapted: PeftModel, saved: Mapping[str, tuple[int, ...]], 
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"model: {file} is damaged ({error}): copy or download it again") from error
+        config = read_json(file)
+    except (OSError, DocumentError) as error:
+        raise ModelError(f"model: {error}: copy or download it again") from error
     if not isinstance(config, dict):
         raise ModelError(f"model: {file} holds {type(config).__name__}, not an object: copy or download it again")
     return config

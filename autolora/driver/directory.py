@@ -13,6 +13,7 @@ from autolora import spec as specs
 from autolora.driver.records import completed, continued
 from autolora.errors import AutoloraError
 from autolora.files import Document, FileLock, LockHeldError
+from autolora.sections import nearby
 from autolora.spec import Spec
 from autolora.study import filesystem
 from autolora.study.directory import SPEC_FILE, STUDY_FILE, read_recorded, storage_of
@@ -37,7 +38,12 @@ def run_directory(folder: Path, spec: Spec) -> Iterator[Spec]:
             system without locks.
         StudyError: the study's SQLite file is on one, or a variable in the URL of the storage is not set.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunDirectoryError(
+            f"the run directory {files.shown(folder)} cannot be made: {error.strerror}{nearby(folder)}"
+        ) from None
     lock = FileLock(folder / LOCK_FILE)
     try:
         lock.acquire(str(os.getpid()))
@@ -84,7 +90,7 @@ def adopted(folder: Path, spec: Spec) -> Spec:
 def _begun(folder: Path) -> Document | None:
     """What is recorded of the study in a directory; None until there is one, so that errors may be corrected."""
     path = folder / SPEC_FILE
-    recorded = read_recorded(path) if path.is_file() else None
+    recorded = read_recorded(path) if path.exists() else None
     if recorded is not None and (recorded.get("storage") or (folder / STUDY_FILE).is_file()):
         return recorded
     return None

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from autolora import variants
+from autolora import files, variants
 from autolora.bases.pretrained import hidden_size, load_config
-from autolora.driver.scouting import Scouted, scout
+from autolora.driver.scouting import Scouted, recalled, scout
 from autolora.priors import Prior
 from autolora.search import Recorder, Search
-from autolora.space import Config, Space
+from autolora.search.rungs import RUNGS
+from autolora.space import Config, Range, Space
 from autolora.spec import Spec, SpecError
-from autolora.study.directory import STUDY_NAME, begun_study, storage_of
-from autolora.trainers import Trainer, open_trainer
+from autolora.study.directory import STUDY_FILE, STUDY_NAME, begun_study, storage_of
+from autolora.trainers import Trainer, horizon, open_trainer
+
+UNUSUAL_RATE = 1.0
+"""Learning rates above it are warned of."""
 
 
 @dataclass(frozen=True)
@@ -33,18 +38,26 @@ class Opening:
     trainer: Trainer
 
     @classmethod
-    def of(cls, spec: Spec, folder: Path) -> Opening:
+    def of(cls, spec: Spec, folder: Path, study_in: Path | None = None) -> Opening:
         """Load model and data into a run directory, and check that what is searched can be trained.
+
+        Args:
+            spec: as validated.
+            folder: run directory, or a temporary one.
+            study_in: run directory of the study; None means ``folder``.
 
         Raises:
             AutoloraError: see :func:`autolora.trainers.open_trainer` and :meth:`autolora.trainers.Trainer.check`.
         """
+        begun = look_ahead(spec, study_in or folder)
         trainer = open_trainer(spec, folder)
         space = fitting_space(resolved_space(spec), trainer.examples)
         baselines = baseline_of(spec, space)
         for name, config in baselines.items():
             if config.batch_size > trainer.examples:
                 raise SpecError(f"baseline.batch_size of {name}: {_too_large([config.batch_size], trainer.examples)}")
+        if not begun:
+            check_rungs(spec.rungs, space.batch_size, trainer.examples)
         trainer.check(spec.names, space, baselines)
         return cls(spec, space, trainer)
 
@@ -92,6 +105,45 @@ class Opening:
         return StudyRecorder(storage_of(self.spec.storage, folder), STUDY_NAME)
 
 
+def look_ahead(spec: Spec, folder: Path) -> bool:
+    """Find what would fail later, before the model is loaded: the study, and the one that it starts from.
+
+    Warns if the study is gone and its checkpoints are there.
+
+    Returns:
+        Whether the study has begun.
+
+    Raises:
+        AutoloraError: the storage cannot be used, the study is damaged, or ``prior.study`` cannot be read.
+    """
+    study = begun_study(spec.storage, folder)
+    if study is not None:
+        study.events()
+        return True
+    if spec.prior is not None and spec.prior.study is not None:
+        recalled(files.expanded(spec.prior.study))
+    trials = folder / "trials"
+    _warn_of_rates(spec)
+    if spec.storage is None and spec.checkpoints is None and trials.is_dir() and any(trials.iterdir()):
+        warnings.warn(
+            f"{files.shown(folder / STUDY_FILE)} is gone, or was never written, and {files.shown(trials)} holds "
+            "checkpoints: the study is decided again, with the scores that they hold. Trials whose checkpoints were "
+            "removed are trained again",
+            stacklevel=2,
+        )
+    return False
+
+
+def _warn_of_rates(spec: Spec) -> None:
+    """Warn of learning rates at which no adapter is known to train."""
+    rates = spec.space.learning_rates
+    high = rates.high if isinstance(rates, Range) else max(rates)
+    given = {"space.learning_rate": high, "baseline.learning_rate": spec.baseline.learning_rate if spec.baseline else 0}
+    for key, rate in given.items():
+        if rate > UNUSUAL_RATE:
+            warnings.warn(f"{key}: {rate:g} is far above what adapters train at, usually below 0.1", stacklevel=2)
+
+
 def resolved_space(spec: Spec) -> Space:
     """The space with the model's width filled in, which makes alpha's law analytic."""
     if spec.space.hidden_size is not None:
@@ -121,6 +173,34 @@ def fitting_space(space: Space, examples: int) -> Space:
     return space
 
 
+def check_rungs(rungs: Sequence[float], batches: Sequence[int], examples: int) -> None:
+    """Check that a run can be scored at each rung of the user's: after optimizer steps of its own.
+
+    The default rungs may fall on the same step: then they are scored there.
+
+    Raises:
+        SpecError: with the smallest batch size there are fewer optimizer steps than rungs.
+    """
+    if tuple(rungs) == RUNGS:
+        return
+    for batch in sorted(batches):
+        steps = horizon(examples, batch)
+        if len(rungs) > steps and batch == min(batches):
+            raise SpecError(
+                f"rungs: {len(rungs)} of them, and a full run of {examples} examples has {steps} optimizer steps at "
+                f"batch size {batch}. Give at most {steps}, or raise training.examples"
+            )
+        reached = [math.ceil(rung * steps) for rung in rungs]
+        shared = [rung for rung, step, last in zip(rungs[1:], reached[1:], reached, strict=False) if step == last]
+        if shared:
+            names = _listed([f"{one:g}" for one in shared])
+            warnings.warn(
+                f"rungs: at batch size {batch}, with {steps} optimizer steps, {names} falls on the same step as the "
+                "rung before, and is scored there again",
+                stacklevel=2,
+            )
+
+
 def _too_large(batches: Sequence[int], examples: int) -> str:
     return (
         f"{_listed(batches)} is more than the {examples} training examples of a full run. Give at most {examples}, or "
@@ -128,7 +208,7 @@ def _too_large(batches: Sequence[int], examples: int) -> str:
     )
 
 
-def _listed(batches: Sequence[int]) -> str:
+def _listed(batches: Sequence[object]) -> str:
     return ", ".join(map(str, batches))
 
 

@@ -68,7 +68,7 @@ def dry_run(spec: Spec, folder: Path, preview: int = 6) -> DryRun:
     with tempfile.TemporaryDirectory() as temporary:
         scratch = Path(temporary)
         # The probes' checkpoints are not for the study's workers to find.
-        opening = Opening.of(spec.model_copy(update={"checkpoints": None}), scratch)
+        opening = Opening.of(spec.model_copy(update={"checkpoints": None}), scratch, study_in=folder)
         trainer, space = opening.trainer, opening.space
         notes = [f"{subject}: {line}" for subject, lines in trainer.about().items() for line in lines]
         prior = opening.prior(folder, lambda scouted: notes.extend(scouted.notes))

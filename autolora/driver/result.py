@@ -4,15 +4,110 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from autolora import files
-from autolora.analysis.best import Best
-from autolora.analysis.verdict import Verdict
+from autolora.analysis.best import Alternative, Best
+from autolora.analysis.comparison import Difference
+from autolora.analysis.verdict import Standing, Verdict
+from autolora.documents import read_json, shaped
 from autolora.errors import AutoloraError
+from autolora.search.trials import Direction
 
+_REMEDY = (
+    "If a newer autolora wrote it, use that; otherwise run the same `autolora tune` once more, which writes it again "
+    "from the study."
+)
 BEST_FILE, BEST_FOLDER = "best.json", "best"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+
+class _Setting(_Part):
+    learning_rate: float = Field(gt=0)
+    batch_size: int = Field(ge=1)
+    rank: int = Field(ge=1)
+    alpha: float = Field(gt=0)
+    options: dict[str, float] = {}
+    __pydantic_extra__: dict[str, float]
+
+    model_config = ConfigDict(extra="allow")
+
+
+class _Alternative(_Part):
+    config: _Setting
+    value: float
+    difference: float
+    seeds: list[float]
+    seconds: float
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, raw: object) -> object:
+        return _of(Alternative, raw)
+
+
+class _Tuned(_Part):
+    config: _Setting
+    value: float
+    spread: float | None
+    seeds: list[float]
+    baseline: float | None
+    test: float | None = None
+    seconds: float = 0.0
+    run_seconds: float = 0.0
+    smallest: _Alternative | None = None
+    cheapest: _Alternative | None = None
+    untried_ranks: list[int] = []
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, raw: object) -> object:
+        return _of(Best, raw)
+
+
+class _Difference(_Part):
+    value: float
+    standing: Standing
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, raw: object) -> object:
+        return _of(Difference, raw, "standing")
+
+
+class _Verdict(_Part):
+    text: str
+    reference: str | None
+    noise: str | None
+    differences: dict[str, _Difference]
+
+
+class _Result(_Part):
+    """The shape of ``best.json``, that of earlier versions included."""
+
+    variants: dict[str, _Tuned]
+    spent: dict[str, float]
+    versions: dict[str, str]
+    metric: str
+    direction: Direction
+    seconds: dict[str, float]
+    verdict: _Verdict | None = None
+    training: dict[str, Any] = {}
+
+
+def _of(kind: type, raw: object, *more: str) -> object:
+    """The mapping, whose keys are fields of a dataclass; a newer version may have written others."""
+    unknown = raw.keys() - {each.name for each in fields(kind)} - {*more} if isinstance(raw, Mapping) else ()
+    if unknown:
+        raise ValueError(f"unknown here: {', '.join(sorted(map(str, unknown)))}")
+    return raw
 
 
 class ResultError(AutoloraError, FileNotFoundError):
@@ -89,15 +184,17 @@ class TuneResult(Mapping[str, TunedVariant]):
 
         Raises:
             ResultError: the study has never come to its end.
+            DocumentError: the file is damaged, or of a newer version.
         """
         folder = files.expanded(folder)
         path = folder / BEST_FILE
-        if not path.is_file():
+        if not path.exists():
             raise ResultError(
                 f"{files.shown(path)} is not there: the study has not ended; "
                 f"`autolora status {files.argument(folder)}` shows it"
             )
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = read_json(path)
+        shaped(raw, _Result.model_validate, path, _REMEDY)
         variants = {  # the run directory may have been moved
             name: TunedVariant.from_dict(tuned, str(folder / BEST_FOLDER / name) if tuned["adapter_dir"] else "")
             for name, tuned in raw["variants"].items()

@@ -10,11 +10,12 @@ from pathlib import Path
 
 from autolora import files, variants
 from autolora.driver.result import TuneResult
+from autolora.files import Document
 from autolora.priors import Curvature, Prior, evidence, probe
 from autolora.priors.evidence import REFERENCE
 from autolora.priors.prior import CENTRE
 from autolora.search.policy import seeds_kept
-from autolora.space import Space, searchable
+from autolora.space import Config, Space, searchable
 from autolora.spec import PriorSpec, Spec, register_variants
 from autolora.study.directory import NoStudyError, read_terms, recorded_spec
 from autolora.trainers import Measurable, Trainer, horizon
@@ -55,6 +56,21 @@ def scout(spec: Spec, space: Space, trainer: Trainer) -> Scouted:
     return _Scout(spec, spec.prior, space, trainer).run()
 
 
+def recalled(folder: Path) -> tuple[Document, Mapping[str, Config]]:
+    """The terms and the tuned configurations, by variant, of an earlier study; its variants are registered.
+
+    Raises:
+        NoStudyError: ``folder`` is no run directory, or holds no tuned variant.
+        ResultError: it holds no result yet.
+        DocumentError: a file of it is damaged.
+    """
+    terms, result = read_terms(folder), TuneResult.load(folder)
+    register_variants(recorded_spec(folder))
+    if not result:
+        raise NoStudyError(f"prior.study: {files.shown(folder)} holds no tuned variant")
+    return terms, {name: tuned.config for name, tuned in result.items()}
+
+
 class _Scout:
     """One call of :func:`scout`."""
 
@@ -77,11 +93,7 @@ class _Scout:
 
     def _recall(self, folder: Path) -> None:
         """Start from an earlier study."""
-        terms, result = read_terms(folder), TuneResult.load(folder)
-        register_variants(recorded_spec(folder))
-        best = {name: tuned.config for name, tuned in result.items()}
-        if not best:
-            raise NoStudyError(f"prior.study: {files.shown(folder)} holds no tuned variant")
+        terms, best = recalled(folder)
         traits = {name: variants.get(name).traits for name in best}
         context = self.trainer.fingerprints()
         same = all(terms["context"].get(key) == context[key] for key in ("model", "data"))

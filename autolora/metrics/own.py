@@ -23,6 +23,8 @@ def find(spec: MetricSpec) -> Metric:
         raise MetricError(f"metric {spec.name!r}: the module {module!r} has no {attribute!r}") from None
     except references.ReferenceFault as fault:
         raise MetricError(f"metric {spec.name!r}: {fault}") from fault
+    if not callable(function):
+        raise MetricError(f"metric {spec.name!r} is {function!r}, which is not a function")
 
     def scores(evaluation: Evaluation) -> Scores:
         returned = function(evaluation.model, evaluation.tokenizer, evaluation.rows)

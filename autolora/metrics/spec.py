@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
+
 from pydantic import Field, model_validator
 
 from autolora.errors import closest
 from autolora.metrics.metric import registry
 from autolora.search.trials import Direction
 from autolora.sections import Section
+
+_WORDS = r"[^\W\d]\w*(\.[^\W\d]\w*)*"
+_FUNCTION = re.compile(f"{_WORDS}:{_WORDS}")
 
 
 class MetricSpec(Section):
@@ -40,6 +45,8 @@ class MetricSpec(Section):
             raise ValueError(
                 f"{self.name!r} is unknown; {hint}use one of {', '.join(known)}, or 'module:function' with a direction"
             )
+        elif not _FUNCTION.fullmatch(self.name):
+            raise ValueError(f"{self.name!r} names no function; write package.module:function")
         elif self.direction is None:
             raise ValueError(f"{self.name!r} needs a direction: minimize or maximize")
         return self

@@ -10,8 +10,8 @@ import yaml
 from autolora import files
 from autolora.adapters.combination import name_base
 from autolora.adapters.export import CONFIG, NATIVE, OWN, WEIGHTS, config_file
-from autolora.bases.folders import TOKENIZER_FILES
-from autolora.recipes.recipe import Recipe, RecipeError
+from autolora.bases.folders import TOKENIZER_FILES, diagnosis
+from autolora.recipes.recipe import AGAIN, Recipe, RecipeError
 from autolora.space import registry
 from autolora.variants import Variant
 
@@ -33,6 +33,9 @@ def write(recipe: Recipe, out: Path) -> list[Path]:
     missing = [name for name in parts if not (recipe.adapter / name).is_file()]
     if missing:
         raise RecipeError(f"{recipe.adapter} holds no {' and no '.join(missing)}: run `autolora tune` to its end again")
+    damage = diagnosis(recipe.adapter)
+    if damage:
+        raise RecipeError(f"{recipe.adapter}: {damage}. {AGAIN}")
     out.mkdir(parents=True, exist_ok=True)
     beside = [name for name in TOKENIZER if (recipe.adapter / name).is_file()]
     written = [Path(shutil.copyfile(recipe.adapter / name, out / name)) for name in (*parts, *beside)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,22 +10,36 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import BaseModel
 
 from autolora import files, quickstart, variants
 from autolora import spec as specs
 from autolora.adapters.export import config_file
 from autolora.bases.folders import MERGED_BASE, holds_adapter
+from autolora.documents import read_json, shaped
 from autolora.driver.result import BEST_FOLDER, TunedVariant, TuneResult
 from autolora.errors import AutoloraError
 from autolora.recipes.data import Data
 from autolora.space import Config
 from autolora.spec import TrainingSpec
-from autolora.study.directory import STUDY_FILE, STUDY_NAME, NoStudyError, recorded_spec, storage_of
+from autolora.study.directory import SPEC_FILE, STUDY_FILE, STUDY_NAME, NoStudyError, recorded_spec, storage_of
 from autolora.trainers import horizon
 from autolora.variants import Variant
 
 ALPHA_TOLERANCE = 0.05
 """Relative change of alpha, and so of the adapter's scale, that is far below what tuning resolves."""
+
+
+AGAIN = "Run the same `autolora tune` to its end again, which writes it again; or restore it from a copy."
+
+
+class _Exported(BaseModel):
+    """What is read of an exported adapter's configuration."""
+
+    base_model_name_or_path: str | None = None
+    revision: str | None = None
+    target_modules: list[str] | str | None = None
+    target_parameters: list[str] | None = None
 
 
 class RecipeError(AutoloraError, ValueError):
@@ -112,7 +125,11 @@ class Recipe:
     @cached_property
     def _exported(self) -> files.Document:
         file = self.adapter / config_file(self.variant.export_form)
-        return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
+        if not file.exists():
+            return {}
+        content = read_json(file)
+        shaped(content, _Exported.model_validate, file, AGAIN)
+        return dict(content)
 
     @property
     def model_is_adapter(self) -> bool:
@@ -140,7 +157,8 @@ class Recipe:
     @cached_property
     def training(self) -> TrainingSpec:
         """The settings of a full run, with those that were tuned."""
-        return TrainingSpec.model_validate(self.spec["training"]).of_trial(self.config)
+        recorded = self.folder / SPEC_FILE
+        return shaped(self.spec["training"], TrainingSpec.model_validate, recorded, AGAIN).of_trial(self.config)
 
     @cached_property
     def data(self) -> Data:
@@ -153,7 +171,7 @@ class Recipe:
             return None
         if not self._exported:
             raise RecipeError(f"{files.shown(self.adapter)} holds no adapter: run `autolora tune` to its end again")
-        return self._exported["target_modules"], self._exported.get("target_parameters") or []
+        return self._exported.get("target_modules") or [], self._exported.get("target_parameters") or []
 
     @property
     def _has_study(self) -> bool:

@@ -13,8 +13,9 @@ from functools import cache
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeGuard
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
+from autolora.sections import without_truth_values
 from autolora.space.config import Config, Options, Value
 from autolora.space.coordinates import Coordinates
 from autolora.space.domain import Domain, Range, corners, draw, nearest
@@ -39,6 +40,11 @@ class SpaceFields(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_value_as_number(cls, value: object, info: ValidationInfo) -> object:
+        return without_truth_values(value, cls.model_fields[str(info.field_name)].annotation)
 
     if TYPE_CHECKING:
         hidden_size: int | None

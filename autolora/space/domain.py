@@ -110,6 +110,19 @@ def above_zero(value: Written) -> Written:
     return value
 
 
+def at_most(limit: float) -> Callable[[Written], Written]:
+    """A function that returns its value; raises ``ValueError`` for numbers, or ranges that reach, above the limit."""
+
+    def checked(value: Written) -> Written:
+        numbers = value if isinstance(value, list) else [value.high if isinstance(value, Range) else value]
+        high = max((each for each in numbers if is_number(each)), default=limit)
+        if high > limit:
+            raise ValueError(f"{high:g} is not allowed; it is at most {limit:g}")
+        return value
+
+    return checked
+
+
 def log_density(domain: Domain, value: float, log: Callable[[float], float]) -> float:
     """Density of :func:`draw` over the logarithm of a value; a probability where there are choices."""
     if not isinstance(domain, Range):

@@ -6,11 +6,12 @@ Nothing here validates the specification, so a directory can be read where its m
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
-import yaml
+from pydantic import BaseModel, ConfigDict
 
 from autolora import files
+from autolora.documents import read_yaml, shaped
 from autolora.errors import AutoloraError
 from autolora.files import Document
 from autolora.search.policy import Plan, seeds_kept
@@ -23,14 +24,55 @@ if TYPE_CHECKING:
 SPEC_FILE, STUDY_FILE, STUDY_NAME = "spec.yaml", "study.db", "autolora"
 
 
+class _RecordedData(BaseModel):
+    train: str | list[str]
+    eval: str | list[str] | None = None
+    test: str | list[str] | None = None
+    prompt: str | None = None
+    completion: str | None = None
+
+    model_config = ConfigDict(strict=True)
+
+
+class _Recorded(BaseModel):
+    """What is read of a recorded specification without validating the rest."""
+
+    model: str
+    data: _RecordedData
+    variants: list[str]
+    space: dict[str, Any]
+    training: dict[str, Any]
+    metric: dict[str, Any]
+    budget: float
+    confirm: int | Literal["auto"]
+    seed: int
+    storage: str | None
+    checkpoints: str | None = None
+    adapter: dict[str, Any] | None = None
+
+    model_config = ConfigDict(strict=True)
+
+
 class NoStudyError(AutoloraError, FileNotFoundError):
     """The folder is not a run directory, or holds no study yet."""
 
 
 def read_recorded(path: Path) -> Document:
-    """A specification that :func:`autolora.spec.save` wrote, as plain data with every key present."""
-    recorded: Document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return recorded
+    """A specification that :func:`autolora.spec.save` wrote, as plain data with every key present.
+
+    Raises:
+        DocumentError: it is damaged, or is not one.
+    """
+    recorded = read_yaml(path)
+    shaped(recorded, _Recorded.model_validate, path, _remedy(path))
+    return dict(recorded)
+
+
+def _remedy(path: Path) -> str:
+    return (
+        f"Restore it from a copy, or move it away and run `autolora tune` with your own specification and --dir "
+        f"{files.shown(path.parent)} again, which writes it and goes on with the study."
+    )
 
 
 def recorded_spec(folder: Path) -> Document:
@@ -38,8 +80,9 @@ def recorded_spec(folder: Path) -> Document:
 
     Raises:
         NoStudyError: it holds none.
+        DocumentError: it is damaged.
     """
-    if not (folder / SPEC_FILE).is_file():
+    if not (folder / SPEC_FILE).exists():
         raise NoStudyError(f"{files.shown(folder)} is not a run directory: it holds no {SPEC_FILE}")
     return read_recorded(folder / SPEC_FILE)
 
@@ -58,7 +101,7 @@ def begun_study(storage: str | None, folder: Path) -> Study | None:
     """
     from autolora.study.study import Study
 
-    if storage is None and not (folder / STUDY_FILE).is_file():
+    if storage is None and not (folder / STUDY_FILE).exists():
         return None
     return Study.find(storage_of(storage, folder), STUDY_NAME)
 
@@ -92,6 +135,6 @@ def _study_of(folder: Path) -> tuple[Document, Study]:
     from autolora.study.study import Study
 
     spec = recorded_spec(folder)
-    if spec["storage"] is None and not (folder / STUDY_FILE).is_file():
+    if spec["storage"] is None and not (folder / STUDY_FILE).exists():
         raise NoStudyError(f"{files.shown(folder)} holds no study yet: {STUDY_FILE} is not there")
     return spec, Study.read(storage_of(spec["storage"], folder), STUDY_NAME)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from autolora.search.trials import Direction, Event
+from autolora.study import integrity
 from autolora.study.storage import Storage
 from autolora.study.study import Study
 
@@ -24,7 +25,10 @@ class StudyRecorder:
     def begin(self, direction: Direction, terms: Mapping[str, object]) -> Sequence[Event]:
         """Open the study; see :meth:`Study.open` for the errors."""
         self._study = Study.open(self._storage, self._name, direction, terms)
-        return self._study.events(repair=True)
+        events = self._study.events(repair=True)
+        if events:
+            integrity.back_up(self._storage)
+        return events
 
     def write(self, event: Event) -> None:
         """Record an event; see :meth:`Study.write` for the errors."""

@@ -22,6 +22,9 @@ def decode(value: float, encoded: Mapping[str, str]) -> Scores:
     Args:
         value: the score, which is that of the rows where there are any.
         encoded: from :func:`encode`.
+
+    Raises:
+        ValueError: that is not what was encoded.
     """
     totals, weights = _array(encoded["totals"]), _array(encoded["weights"])
     return Scores.of(totals, weights) if len(totals) else Scores(value)
@@ -32,4 +35,8 @@ def _text(array: np.ndarray) -> str:
 
 
 def _array(text: str) -> np.ndarray:
-    return np.frombuffer(zlib.decompress(base64.b64decode(text)), dtype="<f8").astype(np.float64)
+    try:
+        content = zlib.decompress(base64.b64decode(text))
+    except zlib.error as error:
+        raise ValueError(str(error)) from None
+    return np.frombuffer(content, dtype="<f8").astype(np.float64)

@@ -158,6 +158,8 @@ def _opened(url: URL) -> RDBStorage:
                 raise Locked(str(error.orig)) from None
             if pause is None or not _exists_already(error.orig):
                 raise
+        except RuntimeError as error:  # its tables are of another version of Optuna
+            raise StudyError(f"the study's storage cannot be used with this Optuna: {_one_line(error)}") from None
         except (IntegrityError, ProgrammingError):  # what it was about to make exists by now
             if pause is None:
                 raise

@@ -23,6 +23,7 @@ from autolora.search.trials import Direction, Event, Finished, Lost, Promoted, S
 from autolora.space import Config, Space, registry
 from autolora.space.config import Value
 from autolora.space.dimension import Parameter
+from autolora.study import integrity
 from autolora.study.lock import Ownership
 from autolora.study.rows import decode, encode
 from autolora.study.storage import Storage, StudyError, connect, failures, patiently, shown, unlocked
@@ -57,7 +58,7 @@ class Study:
         self.optuna_study = study
         self._url = storage
         self._ownership = ownership
-        self.terms: Document = study.user_attrs[TERMS]
+        self.terms: Document = integrity.terms_of(study, storage, TERMS) or {}
         self._storage = study._storage
         self._direction = study.direction
         self._space = Space(**self.terms["space"])
@@ -73,6 +74,7 @@ class Study:
             StudyInUseError: another process writes it.
             StudyError: it was made on other terms, each named with both values, or the storage cannot be used.
         """
+        integrity.check_file(storage)
 
         def attempt() -> Study:
             with _experimental_allowed(), failures(storage):
@@ -107,6 +109,8 @@ class Study:
         Raises:
             StudyError: it was not made by autolora, or the storage cannot be used.
         """
+        if not integrity.check_file(storage):
+            return None
 
         def attempt() -> Study | None:
             with failures(storage):
@@ -155,12 +159,12 @@ class Study:
                 events.append(ended)
                 if repair and not trial.state.is_finished():
                     self.write(ended)
-        return [*events, *(WeightsLost(int(number), reason) for number, reason in weights_lost.items())]
+        return [*events, *(WeightsLost(number, reason) for number, reason in weights_lost.items())]
 
-    def _recorded(self) -> tuple[list[FrozenTrial], dict[str, str]]:
+    def _recorded(self) -> tuple[list[FrozenTrial], dict[int, str]]:
         """All trials in order, and why weights are lost, by trial."""
-        trials = sorted(self.optuna_study.get_trials(deepcopy=False), key=lambda trial: trial.number)
-        return trials, self.optuna_study.user_attrs.get(WEIGHTS_LOST, {})
+        trials = integrity.trials_of(self.optuna_study, self._url, self.terms, self._steps)
+        return trials, integrity.reasons_of(self.optuna_study, self._url, WEIGHTS_LOST, len(trials))
 
     def write(self, event: Event) -> None:
         """Record one event. What a crash leaves half written, :meth:`events` completes.
@@ -305,7 +309,7 @@ def _begun(study: optuna.Study, storage: Storage) -> bool:
     Raises:
         StudyError: somebody else has.
     """
-    if TERMS in study.user_attrs:
+    if integrity.terms_of(study, storage, TERMS) is not None:
         return True
     if study.get_trials(deepcopy=False):
         raise StudyError(

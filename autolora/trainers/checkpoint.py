@@ -21,7 +21,9 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Annotated, Any, ClassVar, TypeAlias
+
+from pydantic import ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError
 
 from autolora import files, urls
 from autolora.scores import Scores
@@ -33,6 +35,9 @@ ADAPTER, OPTIMIZER, MANIFEST = "adapter.safetensors", "optimizer.pt", "manifest.
 MARKER = ".shared"
 KEEP = 2
 """The newest checkpoint, and the one before it for when the newest turns out to be damaged."""
+
+
+Count: TypeAlias = Annotated[int, Field(ge=0, lt=2**53)]
 
 
 class LostCheckpointError(CheckpointError):
@@ -56,14 +61,16 @@ class Manifest:
         files: SHA-256 of the files beside the manifest, by name; empty once they have been shed.
     """
 
-    trial: int
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True)
+
+    trial: Count
     variant: str
-    config: Mapping[str, object]
-    seed: int
+    config: Mapping[str, int | float | dict[str, int | float]]
+    seed: Count
     study: str = ""
-    step: int = 0
-    examples: int = 0
-    scores: dict[int, float] = field(default_factory=dict)
+    step: Count = 0
+    examples: Count = 0
+    scores: dict[Count, FiniteFloat] = field(default_factory=dict)
     losses: list[float] = field(default_factory=list)
     gradient_norms: list[float] = field(default_factory=list)
     seconds: float = 0.0
@@ -71,6 +78,9 @@ class Manifest:
     weights: list[float] = field(default_factory=list)
     files: dict[str, str] = field(default_factory=dict)
 
+
+_SHAPE = TypeAdapter(Manifest)
+"""Reads a manifest; one with other keys, or values of other types or that make no sense, is none."""
 
 State: TypeAlias = dict[str, Any]
 """What is kept beside a manifest: under "adapter" its tensors by name, and what the trainer needs to go on."""
@@ -229,10 +239,8 @@ def _manifest(at: Place, name: str) -> Manifest | None:
     if content is None:
         return None
     try:
-        raw = json.loads(content)
-        raw["scores"] = {int(rung): value for rung, value in raw["scores"].items()}
-        return Manifest(**raw)
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
+        return _SHAPE.validate_json(content)
+    except ValidationError:  # cut short, altered, or of a newer version
         return None
 
 
@@ -247,6 +255,8 @@ def _state(at: Place, name: str, manifest: Manifest) -> State | None:
         if content is None or _digest(content) != digest:
             return None
         files[file] = content
+    if ADAPTER not in files:
+        return None
     state: State = {"adapter": load(files[ADAPTER])}
     if OPTIMIZER in files:
         state |= torch.load(io.BytesIO(files[OPTIMIZER]), map_location="cpu", weights_only=True)

@@ -303,7 +303,7 @@ def test_reading_a_study_that_is_not_there_is_refused(storage):
 
 
 def test_a_storage_that_cannot_be_opened_is_one_line(tmp_path):
-    with pytest.raises(StudyError, match="unable to open database file") as error:
+    with pytest.raises(StudyError, match="cannot be made: there is no folder") as error:
         open_study(f"sqlite:///{tmp_path}/missing/study.db")
     assert "\n" not in str(error.value)
 

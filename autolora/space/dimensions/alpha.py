@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from autolora.space.config import Config
 from autolora.space.coordinates import Coordinates
 from autolora.space.dimension import Belief, Dimension, Encoding, Parameter, Scope, SpaceFields, register
-from autolora.space.domain import Domain, Range, Truncated, above_zero, is_number, log_density, near, nearest
+from autolora.space.domain import Domain, Range, Truncated, above_zero, at_most, is_number, log_density, near, nearest
 from autolora.space.encoder import Encoder
 from autolora.space.traits import Traits
 from autolora.space.written import Positive, Positives, as_domain
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 CUSTOM_SD = 1.0
 """Octaves around each of the two customs of alpha, the square-root law and alpha = r."""
+HIGHEST = 1e9
+"""Above it nothing can be meant."""
 NEIGHBOR_SD = 0.5
 """Octaves around a trial."""
 LENGTH = 3.0
@@ -50,6 +52,7 @@ class Alpha(Dimension):
             Literal["law", "rank"] | Range | Positive | Positives,
             BeforeValidator(as_domain),
             AfterValidator(above_zero),
+            AfterValidator(at_most(HIGHEST)),
         ]
         return kinds, Field(default="law", description=description)
 

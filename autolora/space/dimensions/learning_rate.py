@@ -13,12 +13,14 @@ from autolora import laws
 from autolora.space.config import Config
 from autolora.space.coordinates import Coordinates
 from autolora.space.dimension import Belief, Dimension, Encoding, Parameter, Scope, SpaceFields, register
-from autolora.space.domain import Domain, Range, Truncated, above_zero, is_number, log_density, nearest, number
+from autolora.space.domain import Domain, Range, Truncated, above_zero, at_most, is_number, log_density, nearest, number
 from autolora.space.encoder import Encoder
 from autolora.space.written import Positive, Positives, as_domain
 
 AUTO = (1e-6, 1e-1)
 """What "auto" stands for."""
+HIGHEST = 1e3
+"""Above it nothing can be meant; every optimizer here diverges long before."""
 NEIGHBOR_SD = 0.2
 """Decades around a trial."""
 LENGTH = 0.5
@@ -41,7 +43,10 @@ class LearningRate(Dimension):
     def field(self) -> tuple[object, object]:
         description = '"auto", a number, (low, high), in YAML [low, high], or a list of numbers, all above 0'
         kinds: object = Annotated[
-            Range | Positive | Positives | Literal["auto"], BeforeValidator(as_domain), AfterValidator(above_zero)
+            Range | Positive | Positives | Literal["auto"],
+            BeforeValidator(as_domain),
+            AfterValidator(above_zero),
+            AfterValidator(at_most(HIGHEST)),
         ]
         return kinds, Field(default="auto", description=description)
 

@@ -325,6 +325,7 @@ def _build(
                 [
                     f"{len(held_rows)} are held out for evaluation or test",
                     f"{duplicates} are also in another split",
+                    *_repeats(train),
                     *taken.told(length),
                 ]
             )
@@ -335,7 +336,10 @@ def _build(
         train, splits["train"], taken, read=len(train), duplicates=duplicates, held_out=len(held_rows)
     )
     in_order: dict[str, SplitReport] = {name: reports[name] for name in ("train", "eval", "test") if name in reports}
-    notes = encoder.notes({split.format for split in reports.values()})
+    notes = (
+        *(f"train: {repeats} and trained all the same" for repeats in _repeats(train)),
+        *encoder.notes({split.format for split in reports.values()}),
+    )
     report = DataReport(in_order, length.tokens, notes)
     return PreparedData(splits["train"], splits["eval"], splits.get("test"), report, fingerprint)
 
@@ -389,9 +393,15 @@ def _check_enough_held_out(
     raise DataError(
         f"{asked}, but only {len(taken.indices)} of the {len(reader)} rows of "
         f"{reader.table.name} can be used ("
-        + "; ".join([*taken.told(length), f"{duplicates} are also in the evaluation split"])
+        + "; ".join([*taken.told(length), *_repeats(reader), f"{duplicates} are also in the evaluation split"])
         + f"). {_remedy(taken, length)}"
     )
+
+
+def _repeats(reader: Reader) -> list[str]:
+    """How many rows repeat an earlier one; empty if none does."""
+    repeats = len(reader) - len(set(reader.keys))
+    return [f"{repeats} of the {len(reader)} rows are identical to an earlier one"] if repeats else []
 
 
 def _remedy(taken: _Taken, length: Length) -> str:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autolora.tasks.data.errors import DataError, first_line
+from autolora.errors import first_line
+from autolora.tasks.data.errors import DataError
 from autolora.tasks.data.table import Row, Table
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
 
+from autolora import files
 from autolora.tasks.data.compression import COMPRESSIONS, decompressed
 from autolora.tasks.data.errors import DataError, show
 
@@ -40,7 +41,10 @@ class LocalFile:
         return (Path(self.path.stem) if self.compression else self.path).suffix.lower()
 
     def opened(self) -> AbstractContextManager[BufferedReader]:
-        """Its content; raises DataError if that cannot be decompressed."""
+        """Its content; raises DataError if that cannot be decompressed, or is a Git LFS pointer."""
+        with self.path.open("rb") as file:
+            if files.is_pointer(file.read(len(files.LFS))):
+                raise DataError(files.POINTER.format(self.name))
         return decompressed(self.path, self.name, self.compression)
 
     def content(self) -> bytes:

@@ -8,8 +8,13 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, FiniteFloat, TypeAdapter, ValidationError
 
 from autolora import files, variants
+from autolora.documents import DocumentError, read_json
+from autolora.errors import first_line
 from autolora.priors import Curvature, curvature
 from autolora.priors.sharpness import affordable_blocks
 from autolora.trainers.builtin.workbench import Workbench
@@ -18,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 EXAMPLES = 16
 """Calibration examples that the curvature is measured on."""
+_PER_BLOCK = TypeAdapter(Annotated[dict[str, Annotated[FiniteFloat, Field(ge=0)]], Field(min_length=1)])
 CACHE_VERSION = 1  # raise it when the same model and data give other curvatures
 
 
@@ -42,9 +48,8 @@ def cached(bench: Workbench, names: Sequence[str], rank: int) -> tuple[dict[str,
         name: folder / (hashlib.sha256(repr((*content, variants.get(name))).encode()).hexdigest()[:24] + ".json")
         for name in names
     }
-    found = {
-        name: Curvature(json.loads(path.read_text(encoding="utf-8"))) for name, path in paths.items() if path.is_file()
-    }
+    kept = {name: _kept(path) for name, path in paths.items()}
+    found = {name: measured for name, measured in kept.items() if measured is not None}
     missing = [name for name in names if name not in found]
     if missing:
         model = bench.base.model
@@ -63,6 +68,18 @@ def cached(bench: Workbench, names: Sequence[str], rank: int) -> tuple[dict[str,
             _keep(paths[name], dict(measured.per_block))
         found |= fresh
     return {name: found[name] for name in names}, bool(missing)
+
+
+def _kept(path: Path) -> Curvature | None:
+    """What was measured earlier; None if there is nothing, or nothing sound, which is measured again then."""
+    if not path.exists():
+        return None
+    try:
+        per_block = _PER_BLOCK.validate_python(read_json(path))
+    except (DocumentError, ValidationError, OSError) as error:
+        logger.warning("the kept curvature %s cannot be used (%s); it is measured again", path, first_line(error))
+        return None
+    return Curvature(per_block)
 
 
 def _keep(path: Path, per_block: dict[str, float]) -> None:

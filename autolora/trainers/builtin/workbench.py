@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from autolora import bases, variants
 from autolora.adapters.spec import AdapterSpec
 from autolora.bases import Base
+from autolora.metrics.own import find as find_metric
 from autolora.search.rungs import examples_seen, horizon
 from autolora.space import Config
 from autolora.spec import Spec, TrainingSpec, mutable_in
@@ -67,7 +68,9 @@ class Workbench:
         """Load the model and the data of a specification; see :func:`autolora.trainers.open_trainer`."""
         for reference in spec.variants:
             variants.resolve(reference)  # on a worker, those of other packages are not registered yet
-        place(checkpoint.root_of(spec.checkpoints, folder))  # one that nothing serves is an error before loading
+        # What is wrong with these is said before the model is loaded.
+        place(checkpoint.root_of(spec.checkpoints, folder))
+        find_metric(spec.metric)
         base = bases.load(spec)
         return cls.of(spec, folder, base, prepare_data(spec, base.tokenizer, folder / "data", base.limits))
 

@@ -17,7 +17,7 @@ def read(file: LocalFile) -> Table:
     for number, line in file.lines():
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(
                 f"{file.name}, row {number} is not JSON ({error}): {show(line.strip())}; write one object a line"
             ) from None

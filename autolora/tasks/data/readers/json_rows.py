@@ -17,7 +17,7 @@ def read(file: LocalFile) -> Table:
     text = file.text()
     try:
         parsed = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         if _first_line_is_an_object(text):
             return json_lines.read(file)
         raise DataError(f"{file.name} is not JSON: {error}") from None
@@ -38,7 +38,7 @@ def read(file: LocalFile) -> Table:
 def _first_line_is_an_object(text: str) -> bool:
     try:
         return isinstance(json.loads(text.lstrip().split("\n", 1)[0]), dict)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
 
 

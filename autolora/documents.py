@@ -1,0 +1,136 @@
+"""Files in JSON and YAML that somebody may have written by hand or damaged: read whole, and of the shape expected."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Hashable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from autolora import files
+from autolora.errors import AutoloraError
+
+Shape = TypeVar("Shape")
+
+LONGEST = 80
+"""Characters of a value that a message shows."""
+
+
+class DocumentError(AutoloraError, ValueError):
+    """A file is damaged, or holds something else than expected; the message names the file and the place in it."""
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        DocumentError: it is not JSON in UTF-8.
+        OSError: it cannot be opened.
+    """
+    text = _text(path)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DocumentError(f"{files.shown(path)} is not valid JSON: {_reason(error)}") from None
+
+
+def read_yaml(path: Path) -> Any:
+    """The content of a YAML file; see :func:`parse_yaml`.
+
+    Raises:
+        DocumentError: it is not YAML in UTF-8.
+        OSError: it cannot be opened.
+    """
+    return parse_yaml(_text(path), files.shown(path))
+
+
+def parse_yaml(text: str, name: str) -> Any:
+    """The content of a YAML text, in which every key is text and is given once.
+
+    Args:
+        text: one YAML document.
+        name: what errors call it.
+
+    Raises:
+        DocumentError: it is not YAML, or a key is given twice or is not text.
+    """
+    try:
+        return yaml.load(text, _Loader)  # a SafeLoader
+    except _KeyFault as fault:
+        raise DocumentError(f"{name}, {fault}") from None
+    # Beside YAMLError, PyYAML raises what its conversions of numbers, dates and tagged values raise.
+    except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise DocumentError(f"{name} is not valid YAML: {_reason(error)}") from None
+
+
+def shaped(content: object, read: Callable[[Any], Shape], path: Path, remedy: str) -> Shape:
+    """A document as what it stands for.
+
+    Args:
+        content: of the file, as it was read.
+        read: makes it; raises pydantic's ``ValidationError`` for content of another shape.
+        path: of the file.
+        remedy: what to do about a file of another shape, as a sentence.
+
+    Raises:
+        DocumentError: the content is of another shape; names the first place where.
+    """
+    from pydantic import ValidationError
+
+    try:
+        return read(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        at = ".".join(map(str, first["loc"]))
+        what = "is missing" if first["type"] == "missing" else f"is {shortened(first['input'])}: {first['msg']}"
+        raise DocumentError(
+            f"{files.shown(path)} is damaged or of another version ({at or 'it'} {what}). {remedy}"
+        ) from None
+
+
+def shortened(value: object) -> str:
+    """A value for a message."""
+    text = repr(value)
+    return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
+
+
+def _text(path: Path) -> str:
+    if path.is_dir():
+        raise DocumentError(f"{files.shown(path)} is a directory, not a file")
+    content = path.read_bytes()
+    if files.is_pointer(content):
+        raise DocumentError(files.POINTER.format(files.shown(path)))
+    try:
+        return files.decoded(content)
+    except UnicodeDecodeError as error:
+        raise DocumentError(f"{files.shown(path)} is not UTF-8 text ({error}); save it as UTF-8") from None
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    return str(error) or type(error).__name__
+
+
+class _KeyFault(Exception):
+    """A key that YAML allows, and that nobody means."""
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's, which takes the last of two values of one key without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        lines: dict[str, int] = {}
+        for written, _ in node.value:
+            if written.tag == "tag:yaml.org,2002:merge":
+                continue
+            line = written.start_mark.line + 1
+            key = self.construct_object(written, deep=True)
+            if not isinstance(key, str):
+                raise _KeyFault(f"line {line}: {shortened(key)} is not a key; a key is text, in quotes if need be")
+            if key in lines:
+                raise _KeyFault(f"line {line}: the key {key!r} is there already, in line {lines[key]}; remove one")
+            lines[key] = line
+        return super().construct_mapping(node, deep=deep)
