@@ -1,1 +1,1 @@
-"""A fault campaign: damage, locks, kills, names and wrong inputs, each of which must end in a result or a plain line."""
+"""A fault campaign: damage, locks, kills, names and bad inputs; each must end in a result or a plain message."""

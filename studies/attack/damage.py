@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import functools
 import itertools
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from studies.attack.case import CONCLUDED, READ, SAME, STAND_IN, TOLD, register
-from studies.attack.judge import concluded, ended, plain, read
+from studies.attack.judge import concluded, ended, read
 from studies.attack.world import World
 
 TEXT = "These are the notes that somebody saved under the wrong name.\n"

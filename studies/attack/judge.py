@@ -68,7 +68,9 @@ def same(world: World, ran: Ran) -> str:
     try:
         found = result(world.run)
     except Exception as error:
-        raise Wrong(f"succeeds, and its result cannot be read ({type(error).__name__}: {error}): {_told(ran)}") from None
+        raise Wrong(
+            f"succeeds, and its result cannot be read ({type(error).__name__}: {error}): {_told(ran)}"
+        ) from None
     if found == world.reference:
         return SAME
     if stands_in(world):

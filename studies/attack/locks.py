@@ -11,8 +11,7 @@ from pathlib import Path
 
 from studies.attack.case import SAME, TOLD, Wrong, register
 from studies.attack.judge import ended, plain, refused, same
-from studies.attack.processes import Ran
-from studies.attack.world import World
+from studies.attack.world import World, result
 
 HELD = 8.0
 """Seconds for which somebody holds the database: more than SQLite's and SQLAlchemy's own patience of 5."""
@@ -157,23 +156,10 @@ def threads(world: World, folders: tuple[str, ...]) -> str:
             raise Wrong(f"{folder} ends without a word: {ran.output[-1500:]}")
     if not done:
         raise Wrong(f"none of the threads succeeds: {ran.output[-1500:]}")
-    outcomes = set()
     for folder in done:
-        if folder != "run":
-            (world.folder / folder).replace(world.run) if not world.run.exists() else None
-        outcomes.add(_equal(world, folder, ran))
-        if folder != "run" and world.run.exists() and not (world.folder / folder).exists():
-            world.run.replace(world.folder / folder)
-    return SAME if outcomes == {SAME} else TOLD
-
-
-def _equal(world: World, folder: str, ran: Ran) -> str:
-    from studies.attack.world import result
-
-    found = result(world.run if world.run.exists() else world.folder / folder)
-    if found != world.reference:
-        raise Wrong(f"the thread of {folder} has another result: {ran.output[-500:]}")
-    return SAME
+        if result(world.folder / folder) != world.reference:
+            raise Wrong(f"the thread of {folder} has another result: {ran.output[-500:]}")
+    return SAME if len(done) == len(set(folders)) else TOLD
 
 
 def stale_lock(world: World, content: bytes) -> str:

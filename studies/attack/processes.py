@@ -6,6 +6,7 @@ paid once. What they do from there on is theirs: working directory, environment,
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -131,10 +132,8 @@ class Running:
 
     def signal(self, signum: int) -> None:
         assert self._process.pid is not None
-        try:
+        with contextlib.suppress(ProcessLookupError):  # it has ended
             os.kill(self._process.pid, signum)
-        except ProcessLookupError:
-            pass  # it has ended
 
     def text(self) -> str:
         return self.output.read_text(errors="replace")

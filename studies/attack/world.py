@@ -34,7 +34,7 @@ SPEC: dict[str, Any] = {
     },
     "variants": ["lora", "pissa"],
     "space": {"learning_rate": [1e-4, 3e-2], "batch_size": [4, 8], "rank": [2, 4]},
-    "training": {"examples": 48, "max_length": 64, "device": "cpu", "checkpoint_seconds": 0},
+    "training": {"examples": 32, "max_length": 64, "device": "cpu", "checkpoint_seconds": 0},
     "prior": {"curvature": True},
     "budget": 3,
 }
