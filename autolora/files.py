@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shlex
 import uuid
 import weakref
@@ -24,6 +25,10 @@ OWNER_BYTES = 200
 """Most bytes that are read of a lock file for the name of the lock's owner."""
 LOCKED_BYTE = 1 << 30
 """The byte locked on Windows, where locked bytes cannot be read: far behind the owner's name."""
+LOCK_MODE = 0o664
+"""Permissions of a new lock file, less what the umask takes: others may not write to it, whatever the umask."""
+_BEING_WRITTEN = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")
+"""Name of a file that :func:`replacing` has not put in place yet."""
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:
@@ -105,7 +110,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     An exception in the ``with`` block leaves the file as it was.
     """
     # A name of its own, because several processes may write the same file at once.
-    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")  # _BEING_WRITTEN
     try:
         with beside.open("xb") as file:
             yield file
@@ -118,6 +123,17 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             error.filename = str(path)
         raise
     sync_folder(path.parent)
+
+
+def sweep(folder: Path) -> None:
+    """Remove the files that killed processes were writing into a folder by :func:`replacing`.
+
+    Args:
+        folder: in which no process is writing now. It need not exist, and folders in it are left alone.
+    """
+    for path in folder.glob(".*.tmp"):
+        if _BEING_WRITTEN.fullmatch(path.name):
+            path.unlink(missing_ok=True)
 
 
 def move(staged: Path, path: Path) -> None:
@@ -186,7 +202,7 @@ class FileLock:
         """
         if self._descriptor is not None:
             return
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0))
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), LOCK_MODE)
         try:
             if not _lock(descriptor):
                 raise LockHeldError(os.read(descriptor, OWNER_BYTES).decode(errors="replace").strip())

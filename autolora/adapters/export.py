@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+import glob
 import json
 import math
+import re
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +39,8 @@ PREFIX, FACTOR_A, FACTOR_B = "base_model.model.", ".lora_A.weight", ".lora_B.wei
 """PEFT's names of A and B: the layer's between the first and one of the others."""
 NATIVE, OWN = "native", "own"
 """``Variant.export_form`` of what is not a plain LoRA."""
+_STAGING = re.compile(r"-[a-z0-9_]{8}")
+"""End of the name of a folder in which an adapter is written: what ``tempfile`` makes."""
 
 
 def config_file(export_form: str) -> str:
@@ -192,7 +197,7 @@ def replace_adapter(path: Path, state: Mapping[str, Tensor], config: str, descri
     from safetensors.torch import save_file
 
     path.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:
+    with TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:  # _STAGING
         staged = Path(folder)
         tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in state.items()}
         save_file(tensors, staged / WEIGHTS, metadata={"format": "pt"})
@@ -202,6 +207,18 @@ def replace_adapter(path: Path, state: Mapping[str, Tensor], config: str, descri
             (path / older).unlink(missing_ok=True)
         files.move(staged / WEIGHTS, path / WEIGHTS)
         files.move(staged / config, path / config)
+
+
+def sweep_staged(path: Path) -> None:
+    """Remove what killed processes left half-written of an adapter.
+
+    Args:
+        path: folder of the adapter, to which no process is writing now. It need not exist.
+    """
+    files.sweep(path)
+    for staged in path.parent.glob(f".{glob.escape(path.name)}-*"):
+        if _STAGING.fullmatch(staged.name.removeprefix(f".{path.name}")):
+            shutil.rmtree(staged)
 
 
 def _plain_config(model: PeftModel, adapter: str, experts: Mapping[str, int], rank: int, scale: float) -> PeftConfig:

@@ -17,6 +17,7 @@ from autolora.driver.alone import alone
 from autolora.driver.callbacks import Callback, Callbacks
 from autolora.driver.directory import run_directory
 from autolora.driver.former_trials import examples_in_an_uncut_run
+from autolora.driver.litter import sweep
 from autolora.driver.loop import Loop, interruptible
 from autolora.driver.opening import Opening
 from autolora.driver.records import recorded_to_spec
@@ -139,6 +140,7 @@ def _run(asked: Spec, folder: Path, choice: str | Executor | None, callbacks: Ca
 
 def _on_held_directory(spec: Spec, folder: Path, choice: str | Executor | None, callbacks: Callback) -> TuneResult:
     began = time.monotonic()
+    sweep(spec, folder, alone=choice == "inline")
     opening = Opening.of(spec, folder)
     trainer = opening.trainer
     callbacks.on_setup(spec, trainer)

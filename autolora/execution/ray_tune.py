@@ -10,8 +10,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import shutil
-import tempfile
 import threading
 import time
 from collections import deque
@@ -30,6 +28,7 @@ from ray.tune.search import Searcher
 from autolora.errors import AutoloraError
 from autolora.execution.executor import LostWorker, Pack
 from autolora.execution.ray_worker import COMMIT_SECONDS, PACK, Report, SegmentWorker
+from autolora.execution.scratch import Scratch
 from autolora.spec import ResourcesSpec, Spec
 from autolora.trainers import Outcome, Progress
 
@@ -109,7 +108,7 @@ class RayTuneExecutor:
         self._somebody = time.monotonic()
         self._closing = self._over = False
         self._changed = threading.Condition()
-        self._scratch = Path(tempfile.mkdtemp(prefix="autolora-tune-"))
+        self._scratch = Scratch()
         self._thread: threading.Thread | None = None
         self._started_ray = not ray.is_initialized()
         if self._started_ray:
@@ -145,7 +144,7 @@ class RayTuneExecutor:
             ),
             run_config=tune.RunConfig(
                 name="segments",
-                storage_path=str(self._scratch),
+                storage_path=str(self._scratch.path),
                 verbose=0,
                 callbacks=[_Watch(self)],
                 failure_config=tune.FailureConfig(max_failures=0),
@@ -214,7 +213,7 @@ class RayTuneExecutor:
         finally:
             if self._started_ray:
                 ray.shutdown()
-            shutil.rmtree(self._scratch, ignore_errors=True)
+            self._scratch.remove()
 
     def _kill_stalled(self) -> None:
         """Tune then hears that their actors died."""

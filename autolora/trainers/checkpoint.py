@@ -32,7 +32,7 @@ from autolora.trainers.places import CheckpointError, Location, Place, is_url, j
 __all__ = ["CheckpointError", "LostCheckpointError"]
 
 ADAPTER, OPTIMIZER, MANIFEST = "adapter.safetensors", "optimizer.pt", "manifest.json"
-MARKER = ".shared"
+MARKER, TRIALS = ".shared", "trials"
 KEEP = 2
 """The newest checkpoint, and the one before it for when the newest turns out to be damaged."""
 
@@ -106,7 +106,7 @@ def root_of(checkpoints: Location | None, folder: Path) -> Location:
 
 def trial_folder(root: Location, trial: int) -> Location:
     """Where a trial keeps its checkpoints, beneath the root of the study."""
-    return join(root, "trials", str(trial))
+    return join(root, TRIALS, str(trial))
 
 
 def save(folder: Location, manifest: Manifest, state: State) -> None:
@@ -193,6 +193,20 @@ def shed(folder: Location) -> None:
 def discard(folder: Location) -> None:
     """Remove all checkpoints of a trial; nothing happens where there are none."""
     place(folder).remove("")
+
+
+def sweep(root: Location, age: float) -> None:
+    """Remove the checkpoints that killed processes left half-written.
+
+    Args:
+        root: of a study's checkpoints, see :func:`root_of`.
+        age: seconds for which they have not been written to; 0 where no other process can be writing one.
+
+    Raises:
+        CheckpointError: the place cannot be read or written.
+    """
+    for trial in place(join(root, TRIALS)).names():
+        place(join(root, TRIALS, trial)).sweep(age)
 
 
 def mark(root: Location) -> str:

@@ -8,10 +8,12 @@ there the last file of a folder makes it count. Either way every folder has a na
 from __future__ import annotations
 
 import errno
+import math
 import os
 import posixpath
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
@@ -67,6 +69,13 @@ class Place(Protocol):
         """Remove a file or a folder, or with "" the place itself; nothing happens where there is none.
 
         Of what another process is removing or writing at that moment, something may stay.
+        """
+
+    def sweep(self, age: float) -> None:
+        """Remove what killed processes left half-written, directly in it or in its folders.
+
+        Args:
+            age: seconds for which it has not been written to; 0 where no other process can be writing.
         """
 
 
@@ -164,10 +173,18 @@ class LocalFolder:
             now = beside.stat().st_mtime
             beside.rename(self.path / name)
             files.sync_folder(self.path)
-        self._sweep(now)
+        self._sweep(now - ABANDONED)
 
     def remove(self, name: str) -> None:
         _remove(self.path / name)
+
+    def sweep(self, age: float) -> None:
+        until = math.inf
+        if age and self.path.is_dir():
+            explained = _explained(f"write a checkpoint to {files.shown(self.path)}", OSError)
+            with explained, tempfile.TemporaryFile(dir=self.path) as probe:
+                until = os.fstat(probe.fileno()).st_mtime - age
+        self._sweep(until)
 
     @contextmanager
     def _writing(self, beside: Path) -> Iterator[None]:
@@ -178,11 +195,11 @@ class LocalFolder:
                 _remove(beside)
                 raise
 
-    def _sweep(self, now: float) -> None:
-        """Remove what killed processes left half-written, by the clock of the file system: ``now`` is a time there."""
-        for path in self.path.glob(".*.tmp"):
+    def _sweep(self, until: float) -> None:
+        """Remove what is half-written and was last written to before ``until``, a time by the file system's clock."""
+        for path in (*self.path.glob(".*.tmp"), *self.path.glob("*/.*.tmp")):
             with suppress(FileNotFoundError):  # finished or removed since it was listed
-                if now - path.stat().st_mtime > ABANDONED:
+                if path.stat().st_mtime <= until:
                     _remove(path)
 
 
@@ -230,6 +247,9 @@ class ObjectStore:
 
     def _explained(self, doing: str, *names: str) -> AbstractContextManager[None]:
         return _explained(f"{doing} {urls.shown(urls.joined(self.url, *names))}", Exception, self.url)
+
+    def sweep(self, age: float) -> None:
+        """Nothing: what is half-written has a checkpoint's name, and goes as older checkpoints do."""
 
     def _at(self, name: str) -> str:
         return posixpath.join(self.path, name).rstrip("/")

@@ -6,7 +6,7 @@ import functools
 import itertools
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from studies.attack.case import CONCLUDED, READ, SAME, STAND_IN, TOLD, register
@@ -181,7 +181,7 @@ ABSENT |= {("finished", "optimizer.pt")}
 def attack(world: World, target: Target, damage: Callable[[Path, World], None], moment: str, commands: tuple) -> str:
     """Damage what a target finds at a moment, and run commands."""
     world.at(moment)
-    world = world.unprivileged() if damage is _forbid else world
+    world = replace(world, restrained=damage is _forbid)
     found = target.find(world.folder)
     assert found, f"nothing of {target.name} is there when {moment}"
     for path in found:

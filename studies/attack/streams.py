@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from studies.attack.case import SAME, TOLD, Skip, Wrong, register
@@ -149,7 +150,7 @@ class _small_disk:
 
 def read_only(world: World, moment: str, command: tuple[object, ...], reads: bool) -> str:
     """A run directory in which nothing may be written."""
-    world = world.at(moment).unprivileged()
+    world = replace(world.at(moment), restrained=True)
     for path in (world.run, *(each for each in world.run.rglob("*") if each.is_dir())):
         path.chmod(0o555)
     ran = world.command(*command)

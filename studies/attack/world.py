@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import os
 import shutil
 import signal
 from collections.abc import Callable
@@ -20,7 +19,7 @@ import yaml
 
 from autolora import quickstart
 from studies.attack import processes
-from studies.attack.processes import NOBODY, Fault, Ran, Running, Setting
+from studies.attack.processes import Fault, Ran, Running, Setting
 from tests.support.outcome import outcome
 
 SPEC: dict[str, Any] = {
@@ -58,14 +57,14 @@ class World:
         folder: of everything; :attr:`run` and the others lie in it.
         stages: where the slot keeps the stages.
         reference: the outcome of the undisturbed study, see :func:`result`.
-        nobody: whether commands run without root's permissions.
+        restrained: whether permissions of files hold for commands although root runs them.
         environment: variables that are set for commands.
     """
 
     folder: Path
     stages: Path
     reference: object = None
-    nobody: bool = False
+    restrained: bool = False
     environment: tuple[tuple[str, str], ...] = ()
 
     @property
@@ -87,13 +86,6 @@ class World:
         shutil.rmtree(self.folder, ignore_errors=True)
         shutil.copytree(self.stages / stage, self.folder)
         return self
-
-    def unprivileged(self) -> World:
-        """The world for commands that run without root's permissions."""
-        if os.getuid() == 0:
-            for path in (self.folder, *self.folder.rglob("*")):
-                os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
-        return replace(self, nobody=True)
 
     def start(self, *argv: object, cwd: Path | None = None, **changes: Any) -> Running:
         """Start ``autolora`` with these arguments; ``changes`` are of :class:`Setting`."""
@@ -128,7 +120,7 @@ class World:
     def _started(self, shown: str, call: Callable[[], object], cwd: Path | None, changes: dict[str, Any]) -> Running:
         environment = {"HOME": str(self.folder / "home"), "AUTOLORA_CACHE": str(self.folder / "cache")}
         environment |= dict(self.environment) | changes.pop("environment", {})
-        setting = Setting(self.folder, cwd or self.folder, environment, nobody=self.nobody, **changes)
+        setting = Setting(self.folder, cwd or self.folder, environment, restrained=self.restrained, **changes)
         return Running(shown, call, setting, self._output())
 
     def _output(self) -> Path:
