@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from autolora.driver.result import TuneResult
     from autolora.spec import Spec
 
-EXIT_USER, EXIT_INTERRUPTED = 2, 130
+EXIT_USER, EXIT_NOTHING_TUNED, EXIT_INTERRUPTED, EXIT_CLOSED_PIPE = 2, 3, 130, 141
 LINE_WIDTH = 160
 FILE_SYSTEM = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE),
@@ -54,6 +55,9 @@ def main() -> None:
     # Idle OpenMP threads then sleep instead of spinning: beside another busy process a small model's steps, each of
     # many short parallel regions, otherwise take up to a hundred times longer.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    _open_standard_streams()
+    # Like Ctrl-C from here on, so that one line ends the command also while it loads.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a letter that the locale lacks must not end a study
             stream.reconfigure(errors="replace")
@@ -67,6 +71,16 @@ def _plain_warning(usual: Callable[..., str], message: Warning | str, category: 
     if str(place[0]).startswith(str(Path(__file__).parent)):
         return f"warning: {message}\n"
     return usual(message, category, *place)
+
+
+def _open_standard_streams() -> None:
+    """Open those that were closed by whoever started this process.
+
+    The next file opened, such as the study, would otherwise get their numbers, and what libraries print.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115  # for as long as the process lives
 
 
 def _check_arguments() -> None:
@@ -108,7 +122,11 @@ def tune(
     settings: tuple[str, ...],
     dry_run: bool,
 ) -> None:
-    """Tune, from a spec file, from flags, or both (flags win). Again with the same --dir: resumes."""
+    """Tune, from a spec file, from flags, or both (flags win). Again with the same --dir: resumes.
+
+    Ends with 0 for a result, 2 for an error that is told in one line, 3 if no variant could be tuned, 130 if it was
+    stopped by Ctrl-C or SIGTERM, 141 if nobody reads its output any more, as after `| head`.
+    """
     train = data[0] if len(data) == 1 else list(data) or None
     flags = {"model": model, "data.train": train, "variants": variants, "budget": budget}
     with _plain_errors():
@@ -288,7 +306,7 @@ def _watched(folder: Path, executor: str, work: Callable[..., TuneResult]) -> No
     from autolora.report.console import console_callback
 
     try:
-        work(callbacks=[console_callback(_console())])
+        result = work(callbacks=[console_callback(_console())])
     except KeyboardInterrupt:
         click.echo(f"\nStopped. Completed work is saved. To continue:\n  {_command_again(folder, executor)}", err=True)
         sys.exit(EXIT_INTERRUPTED)
@@ -297,9 +315,16 @@ def _watched(folder: Path, executor: str, work: Callable[..., TuneResult]) -> No
     except Exception:
         again = _command_again(folder, executor)
         click.echo(
-            f"\nTraining or the metric failed. Completed work is saved. Fix the problem and rerun:\n  {again}", err=True
+            "\nTraining or the metric failed. Completed work is saved. Fix the problem and rerun:\n  "
+            f"{_command_again(folder, executor)}",
+            err=True,
         )
         raise
+    if not len(result):
+        from autolora.report.failure import nothing_tuned
+
+        click.echo(f"error: {nothing_tuned(folder)}", err=True)
+        sys.exit(EXIT_NOTHING_TUNED)
 
 
 def _command_again(folder: Path, executor: str) -> str:
@@ -358,7 +383,26 @@ def _console() -> Console:
     """The terminal, or a stream wide enough that no table is cut when the output goes to a file."""
     from rich.console import Console
 
-    return Console() if sys.stdout.isatty() else Console(width=LINE_WIDTH)
+    class Terminal(Console):
+        def on_broken_pipe(self) -> None:
+            raise  # as an error, which rich would turn into an exit without a word
+
+    return Terminal() if sys.stdout.isatty() else Terminal(width=LINE_WIDTH)
+
+
+def _nobody_reads() -> bool:
+    """Whether stdout is a pipe whose reader has gone. If so, it is said, and what is still to be written is dropped."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        dropped = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(dropped, sys.stdout.fileno())
+        try:
+            click.echo("error: nobody reads the output any more. Completed work is saved.", err=True)
+        except BrokenPipeError:  # the same pipe, as after `2>&1 | head`
+            os.dup2(dropped, sys.stderr.fileno())
+        return True
+    return False
 
 
 @contextmanager
@@ -368,10 +412,16 @@ def _plain_errors() -> Iterator[None]:
 
     try:
         yield
+        sys.stdout.flush()
     except AutoloraError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(EXIT_USER)
+    except KeyboardInterrupt:
+        click.echo("\nStopped.", err=True)
+        sys.exit(EXIT_INTERRUPTED)
     except OSError as error:
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            sys.exit(EXIT_CLOSED_PIPE)
         if error.errno not in FILE_SYSTEM:
             raise
         where = f" ({error.filename})" if error.filename else ""

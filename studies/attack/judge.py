@@ -13,7 +13,7 @@ from studies.attack.world import World, result
 TRACEBACK = re.compile(r"Traceback \(most recent call last\)|^Exception ignored|^Fatal Python error", re.MULTILINE)
 REFUSED = re.compile(r"^(error|Error|warning): ", re.MULTILINE)
 USER = 2
-INTERRUPTED, TERMINATED, CLOSED_PIPE, NOTHING_TUNED = 130, 143, 141, 3
+INTERRUPTED, CLOSED_PIPE, NOTHING_TUNED = 130, 141, 3
 MISSING_COMMAND = "No such command"
 LAST_LINES = 12
 

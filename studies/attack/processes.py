@@ -77,7 +77,8 @@ class Setting:
         restrained: whether permissions hold for root's processes, too.
         limit: most bytes that a file may have (RLIMIT_FSIZE).
         closed: descriptors that are closed.
-        pipe: path of a named pipe that is its stdout in place of the output file.
+        pipe: path of a named pipe that is written to in place of the output file.
+        piped: descriptors whose output goes into the pipe.
     """
 
     world: Path
@@ -88,6 +89,7 @@ class Setting:
     limit: int | None = None
     closed: tuple[int, ...] = ()
     pipe: Path | None = None
+    piped: tuple[int, ...] = (1,)
 
 
 @dataclass(frozen=True)
@@ -165,12 +167,23 @@ def autolora(argv: Sequence[str]) -> None:
     main()
 
 
+def fresh(argv: Sequence[str]) -> None:
+    """What the console script does, in an interpreter that starts now."""
+    os.environ["PYTHONPATH"] = str(Path(__file__).parents[2])
+    os.execv(sys.executable, [sys.executable, "-c", "from autolora.cli import main; main()", *argv])
+
+
 def _inside(call: Callable[[], object], setting: Setting, output: str) -> None:
     """The start of a process."""
     os.setpgid(0, 0)
     descriptor = os.open(output, os.O_WRONLY | os.O_APPEND)
+    os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
-    os.dup2(os.open(setting.pipe, os.O_WRONLY) if setting.pipe else descriptor, 1)
+    if setting.pipe is not None:
+        os.close(descriptor)
+        descriptor = os.open(setting.pipe, os.O_WRONLY)
+        for piped in setting.piped:
+            os.dup2(descriptor, piped)
     os.close(descriptor)
     os.environ.update(setting.environment)
     os.chdir(setting.cwd)
