@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import select
 import signal
 import sys
 import warnings
@@ -315,9 +316,7 @@ def _watched(folder: Path, executor: str, work: Callable[..., TuneResult]) -> No
     except Exception:
         again = _command_again(folder, executor)
         click.echo(
-            "\nTraining or the metric failed. Completed work is saved. Fix the problem and rerun:\n  "
-            f"{_command_again(folder, executor)}",
-            err=True,
+            f"\nTraining or the metric failed. Completed work is saved. Fix the problem and rerun:\n  {again}", err=True
         )
         raise
     if not len(result):
@@ -392,17 +391,19 @@ def _console() -> Console:
 
 def _nobody_reads() -> bool:
     """Whether stdout is a pipe whose reader has gone. If so, it is said, and what is still to be written is dropped."""
+    if not hasattr(select, "poll"):  # Windows, where such a write fails in another way
+        return False
+    output = select.poll()
+    output.register(sys.stdout.fileno(), 0)
+    if not any(state & select.POLLERR for _, state in output.poll(0)):
+        return False
+    dropped = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(dropped, sys.stdout.fileno())
     try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        dropped = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(dropped, sys.stdout.fileno())
-        try:
-            click.echo("error: nobody reads the output any more. Completed work is saved.", err=True)
-        except BrokenPipeError:  # the same pipe, as after `2>&1 | head`
-            os.dup2(dropped, sys.stderr.fileno())
-        return True
-    return False
+        click.echo("error: nobody reads the output any more. Completed work is saved.", err=True)
+    except BrokenPipeError:  # the same pipe, as after `2>&1 | head`
+        os.dup2(dropped, sys.stderr.fileno())
+    return True
 
 
 @contextmanager

@@ -285,6 +285,64 @@ def test_ctrl_c_exits_with_130_and_says_how_to_go_on(spec_file, tmp_path):
     assert "Traceback" not in errors
 
 
+def test_sigterm_while_it_loads_ends_with_130_and_a_line(spec_file, tmp_path):
+    """The signal arrives when the model's configuration is opened."""
+    code = (
+        "import os, signal, sys\n"
+        "def hook(event, arguments):\n"
+        "    if event == 'open' and str(arguments[0]).endswith('config.json'):\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "sys.addaudithook(hook)\n"
+        "from autolora.cli import main; main()"
+    )
+    command = [sys.executable, "-c", code, "tune", spec_file(), "--dir", str(tmp_path / "run")]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 130
+    assert "Stopped. Completed work is saved." in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert run("tune", spec_file(budget=1), "--dir", tmp_path / "run").exit_code == 0
+
+
+@pytest.mark.parametrize("both", [False, True], ids=["stdout", "stdout and stderr"])
+def test_a_closed_pipe_ends_with_141_and_the_study_goes_on_later(spec_file, tmp_path, both):
+    spec = spec_file(budget=1)
+    process = subprocess.Popen(
+        [*COMMAND, "tune", spec, "--dir", str(tmp_path / "run")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT if both else subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline()
+    process.stdout.close()
+    errors = "" if both else process.stderr.read()
+    assert process.wait(timeout=120) == 141
+    assert both or errors.splitlines() == ["error: nobody reads the output any more. Completed work is saved."]
+    assert run("tune", spec, "--dir", tmp_path / "run").exit_code == 0
+
+
+def test_closed_standard_streams_do_not_get_into_the_study(spec_file, tmp_path):
+    spec = spec_file(budget=1)
+    command = [*COMMAND, "tune", spec, "--dir", str(tmp_path / "run")]
+    ended = subprocess.run(["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *command], timeout=120)
+    assert ended.returncode == 0
+    assert "1.00/1" in run("status", tmp_path / "run").output
+
+
+def test_a_study_in_which_nothing_could_be_tuned_ends_with_3_and_says_why(spec_file, tmp_path):
+    spec = spec_file(space={"learning_rate": [3e3, 1e4], "batch_size": 4, "rank": 2}, prior="laws")
+    outcome = run("tune", spec, "--dir", tmp_path / "run")
+    assert outcome.exit_code == 3, outcome.output
+    said = outcome.output[outcome.output.index("error: nothing was tuned in") :]
+    assert re.search(r"lora: \d+ trials \(\d+ diverged\); trial \d+: .+ at step \d+", said)
+    assert "lower the range of space.learning_rate" in said
+    assert run("tune", spec, "--dir", tmp_path / "run").exit_code == 3
+
+
+def test_help_states_the_codes_that_tuning_ends_with():
+    words = run("tune", "--help").output
+    assert all(re.search(rf"\b{code}\b", words) for code in (0, 2, 3, 130, 141))
+
+
 def test_a_warning_of_ours_is_one_plain_line():
     code = (
         "import warnings, sys; sys.argv = ['autolora', 'variants']; from autolora import cli; cli.cli = lambda: "

@@ -129,3 +129,34 @@ def test_a_staged_file_takes_the_place_of_another(tmp_path):
     files.move(staged, path)
     assert path.read_text() == "new"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("mask", [0o000, 0o002, 0o022, 0o077], ids="{:03o}".format)
+def test_a_lock_file_is_never_writable_for_others_nor_executable(tmp_path, mask):
+    before = os.umask(mask)
+    try:
+        FileLock(tmp_path / "lock").acquire("me")
+    finally:
+        os.umask(before)
+    mode = (tmp_path / "lock").stat().st_mode & 0o777
+    assert mode == 0o664 & ~mask
+
+
+def test_files_that_were_being_written_are_swept_and_others_stay(tmp_path):
+    half = tmp_path / f".file.txt.{'0' * 32}.tmp"
+    others = [tmp_path / name for name in (".file.txt.tmp", f"file.txt.{'0' * 32}.tmp", f".{'0' * 32}", "file.txt")]
+    for path in (half, *others):
+        path.write_text("content")
+    files.sweep(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted(others)
+    files.sweep(tmp_path / "missing")
+
+
+def test_what_a_killed_process_left_is_what_sweeping_finds(tmp_path, monkeypatch):
+    monkeypatch.setattr("pathlib.Path.unlink", lambda path, missing_ok=False: None)  # as if it had no time for it
+    with pytest.raises(RuntimeError), files.replacing(tmp_path / "file.txt"):
+        raise RuntimeError("killed")
+    monkeypatch.undo()
+    assert len(list(tmp_path.iterdir())) == 1
+    files.sweep(tmp_path)
+    assert list(tmp_path.iterdir()) == []

@@ -69,6 +69,8 @@ def load(folder: Path, fingerprint: str) -> PreparedData | None:
             if "train_indices" not in stored:  # of an earlier version, which did not keep them
                 return None
             meta = json.loads(stored["meta"].tobytes())
+            if meta.get("fingerprint", fingerprint) != fingerprint:  # earlier versions recorded none
+                raise ValueError("it holds other data than its name says")
             splits = {
                 name: Split(
                     **{array: stored[f"{name}_{array}"] for array in ARRAYS}, rows=list(map(EvaluationRow, rows))
@@ -85,7 +87,11 @@ def load(folder: Path, fingerprint: str) -> PreparedData | None:
 
 def save(folder: Path, data: PreparedData) -> None:
     """Write ``data``, so that no reader meets half a file."""
-    meta = {"rows": {name: split.rows for name, split in data.splits.items()}, "report": asdict(data.report)}
+    meta = {
+        "rows": {name: split.rows for name, split in data.splits.items()},
+        "report": asdict(data.report),
+        "fingerprint": data.fingerprint,
+    }
     arrays = {f"{name}_{array}": getattr(split, array) for name, split in data.splits.items() for array in ARRAYS}
     folder.mkdir(parents=True, exist_ok=True)
     with files.replacing(_path(folder, data.fingerprint)) as file:

@@ -94,6 +94,15 @@ def _flip(content):
     return content[:middle] + bytes([content[middle] ^ 0xFF]) + content[middle + 1 :]
 
 
+def test_a_file_with_the_name_of_another_is_not_taken_for_it(run, tmp_path, caplog):
+    first, other = run(), run(seed=1)
+    paths = {path.name: path for path in (tmp_path / "cache").glob("*.npz")}
+    mine, theirs = (next(paths[name] for name in paths if each.fingerprint[:20] in name) for each in (first, other))
+    mine.write_bytes(theirs.read_bytes())
+    assert _arrays(run()) == _arrays(first) != _arrays(other)
+    assert str(mine) in caplog.text
+
+
 def test_a_damaged_cache_is_reported(run, tmp_path, caplog):
     run()
     (path,) = (tmp_path / "cache").glob("*.npz")
