@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 LOWEST ?= .venv-lowest
 DIR ?= runs/quickstart
 
-.PHONY: quickstart test test-all test-faults test-lowest lint bench-prior bench-laws bench-search clean
+.PHONY: quickstart test test-all test-faults test-lowest attack lint bench-prior bench-laws bench-search clean
 
 # On a model this small one thread is twice as fast as two, and the numbers are README's.
 quickstart: export OMP_NUM_THREADS = 1
@@ -27,6 +27,10 @@ test-faults: $(VENV)/.installed-dev
 # The oldest versions that pyproject.toml admits, in an environment of their own.
 test-lowest: $(LOWEST)/.installed
 	$(LOWEST)/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not faults and not slow"
+
+# Damage, locks, kills, names and bad inputs; resumable, see studies/attack. Twenty to thirty minutes on two cores.
+attack: $(VENV)/.installed-dev
+	$(BIN)/python -m studies.attack
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

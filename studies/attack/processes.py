@@ -185,6 +185,9 @@ def _inside(call: Callable[[], object], setting: Setting, output: str) -> None:
         for piped in setting.piped:
             os.dup2(descriptor, piped)
     os.close(descriptor)
+    # As an interpreter makes them when it starts: the server's are for another kind of file.
+    sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
     os.environ.update(setting.environment)
     os.chdir(setting.cwd)
     if setting.restrained and os.getuid() == 0:
