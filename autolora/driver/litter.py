@@ -26,6 +26,6 @@ def sweep(spec: Spec, folder: Path, alone: bool) -> None:
     """
     for part in (folder, folder / "data"):
         files.sweep(part)
-    for adapter in (folder / BEST_FOLDER).glob("[!.]*"):
-        sweep_staged(adapter)
+    for name in {*spec.names, *(adapter.name for adapter in (folder / BEST_FOLDER).glob("[!.]*"))}:
+        sweep_staged(folder / BEST_FOLDER / name)
     checkpoint.sweep(checkpoint.root_of(spec.checkpoints, folder), 0.0 if alone else ABANDONED)

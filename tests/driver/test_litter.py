@@ -55,6 +55,13 @@ def test_beside_workers_of_a_driver_that_was_killed_only_old_checkpoints_go(tmp_
     assert not old.exists()
 
 
+def test_what_was_staged_of_an_adapter_goes_though_its_folder_is_gone(tmp_path):
+    mine, others = write(tmp_path, ["best/.lora-abcd_123/weights", "best/.dora-abcd_123/weights"])
+    sweep(small_spec(), tmp_path, alone=True)
+    assert not mine.exists()
+    assert others.exists(), "it is not known to be of this study"
+
+
 def test_checkpoints_elsewhere_are_swept_there(tmp_path):
     spec = small_spec(checkpoints=str(tmp_path / "elsewhere"))
     (left,) = write(tmp_path / "elsewhere", ["trials/3/.step-000000002-01-01234567.tmp/adapter.safetensors"])
