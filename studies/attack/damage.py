@@ -165,7 +165,8 @@ DAMAGES: dict[str, tuple[Callable[[Path, World], None], str]] = {
 FOLDERS = {"checkpoint", "trials", "best"}
 POINTERS = {"weights", "tokenizer", "adapter.safetensors", "best adapter"}
 
-COMMANDS = {
+COMMANDS: dict[str, tuple[str, ...]] = {
+    "measured": ("tune",),
     "paused": ("status", "tune"),
     "killed": ("resume",),
     "finished": ("best", "export", "tune"),
@@ -179,6 +180,15 @@ ABSENT = {("paused", "best.json"), ("killed", "best.json")} | {
 }
 ABSENT |= {("finished", "optimizer.pt")}
 """What does not exist yet, or no longer matters."""
+ONCE = {
+    "curvature cache": "measured",
+    ".lock": "paused",
+    "data cache": "paused",
+    "config": "finished",
+    "tokenizer": "paused",
+    "train.jsonl": "killed",
+}
+"""What is the same at every moment, or read at one alone: that moment."""
 
 
 def attack(world: World, target: Target, damage: Callable[[Path, World], None], moment: str, commands: tuple) -> str:
@@ -210,6 +220,8 @@ def _after(world: World, command: str, names: tuple[str, ...]) -> str:
 
 def _register() -> None:
     for target, (name, (damage, on)), moment in itertools.product(TARGETS, DAMAGES.items(), COMMANDS):
+        if moment != ONCE.get(target.name, moment if moment != "measured" else None):
+            continue
         if (moment, target.name) in ABSENT or (on == FILES and target.name in FOLDERS):
             continue
         title = f"damage/{target.name}/{name}/{moment}"

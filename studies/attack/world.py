@@ -40,8 +40,9 @@ SPEC: dict[str, Any] = {
 """Every step makes a checkpoint, so that there is something to damage and to be killed at."""
 ROWS = {"train": ("train.jsonl", 0, 200), "eval": ("test.jsonl", 0, 32), "test": ("test.jsonl", 32, 16)}
 """Of the shipped task: file, first row, number of rows."""
-STAGES = ("fresh", "paused", "killed", "finished")
-"""Nothing begun; stopped by SIGINT in the middle; by SIGKILL in the middle; done."""
+STAGES = ("fresh", "measured", "paused", "killed", "finished")
+"""Nothing begun; the same, with the curvature that an earlier study measured; stopped by SIGINT in the middle; by
+SIGKILL in the middle; done."""
 COMMIT = ("os.rename", "/.step-")
 """The file call that makes a checkpoint count."""
 PAUSED_AT, KILLED_AT = 0.5, 0.7
@@ -164,6 +165,8 @@ def _make_stages(world: World) -> None:
     shutil.copytree(world.folder, world.stages / "fresh")
     log = world.folder.parent / "commits.txt"
     _keep(world, world.tune(fault=Fault(0, COMMIT, log=str(log))), 0, "finished")
+    shutil.copytree(world.stages / "fresh", world.stages / "measured")
+    shutil.copytree(world.folder / "cache", world.stages / "measured" / "cache")
     commits = len(log.read_text().splitlines())
     for stage, share, signum, code in (
         ("paused", PAUSED_AT, signal.SIGINT, 130),
