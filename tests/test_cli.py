@@ -329,11 +329,11 @@ def test_closed_standard_streams_do_not_get_into_the_study(spec_file, tmp_path):
 
 
 def test_a_study_in_which_nothing_could_be_tuned_ends_with_3_and_says_why(spec_file, tmp_path):
-    spec = spec_file(space={"learning_rate": [3e3, 1e4], "batch_size": 4, "rank": 2}, prior="laws")
+    spec = spec_file(space={"learning_rate": [30, 100], "batch_size": 4, "rank": 2}, prior="laws")
     outcome = run("tune", spec, "--dir", tmp_path / "run")
     assert outcome.exit_code == 3, outcome.output
     said = outcome.output[outcome.output.index("error: nothing was tuned in") :]
-    assert re.search(r"lora: \d+ trials \(\d+ diverged\); trial \d+: .+ at step \d+", said)
+    assert re.search(r"lora: \d+ trials \(\d+ diverged.*\); trial \d+: .+ at step \d+", said)
     assert "lower the range of space.learning_rate" in said
     assert run("tune", spec, "--dir", tmp_path / "run").exit_code == 3
 

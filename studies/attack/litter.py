@@ -124,8 +124,12 @@ def _register() -> None:
     register("litter/the temporary folder", scratch_folders)
     for mask in (0o022, 0o077, 0o000):
         register(f"litter/permissions/umask {mask:03o}", lambda w, m=mask: permissions(w, m))
-    diverging = {"learning_rate": [3e3, 1e4], "rank": [2]}
-    register("litter/every trial diverges", lambda w: nothing_tuned(w, space=diverging, prior="laws"))
+    diverging: dict[str, object] = {
+        "space": {"learning_rate": [30, 100], "batch_size": 4, "rank": 2},
+        "training__examples": 72,
+        "prior": "laws",
+    }
+    register("litter/every trial diverges", lambda w: nothing_tuned(w, **diverging))
 
 
 _register()
