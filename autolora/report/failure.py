@@ -29,7 +29,11 @@ def nothing_tuned(folder: Path) -> str:
         lines.append(f"  {variant}: {_counted(trials)}{_last(failed)}")
     found = Counter(trial.outcome for trial in table.trials if not trial.healthy)
     remedies = [REMEDIES[outcome] for outcome, _ in found.most_common() if outcome in REMEDIES]
-    return "\n".join([*lines, f"In a new --dir, {' and '.join(remedies) or 'give a larger budget'}."])
+    if remedies:
+        lines.append(f"In a new --dir, {' and '.join(remedies)}.")
+    else:
+        lines.append(f"`autolora resume {folder}` goes on with it; with --budget, beyond the budget it had.")
+    return "\n".join(lines)
 
 
 def _counted(trials: list[Trial]) -> str:

@@ -8,13 +8,15 @@ from collections.abc import Iterable
 
 from studies.attack.case import CONCLUDED, READ, SAME, STAND_IN, TOLD, Wrong
 from studies.attack.processes import Ran
-from studies.attack.world import World, result
+from studies.attack.world import VARIANTS, World, result
 
 TRACEBACK = re.compile(r"Traceback \(most recent call last\)|^Exception ignored|^Fatal Python error", re.MULTILINE)
 REFUSED = re.compile(r"^(error|Error|warning): ", re.MULTILINE)
 USER = 2
 INTERRUPTED, CLOSED_PIPE, NOTHING_TUNED = 130, 141, 3
 MISSING_COMMAND = "No such command"
+LOST = "is the best, and lost:"
+"""What the console says of weights that are gone, before they are trained again or replaced."""
 LAST_LINES = 12
 
 
@@ -73,7 +75,7 @@ def same(world: World, ran: Ran) -> str:
         ) from None
     if found == world.reference:
         return SAME
-    if stands_in(world):
+    if stands_in(world, ran):
         return STAND_IN
     raise Wrong(f"another result than undisturbed, in {_different(world.reference, found)}: {_told(ran)}")
 
@@ -81,14 +83,16 @@ def same(world: World, ran: Ran) -> str:
 def concluded(world: World, ran: Ran, places: Iterable[str]) -> str:
     """``finish`` must write results of complete runs, or say what keeps it from that."""
     plain(ran)
+    if ran.code == NOTHING_TUNED:
+        return refused(ran, ["nothing was tuned"], NOTHING_TUNED)
     if ran.code != 0:
         return refused(ran, places)
     try:
         best = json.loads((world.run / "best.json").read_text())
     except (OSError, ValueError) as error:
         raise Wrong(f"succeeds without a result ({error}): {_told(ran)}") from None
-    for name in best["variants"]:
-        if not (world.run / "best" / name / "adapter_config.json").is_file():
+    for name, tuned in best["variants"].items():
+        if tuned["adapter_dir"] and not (world.run / "best" / name / "adapter_config.json").is_file():
             raise Wrong(f"a result without the adapter of {name}: {_told(ran)}")
     return CONCLUDED
 
@@ -99,10 +103,11 @@ def read(ran: Ran, places: Iterable[str]) -> str:
     return READ if ran.code == 0 and ran.output.strip() else refused(ran, places)
 
 
-def stands_in(world: World) -> bool:
-    """Whether ``best.json`` says that a result replaces a lost one."""
+def stands_in(world: World, ran: Ran) -> bool:
+    """Whether the output tells of a lost result, and the study has what was trained again or stands in for it."""
     best = json.loads((world.run / "best.json").read_text())
-    return any(tuned.get("lost") for tuned in best["variants"].values())
+    noted = any(tuned.get("notes") for tuned in best["variants"].values())
+    return set(best["variants"]) == set(VARIANTS) and (noted or LOST in ran.output)
 
 
 def _different(ours: object, theirs: object, where: str = "result") -> str:

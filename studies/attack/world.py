@@ -132,10 +132,10 @@ class World:
 
 def result(run: Path) -> object:
     """All of a finished run directory that must not depend on what happened: no times; adapters by their bytes."""
-    adapters = {}
+    adapters: dict[str, str | None] = {}
     for name in VARIANTS:
-        content = (run / "best" / name / "adapter_model.safetensors").read_bytes()
-        adapters[name] = hashlib.sha256(content).hexdigest()
+        weights = run / "best" / name / "adapter_model.safetensors"
+        adapters[name] = hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else None
     return outcome(run), adapters
 
 
