@@ -9,12 +9,13 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -115,7 +116,12 @@ class Running:
     def __init__(self, shown: str, call: Callable[[], object], setting: Setting, output: Path) -> None:
         self.shown, self.output, self._began = shown, output, time.monotonic()
         output.write_bytes(b"")
-        output.chmod(0o666)
+        self._copying: threading.Thread | None = None
+        if setting.limit is not None:  # which would hold for the output file as well
+            setting = replace(setting, pipe=output.with_suffix(".pipe"), piped=(1, 2))
+            self._copying = threading.Thread(target=_copy, args=(setting.pipe, output))
+            os.mkfifo(output.with_suffix(".pipe"))
+            self._copying.start()
         self._process: BaseProcess = FORKED.Process(target=_inside, args=(call, setting, str(output)))
         with _STARTING:
             self._process.start()
@@ -129,6 +135,8 @@ class Running:
         with _STARTING:
             self._process.join()
             code = self._process.exitcode
+        if self._copying is not None:
+            self._copying.join()
         return Ran(self.shown, code, self.text(), time.monotonic() - self._began)
 
     def ends_within(self, seconds: float) -> bool:
@@ -149,6 +157,12 @@ class Running:
             if time.monotonic() > until or self.ends_within(0.02):
                 return text in self.text()
         return True
+
+
+def _copy(pipe: Path, output: Path) -> None:
+    """Copy what is written to a named pipe into a file, to its end."""
+    with pipe.open("rb") as source, output.open("ab", buffering=0) as target:
+        shutil.copyfileobj(source, target)
 
 
 def preload() -> None:
