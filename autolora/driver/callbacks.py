@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from autolora.driver.result import TuneResult
     from autolora.driver.scouting import Scouted
-    from autolora.execution import LostWorker
+    from autolora.execution import Executor, LostWorker
     from autolora.search import Job, Search
     from autolora.spec import Spec
     from autolora.trainers import Outcome, Progress, Trainer
@@ -31,10 +31,18 @@ class Callback:
     An exception that a method raises ends the study as one in the user's metric does: completed work is saved, and the
     same call continues. :meth:`stop` of every callback is called however the study ends.
 
-    The order of events is: ``on_setup``, ``on_prior`` if the study is new, ``on_search_start``; then for each segment
-    ``on_segment_start``, ``on_step`` and ``on_segment_end``, those of several workers interleaved; ``on_export_start``
-    for each variant, ``on_finish``; and ``stop``. ``on_weights_lost`` comes between segments.
+    The order of events is: ``on_executor``, ``on_setup``, ``on_prior`` if the study is new, ``on_search_start``; then
+    for each segment ``on_segment_start``, ``on_step`` and ``on_segment_end``, those of several workers interleaved;
+    ``on_export_start`` for each variant, ``on_finish``; and ``stop``. ``on_weights_lost`` comes
+    between segments.
     """
+
+    def on_executor(self, executor: Executor) -> None:
+        """What will run the trials is ready; nothing is loaded yet.
+
+        Args:
+            executor: ``about()`` says in lines where trials run, such as the address of a cluster and its workers.
+        """
 
     def on_setup(self, spec: Spec, trainer: Trainer) -> None:
         """Model and data are loaded.
@@ -117,6 +125,10 @@ class Callbacks(Callback):
         for place, each in enumerate(self._all):
             if not isinstance(each, Callback):
                 raise TypeError(f"callbacks[{place}] is {each!r:.80}. Give instances of autolora.Callback")
+
+    def on_executor(self, executor: Executor) -> None:
+        for each in self._all:
+            each.on_executor(executor)
 
     def on_setup(self, spec: Spec, trainer: Trainer) -> None:
         for each in self._all:

@@ -63,6 +63,7 @@ def tune(
     Raises:
         TypeError: something in ``callbacks`` is not an instance of :class:`autolora.Callback`.
         SpecError: the specification is wrong.
+        ClusterError: with executor "ray", the cluster cannot be reached or has no room; before anything is loaded.
         RunDirectoryError: another process works in ``dir``, or it holds a study of another specification.
         StudyInUseError: another process writes the study in ``storage``.
         ProcessInUseError: this process tunes already.
@@ -135,12 +136,16 @@ def finish(dir: str | Path, *, callbacks: Iterable[Callback] = ()) -> TuneResult
 def _run(asked: Spec, folder: Path, choice: str | Executor | None, callbacks: Callback) -> TuneResult:
     """Search, if there is an executor, and conclude."""
     with alone(folder), as_given(asked.model), run_directory(folder, asked) as spec:
-        return _on_held_directory(spec, folder, choice, callbacks)
+        executor = make_executor(choice, spec, folder) if isinstance(choice, str) else choice
+        with nullcontext() if executor is None else closing(executor):
+            return _on_held_directory(spec, folder, executor, callbacks)
 
 
-def _on_held_directory(spec: Spec, folder: Path, choice: str | Executor | None, callbacks: Callback) -> TuneResult:
+def _on_held_directory(spec: Spec, folder: Path, executor: Executor | None, callbacks: Callback) -> TuneResult:
     began = time.monotonic()
-    sweep(spec, folder, alone=choice == "inline")
+    sweep(spec, folder, alone=executor is None or executor.in_process)
+    if executor is not None:
+        callbacks.on_executor(executor)
     opening = Opening.of(spec, folder)
     trainer = opening.trainer
     callbacks.on_setup(spec, trainer)
@@ -161,18 +166,17 @@ def _on_held_directory(spec: Spec, folder: Path, choice: str | Executor | None, 
         callbacks.on_search_start(search)
         weights = Weights(trainer, folder / BEST_FOLDER)
         loop = Loop(search, spec.keep, checkpoints, callbacks, weights)
-        if choice is not None:
-            _search(loop, spec, folder, choice, trainer)
+        if executor is not None:
+            _search(loop, executor, trainer)
         result = conclusion.conclude(loop, trainer, spec, folder, began)
     callbacks.on_finish(result)
     return result
 
 
-def _search(loop: Loop, spec: Spec, folder: Path, choice: str | Executor, trainer: Trainer) -> None:
-    executor = make_executor(choice, spec, folder, trainer) if isinstance(choice, str) else choice
-    aside = nullcontext() if choice == "inline" else trainer.set_aside()
-    with interruptible() as asked_to_stop, aside:
+def _search(loop: Loop, executor: Executor, trainer: Trainer) -> None:
+    with interruptible() as asked_to_stop:
         try:
+            executor.start(trainer)
             loop.run(executor, asked_to_stop)
         except Interrupted:
             raise KeyboardInterrupt from None

@@ -6,12 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autolora import urls
 from autolora.execution.executor import Executor, LostWorker, MissingExecutorError, Pack, UnknownExecutorError
 
 if TYPE_CHECKING:
     from autolora.spec import Spec
-    from autolora.trainers import Trainer
 
 __all__ = [
     "EXECUTORS",
@@ -24,13 +22,13 @@ __all__ = [
 ]
 
 
-def _inline(spec: Spec, folder: Path, trainer: Trainer) -> Executor:
+def _inline(spec: Spec, folder: Path) -> Executor:
     from autolora.execution.inline import InlineExecutor
 
-    return InlineExecutor(trainer)
+    return InlineExecutor()
 
 
-def _ray(spec: Spec, folder: Path, trainer: Trainer) -> Executor:
+def _ray(spec: Spec, folder: Path) -> Executor:
     try:
         import ray.tune  # noqa: F401
     except ImportError as error:
@@ -38,39 +36,27 @@ def _ray(spec: Spec, folder: Path, trainer: Trainer) -> Executor:
             f'executor "ray" needs Ray Tune: pip install "autolora-tune[ray]" ({error})'
         ) from None
     from autolora.execution.ray_tune import RayTuneExecutor
-    from autolora.trainers import checkpoint
 
-    mark = checkpoint.mark(checkpoint.root_of(spec.checkpoints, folder))
-    return RayTuneExecutor(_for_workers(spec), folder, mark)
+    return RayTuneExecutor(spec, folder)
 
 
-def _for_workers(spec: Spec) -> Spec:
-    """The specification with what workers need of this process's environment, and without what they need not know."""
-    from autolora.trainers.places import is_url
-
-    checkpoints = spec.checkpoints
-    if checkpoints is not None and is_url(checkpoints):
-        checkpoints = urls.resolved(checkpoints)
-    return spec.model_copy(update={"checkpoints": checkpoints, "storage": None})
+EXECUTORS: dict[str, Callable[[Spec, Path], Executor]] = {"inline": _inline, "ray": _ray}
+"""Makes the executor of a name for a specification; imports what it needs, and checks that it can run."""
 
 
-EXECUTORS: dict[str, Callable[[Spec, Path, Trainer], Executor]] = {"inline": _inline, "ray": _ray}
-"""Makes the executor of a name for a specification; imports what it needs."""
-
-
-def make_executor(name: str, spec: Spec, folder: Path, trainer: Trainer) -> Executor:
-    """The executor of that name.
+def make_executor(name: str, spec: Spec, folder: Path) -> Executor:
+    """The executor of that name, checked and ready for :meth:`Executor.start`.
 
     Args:
         name: one of EXECUTORS.
         spec: what workers load.
         folder: run directory.
-        trainer: of this process.
 
     Raises:
         UnknownExecutorError: there is none.
         MissingExecutorError: what it needs is not installed.
+        AutoloraError: it cannot run what the specification asks for, such as ``ClusterError`` of "ray".
     """
     if name not in EXECUTORS:
         raise UnknownExecutorError(f"executor {name!r} is unknown; use one of {', '.join(EXECUTORS)}")
-    return EXECUTORS[name](spec, folder, trainer)
+    return EXECUTORS[name](spec, folder)

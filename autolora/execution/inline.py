@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 
-from autolora.execution.executor import LostWorker, Pack
+from autolora.execution.executor import Executor, LostWorker, Pack
 from autolora.trainers import Outcome, Progress, Trainer
 
 
-class InlineExecutor:
-    """The executor of one machine without workers.
+class InlineExecutor(Executor):
+    """The executor of one machine without workers: the trainer that it is started with runs the jobs."""
 
-    Args:
-        trainer: of this process.
-    """
-
-    capacity = 1
-
-    def __init__(self, trainer: Trainer) -> None:
-        self._trainer = trainer
+    def __init__(self) -> None:
         self._packs: deque[Pack] = deque()
+
+    @property
+    def capacity(self) -> int:
+        return 1
+
+    def start(self, trainer: Trainer) -> None:
+        self._trainer = trainer
 
     def submit(self, pack: Pack) -> None:
         self._packs.append(pack)

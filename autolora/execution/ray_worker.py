@@ -16,8 +16,8 @@ from autolora.execution.executor import Pack
 from autolora.spec import Spec
 from autolora.trainers import Interrupted, Outcome, Progress, Trainer, checkpoint, open_trainer
 
-PACK = "pack"
-"""Key of a Tune trial's config."""
+PACK, AVOID = "pack", "avoid"
+"""Keys of a Tune trial's config: what is trained, and the ids of nodes on which it must not be."""
 COMMIT_SECONDS = 120.0
 """Longest wait for the optimizer step that runs when a worker is asked to stop, and the checkpoint after it."""
 
@@ -27,16 +27,28 @@ class Report(TypedDict, total=False):
 
     Attributes:
         progress: the newest optimizer step; None before the first.
-        outcomes, error: at the end, the outcomes of the pack or the user's error.
+        outcomes: at the end, those of the pack.
         worker: at the end, host and pid of the process, and how often it has loaded a base.
         done: whether the pack has ended.
     """
 
     progress: Progress | None
     outcomes: tuple[Outcome, ...]
-    error: Exception
     worker: tuple[str, int, int]
     done: bool
+
+
+class SegmentError(Exception):
+    """A segment could not be trained on this worker, which takes no other one.
+
+    Attributes:
+        error: what was raised.
+        device: whether it is one of the device, such as a CUDA error, which may be another one's elsewhere.
+    """
+
+    def __init__(self, error: Exception, device: bool) -> None:
+        super().__init__(error, device)
+        self.error, self.device = error, device
 
 
 class SegmentWorker(tune.Trainable):
@@ -59,13 +71,19 @@ class SegmentWorker(tune.Trainable):
         return True
 
     def step(self) -> Report:
-        """Report the newest step after a heartbeat, or the end at once."""
+        """Report the newest step after a heartbeat, or the end at once.
+
+        Raises:
+            SegmentError: the pack ended with an error.
+        """
         try:
             ended = self._ended.get(timeout=self._heartbeat)
         except queue.Empty:
             return {"progress": self._newest}
+        if isinstance(ended, SegmentError):
+            raise ended
         worker = (socket.gethostname(), os.getpid(), self._loads)
-        return {"progress": self._newest, "worker": worker, "done": True, **ended}
+        return {"progress": self._newest, "worker": worker, "done": True, "outcomes": ended}
 
     def interrupt(self) -> None:
         """A segment that is being trained commits a checkpoint where it is, and ends."""
@@ -77,18 +95,18 @@ class SegmentWorker(tune.Trainable):
 
     def _begin(self, pack: Pack) -> None:
         self._newest: Progress | None = None
-        self._ended: queue.SimpleQueue[Report] = queue.SimpleQueue()
+        self._ended: queue.SimpleQueue[tuple[Outcome, ...] | SegmentError] = queue.SimpleQueue()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._train, args=(pack,), daemon=True)
         self._thread.start()
 
     def _train(self, pack: Pack) -> None:
         try:
-            self._ended.put({"outcomes": self._outcomes(pack)})
+            self._ended.put(self._outcomes(pack))
         except Interrupted:
-            self._ended.put({"outcomes": ()})
-        except Exception as error:  # goes to the driver, which raises it
-            self._ended.put({"error": _portable(error)})
+            self._ended.put(())
+        except Exception as error:  # goes to the driver, which tries it elsewhere or raises it
+            self._ended.put(SegmentError(_portable(error), _is_of_device(error)))
 
     def _outcomes(self, pack: Pack) -> tuple[Outcome, ...]:
         if self._trainer is None:
@@ -110,3 +128,14 @@ def _portable(error: Exception) -> Exception:
     except Exception:
         return RuntimeError(f"{type(error).__name__}: {error}")
     return error
+
+
+def _is_of_device(error: BaseException | None) -> bool:
+    """Whether it, or what it was raised from, is an error of the accelerator or its driver."""
+    import torch
+
+    while error is not None:
+        if isinstance(error, torch.AcceleratorError) or (isinstance(error, RuntimeError) and "CUDA" in str(error)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

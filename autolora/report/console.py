@@ -10,13 +10,14 @@ from rich.live import Live
 from rich.text import Text
 
 from autolora.driver.callbacks import Callback
+from autolora.execution import LostWorker
 from autolora.report.summary import duration, incumbent, seconds_left, setting, summarize
 from autolora.report.tables import clock, result_table, status_table
 
 if TYPE_CHECKING:
     from autolora.driver.result import TuneResult
     from autolora.driver.scouting import Scouted
-    from autolora.execution import LostWorker
+    from autolora.execution import Executor
     from autolora.search import Job, Search
     from autolora.spec import Spec
     from autolora.trainers import Outcome, Progress, Trainer
@@ -32,6 +33,10 @@ class PlainConsole(Callback):
 
     def say(self, text: str) -> None:
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def on_executor(self, executor: Executor) -> None:
+        for line in executor.about():
+            self.say(line)
 
     def on_setup(self, spec: Spec, trainer: Trainer) -> None:
         for subject, lines in trainer.about().items():
@@ -63,7 +68,7 @@ class PlainConsole(Callback):
         if not trial.healthy:
             return f"{head} {trial.outcome}: {setting(job.config)}: {trial.reason}"
         if trial.reached < job.rung:
-            return f"{head}: its worker was lost, and it will be handed out again: {outcome.reason}"
+            return f"{head}: worker lost{outcome.where}: {outcome.reason}; trial rescheduled"
         best = trial.first and incumbent(search.table, job.variant) is trial
         if not best and job.rung < search.plan.last:
             return None

@@ -55,9 +55,9 @@ def test_events_come_in_the_documented_order(told):
     log, result = told
     events = [event for event, _, name in log if name == "first"]
     segments = events.count("on_segment_start")
-    assert events[:3] == ["on_setup", "on_prior", "on_search_start"]
+    assert events[:4] == ["on_executor", "on_setup", "on_prior", "on_search_start"]
     assert events[-3:] == ["on_export_start", "on_finish", "stop"]
-    assert set(events[3:-3]) == {"on_segment_start", "on_step", "on_segment_end"}
+    assert set(events[4:-3]) == {"on_segment_start", "on_step", "on_segment_end"}
     assert events.count("on_segment_end") == segments >= 1
     [finished] = [arguments for event, arguments, _ in log[::2] if event == "on_finish"]
     assert finished == (result,)

@@ -13,10 +13,14 @@ from tests.support.executor_contract import ClosingContract, ExecutorContract
 class TestInlineExecutor(ExecutorContract):
     @pytest.fixture(scope="class")
     def executor(self, bench) -> Executor:
-        return InlineExecutor(BuiltinTrainer(bench))
+        executor = InlineExecutor()
+        executor.start(BuiltinTrainer(bench))
+        return executor
 
 
 class TestClosingInlineExecutor(ClosingContract):
     @pytest.fixture
     def executor(self, bench) -> Executor:
-        return InlineExecutor(BuiltinTrainer(bench))
+        executor = InlineExecutor()
+        executor.start(BuiltinTrainer(bench))
+        return executor

@@ -7,6 +7,7 @@ import pytest
 from autolora.execution import Executor
 from autolora.spec import SpecError
 from autolora.trainers import Outcome, checkpoint
+from autolora.trainers.builtin.trainer import BuiltinTrainer
 from tests.support.cluster_runs import nobody_trains_within, tune
 from tests.support.executor_contract import ClosingContract, ExecutorContract, outcomes, piece
 from tests.support.specs import small_spec
@@ -17,7 +18,9 @@ from autolora.execution.ray_tune import ClusterError, RayTuneExecutor
 
 
 def on_cluster(bench, **overrides) -> RayTuneExecutor:
-    return RayTuneExecutor(small_spec(**overrides), bench.checkpoints, checkpoint.mark(bench.checkpoints))
+    executor = RayTuneExecutor(small_spec(**overrides), bench.checkpoints)
+    executor.start(BuiltinTrainer(bench))
+    return executor
 
 
 class TestRayTuneExecutor(ExecutorContract):
@@ -83,7 +86,8 @@ def test_resources_are_checked_in_the_specification():
 
 def test_a_folder_that_workers_do_not_share_is_an_error(cluster, make_bench):
     bench = make_bench()
-    executor = RayTuneExecutor(small_spec(), bench.checkpoints, "the mark of another folder")
+    executor = on_cluster(bench)
+    checkpoint.mark(bench.checkpoints)  # as in another folder
     executor.submit((piece(0),))
     with pytest.raises(checkpoint.CheckpointError, match="nodes share"):
         outcomes(executor, 1)
