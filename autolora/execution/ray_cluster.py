@@ -189,7 +189,7 @@ class Cluster:
             address = None  # Ray resolves RAY_ADDRESS itself: given an address, it would not look for a token
             refusal = _refusal(self._address) or (_probed(self.log) if probe else None)
             if refusal:
-                raise ClusterError(f"{_named(self._address)} {refusal} Ray's own words are in {self.log}")
+                raise ClusterError(f"{_named(self._address)} {refusal}")
         try:
             ray.init(address=address, log_to_driver=False, logging_level="warning", configure_logging=False)
         except (OSError, RuntimeError, ValueError) as error:
@@ -274,12 +274,12 @@ def _refusal(address: str) -> str | None:
     try:
         socket.create_connection((host.strip("[]"), int(port)), PORT_SECONDS).close()
     except socket.gaierror:
-        return f"cannot be found: the name {host} is not known here. Check the address."
+        return f"cannot be found: the name {host} is not known here. Check the address"
     except OSError as error:
         what = "does not answer" if isinstance(error, TimeoutError) else f"is not there ({error.strerror or error})"
         return (
             f"{what}. Start it with `ray start --head`, correct RAY_ADDRESS, or set RAY_ADDRESS=local to start an "
-            "instance for this study."
+            "instance for this study"
         )
     return None
 
@@ -295,13 +295,14 @@ def _probed(log: Path) -> str | None:
                 command, stdout=subprocess.PIPE, stderr=words, env=environment, timeout=PROBE_SECONDS, check=False
             )
         except subprocess.TimeoutExpired:
-            return f"does not answer within {PROBE_SECONDS:.0f} s."
+            return f"does not answer within {PROBE_SECONDS:.0f} s. Ray's own words are in {log}"
     with log.open("rb") as words:
         words.seek(before)
         noise = words.read().decode(errors="replace")
     line = run.stdout.decode(errors="replace").strip().rpartition("\n")[2]
     found: dict[str, str] = json.loads(line) if line.startswith("{") else {"error": "Ended", "said": "Ray ended"}
-    return _in_plain_words(found, noise)
+    plain = _in_plain_words(found, noise)
+    return plain and f"{plain} Ray's own words are in {log}"
 
 
 def _in_plain_words(found: Mapping[str, str], noise: str) -> str | None:

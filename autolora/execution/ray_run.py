@@ -308,10 +308,14 @@ class TuneRun:
             cause = error.cause if isinstance(error, RayTaskError) else None
             if isinstance(cause, SegmentError):
                 lost.error, lost.device, lost.reason = cause.error, cause.device, _said(cause.error)
+            elif getattr(error, "actor_init_failed", False):
+                lost.reason = f"it could not start: {_last_line(error)}"
+                lost.error = ClusterError(
+                    f"a worker could not start: {_last_line(error)}. Install autolora and what the study uses, in the "
+                    "same versions, on every node"
+                )
             elif isinstance(error, RayTaskError) and not isinstance(cause, RayError):
                 lost.error = error  # in our own code
-            elif getattr(error, "actor_init_failed", False):
-                lost.error = error
             self._leave(trial_id, lost)
 
     def _leave(self, trial_id: str, *outcomes: Outcome | Lost) -> None:
@@ -400,6 +404,11 @@ def _said(error: BaseException | None) -> str:
         return ""
     said = str(error).strip().partition("\n")[0].rstrip(". ")
     return said if isinstance(error, RayError) else f"{type(error).__name__}: {said}"
+
+
+def _last_line(error: BaseException | None) -> str:
+    """What a traceback within an error's words ends with."""
+    return str(error).strip().rpartition("\n")[2].strip().rstrip(".")
 
 
 def _actor_of(error: BaseException | None) -> str | None:

@@ -25,7 +25,6 @@ from autolora.execution.ray_cluster import (
     STARTS_IN_A_ROW,
     Cluster,
     ClusterError,
-    fit_into,
     shown,
 )
 from autolora.execution.ray_run import Desk, Lost, TuneRun
@@ -241,13 +240,13 @@ class RayTuneExecutor(Executor):
         if cluster.started and cluster.starts - self._starts >= STARTS_IN_A_ROW:
             raise ClusterError(
                 f"the Ray instance on this machine ended {STARTS_IN_A_ROW} times in a row before a segment came back. "
-                f"Completed work is saved. Its logs are named in {cluster.log}; fix the cause and rerun the same command"
+                f"Completed work is saved. Fix the cause, see {cluster.log}, and rerun the same command"
             )
         then = "it is started again" if cluster.started else f"waiting for it, up to {AWAY_MINUTES:g} minutes"
         LOGGER.warning("the Ray cluster at %s has no node that is alive, or not this one; %s", cluster.address, then)
         if cluster.may_reconnect() and self._run is not None:
-            self._run, run = None, self._run
-            run.abandon(cluster.disconnect)
+            self._run.abandon("its node is gone", cluster.disconnect)
+            self._run = None
 
     def _still_away(self) -> None:
         assert self._away_since is not None

@@ -67,7 +67,7 @@ class PlainConsole(Callback):
         head = f"[{job.variant} {search.spent[job.variant]:.2f}/{search.plan.budget:g}] trial {job.trial}"
         if not trial.healthy:
             return f"{head} {trial.outcome}: {setting(job.config)}: {trial.reason}"
-        if trial.reached < job.rung:
+        if isinstance(outcome, LostWorker):
             return f"{head}: worker lost{outcome.where}: {outcome.reason}; trial rescheduled"
         best = trial.first and incumbent(search.table, job.variant) is trial
         if not best and job.rung < search.plan.last:
