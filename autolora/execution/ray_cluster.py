@@ -56,12 +56,14 @@ class Node:
         id: Ray's, in hexadecimal.
         host: its name in the network.
         address: its IP address.
+        port: address and port of its raylet.
         resources: all that it has, in use or not.
     """
 
     id: str
     host: str
     address: str
+    port: str
     resources: Mapping[str, float]
 
     def __str__(self) -> str:
@@ -90,9 +92,11 @@ class Cluster:
         self.starts = 0
         self._looked = -math.inf
         self._nodes: tuple[Node, ...] = ()
+        self._known: dict[str, Node] = {}
+        self._connected = False
         self._given = ray.is_initialized()
         self._stack = ExitStack()
-        self._stack.enter_context(_words_into(self.log))
+        self._words = self._stack.enter_context(_words_into(self.log))
         try:
             self._address = None if self._given else _address()
             if not self._given:
@@ -141,13 +145,19 @@ class Cluster:
         if now or time.monotonic() - self._looked > LOOK_SECONDS:
             # Ray's own question would end this process after a minute if nobody answers.
             self._nodes = tuple(_alive()) if _refusal(self.address) is None else ()
+            own = [node for node in self._nodes if node.id == ray.get_runtime_context().get_node_id()]
+            self._connected = any(_refusal(node.port) is None for node in own)
+            self._known |= {node.id: node for node in self._nodes}
             self._looked = time.monotonic()
         return self._nodes
 
     def connected(self) -> bool:
-        """Whether the node through which this process takes part is alive. If not, what it has put is lost."""
-        own = ray.get_runtime_context().get_node_id()
-        return any(node.id == own for node in self.nodes())
+        """Whether the node through which this process takes part is alive. If not, what it has put is lost.
+
+        Ray takes 15 seconds to declare a node dead, and may then end this process when it looks for what was there.
+        """
+        self.nodes()
+        return self._connected
 
     def may_reconnect(self) -> bool:
         """Whether the connection is autolora's own to renew."""
@@ -170,15 +180,10 @@ class Cluster:
         self._looked = -math.inf
         return True
 
-    def worker(self, actor: str | None) -> tuple[str, str, str]:
-        """Of an actor, dead or alive: the worker in words, its node in words, and the node's id; empty if not known."""
-        found = ray._private.state.actors(actor) if actor and self.nodes() else {}
-        place = found.get("Address", {}).get("NodeID", "")
-        every = {node["NodeID"]: _node(node) for node in ray.nodes()} if place else {}
-        if place not in every:
-            return "", "", ""
-        node = every[place]
-        return f"host {node.host}, pid {found.get('Pid')}", str(node), node.id
+    def node(self, name: str) -> Node | None:
+        """A node that is or was there, by its id, or by its address if only one has it; None if there is none."""
+        same = [node for node in self._known.values() if name in (node.id, node.address)]
+        return same[0] if len(same) == 1 else None
 
     def _connect(self, probe: bool = True) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -195,6 +200,7 @@ class Cluster:
         except (OSError, RuntimeError, ValueError) as error:
             what = "Ray could not start an instance on this machine" if self.started else _named(self._address)
             raise ClusterError(f"{what}: {_first_line(error)}. Ray's own words are in {self.log}") from error
+        self._words()  # Ray has just taken its loggers back
 
     def _counted(self, asked: ResourcesSpec) -> dict[str, float]:
         gpu = asked.gpu
@@ -233,7 +239,9 @@ def _alive() -> Iterator[Node]:
 
 
 def _node(node: Mapping[str, Any]) -> Node:
-    return Node(node["NodeID"], node["NodeManagerHostname"], node["NodeManagerAddress"], node["Resources"])
+    address = node["NodeManagerAddress"]
+    port = f"{address}:{node['NodeManagerPort']}"
+    return Node(node["NodeID"], node["NodeManagerHostname"], address, port, node["Resources"])
 
 
 def _address() -> str | None:
@@ -341,23 +349,27 @@ def _logs() -> str:
 
 
 @contextmanager
-def _words_into(file: Path) -> Iterator[None]:
-    """What Ray logs and prints in this process goes to a file meanwhile."""
+def _words_into(file: Path) -> Iterator[Callable[[], None]]:
+    """What Ray logs and prints in this process goes to a file meanwhile; gives what does so once more."""
     file.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(file, encoding="utf-8", delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     loggers = [logging.getLogger(name) for name in ("ray", "ray.tune", "ray.data", "ray.train")]
+
+    def redirect() -> None:
+        for logger in loggers:
+            _restore(logger, [handler], False, logging.WARNING)
+
     with ExitStack() as stack:
         stack.callback(handler.close)
         for logger in loggers:
             stack.callback(_restore, logger, list(logger.handlers), logger.propagate, logger.level)
-            logger.handlers, logger.propagate = [handler], False
-            logger.setLevel(logging.WARNING)
+        redirect()
         printed = _printed(logging.getLogger("ray.messages"))
         usual = ray._private.worker.print_to_stdstream
         ray._private.worker.print_to_stdstream = printed
         stack.callback(setattr, ray._private.worker, "print_to_stdstream", usual)
-        yield
+        yield redirect
 
 
 def _restore(logger: logging.Logger, handlers: list[logging.Handler], propagate: bool, level: int) -> None:

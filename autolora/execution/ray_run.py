@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 LOGGER = logging.getLogger(__name__)
 HAND_OVER_SECONDS = 30.0
 """Longest that Tune waits for the driver to decide; past it Tune asks again."""
-END_SECONDS = 20.0
+END_SECONDS = 10.0
 """Longest wait for a run to end whose cluster is gone."""
 MOST_WORKERS = 1024
 """At once, where the specification names no number: only what Tune allows, the cluster's room is less."""
@@ -57,14 +57,17 @@ class Lost:
 
     Attributes:
         pack: what was being trained.
-        actor: Ray's id of the worker; None if it is not known.
+        host, pid: of the worker, as it reported them; empty and 0 if it did not.
+        node: id or address of its node; empty if it is not known.
         reason: in words; empty if it is not known.
         error: what was raised on the worker; None if the worker died.
         device: whether the error is one of the device, such as a CUDA error.
     """
 
     pack: Pack
-    actor: str | None
+    host: str = ""
+    pid: int = 0
+    node: str = ""
     reason: str = ""
     error: BaseException | None = None
     device: bool = False
@@ -100,15 +103,17 @@ class Running:
 
     Attributes:
         trial: Tune's, which knows the actor.
-        actor: Ray's id of the actor, which outlives it.
         newest: the last optimizer step heard of.
         since: when that, or the start, was heard.
+        host, pid, node: of the worker, and its node's id; empty and 0 before its first report.
     """
 
     trial: Trial
-    actor: str | None
     newest: Progress | None
     since: float
+    host: str = ""
+    pid: int = 0
+    node: str = ""
 
 
 class TuneRun:
@@ -197,7 +202,7 @@ class TuneRun:
                 self._interrupt()
             for trial, (pack, _) in reversed(self._submitted.items()):
                 if trial in self.running:
-                    self._desk.ended.append(Lost(pack, self.running[trial].actor, reason))
+                    self._desk.ended.append(self._lost(trial, pack, reason))
                 else:
                     self._desk.packs.appendleft(pack)
             self._submitted.clear()
@@ -214,13 +219,16 @@ class TuneRun:
         with self._desk.changed:
             self._over = True
             self._desk.changed.notify_all()
-        self._thread.join(END_SECONDS if disconnect else None)
-        if disconnect is not None:
+        if disconnect is None:
+            self._thread.join()
+        else:
+            self._thread.join(END_SECONDS)
             disconnect()
             self._thread.join(END_SECONDS)
-            if self._thread.is_alive():
+            if self._thread.is_alive():  # it waits for the head process, for ever
                 raise ClusterError(
-                    "Ray Tune did not end after its cluster was lost. Completed work is saved. Rerun the same command"
+                    "the head process of the Ray cluster ended. Completed work is saved. Start the cluster if it is "
+                    "not one that autolora starts, and rerun the same command"
                 )
         shutil.rmtree(self._scratch, ignore_errors=True)
 
@@ -272,16 +280,16 @@ class TuneRun:
             return self._submitted[trial_id]
 
     def started(self, trial: Trial) -> None:
-        actor = trial.temporary_state.ray_actor
         with self._desk.changed:
             if trial.trial_id in self._submitted:
-                known = actor._actor_id.hex() if actor is not None else None
-                self.running[trial.trial_id] = Running(trial, known, None, time.monotonic())
+                self.running[trial.trial_id] = Running(trial, None, time.monotonic())
 
     def heard(self, trial_id: str, result: Report) -> None:
         with self._desk.changed:
             running = self.running.get(trial_id)
             progress = result.get("progress")
+            if running is not None:
+                running.host, running.pid, running.node = result["hostname"], result["pid"], result["node"]
             if running is not None and progress is not None and progress != running.newest:
                 running.newest, running.since = progress, time.monotonic()
                 self._desk.heard.append(progress)
@@ -303,8 +311,8 @@ class TuneRun:
             if trial_id not in self._submitted:
                 return
             pack, _ = self._submitted[trial_id]
-            running = self.running.get(trial_id)
-            lost = Lost(pack, running.actor if running is not None else _actor_of(error), _said(error))
+            lost = self._lost(trial_id, pack, _said(error))
+            lost.node = lost.node or _address_in(error)
             cause = error.cause if isinstance(error, RayTaskError) else None
             if isinstance(cause, SegmentError):
                 lost.error, lost.device, lost.reason = cause.error, cause.device, _said(cause.error)
@@ -317,6 +325,12 @@ class TuneRun:
             elif isinstance(error, RayTaskError) and not isinstance(cause, RayError):
                 lost.error = error  # in our own code
             self._leave(trial_id, lost)
+
+    def _lost(self, trial_id: str, pack: Pack, reason: str) -> Lost:
+        running = self.running.get(trial_id)
+        if running is None:
+            return Lost(pack, reason=reason)
+        return Lost(pack, running.host, running.pid, running.node, reason)
 
     def _leave(self, trial_id: str, *outcomes: Outcome | Lost) -> None:
         with self._desk.changed:
@@ -411,10 +425,10 @@ def _last_line(error: BaseException | None) -> str:
     return str(error).strip().rpartition("\n")[2].strip().rstrip(".")
 
 
-def _actor_of(error: BaseException | None) -> str | None:
-    """The actor that an error names, for one that never started a pack."""
-    named = getattr(error, "actor_id", None) or next(iter(re.findall(r"actor_id[=:]\s*([0-9a-f]+)", str(error))), None)
-    return str(named) if named else None
+def _address_in(error: BaseException | None) -> str:
+    """Address of the node that an error names, for a worker that never reported; empty if it names none."""
+    named = re.search(r"\bip[=:]\s*([0-9a-fA-F.:]+)", str(error))
+    return named[1] if named else ""
 
 
 @contextmanager

@@ -140,6 +140,8 @@ class RayTuneExecutor(Executor):
                 desk.driver_is_due = False
                 desk.changed.notify_all()
                 desk.changed.wait_for(lambda: desk.ended or desk.heard or desk.error, LOOK_UP_SECONDS)
+        if desk.error is not None:
+            self._cluster.nodes(now=True)  # Tune may have ended since its cluster did
         self._watch_cluster()
         if self._run is not None:
             with desk.changed:
@@ -169,15 +171,16 @@ class RayTuneExecutor(Executor):
     # What a lost pack is: a worker that died, an error to be tried elsewhere, or the end.
 
     def _judged(self, lost: Lost) -> LostWorker:
-        worker, node, place = self._cluster.worker(lost.actor)
+        node = self._cluster.node(lost.node)
+        worker = f"host {lost.host}, pid {lost.pid}" if lost.host else ""
         trials = tuple(job.trial for job in lost.pack)
         if lost.error is not None:
             for trial in trials:
-                self._failed_on[trial].add(place)
+                self._failed_on[trial].add(node.id if node is not None else "")
                 self._device_errors[trial] += lost.device
             if not self._may_retry(lost, trials):
                 raise lost.error
-        return LostWorker(trials, lost.reason or LostWorker.reason, worker, node)
+        return LostWorker(trials, lost.reason or LostWorker.reason, worker, str(node or ""))
 
     def _may_retry(self, lost: Lost, trials: Sequence[int]) -> bool:
         failed = set.union(*(self._failed_on[trial] for trial in trials))
@@ -231,7 +234,7 @@ class RayTuneExecutor(Executor):
             self._run = self._new_run()
         elif not (self._cluster.nodes() and self._cluster.connected()):
             return self._still_away()
-        LOGGER.warning("a Ray cluster is there again, %s; trials go on from their checkpoints", self._cluster.address)
+        LOGGER.warning("the Ray cluster is there again, at %s; trials go on from checkpoints", self._cluster.address)
         self._away_since = None
 
     def _begin_away(self) -> None:
@@ -243,10 +246,12 @@ class RayTuneExecutor(Executor):
                 f"Completed work is saved. Fix the cause, see {cluster.log}, and rerun the same command"
             )
         then = "it is started again" if cluster.started else f"waiting for it, up to {AWAY_MINUTES:g} minutes"
-        LOGGER.warning("the Ray cluster at %s has no node that is alive, or not this one; %s", cluster.address, then)
+        what = "this machine's node of" if cluster.nodes() else "every node of"
+        LOGGER.warning("%s the Ray cluster at %s is gone; %s", what, cluster.address, then)
         if cluster.may_reconnect() and self._run is not None:
-            self._run.abandon("its node is gone", cluster.disconnect)
-            self._run = None
+            run, self._run = self._run, None
+            run.abandon("its node is gone", cluster.disconnect)
+            self._desk.error = None
 
     def _still_away(self) -> None:
         assert self._away_since is not None

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TypedDict
 
+import ray
 from ray import cloudpickle, tune
 
 from autolora.execution.executor import Pack
@@ -30,12 +31,17 @@ class Report(TypedDict, total=False):
         outcomes: at the end, those of the pack.
         worker: at the end, host and pid of the process, and how often it has loaded a base.
         done: whether the pack has ended.
+        node: Ray's id of the worker's node.
+        hostname, pid: Tune's, of the worker.
     """
 
     progress: Progress | None
     outcomes: tuple[Outcome, ...]
     worker: tuple[str, int, int]
     done: bool
+    node: str
+    hostname: str
+    pid: int
 
 
 class SegmentError(Exception):
@@ -62,6 +68,7 @@ class SegmentWorker(tune.Trainable):
         self._spec, self._folder, self._mark, self._heartbeat = spec, Path(folder), mark, heartbeat
         if os.path.isdir(cwd):
             os.chdir(cwd)  # for the relative paths of the specification
+        self._node = ray.get_runtime_context().get_node_id()
         self._trainer: Trainer | None = None
         self._loads = 0
         self._begin(config[PACK])
@@ -79,11 +86,11 @@ class SegmentWorker(tune.Trainable):
         try:
             ended = self._ended.get(timeout=self._heartbeat)
         except queue.Empty:
-            return {"progress": self._newest}
+            return {"progress": self._newest, "node": self._node}
         if isinstance(ended, SegmentError):
             raise ended
         worker = (socket.gethostname(), os.getpid(), self._loads)
-        return {"progress": self._newest, "worker": worker, "done": True, "outcomes": ended}
+        return {"progress": self._newest, "worker": worker, "node": self._node, "done": True, "outcomes": ended}
 
     def interrupt(self) -> None:
         """A segment that is being trained commits a checkpoint where it is, and ends."""
