@@ -45,7 +45,7 @@ NOBODY_SECONDS = 60.0
 PLACES = 3
 """Nodes on which a trial may fail with an error before the error ends the study, where there are so many."""
 DEVICE_ERRORS = 3
-"""As many errors of a device as this, without getting further, end the study where a trial has no other node."""
+"""As many errors of a device as this, before the segment comes back, end the study where a trial has no other node."""
 LEFT_OUT_MINUTES = 10.0
 """How long a node gets no trials on which one failed that then went well elsewhere."""
 
@@ -153,7 +153,6 @@ class RayTuneExecutor(Executor):
             desk.heard.clear()
             desk.ended.clear()
         for progress in heard:
-            self._device_errors.pop(progress.trial, None)
             on_step(progress)
         if desk.error is not None:
             raise desk.error

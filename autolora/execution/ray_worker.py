@@ -142,7 +142,7 @@ def _is_of_device(error: BaseException | None) -> bool:
     import torch
 
     while error is not None:
-        if isinstance(error, torch.AcceleratorError) or (isinstance(error, RuntimeError) and "CUDA" in str(error)):
+        if isinstance(error, torch.AcceleratorError) or (isinstance(error, RuntimeError) and "CUDA error" in str(error)):
             return True
         error = error.__cause__ or error.__context__
     return False
