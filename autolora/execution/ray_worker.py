@@ -142,7 +142,9 @@ def _is_of_device(error: BaseException | None) -> bool:
     import torch
 
     while error is not None:
-        if isinstance(error, torch.AcceleratorError) or (isinstance(error, RuntimeError) and "CUDA error" in str(error)):
+        if isinstance(error, torch.AcceleratorError):
+            return True
+        if isinstance(error, RuntimeError) and "CUDA error" in str(error):
             return True
         error = error.__cause__ or error.__context__
     return False

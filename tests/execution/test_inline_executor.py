@@ -20,7 +20,5 @@ class TestInlineExecutor(ExecutorContract):
 
 class TestClosingInlineExecutor(ClosingContract):
     @pytest.fixture
-    def executor(self, bench) -> Executor:
-        executor = InlineExecutor()
-        executor.start(BuiltinTrainer(bench))
-        return executor
+    def unstarted(self) -> Executor:
+        return InlineExecutor()

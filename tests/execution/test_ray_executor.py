@@ -41,10 +41,8 @@ class TestRayTuneExecutor(ExecutorContract):
 @pytest.mark.usefixtures("cluster")
 class TestClosingRayTuneExecutor(ClosingContract):
     @pytest.fixture
-    def executor(self, bench) -> Executor:
-        executor = on_cluster(bench)
-        yield executor
-        executor.close()
+    def unstarted(self, bench) -> Executor:
+        return RayTuneExecutor(small_spec(), bench.checkpoints)
 
     def test_nobody_trains_after_it_is_closed(self, executor):
         executor.submit((piece(0),))

@@ -137,7 +137,8 @@ def test_a_job_is_submitted(machine, tmp_path):
     (machine.home / "work").mkdir()
     (machine.home / "work" / "study.yaml").write_text(yaml.safe_dump({**TERMS, "budget": 1, "variants": ["lora"]}))
     command = [*RAY, "job", "submit", "--address", f"http://127.0.0.1:{machine.dashboard}", "--working-dir", "."]
-    command += ["--", sys.executable, "-c", "'from autolora.cli import main; main()'"]
+    (machine.home / "work" / "autolora_command.py").write_text("from autolora.cli import main\n\nmain()\n")
+    command += ["--", sys.executable, "autolora_command.py"]
     command += ["tune", "study.yaml", "--executor", "ray", "--dir", str(tmp_path / "run")]
     environment = {name: value for name, value in machine.environment.items() if name != "RAY_ADDRESS"}
     job = subprocess.run(

@@ -1,4 +1,7 @@
-"""What every executor must do. An executor of another kind inherits the classes and gives its own fixtures."""
+"""What every executor must do. An executor of another kind inherits the classes and gives its own fixtures.
+
+``executor`` of :class:`ExecutorContract` is started, ``unstarted`` of :class:`ClosingContract` is not.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from autolora.execution import Executor
 from autolora.search import Job
 from autolora.space import Config
 from autolora.trainers import Interrupted, Outcome, checkpoint
+from autolora.trainers.builtin.trainer import BuiltinTrainer
 
 
 def piece(trial: int, stop: float = 1 / 9, rung: int = 0) -> Job:
@@ -31,6 +35,9 @@ class ExecutorContract:
     @pytest.fixture(scope="class")
     def executor(self, bench) -> Executor:
         raise NotImplementedError
+
+    def test_it_says_in_lines_where_jobs_run(self, executor):
+        assert all(line and "\n" not in line for line in executor.about())
 
     def test_a_pack_comes_back_scored(self, executor):
         executor.submit((piece(0),))
@@ -58,8 +65,14 @@ class ClosingContract:
         return make_bench()
 
     @pytest.fixture
-    def executor(self, bench) -> Executor:
+    def unstarted(self, bench) -> Executor:
         raise NotImplementedError
+
+    @pytest.fixture
+    def executor(self, unstarted, bench) -> Executor:
+        unstarted.start(BuiltinTrainer(bench))
+        yield unstarted
+        unstarted.close()
 
     def test_interrupting_leaves_a_checkpoint(self, executor, bench):
         def stop(_):
@@ -70,3 +83,9 @@ class ClosingContract:
             outcomes(executor, 1, stop)
         executor.close()
         assert checkpoint.newest(bench.trial_folder(0)) is not None
+        executor.close()  # once more does nothing
+
+    def test_it_can_be_closed_before_it_is_started(self, unstarted):
+        """As when the model cannot be loaded."""
+        unstarted.close()
+        unstarted.close()
