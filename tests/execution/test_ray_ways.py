@@ -208,5 +208,6 @@ def test_what_ray_leaves_readable_for_others(machine):
     token = machine.home / ".ray" / "auth_token"
     session = next(path for path in (machine.home / "ray").glob("session_2*"))
     assert stat.S_IMODE(token.stat().st_mode) & stat.S_IROTH
-    assert stat.S_IMODE(session.stat().st_mode) & stat.S_IROTH
+    for folder in (session, session / "logs", session / "sockets"):
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o777
     assert re.fullmatch(r"[0-9a-f]{64}", token.read_text())
