@@ -64,7 +64,11 @@ class Machine:
         environment = self.environment
         del environment["RAY_ADDRESS"]
         subprocess.run(
-            [*RAY, "start", "--disable-usage-stats", *options], env=environment, check=True, stdout=subprocess.DEVNULL
+            # Jobs need an agent, which otherwise has one port for all clusters of a machine.
+            [*RAY, "start", "--disable-usage-stats", f"--dashboard-agent-listen-port={free_port()}", *options],
+            env=environment,
+            check=True,
+            stdout=subprocess.DEVNULL,
         )
 
     def head(self, cpus: int) -> None:
