@@ -114,7 +114,7 @@ def machine(tmp_path_factory) -> Iterator[Machine]:
 
 
 def wait_for_checkpoints(folder: Path, count: int = 3) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while len(list(folder.glob("trials/*/step-*"))) < count:
         assert time.monotonic() < deadline, "nothing was trained"
         time.sleep(0.05)
