@@ -173,7 +173,7 @@ def test_an_instance_of_autolora_whose_node_dies_is_started_again(machine, tmp_p
     study = machine.tune(tmp_path / "run", LONG, RAY_ADDRESS="local")
     wait_for_checkpoints(tmp_path / "run")
     children = psutil.Process(study.pid).children(recursive=True)
-    name = {"raylet": "raylet/raylet", "dashboard agent": "dashboard/agent.py"}[killed]
+    name = {"raylet": "raylet/raylet", "dashboard agent": "DashboardAgent"}[killed]
     victims = [each for each in children if any(part.endswith(name) for part in each.cmdline()[:4])]
     assert victims
     for victim in victims:
