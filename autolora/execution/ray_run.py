@@ -28,7 +28,16 @@ from ray.tune.search import Searcher
 
 from autolora.execution.executor import Pack
 from autolora.execution.ray_cluster import ClusterError
-from autolora.execution.ray_worker import AVOID, COMMIT_SECONDS, PACK, Report, SegmentError
+from autolora.execution.ray_worker import (
+    AVOID,
+    COMMIT_SECONDS,
+    PACK,
+    WORKER,
+    Report,
+    SegmentError,
+    SegmentWorker,
+    Setting,
+)
 from autolora.trainers import Outcome, Progress
 
 if TYPE_CHECKING:
@@ -121,7 +130,7 @@ class TuneRun:
 
     Args:
         desk: shared with the driver.
-        trainable: of a worker, with all its parameters.
+        setting: what every worker is told.
         resources: of each worker.
         workers: most at once; None means as many as there is room for.
         capacity: as many as there is room for now.
@@ -131,15 +140,16 @@ class TuneRun:
     """
 
     def __init__(
-        self, desk: Desk, trainable: type, resources: dict[str, float], workers: int | None, capacity: int
+        self, desk: Desk, setting: Setting, resources: dict[str, float], workers: int | None, capacity: int
     ) -> None:
         self.running: dict[str, Running] = {}
         self._desk = desk
+        self.setting = setting
         self._submitted: dict[str, tuple[Pack, Collection[str]]] = {}
         self._closing = self._over = False
         self._scratch = Path(tempfile.mkdtemp(prefix="autolora-tune-"))
         self._tuner = tune.Tuner(
-            tune.with_resources(trainable, _Placement(resources)),
+            tune.with_resources(SegmentWorker, _Placement(resources)),
             tune_config=tune.TuneConfig(
                 search_alg=_Hopper(self),
                 scheduler=FIFOScheduler(),
@@ -359,7 +369,7 @@ class _Hopper(_Part, Searcher):
         found = self._run.next_pack(trial_id)
         if found is not None:
             pack, avoided = found
-            return {PACK: pack, AVOID: tuple(sorted(avoided))}
+            return {PACK: pack, AVOID: tuple(sorted(avoided)), WORKER: self._run.setting}
         return Searcher.FINISHED if self._run.closing else None
 
     def on_trial_result(self, trial_id: str, result: Report) -> None:

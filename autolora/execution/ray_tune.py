@@ -15,8 +15,6 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from ray import tune
-
 from autolora import urls
 from autolora.execution.executor import Executor, LostWorker, Pack
 from autolora.execution.ray_cluster import (
@@ -28,7 +26,7 @@ from autolora.execution.ray_cluster import (
     shown,
 )
 from autolora.execution.ray_run import Desk, Lost, TuneRun
-from autolora.execution.ray_worker import SegmentWorker
+from autolora.execution.ray_worker import Setting
 from autolora.spec import Spec
 from autolora.trainers import Outcome, Progress, Trainer, checkpoint
 from autolora.trainers.places import is_url
@@ -102,15 +100,14 @@ class RayTuneExecutor(Executor):
 
     def _new_run(self) -> TuneRun:
         capacity = self.capacity
-        trainable = tune.with_parameters(
-            SegmentWorker,
+        setting = Setting(
             spec=_for_workers(self._spec),
             folder=str(self._folder.absolute()),
             mark=self._mark,
             cwd=os.getcwd(),
             heartbeat=min(max(HEARTBEAT_SECONDS, capacity / HEARTBEATS_A_SECOND), LONGEST_HEARTBEAT_SECONDS),
         )
-        return TuneRun(self._desk, trainable, self._cluster.resources, self._workers, capacity)
+        return TuneRun(self._desk, setting, self._cluster.resources, self._workers, capacity)
 
     def _check_room(self) -> None:
         if self._workers is None and not self._cluster.fitting():

@@ -7,8 +7,9 @@ import queue
 import socket
 import threading
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import ray
 from ray import cloudpickle, tune
@@ -17,8 +18,8 @@ from autolora.execution.executor import Pack
 from autolora.spec import Spec
 from autolora.trainers import Interrupted, Outcome, Progress, Trainer, checkpoint, open_trainer
 
-PACK, AVOID = "pack", "avoid"
-"""Keys of a Tune trial's config: what is trained, and the ids of nodes on which it must not be."""
+PACK, AVOID, WORKER = "pack", "avoid", "worker"
+"""Keys of a Tune trial's config: what is trained, the ids of nodes on which it must not be, and a Setting."""
 COMMIT_SECONDS = 120.0
 """Longest wait for the optimizer step that runs when a worker is asked to stop, and the checkpoint after it."""
 
@@ -57,6 +58,26 @@ class SegmentError(Exception):
         self.error, self.device = error, device
 
 
+@dataclass(frozen=True)
+class Setting:
+    """What every worker of a study is told. It is part of a trial's config, not an object in Ray's store: if the
+    driver's node is lost, Ray would try to recover that, and end the driver.
+
+    Attributes:
+        spec: of the study.
+        folder: run directory.
+        mark: of the place of the checkpoints, see :func:`autolora.trainers.checkpoint.mark`.
+        cwd: of the driver.
+        heartbeat: seconds between reports.
+    """
+
+    spec: Spec
+    folder: str
+    mark: str
+    cwd: str
+    heartbeat: float
+
+
 class SegmentWorker(tune.Trainable):
     """A Tune trial is a pack; ``reuse_actors`` gives the worker the next one without loading anything again.
 
@@ -64,16 +85,17 @@ class SegmentWorker(tune.Trainable):
     asked to commit a checkpoint and stop.
     """
 
-    def setup(self, config: Mapping[str, Pack], spec: Spec, folder: str, mark: str, cwd: str, heartbeat: float) -> None:
-        self._spec, self._folder, self._mark, self._heartbeat = spec, Path(folder), mark, heartbeat
-        if os.path.isdir(cwd):
-            os.chdir(cwd)  # for the relative paths of the specification
+    def setup(self, config: Mapping[str, Any]) -> None:
+        told: Setting = config[WORKER]
+        self._spec, self._folder, self._mark, self._heartbeat = told.spec, Path(told.folder), told.mark, told.heartbeat
+        if os.path.isdir(told.cwd):
+            os.chdir(told.cwd)  # for the relative paths of the specification
         self._node = ray.get_runtime_context().get_node_id()
         self._trainer: Trainer | None = None
         self._loads = 0
         self._begin(config[PACK])
 
-    def reset_config(self, new_config: Mapping[str, Pack]) -> bool:
+    def reset_config(self, new_config: Mapping[str, Any]) -> bool:
         self._begin(new_config[PACK])
         return True
 
