@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,9 +24,11 @@ from autolora.driver.records import recorded_to_spec
 from autolora.driver.result import BEST_FOLDER, TuneResult
 from autolora.driver.weights import Weights
 from autolora.execution import Executor, make_executor
+from autolora.search import Search
 from autolora.spec import Spec
 from autolora.study.directory import NoStudyError, begun_study
 from autolora.trainers import Interrupted, Trainer, checkpoint
+from autolora.trainers.places import Location
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -152,17 +154,9 @@ def _on_held_directory(spec: Spec, folder: Path, executor: Executor | None, call
     prior = opening.prior(folder, callbacks.on_prior)
     search = opening.search(prior, opening.recorder(folder))
     with closing(search):
-        if search.outdated:
-            warnings.warn(_about_outdated(search.outdated, folder), stacklevel=2)
         checkpoints = checkpoint.root_of(spec.checkpoints, folder)
-        most = examples_in_an_uncut_run(search.table, checkpoints)
-        if most > trainer.examples:
-            warnings.warn(
-                f"{files.shown(folder)} holds trials by an earlier version, which filled up the last batch: full runs "
-                f"of up to {most} examples in place of {trainer.examples}. They stay as they are, and trials from now "
-                "on are cut, so scores of batch sizes that do not divide the run may differ by that",
-                stacklevel=2,
-            )
+        for warning in _about_earlier_versions(search, checkpoints, folder):
+            warnings.warn(warning, stacklevel=2)
         callbacks.on_search_start(search)
         weights = Weights(trainer, folder / BEST_FOLDER)
         loop = Loop(search, spec.keep, checkpoints, callbacks, weights)
@@ -184,10 +178,20 @@ def _search(loop: Loop, executor: Executor, trainer: Trainer) -> None:
             executor.close()
 
 
-def _about_outdated(outdated: Sequence[str], folder: Path) -> str:
-    names = " and ".join(outdated)
-    return (
-        f"{files.shown(folder)} holds trials of {names} by an earlier version, which trained them in another way. They "
-        f"are not continued, and stay as they are with what was exported; the other variants go on. Tune {names} in a "
-        "new directory"
-    )
+def _about_earlier_versions(search: Search, checkpoints: Location, folder: Path) -> Iterator[str]:
+    """What is to be said of trials that an earlier version has trained in another way."""
+    shown = files.shown(folder)
+    if search.outdated:
+        names = " and ".join(search.outdated)
+        yield (
+            f"{shown} holds trials of {names} by an earlier version, which trained them in another way. They are not "
+            "continued, and stay as they are with what was exported; the other variants go on. Tune "
+            f"{names} in a new directory"
+        )
+    most, examples = examples_in_an_uncut_run(search.table, checkpoints), search.table.examples or 0
+    if most > examples:
+        yield (
+            f"{shown} holds trials by an earlier version, which filled up the last batch: full runs of up to {most} "
+            f"examples in place of {examples}. They stay as they are, and trials from now on are cut, so scores of "
+            "batch sizes that do not divide the run may differ by that"
+        )

@@ -48,6 +48,11 @@ class Executor(Protocol):
     whether a cluster can be reached and has room; :meth:`start` is called once the model is loaded.
     """
 
+    @property
+    def in_process(self) -> bool:
+        """Whether jobs run in this process alone: what earlier ones left half-written nobody writes on then."""
+        return False
+
     def about(self) -> Sequence[str]:
         """Where jobs run, in lines for the user; none by default."""
         return ()

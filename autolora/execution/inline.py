@@ -16,6 +16,10 @@ class InlineExecutor(Executor):
         self._packs: deque[Pack] = deque()
 
     @property
+    def in_process(self) -> bool:
+        return True
+
+    @property
     def capacity(self) -> int:
         return 1
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import re
-import shutil
-import tempfile
 import threading
 import time
 from collections import deque
@@ -38,6 +36,7 @@ from autolora.execution.ray_worker import (
     SegmentWorker,
     Setting,
 )
+from autolora.execution.scratch import Scratch
 from autolora.trainers import Outcome, Progress
 
 if TYPE_CHECKING:
@@ -147,7 +146,7 @@ class TuneRun:
         self.setting = setting
         self._submitted: dict[str, tuple[Pack, Collection[str]]] = {}
         self._closing = self._over = False
-        self._scratch = Path(tempfile.mkdtemp(prefix="autolora-tune-"))
+        self._scratch = Scratch()
         self._tuner = tune.Tuner(
             tune.with_resources(SegmentWorker, _Placement(resources)),
             tune_config=tune.TuneConfig(
@@ -160,7 +159,7 @@ class TuneRun:
             ),
             run_config=tune.RunConfig(
                 name="segments",
-                storage_path=str(self._scratch),
+                storage_path=str(self._scratch.path),
                 verbose=0,
                 callbacks=[_Watch(self)],
                 failure_config=tune.FailureConfig(max_failures=0),
@@ -240,7 +239,7 @@ class TuneRun:
                     "the head process of the Ray cluster ended. Completed work is saved. Start the cluster if it is "
                     "not one that autolora starts, and rerun the same command"
                 )
-        shutil.rmtree(self._scratch, ignore_errors=True)
+        self._scratch.remove()
 
     def kill_stalled(self, seconds: float) -> None:
         """Kill workers that took no step for so long. Tune then hears that their actors died."""
