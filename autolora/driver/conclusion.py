@@ -56,6 +56,7 @@ def conclude(loop: Loop, trainer: Trainer, spec: Spec, folder: Path, began: floa
         seconds=dict(loop.seconds),
         verdict=judge(search.table, found, registry.simple(found)),
         training=trainer.resolved(),
+        scores=search.table.scored,
     )
     result.save()
     return result

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from autolora import files, variants
 from autolora.bases.pretrained import hidden_size, load_config
+from autolora.driver.limits import check_baselines, check_rungs, fitting_space, warn_of_rates
 from autolora.driver.scouting import Scouted, recalled, scout
 from autolora.priors import Prior
 from autolora.search import Recorder, Search
-from autolora.search.rungs import RUNGS
-from autolora.space import Config, Range, Space
-from autolora.spec import Spec, SpecError
+from autolora.space import Config, Space
+from autolora.spec import Spec
 from autolora.study.directory import STUDY_FILE, STUDY_NAME, begun_study, storage_of
-from autolora.trainers import Trainer, horizon, open_trainer
-
-UNUSUAL_RATE = 1.0
-"""Learning rates above it are warned of."""
+from autolora.trainers import Trainer, open_trainer
 
 
 @dataclass(frozen=True)
@@ -53,9 +49,7 @@ class Opening:
         trainer = open_trainer(spec, folder)
         space = fitting_space(resolved_space(spec), trainer.examples)
         baselines = baseline_of(spec, space)
-        for name, config in baselines.items():
-            if config.batch_size > trainer.examples:
-                raise SpecError(f"baseline.batch_size of {name}: {_too_large([config.batch_size], trainer.examples)}")
+        check_baselines(baselines, trainer.examples)
         if not begun:
             check_rungs(spec.rungs, space.batch_size, trainer.examples)
         trainer.check(spec.names, space, baselines)
@@ -123,7 +117,7 @@ def look_ahead(spec: Spec, folder: Path) -> bool:
     if spec.prior is not None and spec.prior.study is not None:
         recalled(files.expanded(spec.prior.study))
     trials = folder / "trials"
-    _warn_of_rates(spec)
+    warn_of_rates(spec)
     if spec.storage is None and spec.checkpoints is None and trials.is_dir() and any(trials.iterdir()):
         warnings.warn(
             f"{files.shown(folder / STUDY_FILE)} is gone, or was never written, and {files.shown(trials)} holds "
@@ -134,82 +128,11 @@ def look_ahead(spec: Spec, folder: Path) -> bool:
     return False
 
 
-def _warn_of_rates(spec: Spec) -> None:
-    """Warn of learning rates at which no adapter is known to train."""
-    rates = spec.space.learning_rates
-    high = rates.high if isinstance(rates, Range) else max(rates)
-    given = {"space.learning_rate": high, "baseline.learning_rate": spec.baseline.learning_rate if spec.baseline else 0}
-    for key, rate in given.items():
-        if rate > UNUSUAL_RATE:
-            warnings.warn(f"{key}: {rate:g} is far above what adapters train at, usually below 0.1", stacklevel=2)
-
-
 def resolved_space(spec: Spec) -> Space:
     """The space with the model's width filled in, which makes alpha's law analytic."""
     if spec.space.hidden_size is not None:
         return spec.space
     return spec.space.model_copy(update={"hidden_size": hidden_size(load_config(spec))})
-
-
-def fitting_space(space: Space, examples: int) -> Space:
-    """The space without batch sizes of more than a full run's training examples.
-
-    Of the default ones they are left out, with a warning.
-
-    Raises:
-        SpecError: the user gave one.
-    """
-    large = [batch for batch in space.batch_size if batch > examples]
-    if large and space.batch_size != Space().batch_size:
-        raise SpecError(f"space.batch_size: {_too_large(large, examples)}")
-    if large:
-        fitting = [batch for batch in space.batch_size if batch <= examples] or [1 << examples.bit_length() - 1]
-        warnings.warn(
-            f"space.batch_size: of the default, {_listed(large)} is left out, as a full run has {examples} training "
-            f"examples; searched: {_listed(fitting)}",
-            stacklevel=2,
-        )
-        space = space.model_copy(update={"batch_size": fitting})
-    return space
-
-
-def check_rungs(rungs: Sequence[float], batches: Sequence[int], examples: int) -> None:
-    """Check that a run can be scored at each rung of the user's: after optimizer steps of its own.
-
-    The default rungs may fall on the same step: then they are scored there.
-
-    Raises:
-        SpecError: with the smallest batch size there are fewer optimizer steps than rungs.
-    """
-    if tuple(rungs) == RUNGS:
-        return
-    for batch in sorted(batches):
-        steps = horizon(examples, batch)
-        if len(rungs) > steps and batch == min(batches):
-            raise SpecError(
-                f"rungs: {len(rungs)} of them, and a full run of {examples} examples has {steps} optimizer steps at "
-                f"batch size {batch}. Give at most {steps}, or raise training.examples"
-            )
-        reached = [math.ceil(rung * steps) for rung in rungs]
-        shared = [rung for rung, step, last in zip(rungs[1:], reached[1:], reached, strict=False) if step == last]
-        if shared:
-            names = _listed([f"{one:g}" for one in shared])
-            warnings.warn(
-                f"rungs: at batch size {batch}, with {steps} optimizer steps, {names} falls on the same step as the "
-                "rung before, and is scored there again",
-                stacklevel=2,
-            )
-
-
-def _too_large(batches: Sequence[int], examples: int) -> str:
-    return (
-        f"{_listed(batches)} is more than the {examples} training examples of a full run. Give at most {examples}, or "
-        "raise training.examples"
-    )
-
-
-def _listed(batches: Sequence[object]) -> str:
-    return ", ".join(map(str, batches))
 
 
 def baseline_of(spec: Spec, space: Space) -> dict[str, Config]:

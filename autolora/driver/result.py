@@ -100,6 +100,7 @@ class _Result(_Part):
     seconds: dict[str, float]
     verdict: _Verdict | None = None
     training: dict[str, Any] = {}
+    scores: int | None = None
 
 
 def _of(kind: type, raw: object, *more: str) -> object:
@@ -138,6 +139,7 @@ class TuneResult(Mapping[str, TunedVariant]):
         verdict: which variants differ from plain LoRA beyond noise; ``.text`` says it in words. None in results of
             earlier versions.
         training: settings of a full run that the specification left open, such as ``max_length``.
+        scores: number of scores in the study when it ended; None in results of earlier versions.
     """
 
     variants: Mapping[str, TunedVariant]
@@ -149,6 +151,7 @@ class TuneResult(Mapping[str, TunedVariant]):
     seconds: Mapping[str, float]
     verdict: Verdict | None = None
     training: Mapping[str, object] = field(default_factory=dict)
+    scores: int | None = None
 
     def __getitem__(self, variant: str) -> TunedVariant:
         if variant not in self.variants:
@@ -172,6 +175,7 @@ class TuneResult(Mapping[str, TunedVariant]):
             "seconds": dict(self.seconds),
             "verdict": self.verdict and self.verdict.as_dict(),
             "training": dict(self.training),
+            "scores": self.scores,
             "versions": dict(self.versions),
         }
         path = self.folder / BEST_FILE
@@ -210,4 +214,5 @@ class TuneResult(Mapping[str, TunedVariant]):
             seconds=raw["seconds"],
             verdict=verdict and Verdict.from_dict(verdict),
             training=raw.get("training", {}),
+            scores=raw.get("scores"),
         )

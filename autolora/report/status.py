@@ -100,7 +100,7 @@ def read_best(folder: Path, variant: str | None = None) -> Finished:
     result = TuneResult.load(folder)
     table, _ = read_study(folder)
     note = None
-    if sum(map(table.spent, result.spent)) > sum(result.spent.values()) + 1e-6:
+    if result.scores is not None and table.scored > result.scores:
         note = "note: the study has gone on since this result; `autolora status` shows where it stands"
     if variant is not None:
         result = replace(result, variants={variant: result[variant]})
