@@ -10,12 +10,20 @@ import pytest
 
 import autolora
 from autolora.driver.result import TuneResult
+from autolora.report.status import read_best
 from autolora.study.directory import NoStudyError, read_study
 from tests.driver.test_lost_results import DATA, StopAfter, adapter, same, tune
 from tests.support.outcome import outcome
 from tests.support.specs import SMALL_SPEC
 
 BASELINE = {"learning_rate": 1e-3, "rank": 4, "alpha": 4}
+
+
+class StopAtOnce(autolora.Callback):
+    """Stops the study as Ctrl-C does, once it has a score."""
+
+    def on_segment_end(self, search, job, outcome) -> None:
+        raise KeyboardInterrupt
 
 
 @pytest.fixture(scope="module")
@@ -64,12 +72,8 @@ def test_a_study_is_finished_with_what_it_has_and_goes_on_afterwards(folder, und
 
 
 def test_a_study_without_a_full_run_is_finished_without_a_variant(tmp_path):
-    class Stop(autolora.Callback):
-        def on_segment_end(self, search, job, outcome) -> None:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        tune(tmp_path, callbacks=[Stop()])
+        tune(tmp_path, callbacks=[StopAtOnce()])
     assert dict(autolora.finish(tmp_path)) == {}
 
 
@@ -99,3 +103,11 @@ def test_trials_whose_last_batch_an_earlier_version_filled_up_are_spoken_of(tmp_
     manifest.write_text(json.dumps({**content, "examples": 77}))
     with pytest.warns(UserWarning, match="full runs of up to 77 examples in place of 72"):
         autolora.resume(tmp_path)
+
+
+def test_a_result_is_said_to_be_older_than_the_study_once_that_has_gone_on(folder):
+    autolora.finish(folder)
+    assert read_best(folder).note is None
+    with pytest.raises(KeyboardInterrupt):
+        autolora.resume(folder, callbacks=[StopAtOnce()])
+    assert "the study has gone on" in read_best(folder).note
