@@ -54,15 +54,27 @@ def parse_yaml(text: str, name: str) -> Any:
         name: what errors call it.
 
     Raises:
-        DocumentError: it is not YAML, or a key is given twice or is not text.
+        DocumentError: it is not YAML, a key is given twice or is not text, or an anchor holds itself.
     """
     try:
-        return yaml.load(text, _Loader)  # a SafeLoader
+        content = yaml.load(text, _Loader)  # a SafeLoader
     except _KeyFault as fault:
         raise DocumentError(f"{name}, {fault}") from None
     # Beside YAMLError, PyYAML raises what its conversions of numbers, dates and tagged values raise.
     except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise DocumentError(f"{name} is not valid YAML: {_reason(error)}") from None
+    if _holds_itself(content, ()):
+        raise DocumentError(f"{name} has an anchor (&) that is referred to (*) within what it stands for; write it out")
+    return content
+
+
+def _holds_itself(content: object, above: tuple[int, ...]) -> bool:
+    """Whether a mapping or list is found again within itself; ``above`` has the identities of those it is within."""
+    if not isinstance(content, (dict, list)):
+        return False
+    within = (*above, id(content))
+    inner = content.values() if isinstance(content, dict) else content
+    return id(content) in above or any(_holds_itself(each, within) for each in inner)
 
 
 def shaped(content: object, read: Callable[[Any], Shape], path: Path, remedy: str) -> Shape:

@@ -160,7 +160,7 @@ def _texts() -> dict[str, BadInput]:
         "tab": (PLAIN + "space:\n\trank: 8\n", "is not valid YAML"),
         "two documents": (PLAIN + "---\n" + PLAIN, "is not valid YAML"),
         "tag": (PLAIN + "seed: !!python/object:os.system {}\n", "is not valid YAML"),
-        "anchor loop": ("&a\nmodel: builtin:quickstart\ndata: *a\n", "data"),
+        "anchor loop": ("&a\nmodel: builtin:quickstart\ndata: *a\n", "has an anchor"),
         "duplicate key": (PLAIN + "seed: 1\nbudget: 4\nseed: 2\n", "'seed'"),
         "duplicate key inside": (PLAIN + "training:\n  examples: 8\n  examples: 16\n", "'examples'"),
         "duplicate key in flow": (PLAIN + "training: {examples: 8, examples: 16}\n", "'examples'"),
