@@ -143,8 +143,9 @@ class Cluster:
             now: look even if the last look is good.
         """
         if now or time.monotonic() - self._looked > LOOK_SECONDS:
-            # Ray's own question would end this process after a minute if nobody answers.
-            self._nodes = tuple(_alive()) if _refusal(self.address) is None else ()
+            # Ray's own question would end this process after a minute if nobody answers; after `disconnect` it fails.
+            answers = ray.is_initialized() and _refusal(self.address) is None
+            self._nodes = tuple(_alive()) if answers else ()
             own = [node for node in self._nodes if node.id == ray.get_runtime_context().get_node_id()]
             self._connected = any(_refusal(node.port) is None for node in own)
             self._known |= {node.id: node for node in self._nodes}

@@ -232,6 +232,7 @@ class RayTuneExecutor(Executor):
             return self._still_away()
         LOGGER.warning("the Ray cluster is there again, at %s; trials go on from checkpoints", self._cluster.address)
         self._away_since = None
+        self._somebody = time.monotonic()  # no worker could start meanwhile
 
     def _begin_away(self) -> None:
         cluster = self._cluster

@@ -128,6 +128,21 @@ def test_what_is_printed_about_a_cluster(cluster, tmp_path):
     found.close()
 
 
+def test_a_cluster_that_was_left_has_no_nodes_though_its_head_answers(cluster, tmp_path):
+    import ray
+
+    found = Cluster(ResourcesSpec(), tmp_path)
+    assert found.nodes()
+    found.disconnect()
+    try:
+        assert found.nodes(now=True) == ()
+        assert found.fitting() == 0
+        assert not found.connected()
+    finally:
+        ray.init(address=cluster.address, log_to_driver=False, logging_level="warning")
+        found.close()
+
+
 def test_ray_s_words_go_to_the_file_and_come_back_afterwards(cluster, tmp_path, capsys):
     import logging
 
