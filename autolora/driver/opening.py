@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from autolora import files, variants
 from autolora.bases.pretrained import hidden_size, load_config
@@ -17,6 +18,9 @@ from autolora.space import Config, Space
 from autolora.spec import Spec
 from autolora.study.directory import STUDY_FILE, STUDY_NAME, begun_study, storage_of
 from autolora.trainers import Trainer, open_trainer
+
+if TYPE_CHECKING:
+    from autolora.study.study import Study
 
 
 @dataclass(frozen=True)
@@ -47,10 +51,13 @@ class Opening:
         """
         begun = look_ahead(spec, study_in or folder)
         trainer = open_trainer(spec, folder)
-        space = fitting_space(resolved_space(spec), trainer.examples)
+        space = resolved_space(spec)
+        # Earlier versions took batches larger than a run, and what they began goes on as it is.
+        if begun is None or begun.terms["space"]["batch_size"] != space.batch_size:
+            space = fitting_space(space, trainer.examples)
         baselines = baseline_of(spec, space)
-        check_baselines(baselines, trainer.examples)
-        if not begun:
+        if begun is None:
+            check_baselines(baselines, trainer.examples)
             check_rungs(spec.rungs, space.batch_size, trainer.examples)
         trainer.check(spec.names, space, baselines)
         return cls(spec, space, trainer)
@@ -99,13 +106,13 @@ class Opening:
         return StudyRecorder(storage_of(self.spec.storage, folder), STUDY_NAME)
 
 
-def look_ahead(spec: Spec, folder: Path) -> bool:
+def look_ahead(spec: Spec, folder: Path) -> Study | None:
     """Find what would fail later, before the model is loaded: the study, and the one that it starts from.
 
     Warns if the study is gone and its checkpoints are there.
 
     Returns:
-        Whether the study has begun.
+        The study; None if it has not begun.
 
     Raises:
         AutoloraError: the storage cannot be used, the study is damaged, or ``prior.study`` cannot be read.
@@ -113,7 +120,7 @@ def look_ahead(spec: Spec, folder: Path) -> bool:
     study = begun_study(spec.storage, folder)
     if study is not None:
         study.events()
-        return True
+        return study
     if spec.prior is not None and spec.prior.study is not None:
         recalled(files.expanded(spec.prior.study))
     trials = folder / "trials"
@@ -125,7 +132,7 @@ def look_ahead(spec: Spec, folder: Path) -> bool:
             "removed are trained again",
             stacklevel=2,
         )
-    return False
+    return None
 
 
 def resolved_space(spec: Spec) -> Space:

@@ -111,3 +111,13 @@ def test_a_result_is_said_to_be_older_than_the_study_once_that_has_gone_on(folde
     with pytest.raises(KeyboardInterrupt):
         autolora.resume(folder, callbacks=[StopAtOnce()])
     assert "the study has gone on" in read_best(folder).note
+
+
+def test_a_study_of_an_earlier_version_with_batches_larger_than_a_run_goes_on(tmp_path, monkeypatch):
+    from autolora.driver import opening
+
+    with monkeypatch.context() as earlier:
+        earlier.setattr(opening, "fitting_space", lambda space, examples: space)
+        autolora.tune(spec={**SMALL_SPEC, "space": {**SMALL_SPEC["space"], "batch_size": [640]}}, dir=tmp_path)
+    assert autolora.finish(tmp_path)["lora"].adapter_dir
+    assert autolora.resume(tmp_path)["lora"].adapter_dir
