@@ -102,8 +102,16 @@ def inject(
     hooks = vars(base).get("_require_grads_hooks")
     holders = {base.get_submodule(name.rpartition(".")[0]) for name in experts}
     order = {holder: list(holder._parameters) for holder in holders}
+    children = [(module, dict(module._modules)) for module in base.modules()]
     with _own_randomness(start.seed), _quiet_patterns():
-        attached = _peft_model(base, config, start.adapter_name, variant.tuner())
+        try:
+            attached = _peft_model(base, config, start.adapter_name, variant.tuner())
+        except BaseException:  # of memory, or Ctrl-C, amid the layers
+            for module, own in children:
+                module._modules = own
+            for parameter in trainable:
+                parameter.requires_grad_(True)
+            raise
         inner: PreTrainedModel = attached.get_base_model()
         layers = {name: adapted_layer(inner, name, start.adapter_name) for name in allotted}
         record = Attachment(

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def as_given(model: object) -> Iterator[None]:
-    """Context after which a model object is as it was: training modes, ``requires_grad``, devices.
+    """Context after which a model object is as it was: its layers, training modes, ``requires_grad``, devices.
 
     Its numbers and dtypes are not changed in the first place, see :func:`autolora.bases.load`.
 
@@ -29,19 +29,20 @@ def as_given(model: object) -> Iterator[None]:
     if not isinstance(model, Module):
         yield
         return
-    modes = {name: module.training for name, module in model.named_modules()}
-    trainable = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    modules = [(module, dict(module._modules), module.training) for module in model.modules()]
+    trainable = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     devices = {name: tensor.device for name, tensor in _tensors(model)}
     try:
         yield
     finally:
+        for module, children, training in modules:
+            module._modules = children  # an adapter whose attaching was cut short may be in between
+            module.training = training
         for name, tensor in _tensors(model):
             if tensor.device != devices[name]:
                 tensor.data = tensor.data.to(devices[name])
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad_(trainable[name])
-        for name, module in model.named_modules():
-            module.training = modes[name]
+        for parameter, own in trainable:
+            parameter.requires_grad_(own)
 
 
 def _tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:

@@ -56,6 +56,27 @@ def test_a_study_that_failed_does_not_hold_the_process(tmp_path):
     assert tune(tmp_path / "right")["lora"].adapter_dir
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), MemoryError("out of memory")])
+def test_a_model_object_is_whole_where_attaching_an_adapter_was_cut_short(model, error, tmp_path, monkeypatch):
+    from peft.tuners.lora.model import LoraModel
+
+    usual, names = LoraModel._create_and_replace, list(model.state_dict())
+    calls = iter(range(1000))
+
+    def cut_short(*args, **kwargs):
+        if next(calls) == 2:
+            raise error
+        return usual(*args, **kwargs)
+
+    monkeypatch.setattr(LoraModel, "_create_and_replace", cut_short)
+    if isinstance(error, MemoryError):  # the trial is infeasible, and the others are trained
+        assert tune(tmp_path, model=model, budget=2)["lora"].adapter_dir
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            tune(tmp_path, model=model)
+    assert list(model.state_dict()) == names
+
+
 def test_models_that_threads_load_at_once_are_whole():
     from autolora import bases
     from tests.support.specs import small_spec
