@@ -234,13 +234,15 @@ def _confirmation(table: TrialTable, plan: Plan, variant: str) -> Sample | None:
     leading = finalists(table, variant, FINALISTS)
     used = sum(trial.config in leading for trial in table.confirming(variant))
     beyond = used >= plan.confirm
-    if used > plan.confirm or (beyond and table.spent(variant) + 1.0 + len(_lost(table, variant)) > plan.budget):
+    if used > plan.confirm or (
+        beyond and table.spent(variant) + 1.0 + len(_lost(table, variant)) > plan.budget + TOLERANCE
+    ):
         return None
     contenders = leading if plan.confirm > 1 or used else leading[:1]
     if not contenders:
         return None
     runs = {config: [trial for trial in trials if trial.config == config] for config in contenders}
-    config = min(contenders, key=lambda candidate: len(runs[candidate]))
+    config = min(contenders, key=lambda candidate: len({trial.seed for trial in runs[candidate]}))
     return Sample(
         variant,
         "confirm",
