@@ -16,11 +16,12 @@ from click.testing import CliRunner
 from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.utils import infer_storage_options
 
-from autolora import execution, urls
+from autolora import urls
 from autolora import spec as specs
 from autolora.cli import cli
 from autolora.driver.directory import RunDirectoryError, run_directory
 from autolora.driver.records import recorded_to_spec
+from autolora.execution import ray_tune
 from autolora.trainers import checkpoint, places
 from autolora.trainers.places import CheckpointError, ObjectStore, place
 from tests.support.postgres import PASSWORD, postgres  # noqa: F401
@@ -121,7 +122,7 @@ def test_checkpoints_are_kept_behind_a_secret(way):
 @pytest.mark.usefixtures("_variables")
 @pytest.mark.parametrize("way", WAYS)
 def test_workers_get_what_they_need_and_no_more(way, monkeypatch):
-    spec = execution._for_workers(small_spec(checkpoints=WAYS[way], storage="postgresql://me:pw@host/db"))
+    spec = ray_tune._for_workers(small_spec(checkpoints=WAYS[way], storage="postgresql://me:pw@host/db"))
     monkeypatch.delenv("MARK")
     monkeypatch.delenv("CHECKPOINTS")
     spec = pickle.loads(pickle.dumps(spec))

@@ -35,17 +35,17 @@ class _RecordedData(BaseModel):
 
 
 class _Recorded(BaseModel):
-    """What is read of a recorded specification without validating the rest."""
+    """What is read of a recorded specification without validating the rest; earlier versions lack some keys."""
 
-    model: str
-    data: _RecordedData
-    variants: list[str]
-    space: dict[str, Any]
-    training: dict[str, Any]
-    metric: dict[str, Any]
+    model: str = ""
+    data: _RecordedData | None = None
+    variants: list[str] = []
+    space: dict[str, Any] = {}
+    training: dict[str, Any] = {}
+    metric: dict[str, Any] = {}
     budget: float
     confirm: int | Literal["auto"]
-    seed: int
+    seed: int = 0
     storage: str | None
     checkpoints: str | None = None
     adapter: dict[str, Any] | None = None
