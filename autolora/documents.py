@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -123,6 +123,11 @@ def _text(path: Path) -> str:
 def _reason(error: Exception) -> str:
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        # PyYAML's own message quotes the line, in which a password may stand.
+        mark = error.problem_mark
+        said = [*([error.context] if error.context else []), error.problem or type(error).__name__]
+        return f"{', '.join(said)} (line {mark.line + 1}, column {mark.column + 1})"
     return str(error) or type(error).__name__
 
 
@@ -133,7 +138,18 @@ class _KeyFault(Exception):
 class _Loader(yaml.SafeLoader):
     """PyYAML's, which takes the last of two values of one key without a word."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._checked: set[int] = set()
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        # Merging puts keys of other mappings into a node, and may meet it again: what was written is checked before.
+        if id(node) not in self._checked:
+            self._checked.add(id(node))
+            self._check_keys(node)
+        super().flatten_mapping(node)
+
+    def _check_keys(self, node: yaml.MappingNode) -> None:
         lines: dict[str, int] = {}
         for written, _ in node.value:
             if written.tag == "tag:yaml.org,2002:merge":
@@ -145,4 +161,3 @@ class _Loader(yaml.SafeLoader):
             if key in lines:
                 raise _KeyFault(f"line {line}: the key {key!r} is there already, in line {lines[key]}; remove one")
             lines[key] = line
-        return super().construct_mapping(node, deep=deep)
