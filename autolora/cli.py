@@ -349,6 +349,7 @@ def _dry_run(spec: Spec, folder: Path) -> None:
 
 def _assignments(settings: tuple[str, ...]) -> dict[str, object]:
     """KEY=VALUE flags as spec overrides; values are YAML."""
+    from autolora import urls
     from autolora.documents import DocumentError, parse_yaml
     from autolora.spec import SpecError
 
@@ -356,7 +357,7 @@ def _assignments(settings: tuple[str, ...]) -> dict[str, object]:
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not equals or not all(key.split(".")):
-            raise SpecError(f"--set {setting}: write KEY=VALUE, as in --set training.examples=800")
+            raise SpecError(f"--set {urls.scrubbed(setting)}: write KEY=VALUE, as in --set training.examples=800")
         try:
             parsed[key] = parse_yaml(value, f"--set {key}")
         except DocumentError as error:
