@@ -69,7 +69,12 @@ def argument(path: str | os.PathLike[str]) -> str:
     if text.isprintable():
         return shlex.quote(text)
     escapes = {"'": "\\'", "\\": "\\\\"}
-    return "$'" + "".join(escapes.get(each, each if each.isprintable() else repr(each)[1:-1]) for each in text) + "'"
+    return "$'" + "".join(escapes.get(each, each if each.isprintable() else _in_bytes(each)) for each in text) + "'"
+
+
+def _in_bytes(letter: str) -> str:
+    """The bytes of a letter of a file name, as bash reads them in $''."""
+    return "".join(f"\\{byte:03o}" for byte in os.fsencode(letter))
 
 
 def is_pointer(content: bytes) -> bool:
