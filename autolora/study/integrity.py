@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import logging
 import os
+import shutil
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -132,7 +133,11 @@ def back_up(storage: Storage) -> None:
     beside = path.with_name(f"{path.name}{BACKUP}.tmp")
     try:
         beside.unlink(missing_ok=True)
+        beside.touch(0o600)
+        shutil.copymode(path, beside)
         with contextlib.closing(sqlite3.connect(path)) as study, contextlib.closing(sqlite3.connect(beside)) as copy:
+            study.execute("BEGIN")
+            study.execute("SELECT * FROM sqlite_master").fetchall()  # waits for a lock, as backup() would for ever
             study.backup(copy)
         files.move(beside, path.with_name(path.name + BACKUP))
     except (OSError, sqlite3.Error) as error:
