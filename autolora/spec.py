@@ -51,7 +51,7 @@ class TrainingSpec(Section):
         schedule: a ``transformers.get_scheduler`` name, laid out over the full run.
         warmup_ratio: share of the optimizer steps spent warming up.
         weight_decay, dropout: AdamW's weight decay; dropout on the adapter's input.
-        max_grad_norm: global gradient-norm clip; 0: none.
+        max_grad_norm: global gradient-norm clip; 0, or infinity as earlier versions took it: none.
         micro_batch: examples in one forward pass; None: the whole batch, halved when memory runs out.
         checkpoint_seconds: longest time between two checkpoints of a running trial.
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
@@ -66,7 +66,7 @@ class TrainingSpec(Section):
     warmup_ratio: float = Field(default=0.03, ge=0, lt=1)
     weight_decay: float = Field(default=0.0, ge=0)
     dropout: float = Field(default=0.0, ge=0, lt=1)
-    max_grad_norm: float = Field(default=1.0, ge=0)
+    max_grad_norm: float = Field(default=1.0, ge=0, allow_inf_nan=True)
     micro_batch: int | None = Field(default=None, ge=1)
     checkpoint_seconds: float = Field(default=120.0, ge=0)
     device: str = Field(default="auto", min_length=1)
@@ -317,11 +317,14 @@ def validate(raw: Mapping[str, object]) -> Spec:
 
 
 def _urls_in(raw: object) -> Iterator[str]:
-    if isinstance(raw, str):
-        yield from [raw] if "://" in raw else []
-    elif isinstance(raw, (Mapping, list, tuple)):
-        for each in raw.values() if isinstance(raw, Mapping) else raw:
-            yield from _urls_in(each)
+    seen, waiting = set(), [raw]  # in YAML an alias may lead back, and many may lead to one value
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, str):
+            yield from [each] if "://" in each else []
+        elif isinstance(each, (Mapping, list, tuple)) and id(each) not in seen:
+            seen.add(id(each))
+            waiting.extend(each.values() if isinstance(each, Mapping) else each)
 
 
 def dump(spec: Spec) -> dict[str, object]:
@@ -531,5 +534,5 @@ def _reworded(message: str) -> str:
 
 
 def _shorten(value: object) -> str:
-    text = repr(value)
+    text = urls.scrubbed(repr(value))  # before it is cut: of a part of a URL nobody can tell what is secret
     return text if len(text) <= 80 else text[:77] + "..."
