@@ -65,6 +65,8 @@ class _Tuned(_Part):
     smallest: _Alternative | None = None
     cheapest: _Alternative | None = None
     untried_ranks: list[int] = []
+    adapter_dir: str
+    notes: list[str] = []
 
     @model_validator(mode="before")
     @classmethod

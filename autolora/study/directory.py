@@ -49,8 +49,9 @@ class _Recorded(BaseModel):
     storage: str | None
     checkpoints: str | None = None
     adapter: dict[str, Any] | None = None
+    imported_from: list[str] = []
 
-    model_config = ConfigDict(strict=True)
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
 
 class NoStudyError(AutoloraError, FileNotFoundError):
