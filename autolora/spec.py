@@ -51,7 +51,7 @@ class TrainingSpec(Section):
         schedule: a ``transformers.get_scheduler`` name, laid out over the full run.
         warmup_ratio: share of the optimizer steps spent warming up.
         weight_decay, dropout: AdamW's weight decay; dropout on the adapter's input.
-        max_grad_norm: global gradient-norm clip; 0, or infinity as earlier versions took it: none.
+        max_grad_norm: global gradient-norm clip; 0: none.
         micro_batch: examples in one forward pass; None: the whole batch, halved when memory runs out.
         checkpoint_seconds: longest time between two checkpoints of a running trial.
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
@@ -66,7 +66,7 @@ class TrainingSpec(Section):
     warmup_ratio: float = Field(default=0.03, ge=0, lt=1)
     weight_decay: float = Field(default=0.0, ge=0)
     dropout: float = Field(default=0.0, ge=0, lt=1)
-    max_grad_norm: float = Field(default=1.0, ge=0, allow_inf_nan=True)
+    max_grad_norm: float = Field(default=1.0, ge=0)
     micro_batch: int | None = Field(default=None, ge=1)
     checkpoint_seconds: float = Field(default=120.0, ge=0)
     device: str = Field(default="auto", min_length=1)
