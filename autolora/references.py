@@ -52,10 +52,10 @@ def folders_of(references: Iterable[str]) -> list[str]:
 
 
 def importable_from(folders: Iterable[str]) -> None:
-    """Look for modules in these folders, too, and before the working directory."""
-    _look_in(os.getcwd())
+    """Look for modules in these folders, too, behind all others: they hide nothing."""
     for folder in folders:
-        _look_in(folder)
+        if folder not in sys.path:
+            sys.path.append(folder)
 
 
 def _look_in(folder: str) -> None:

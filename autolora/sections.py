@@ -37,7 +37,9 @@ def without_truth_values(value: V, annotation: object) -> V:
     found = next((each for each in listed if isinstance(each, bool)), None)
     if found is None or takes_truth_values(annotation):
         return value
-    raise ValueError(f"{str(found).lower()} is not allowed (YAML reads yes, on, no and off so); use a number or text")
+    raise ValueError(
+        f"{str(found).lower()} is not allowed (YAML reads yes, on, no and off so); write null for none, a number or quoted text"
+    )
 
 
 def takes_truth_values(annotation: object) -> bool:

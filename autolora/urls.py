@@ -23,8 +23,9 @@ _USER = re.compile(r"(https?:/{1,2}(?!/))([^/?#]+(?=@))", re.IGNORECASE)
 _IN_QUERY = re.compile(r"(?:^|[?&;#])(?P<name>[^=&;?#]+)=(?P<value>[^&#]+)")
 _IN_WORDS = re.compile(r"(?:^|[?&;#\s])(?P<name>[^=&;?#\s]+)\s*=\s*(?P<value>'(?:\\.|[^'])*'|[^&\s]+)")
 _SECRET = re.compile(
-    r"pass(?!file)|pwd|secret|token|credential|signature|bearer|jwt|(api|access|account|private|shared|session)key"
-    r"|^(key|sig|sas|auth|authorization)$"
+    r"pass(?!file)|pwd|secret|token|credential|signature|bearer|jwt"
+    r"|(api|access|account|private|shared|session|encryption|cipher|hex|master)key"
+    r"|^(key|sig|sas|auth|authorization|oauth|pw|ticket)$"
 )
 """In names of parameters that hold secrets, in lower case and without punctuation."""
 _SHORT = 6

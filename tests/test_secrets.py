@@ -16,8 +16,8 @@ from click.testing import CliRunner
 from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.utils import infer_storage_options
 
-from autolora import urls
 from autolora import spec as specs
+from autolora import urls
 from autolora.cli import cli
 from autolora.driver.directory import RunDirectoryError, run_directory
 from autolora.driver.records import recorded_to_spec

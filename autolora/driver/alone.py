@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from autolora import files
 from autolora.errors import AutoloraError
 
 
@@ -48,7 +49,7 @@ def alone(folder: Path) -> Iterator[None]:
             "several workers)"
         )
     try:
-        _HOLDER.study = str(folder)
+        _HOLDER.study = files.shown(folder)
         yield
     finally:
         _HOLDER.study = ""

@@ -32,7 +32,6 @@ def conclude(loop: Loop, trainer: Trainer, spec: Spec, folder: Path, began: floa
         folder: run directory.
         began: when the call began, by ``time.monotonic``.
     """
-    loop.note_losses()
     loop.removed.clear()  # once more, for what workers wrote that had been given up
     loop.tidy()
     search = loop.search

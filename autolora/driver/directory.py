@@ -59,7 +59,11 @@ def run_directory(folder: Path, spec: Spec) -> Iterator[Spec]:
     try:
         _check_file_system(folder, spec)
         spec = adopted(folder, spec)
-        _record(folder, spec)
+        recorded = _begun(folder)
+        if recorded is None:  # for whoever goes on after an interrupt
+            record(folder, spec)
+        else:
+            _check_same(folder, recorded, spec)
         yield spec
     finally:
         lock.release()
@@ -96,19 +100,21 @@ def _begun(folder: Path) -> Document | None:
     return None
 
 
-def _record(folder: Path, spec: Spec) -> None:
-    """Record the specification, or check it against the recorded one; only what MUTABLE names may differ."""
-    recorded = _begun(folder)
-    if recorded is not None:
-        known, asked = completed(recorded), specs.dump(spec)
-        changes = specs.differences(_named(known), _named(asked))
-        if changes:
-            raise RunDirectoryError(
-                f"{files.shown(folder)} holds a study of another specification (recorded -> asked for):\n  "
-                + "\n  ".join(changes)
-                + "\nUse another --dir for the new one; a larger budget alone continues the study."
-            )
+def record(folder: Path, spec: Spec) -> None:
+    """Record the specification of a directory that is held."""
     specs.save(spec, folder / SPEC_FILE)
+
+
+def _check_same(folder: Path, recorded: Document, spec: Spec) -> None:
+    """Check the specification against the recorded one; only what MUTABLE names may differ."""
+    known, asked = completed(recorded), specs.dump(spec)
+    changes = specs.differences(_named(known), _named(asked))
+    if changes:
+        raise RunDirectoryError(
+            f"{files.shown(folder)} holds a study of another specification (recorded -> asked for):\n  "
+            + "\n  ".join(changes)
+            + "\nUse another --dir for the new one; a larger budget alone continues the study."
+        )
 
 
 def _named(dumped: Document) -> Document:

@@ -107,16 +107,23 @@ class Loop:
             self.seconds["driver"] += time.monotonic() - mark
 
     def note_losses(self) -> bool:
-        """Record which runs of the best configurations are lost; returns whether any were that were not known to be."""
-        found = False
+        """Record which runs of the best configurations are lost, and which are there again.
+
+        Returns:
+            Whether any are lost that were not known to be.
+        """
+        news = False
         for variant in self.search.plan.variants:
             runs = [trial for trial in winner(self.search.table, variant) if not trial.live]
-            for number, reason in self.weights.lost(variant, runs).items():
-                if not self.search.table.trials[number].weights_lost:
-                    self.search.weights_lost(number, reason)
-                    self.callbacks.on_weights_lost(self.search, number)
-                    found = True
-        return found
+            lost = self.weights.lost(variant, runs)
+            for trial in runs:
+                if trial.number in lost and not trial.weights_lost:
+                    self.search.weights_lost(trial.number, lost[trial.number])
+                    self.callbacks.on_weights_lost(self.search, trial.number)
+                    news = True
+                elif trial.number not in lost and trial.weights_lost:  # as of a disk that was not mounted
+                    self.search.weights_lost(trial.number, "")
+        return news
 
     def tidy(self) -> None:
         """Remove once what no longer serves: checkpoints of discarded trials, weights of completed ones past `keep`."""

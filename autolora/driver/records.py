@@ -38,7 +38,7 @@ class RecordError(AutoloraError, ValueError):
     """A recorded specification does not say all that is needed to go on with it."""
 
 
-def recorded_to_spec(folder: Path) -> Spec:
+def recorded_to_spec(folder: Path, given: Mapping[str, object] | None = None) -> Spec:
     """The specification that a run directory records, to go on with from any folder.
 
     Modules of the user's can be imported afterwards from where they were found. A password that is hidden in the record
@@ -46,18 +46,23 @@ def recorded_to_spec(folder: Path) -> Spec:
 
     Args:
         folder: run directory.
+        given: keys of the specification in place of the recorded ones, such as a model object.
 
     Raises:
         NoStudyError: it holds no specification.
-        RecordError: model or data were given as Python objects.
+        RecordError: model or data were given as Python objects, and are not given again.
         SpecError: the record is wrong, or a file that it names is no longer there.
     """
-    recorded = recorded_spec(folder)
+    recorded = dict(recorded_spec(folder))
+    data = recorded.get("data")
+    for key, value in (given or {}).items():
+        bare = key == "data" and isinstance(data, Mapping) and not isinstance(value, Mapping)
+        recorded[key] = {**data, "train": value} if bare else value
     objects = [f"{key} ({value[1:-1]})" for key, value in _named_data(recorded) if value.startswith(OBJECTS)]
     if objects:
         raise RecordError(
-            f"{files.shown(folder / SPEC_FILE)} cannot restore {' and '.join(objects)}: given as Python objects. Call "
-            "autolora.tune again with the same objects and this run directory"
+            f"{files.shown(folder / SPEC_FILE)} cannot restore {' and '.join(objects)}: given as Python objects. Give "
+            "them again: autolora.resume and autolora.finish take model= and data="
         )
     references.importable_from(recorded.get(specs.IMPORTED_FROM, ()))
     return specs.validate(completed(recorded))

@@ -158,7 +158,9 @@ class TuneResult(Mapping[str, TunedVariant]):
     def __getitem__(self, variant: str) -> TunedVariant:
         if variant not in self.variants:
             known = ", ".join(self.variants) or "none"
-            raise NoVariantError(f"no finished run of variant {variant!r} in {self.folder}; finished: {known}")
+            raise NoVariantError(
+                f"no finished run of variant {variant!r} in {files.shown(self.folder)}; finished: {known}"
+            )
         return self.variants[variant]
 
     def __iter__(self) -> Iterator[str]:

@@ -15,7 +15,7 @@ from autolora.bases.given import as_given
 from autolora.driver import conclusion
 from autolora.driver.alone import alone
 from autolora.driver.callbacks import Callback, Callbacks
-from autolora.driver.directory import run_directory
+from autolora.driver.directory import record, run_directory
 from autolora.driver.former_trials import examples_in_an_uncut_run
 from autolora.driver.litter import sweep
 from autolora.driver.loop import Loop, interruptible
@@ -71,7 +71,7 @@ def tune(
         ProcessInUseError: this process tunes already.
         KeyboardInterrupt: Ctrl-C; completed work is saved, and the same call continues.
     """
-    named = {key: value for key, value in {"model": model, "data": data}.items() if value is not None}
+    named = _given(model=model, data=data)
     if isinstance(spec, Spec):
         spec = {name: getattr(spec, name) for name in Spec.model_fields}
     told = Callbacks(callbacks)
@@ -82,6 +82,8 @@ def tune(
 def resume(
     dir: str | Path,
     *,
+    model: PreTrainedModel | None = None,
+    data: Dataset | Mapping[str, object] | None = None,
     budget: float | None = None,
     executor: str | Executor = "inline",
     callbacks: Iterable[Callback] = (),
@@ -90,6 +92,7 @@ def resume(
 
     Args:
         dir: run directory.
+        model, data: again, where they were given as Python objects, which are not recorded.
         budget: full-run equivalents per variant in total, in place of the recorded one.
         executor, callbacks: as for :func:`tune`.
 
@@ -98,25 +101,30 @@ def resume(
 
     Raises:
         NoStudyError: the folder is not a run directory.
-        RecordError: model or data were given as Python objects, which :func:`tune` must be given again.
+        RecordError: model or data were given as Python objects, and are not given again.
         SpecError, RunDirectoryError, StudyInUseError, ProcessInUseError, KeyboardInterrupt: as for :func:`tune`.
     """
     told = Callbacks(callbacks)
     with told.stopping():
         folder = files.expanded(dir)
-        spec = recorded_to_spec(folder)
-        if budget is not None:
-            spec = specs.load({name: getattr(spec, name) for name in Spec.model_fields}, budget=budget)
+        spec = recorded_to_spec(folder, _given(model=model, data=data, budget=budget))
         return _run(spec, folder, executor, told)
 
 
-def finish(dir: str | Path, *, callbacks: Iterable[Callback] = ()) -> TuneResult:
+def finish(
+    dir: str | Path,
+    *,
+    model: PreTrainedModel | None = None,
+    data: Dataset | Mapping[str, object] | None = None,
+    callbacks: Iterable[Callback] = (),
+) -> TuneResult:
     """Conclude the study of a run directory now, with what has been trained: test scores, adapters, ``best.json``.
 
     Nothing is trained, and nothing is given up: :func:`resume` goes on with the study afterwards.
 
     Args:
         dir: run directory.
+        model, data: as for :func:`resume`.
         callbacks: as for :func:`tune`.
 
     Returns:
@@ -129,10 +137,14 @@ def finish(dir: str | Path, *, callbacks: Iterable[Callback] = ()) -> TuneResult
     told = Callbacks(callbacks)
     with told.stopping():
         folder = files.expanded(dir)
-        spec = recorded_to_spec(folder)
+        spec = recorded_to_spec(folder, _given(model=model, data=data))
         if begun_study(spec.storage, folder) is None:
             raise NoStudyError(f"{files.shown(folder)} holds no study yet: there is nothing to finish")
         return _run(spec, folder, None, told)
+
+
+def _given(**arguments: object) -> dict[str, object]:
+    return {name: value for name, value in arguments.items() if value is not None}
 
 
 def _run(asked: Spec, folder: Path, choice: str | Executor | None, callbacks: Callback) -> TuneResult:
@@ -149,6 +161,7 @@ def _on_held_directory(spec: Spec, folder: Path, executor: Executor | None, call
     if executor is not None:
         callbacks.on_executor(executor)
     opening = Opening.of(spec, folder)
+    record(folder, spec)  # what was refused so far changes nothing
     trainer = opening.trainer
     callbacks.on_setup(spec, trainer)
     prior = opening.prior(folder, callbacks.on_prior)

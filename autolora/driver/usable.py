@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
@@ -50,7 +51,8 @@ def usable(table: TrialTable, variant: str, weights: Weights) -> Usable | None:
     best = Usable(ranked[0], weights.lost(variant, ranked[0]))
     if not best.lost:
         return best
-    again = f"With a budget of {table.spent(variant) + len(best.lost):.4g} or more it is trained again"
+    enough = math.ceil(100 * (table.spent(variant) + len(best.lost))) / 100
+    again = f"With a budget of {enough:g} or more it is trained again"
     what = "; ".join(f"trial {number}: {reason}" for number, reason in best.lost.items())
     if best.left:
         note = f"of {len(best.runs)} seeds {len(best.lost)} lost, and the others stand in ({what}). {again}"

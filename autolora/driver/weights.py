@@ -10,6 +10,7 @@ from pathlib import Path
 import yaml
 
 from autolora import files
+from autolora.adapters.export import WEIGHTS
 from autolora.analysis.best import Best
 from autolora.files import Document
 from autolora.search.trials import Trial
@@ -73,8 +74,11 @@ class Weights:
         known = _settings(path)
         if known.get("config") != runs[0].config.as_dict():
             return None
+        if "files" not in known:  # of an earlier version, which recorded neither trials nor digests
+            scores = [trial.scores[trial.reached] for trial in runs]
+            return known if known.get("seeds") == scores and _opens(path.parent / WEIGHTS) else None
         numbers = [trial.number for trial in runs]
-        return known if known.get("trials") == numbers and known.get("files") == _digests(path.parent) else None
+        return known if known.get("trials") == numbers and known["files"] == _digests(path.parent) else None
 
     def record(self, variant: str, found: Best) -> None:
         """Write what an adapter that was just exported is of."""
@@ -90,6 +94,17 @@ def _settings(path: Path) -> Document:
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _opens(file: Path) -> bool:
+    """Whether a safetensors file is there, and as long as it says."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="numpy"):
+            return True
+    except (OSError, SafetensorError):
+        return False
 
 
 def _digests(folder: Path) -> dict[str, str]:

@@ -73,6 +73,9 @@ class Recipe:
             ResultError, NoStudyError: the folder holds no finished study.
         """
         recorded = recorded_spec(folder)
+        missing = [key for key in ("model", "data") if not recorded.get(key)]
+        if missing:
+            raise RecipeError(f"{files.shown(folder / SPEC_FILE)} records no {' and no '.join(missing)}. {AGAIN}")
         specs.register_variants(recorded)
         result = TuneResult.load(folder)
         if variant not in result.variants:
@@ -96,7 +99,7 @@ class Recipe:
             RecipeError: there is none.
         """
         if not self.tuned.adapter_dir:
-            raise RecipeError(f"{self.variant.name} of {self.folder}: {'; '.join(self.tuned.notes)}")
+            raise RecipeError(f"{self.variant.name} of {files.shown(self.folder)}: {'; '.join(self.tuned.notes)}")
         return self.folder / BEST_FOLDER / self.variant.name
 
     @property

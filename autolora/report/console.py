@@ -86,8 +86,9 @@ class PlainConsole(Callback):
         self.say(f"exporting {variant}")
 
     def on_finish(self, result: TuneResult) -> None:
-        self.console.print()
-        self.console.print(result_table(result))
+        if result:
+            self.console.print()
+            self.console.print(result_table(result))
         self.say(clock(result.seconds))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+from autolora import files
 from autolora.search.trials import Trial
 from autolora.study.directory import read_study
 
@@ -22,7 +23,9 @@ def nothing_tuned(folder: Path) -> str:
         NoStudyError: nothing was started there.
     """
     table, plan = read_study(folder)
-    lines = [f"nothing was tuned in {folder}: no trial could be trained to the end"]
+    failed_all = not any(trial.healthy for trial in table.trials)
+    why = "no trial could be trained to the end" if failed_all else "no trial has been trained to the end yet"
+    lines = [f"nothing was tuned in {files.shown(folder)}: {why}"]
     for variant in plan.variants:
         trials = [trial for trial in table.trials if trial.variant == variant]
         failed = [trial for trial in trials if not trial.healthy]
@@ -32,7 +35,9 @@ def nothing_tuned(folder: Path) -> str:
     if remedies:
         lines.append(f"In a new --dir, {' and '.join(remedies)}.")
     else:
-        lines.append(f"`autolora resume {folder}` goes on with it; with --budget, beyond the budget it had.")
+        lines.append(
+            f"`autolora resume {files.argument(folder)}` goes on with it; with --budget, beyond the budget it had."
+        )
     return "\n".join(lines)
 
 

@@ -233,9 +233,9 @@ def _confirmation(table: TrialTable, plan: Plan, variant: str) -> Sample | None:
     trials = table.of(variant)
     leading = finalists(table, variant, FINALISTS)
     used = sum(trial.config in leading for trial in table.confirming(variant))
-    beyond = used >= plan.confirm
+    optional = used >= plan.confirm or bool(table.confirming(variant))
     if used > plan.confirm or (
-        beyond and table.spent(variant) + 1.0 + len(_lost(table, variant)) > plan.budget + TOLERANCE
+        optional and table.spent(variant) + 1.0 + len(_lost(table, variant)) > plan.budget + TOLERANCE
     ):
         return None
     contenders = leading if plan.confirm > 1 or used else leading[:1]

@@ -48,4 +48,5 @@ def winner(table: TrialTable, variant: str) -> list[Trial]:
 
 
 def _unstable(table: TrialTable, variant: str) -> set[Config]:
-    return {trial.config for trial in table.of(variant) if not trial.healthy}
+    """Those that failed on any seed. A run that was trained already tells nothing by failing here, as for memory."""
+    return {trial.config for trial in table.of(variant) if not trial.healthy and trial.purpose != "repeat"}

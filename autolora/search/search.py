@@ -126,6 +126,8 @@ class Search:
             )
         if not set(baseline or {}) <= set(variants):
             raise ValueError(f"baseline names {sorted(set(baseline or {}) - set(variants))}, which are not tuned here")
+        if in_steps and examples is None:
+            raise ValueError("in_steps=True needs examples: without them it is not known what of a run a step is")
         seeds = seeds_kept(confirm, budget)
         self.space = space
         self.direction = direction
@@ -258,7 +260,7 @@ class Search:
 
         Args:
             trial: number.
-            reason: in words, for the study.
+            reason: in words, for the study; empty: they can be used again.
 
         Raises:
             ValueError: the trial is not complete.

@@ -88,7 +88,10 @@ class Lost:
 
 @dataclass(frozen=True)
 class WeightsLost:
-    """What a completed trial has trained cannot be used any more; its score stands. ``reason``: in words."""
+    """What a completed trial has trained cannot be used any more; its score stands.
+
+    ``reason`` is in words; where it is empty, what was lost is there again.
+    """
 
     number: int
     reason: str

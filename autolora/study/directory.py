@@ -43,15 +43,23 @@ class _Recorded(BaseModel):
     space: dict[str, Any] = {}
     training: dict[str, Any] = {}
     metric: dict[str, Any] = {}
-    budget: float
-    confirm: int | Literal["auto"]
+    budget: float = 0.0
+    confirm: int | Literal["auto"] = "auto"
     seed: int = 0
-    storage: str | None
+    storage: str | None = None
     checkpoints: str | None = None
     adapter: dict[str, Any] | None = None
     imported_from: list[str] = []
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+
+class _RecordedStudy(_Recorded):
+    """What must be there to read the study of a recorded specification."""
+
+    budget: float
+    confirm: int | Literal["auto"]
+    storage: str | None
 
 
 class NoStudyError(AutoloraError, FileNotFoundError):
@@ -136,6 +144,7 @@ def _study_of(folder: Path) -> tuple[Document, Study]:
     from autolora.study.study import Study
 
     spec = recorded_spec(folder)
+    shaped(spec, _RecordedStudy.model_validate, folder / SPEC_FILE, _remedy(folder / SPEC_FILE))
     if spec["storage"] is None and not (folder / STUDY_FILE).exists():
         raise NoStudyError(f"{files.shown(folder)} holds no study yet: {STUDY_FILE} is not there")
     return spec, Study.read(storage_of(spec["storage"], folder), STUDY_NAME)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -77,7 +78,7 @@ def resolved(storage: Storage) -> URL:
         url = make_url(text.replace(f":{urls.HIDDEN}@", "@"))
     except (ArgumentError, ValueError):  # whose message may hold a part of the password
         raise StudyError(
-            f"{shown(storage)!r} is no storage URL, as are sqlite:///study.db and "
+            f"storage: {_outline(storage)!r} is no storage URL, as are sqlite:///study.db and "
             "postgresql+psycopg://user:${PGPASSWORD}@host/database; in a user or password written out, @ is %40, "
             "/ is %2F and : is %3A"
         ) from None
@@ -100,6 +101,14 @@ def resolved(storage: Storage) -> URL:
         database=database,
         query=parameters,
     )
+
+
+def _outline(storage: str) -> str:
+    """What may be shown of text that is no URL: any part of it may be a password."""
+    known = shown(storage)
+    if known != storage or not set(storage) & set("@:"):
+        return known
+    return f"{re.split('[:@]', storage)[0]}:{urls.HIDDEN}"
 
 
 def _variable(name: str) -> str:

@@ -19,6 +19,7 @@ from autolora.trainers.builtin.workbench import Workbench
 from autolora.trainers.checkpoint import Manifest, State
 from autolora.trainers.divergence import DivergenceWatch
 from autolora.trainers.memory import out_of_memory
+from autolora.trainers.places import shown
 from autolora.trainers.trainer import Interrupted, OnStep, Outcome, Progress
 
 if TYPE_CHECKING:
@@ -101,12 +102,12 @@ def _check_owner(bench: Workbench, job: Job, manifest: Manifest) -> None:
     fresh = _fresh(bench, job)
     if manifest.study and manifest.study != fresh.study:
         raise checkpoint.CheckpointError(
-            f"{bench.trial_folder(job.trial)} holds a checkpoint of another model, dataset or training: "
+            f"{shown(bench.trial_folder(job.trial))} holds a checkpoint of another model, dataset or training: "
             "studies cannot share a place for checkpoints; give each a folder of its own, with --dir or `checkpoints`"
         )
     if (manifest.variant, manifest.config, manifest.seed) != (fresh.variant, fresh.config, fresh.seed):
         raise checkpoint.CheckpointError(
-            f"{bench.trial_folder(job.trial)} holds a checkpoint of another configuration "
+            f"{shown(bench.trial_folder(job.trial))} holds a checkpoint of another configuration "
             f"({manifest.variant} {manifest.config}, seed {manifest.seed}) than trial {job.trial} of the study: "
             "the study was replaced; remove the folder, or use another run directory"
         )
