@@ -38,7 +38,8 @@ def without_truth_values(value: V, annotation: object) -> V:
     if found is None or takes_truth_values(annotation):
         return value
     raise ValueError(
-        f"{str(found).lower()} is not allowed (YAML reads yes, on, no and off so); write null for none, a number or quoted text"
+        f"{str(found).lower()} is not allowed (YAML reads yes, on, no and off so); write null for none, a number, or "
+        "text in quotes"
     )
 
 

@@ -376,10 +376,17 @@ def register_variants(recorded: Document) -> None:
     Raises:
         VariantError: one cannot be imported here.
     """
-    references.importable_from(recorded.get(IMPORTED_FROM, ()))
     for reference in recorded.get("variants", ()):
         if ":" in reference:
             variants.resolve(reference)
+
+
+def register_variants_as_found(recorded: Document) -> None:
+    """As :func:`register_variants`, also from the folders in which the modules were found. For what uses the variants:
+    whoever only looks at somebody else's run directory should not run code from folders that it names.
+    """
+    references.importable_from(recorded.get(IMPORTED_FROM, ()))
+    register_variants(recorded)
 
 
 def save(spec: Spec, path: Path) -> None:

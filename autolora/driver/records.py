@@ -56,8 +56,10 @@ def recorded_to_spec(folder: Path, given: Mapping[str, object] | None = None) ->
     recorded = dict(recorded_spec(folder))
     data = recorded.get("data")
     for key, value in (given or {}).items():
-        bare = key == "data" and isinstance(data, Mapping) and not isinstance(value, Mapping)
-        recorded[key] = {**data, "train": value} if bare else value
+        if key == "data" and isinstance(data, Mapping) and not isinstance(value, Mapping):
+            recorded[key] = {**data, "train": value}
+        else:
+            recorded[key] = value
     objects = [f"{key} ({value[1:-1]})" for key, value in _named_data(recorded) if value.startswith(OBJECTS)]
     if objects:
         raise RecordError(

@@ -16,7 +16,7 @@ from autolora.priors.evidence import REFERENCE
 from autolora.priors.prior import CENTRE
 from autolora.search.policy import seeds_kept
 from autolora.space import Config, Space, searchable
-from autolora.spec import PriorSpec, Spec, register_variants
+from autolora.spec import PriorSpec, Spec, register_variants_as_found
 from autolora.study.directory import NoStudyError, read_terms, recorded_spec
 from autolora.trainers import Measurable, Trainer, horizon
 from autolora.trainers.memory import out_of_memory
@@ -65,7 +65,7 @@ def recalled(folder: Path) -> tuple[Document, Mapping[str, Config]]:
         DocumentError: a file of it is damaged.
     """
     terms, result = read_terms(folder), TuneResult.load(folder)
-    register_variants(recorded_spec(folder))
+    register_variants_as_found(recorded_spec(folder))
     if not result:
         raise NoStudyError(f"prior.study: {files.shown(folder)} holds no tuned variant")
     return terms, {name: tuned.config for name, tuned in result.items()}

@@ -76,7 +76,7 @@ class Recipe:
         missing = [key for key in ("model", "data") if not recorded.get(key)]
         if missing:
             raise RecipeError(f"{files.shown(folder / SPEC_FILE)} records no {' and no '.join(missing)}. {AGAIN}")
-        specs.register_variants(recorded)
+        specs.register_variants_as_found(recorded)
         result = TuneResult.load(folder)
         if variant not in result.variants:
             known = ", ".join(result.variants) or "none"
