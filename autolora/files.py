@@ -124,7 +124,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     except BaseException as error:
         with contextlib.suppress(OSError):
             beside.unlink()
-        if isinstance(error, OSError) and error.filename is None:  # of what failed while writing
+        if isinstance(error, OSError) and error.errno and error.filename is None:  # of what failed while writing
             error.filename = str(path)
         raise
     sync_folder(path.parent)

@@ -56,8 +56,8 @@ def recorded_to_spec(folder: Path, given: Mapping[str, object] | None = None) ->
     recorded = dict(recorded_spec(folder))
     data = recorded.get("data")
     for key, value in (given or {}).items():
-        if key == "data" and isinstance(data, Mapping) and not isinstance(value, Mapping):
-            recorded[key] = {**data, "train": value}
+        if key == "data" and isinstance(data, Mapping):
+            recorded[key] = {**data, **(value if isinstance(value, Mapping) else {"train": value})}
         else:
             recorded[key] = value
     objects = [f"{key} ({value[1:-1]})" for key, value in _named_data(recorded) if value.startswith(OBJECTS)]

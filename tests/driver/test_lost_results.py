@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 import autolora
@@ -225,3 +227,44 @@ def test_an_adapter_that_is_trained_in_part_never_stands_in_for_a_finished_one(p
         with pytest.raises(checkpoint.LostCheckpointError, match="of those before, the last is of step 3 of 9"):
             use()
     assert not (tmp_path / "adapter").exists()
+
+
+def test_what_comes_back_is_not_trained_again(folder, undisturbed, tmp_path):
+    away = tmp_path / "not mounted"
+    shutil.move(folder / "trials", away)
+    shutil.rmtree(folder / "best")
+    tune(folder)
+    table, _ = read_study(folder)
+    assert table.weights_lost("lora")
+    shutil.rmtree(folder / "trials", ignore_errors=True)
+    shutil.move(away, folder / "trials")
+    result = tune(folder, budget=BUDGET + 2)
+    table, _ = read_study(folder)
+    assert not table.weights_lost("lora")
+    assert not any(trial.purpose == "repeat" for trial in table.trials)
+    assert result["lora"].notes == ()
+
+
+def test_an_adapter_that_an_earlier_version_exported_is_kept_where_checkpoints_are_gone(folder, undisturbed):
+    for name in ("lora", "pissa"):
+        settings = folder / "best" / name / "autolora.yaml"
+        content = yaml.safe_load(settings.read_text())
+        del content["trials"], content["files"], content["notes"]
+        settings.write_text(yaml.safe_dump(content))
+    shutil.rmtree(folder / "trials")
+    result = tune(folder)
+    assert result["lora"].notes == ()
+    assert result["lora"].test == undisturbed["lora"].test
+    assert same(adapter(result), adapter(undisturbed))
+    weights = folder / "best" / "lora" / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    assert "there is no adapter" in tune(folder)["lora"].notes[0]
+
+
+def test_the_budget_that_a_note_names_is_enough(folder):
+    shutil.rmtree(folder / "best")
+    for number in winners(folder):
+        delete(folder, number)
+    (note,) = tune(folder)["lora"].notes
+    enough = float(re.search(r"With a budget of (\S+) or more", note)[1])
+    assert tune(folder, budget=enough)["lora"].notes == ()

@@ -12,7 +12,7 @@ import yaml
 import autolora
 from autolora import files, quickstart
 from autolora import spec as specs
-from autolora.driver.directory import run_directory
+from autolora.driver.directory import record, run_directory
 from autolora.driver.records import FORMER, RecordError, recorded_to_spec
 from autolora.spec import SpecError
 from autolora.study.directory import SPEC_FILE, NoStudyError
@@ -129,15 +129,15 @@ def test_a_link_is_not_shortened_to_another_place(home):
 
 def test_a_directory_recorded_with_relative_paths_is_continued_from_the_same_folder(home, elsewhere):
     given = {"model": "./model", "data": {"train": ["train.jsonl"], "eval": "test.jsonl"}, "prior": {"study": "old"}}
-    record = specs.dump(specs.load(given)) | {"model": given["model"]}
-    record["data"] |= given["data"]
-    record["prior"] |= given["prior"]
+    recorded = specs.dump(specs.load(given)) | {"model": given["model"]}
+    recorded["data"] |= given["data"]
+    recorded["prior"] |= given["prior"]
     (home / "run").mkdir()
-    files.write(home / "run" / SPEC_FILE, yaml.safe_dump(record))
+    files.write(home / "run" / SPEC_FILE, yaml.safe_dump(recorded))
     (home / "run" / "study.db").touch()
     assert recorded_to_spec(home / "run") == specs.load(given)
-    with run_directory(home / "run", specs.load(given)):
-        pass
+    with run_directory(home / "run", specs.load(given)) as spec:
+        record(home / "run", spec)
     elsewhere()
     assert recorded_to_spec(home / "run").model == str(home / "model")
 
@@ -159,9 +159,7 @@ def test_objects_cannot_be_restored(tmp_path, base):
 
     rows = datasets.Dataset.from_list([{"text": "a"}] * 4)
     save(tmp_path, specs.load(model=base.model, data={"train": rows, "test": rows}))
-    with pytest.raises(
-        RecordError, match=r"model \(model .*\) and data.train \(dataset \w+\) and .* Call autolora.tune"
-    ):
+    with pytest.raises(RecordError, match=r"model \(model .*\) and data.train \(dataset \w+\) and .* Give them again"):
         recorded_to_spec(tmp_path)
 
 

@@ -7,8 +7,12 @@ import shutil
 import warnings
 
 import pytest
+from datasets import Dataset
+from transformers import AutoModelForCausalLM
 
 import autolora
+from autolora import quickstart
+from autolora.driver.records import RecordError
 from autolora.driver.result import TuneResult
 from autolora.report.status import read_best
 from autolora.study.directory import NoStudyError, read_study
@@ -121,3 +125,18 @@ def test_a_study_of_an_earlier_version_with_batches_larger_than_a_run_goes_on(tm
         autolora.tune(spec={**SMALL_SPEC, "space": {**SMALL_SPEC["space"], "batch_size": [640]}}, dir=tmp_path)
     assert autolora.finish(tmp_path)["lora"].adapter_dir
     assert autolora.resume(tmp_path)["lora"].adapter_dir
+
+
+def test_objects_are_given_again(tmp_path):
+    rows = Dataset.from_list([{"prompt": f"{n}+1=", "completion": f"{n + 1}"} for n in range(40)])
+    model = AutoModelForCausalLM.from_pretrained(quickstart.resolve("builtin:quickstart"))
+    terms = {**SMALL_SPEC, "budget": 1, "training": {**SMALL_SPEC["training"], "examples": 16}}
+    data = {"train": rows, "eval_size": 8}
+    first = autolora.tune(spec={**terms, "data": data, "model": model}, dir=tmp_path)
+    with pytest.raises(RecordError, match=r"autolora\.finish take model= and data="):
+        autolora.finish(tmp_path)
+    for again in (
+        autolora.finish(tmp_path, model=model, data=rows),
+        autolora.resume(tmp_path, model=model, data=data),
+    ):
+        assert again["lora"].seeds == first["lora"].seeds

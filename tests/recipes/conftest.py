@@ -4,8 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
+from safetensors.numpy import save_file
 
 from autolora import variants
 from autolora.adapters.export import config_file
@@ -59,7 +61,7 @@ def make_run(tmp_path):
             adapter = folder / "best" / name
             adapter.mkdir(parents=True)
             (adapter / config_file(variants.get(name).export_form)).write_text(json.dumps({"r": 8, "variant": name}))
-            (adapter / "adapter_model.safetensors").write_bytes(name.encode())
+            save_file({"of": np.frombuffer(name.encode(), np.uint8)}, adapter / "adapter_model.safetensors")
         (folder / "spec.yaml").write_text(yaml.safe_dump(recorded))
         best = {"variants": dict.fromkeys(NAMES, outcome), "spent": {}, "metric": "eval_loss", "direction": "minimize"}
         (folder / "best.json").write_text(json.dumps({**best, "seconds": {}, "versions": {}}))
