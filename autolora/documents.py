@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from autolora import files
+from autolora import files, urls
 from autolora.errors import AutoloraError
 
 Shape = TypeVar("Shape")
@@ -157,7 +157,9 @@ class _Loader(yaml.SafeLoader):
             line = written.start_mark.line + 1
             key = self.construct_object(written, deep=True)
             if not isinstance(key, str):
-                raise _KeyFault(f"line {line}: {shortened(key)} is not a key; a key is text, in quotes if need be")
+                raise _KeyFault(f"line {line}: {urls.scrubbed(shortened(key))} is not a key; a key is text, in quotes")
             if key in lines:
-                raise _KeyFault(f"line {line}: the key {key!r} is there already, in line {lines[key]}; remove one")
+                raise _KeyFault(
+                    f"line {line}: the key {urls.shown(key)!r} is there already, in line {lines[key]}; remove one"
+                )
             lines[key] = line

@@ -21,6 +21,13 @@ class Section(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
+    def _no_zero_byte(cls, value: object) -> object:
+        if isinstance(value, str) and "\0" in value:
+            raise ValueError(f"{value[:40]!r} is not allowed; it holds a zero byte, which no name or path can")
+        return value
+
+    @field_validator("*", mode="before")
+    @classmethod
     def _no_truth_value_as_number(cls, value: object, info: ValidationInfo) -> object:
         return without_truth_values(value, cls.model_fields[str(info.field_name)].annotation)
 

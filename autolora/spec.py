@@ -143,6 +143,8 @@ class PriorSpec(Section):
     @field_validator("study")
     @classmethod
     def _from_any_folder(cls, value: str | None) -> str | None:
+        if value is not None and "://" in value:
+            raise ValueError(f"{urls.shown(value)} is a URL; give the run directory of an earlier study")
         return value if value is None else str(files.absolute(value))
 
     @model_validator(mode="after")

@@ -104,6 +104,13 @@ class _Result(_Part):
     training: dict[str, Any] = {}
     scores: int | None = None
 
+    @model_validator(mode="after")
+    def _spent_of_all(self) -> _Result:
+        unknown = self.variants.keys() - self.spent.keys()
+        if unknown:
+            raise ValueError(f"spent lacks {', '.join(sorted(unknown))}")
+        return self
+
 
 def _of(kind: type, raw: object, *more: str) -> object:
     """The mapping, whose keys are fields of a dataclass; a newer version may have written others."""

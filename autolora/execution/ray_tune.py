@@ -90,7 +90,9 @@ class RayTuneExecutor(Executor):
 
     def about(self) -> Sequence[str]:
         fitting = self._cluster.fitting()
-        asked = f"at most {self._workers} workers, {fitting} fit now" if self._workers else f"{fitting} workers"
+        asked = f"{fitting} worker{'s' if fitting != 1 else ''}"
+        if self._workers:
+            asked = f"at most {self._workers} workers, {fitting} fit now"
         return self._cluster.about(asked)
 
     def start(self, trainer: Trainer) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-import tempfile
+import uuid
 from pathlib import Path
 
 from autolora import files
@@ -44,7 +44,8 @@ def can_lock(folder: Path) -> bool:
     except ImportError:
         return True
     # A file of its own: closing any descriptor of a file gives up all such locks of this process on it.
-    descriptor, name = tempfile.mkstemp(prefix=".locks-", dir=folder)
+    name = folder / f".locks.{uuid.uuid4().hex}.tmp"  # which files.sweep removes after a kill
+    descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

@@ -104,10 +104,17 @@ def read(ran: Ran, places: Iterable[str]) -> str:
 
 
 def stands_in(world: World, ran: Ran) -> bool:
-    """Whether the output tells of a lost result, and the study has what was trained again or stands in for it."""
-    best = json.loads((world.run / "best.json").read_text())
-    noted = any(tuned.get("notes") for tuned in best["variants"].values())
-    return set(best["variants"]) == set(VARIANTS) and (noted or LOST in ran.output)
+    """Whether output or result tell of what is lost, and all that is not is as undisturbed."""
+    (found, *_), adapters = result(world.run)
+    (known, *_), kept = world.reference
+    touched = {name for name in found if found[name]["notes"] or f"[{name}] trial" in _lost_lines(ran)}
+    untouched = set(VARIANTS) - touched
+    whole = all(found[name] == known[name] and adapters[name] == kept[name] for name in untouched & set(found))
+    return bool(touched) and set(found) == set(VARIANTS) and whole
+
+
+def _lost_lines(ran: Ran) -> str:
+    return "\n".join(line for line in ran.output.splitlines() if LOST in line)
 
 
 def _different(ours: object, theirs: object, where: str = "result") -> str:

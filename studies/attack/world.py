@@ -13,7 +13,7 @@ import signal
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import yaml
 
@@ -50,6 +50,10 @@ PAUSED_AT, KILLED_AT = 0.5, 0.7
 VARIANTS = tuple(SPEC["variants"])
 
 
+Outcome: TypeAlias = tuple[tuple[Any, ...], dict[str, str | None]]
+"""Of a study: see :func:`tests.support.outcome.outcome`, and the digests of the adapters."""
+
+
 @dataclass(frozen=True)
 class World:
     """A world at the moment when a case begins. Commands run in its folder.
@@ -64,7 +68,7 @@ class World:
 
     folder: Path
     stages: Path
-    reference: object = None
+    reference: Outcome = ((), {})
     restrained: bool = False
     environment: tuple[tuple[str, str], ...] = ()
 
@@ -130,7 +134,7 @@ class World:
         return outputs / f"{len(list(outputs.iterdir()))}.txt"
 
 
-def result(run: Path) -> object:
+def result(run: Path) -> Outcome:
     """All of a finished run directory that must not depend on what happened: no times; adapters by their bytes."""
     adapters: dict[str, str | None] = {}
     for name in VARIANTS:

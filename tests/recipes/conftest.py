@@ -63,8 +63,10 @@ def make_run(tmp_path):
             (adapter / config_file(variants.get(name).export_form)).write_text(json.dumps({"r": 8, "variant": name}))
             save_file({"of": np.frombuffer(name.encode(), np.uint8)}, adapter / "adapter_model.safetensors")
         (folder / "spec.yaml").write_text(yaml.safe_dump(recorded))
-        best = {"variants": dict.fromkeys(NAMES, outcome), "spent": {}, "metric": "eval_loss", "direction": "minimize"}
-        (folder / "best.json").write_text(json.dumps({**best, "seconds": {}, "versions": {}}))
+        best = {"variants": dict.fromkeys(NAMES, outcome), "spent": dict.fromkeys(NAMES, 1.0)}
+        (folder / "best.json").write_text(
+            json.dumps({**best, "metric": "eval_loss", "direction": "minimize", "seconds": {}, "versions": {}})
+        )
         return folder
 
     return make
