@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from autolora import files, urls
+from autolora import files
 from autolora.errors import AutoloraError
 
 Shape = TypeVar("Shape")
@@ -131,6 +131,11 @@ def _reason(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
+def _named(key: object) -> str:
+    """A key for a message; of one that is a URL, which may hold a password, nothing."""
+    return "(a URL)" if "://" in str(key) else shortened(key)
+
+
 class _KeyFault(Exception):
     """A key that YAML allows, and that nobody means."""
 
@@ -157,9 +162,9 @@ class _Loader(yaml.SafeLoader):
             line = written.start_mark.line + 1
             key = self.construct_object(written, deep=True)
             if not isinstance(key, str):
-                raise _KeyFault(f"line {line}: {urls.scrubbed(shortened(key))} is not a key; a key is text, in quotes")
+                raise _KeyFault(f"line {line}: {_named(key)} is not a key; a key is text, in quotes")
             if key in lines:
                 raise _KeyFault(
-                    f"line {line}: the key {urls.shown(key)!r} is there already, in line {lines[key]}; remove one"
+                    f"line {line}: the key {_named(key)} is there already, in line {lines[key]}; remove one"
                 )
             lines[key] = line
