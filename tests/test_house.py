@@ -15,8 +15,8 @@ import autolora
 
 ROOT = Path(autolora.__file__).parent
 FLOORS = (
-    ("laws", "errors", "losses", "scores", "files", "references", "urls", "quickstart"),
-    ("documents", "sections"),
+    ("laws", "errors", "losses", "scores", "files", "references", "quickstart"),
+    ("documents", "sections", "urls"),
     ("space",),
     ("adapters",),
     ("variants",),
