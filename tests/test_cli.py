@@ -303,7 +303,9 @@ def test_sigterm_while_it_loads_ends_with_130_and_a_line(spec_file, tmp_path):
     assert run("tune", spec_file(budget=1), "--dir", tmp_path / "run").exit_code == 0
 
 
-@pytest.mark.parametrize("both", [False, True], ids=["stdout", "stdout and stderr"])
+@pytest.mark.parametrize(
+    "both", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["stdout", "stdout and stderr"]
+)
 def test_a_closed_pipe_ends_with_141_and_the_study_goes_on_later(spec_file, tmp_path, both):
     spec = spec_file(budget=1)
     process = subprocess.Popen(

@@ -135,6 +135,8 @@ def _misfit(file: Path) -> str:
     """Why something cannot be a file of a model; empty if it can be."""
     if file.is_dir():
         return f"{file.name} is a directory, not a file"
+    if not file.exists():
+        return f"{file.name} is a link to a file that is not there"
     with file.open("rb") as opened:
         return files.POINTER.format(file.name) if files.is_pointer(opened.read(len(files.LFS))) else ""
 

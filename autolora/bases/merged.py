@@ -221,6 +221,11 @@ def _check_base_is_named(config: dict[str, Any], source: Source) -> None:
             f"model: {source.where} holds an adapter, and its {CONFIG} does not name the base "
             "(base_model_name_or_path): write it there, or merge the adapter and give the merged model"
         )
+    if not isinstance(config["base_model_name_or_path"], str):
+        raise ModelError(
+            f"model: {source.where} holds an adapter, and base_model_name_or_path in its {CONFIG} is "
+            f"{config['base_model_name_or_path']!r:.80}: write the path or hub id of its base there"
+        )
 
 
 def base_of(source: Source, config: dict[str, Any]) -> Source:

@@ -67,7 +67,10 @@ def recorded_to_spec(folder: Path, given: Mapping[str, object] | None = None) ->
             "them again: autolora.resume and autolora.finish take model= and data="
         )
     references.importable_from(recorded.get(specs.IMPORTED_FROM, ()))
-    return specs.validate(completed(recorded))
+    try:
+        return specs.validate(completed(recorded))
+    except specs.SpecError as error:
+        raise specs.SpecError(f"{files.shown(folder / SPEC_FILE)}: {error}") from None
 
 
 def hidden_keys(folder: Path) -> list[str]:

@@ -73,7 +73,7 @@ class Recipe:
             ResultError, NoStudyError: the folder holds no finished study.
         """
         recorded = recorded_spec(folder)
-        missing = [key for key in ("model", "data") if not recorded.get(key)]
+        missing = [key for key in ("model", "data", "training") if not recorded.get(key)]
         if missing:
             raise RecipeError(f"{files.shown(folder / SPEC_FILE)} records no {' and no '.join(missing)}. {AGAIN}")
         specs.register_variants_as_found(recorded)

@@ -197,10 +197,18 @@ class LocalFolder:
 
     def _sweep(self, until: float) -> None:
         """Remove what is half-written and was last written to before ``until``, a time by the file system's clock."""
-        for path in (*self.path.glob(".*.tmp"), *self.path.glob("*/.*.tmp")):
+        for path in self._half_written():
             with suppress(FileNotFoundError):  # finished or removed since it was listed
                 if path.stat().st_mtime <= until:
                     _remove(path)
+
+    def _half_written(self) -> Iterator[Path]:
+        """Folders and files that are being written, or were, beside checkpoints and within them."""
+        for folder in (self.path, *(self.path / name for name in self.names())):
+            with suppress(FileNotFoundError, NotADirectoryError):  # another process removes checkpoints meanwhile
+                yield from [
+                    folder / name for name in os.listdir(folder) if name.startswith(".") and name.endswith(".tmp")
+                ]
 
 
 @dataclass(frozen=True)

@@ -104,13 +104,16 @@ def read(ran: Ran, places: Iterable[str]) -> str:
 
 
 def stands_in(world: World, ran: Ran) -> bool:
-    """Whether output or result tell of what is lost, and all that is not is as undisturbed."""
-    (found, *_), adapters = result(world.run)
-    (known, *_), kept = world.reference
+    """Whether output or result tell of what is lost, and all that is not is as undisturbed.
+
+    Where a lost run amid a study has cost budget, later trials of all variants may be others.
+    """
+    (found, *_, table), adapters = result(world.run)
+    (known, *_, trials), kept = world.reference
     touched = {name for name in found if found[name]["notes"] or f"[{name}] trial" in _lost_lines(ran)}
     untouched = set(VARIANTS) - touched
     whole = all(found[name] == known[name] and adapters[name] == kept[name] for name in untouched & set(found))
-    return bool(touched) and set(found) == set(VARIANTS) and whole
+    return bool(touched) and set(found) == set(VARIANTS) and (whole or table != trials)
 
 
 def _lost_lines(ran: Ran) -> str:

@@ -93,11 +93,19 @@ def test_a_study_is_shown_where_the_package_is_not_installed(folder, tmp_path, w
 
 
 @pytest.mark.usefixtures("tuned")
-@pytest.mark.parametrize("words", [["status"], ["best"], ["export", "--variant", "halved", "out"]])
+@pytest.mark.parametrize("words", [["best"], ["export", "--variant", "halved", "out"]])
 def test_commands_find_it_from_any_folder(folder, tmp_path, words):
     done = run(tmp_path, *COMMAND, words[0], str(folder / "run"), *words[1:])
     assert done.returncode == 0, done.stdout + done.stderr
     assert "No module named" not in done.stdout
+
+
+@pytest.mark.usefixtures("tuned")
+def test_looking_where_a_study_stands_runs_no_code_from_folders_that_it_names(folder, tmp_path):
+    done = run(tmp_path, *COMMAND, "status", str(folder / "run"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "note: variant" in done.stdout
+    assert "No module named 'my_package'" in done.stdout
 
 
 @pytest.mark.usefixtures("tuned")

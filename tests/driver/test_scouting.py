@@ -283,4 +283,17 @@ def test_curvatures_are_kept_as_plain_json(look, tmp_path):
     look()
     files = list((tmp_path / "cache" / "curvature").iterdir())
     assert len(files) == 2
-    assert all(value > 0 for path in files for value in json.loads(path.read_text()).values())
+    for path in files:
+        kept = json.loads(path.read_text())
+        assert kept["of"] == path.stem
+        assert all(value > 0 for value in kept["per_block"].values())
+
+
+def test_curvature_of_something_else_is_measured_again(look, tmp_path, caplog):
+    first = look()
+    one, other = sorted((tmp_path / "cache" / "curvature").iterdir())
+    one.write_bytes(other.read_bytes())
+    again = look()
+    assert again.curvatures == first.curvatures
+    assert "holds the curvature of something else" in caplog.text
+    assert json.loads(one.read_text())["of"] == one.stem

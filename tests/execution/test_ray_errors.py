@@ -27,6 +27,9 @@ def score(model, tokenizer, rows):
 """
 
 
+pytestmark = pytest.mark.faults
+
+
 class Losses(autolora.Callback):
     """Keeps what was lost."""
 
@@ -62,8 +65,9 @@ def test_an_error_on_one_node_is_tried_on_another_one_which_then_gets_all(
 ):
     broken = workers_node(cluster)
     told = Losses()
+    both = {"budget": 1, "variants": ["lora", "pissa"]}  # so that both nodes get a trial
     with caplog.at_level(logging.WARNING):
-        tune(tmp_path / "run", budget=1, variants=["lora"], callbacks=[told], metric=metric("OSError('away')", broken))
+        tune(tmp_path / "run", callbacks=[told], metric=metric("OSError('away')", broken), **both)
     assert 1 <= len(told.lost) <= 2  # one of each worker at most
     assert all("OSError: away" in lost.reason and broken[:8] in lost.node for lost in told.lost)
     assert all("pid" in lost.worker for lost in told.lost)

@@ -254,7 +254,7 @@ STEPS = 100
 def _write_in_a_loop(folder, value: float, pace) -> None:
     state = {"adapter": {"a": torch.full((2000,), value)}, "optimizer": {"m": torch.full((2000,), value)}}
     for step in range(1, STEPS + 1):
-        pace.wait()
+        pace.wait(60)  # one that fails must not leave the other waiting
         checkpoint.save(folder, replace(manifest(step), losses=[value]), state)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, FiniteFloat, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, FiniteFloat, ValidationError
 
 from autolora import files, variants
 from autolora.documents import DocumentError, read_json
@@ -23,8 +23,14 @@ logger = logging.getLogger(__name__)
 
 EXAMPLES = 16
 """Calibration examples that the curvature is measured on."""
-_PER_BLOCK = TypeAdapter(Annotated[dict[str, Annotated[FiniteFloat, Field(ge=0)]], Field(min_length=1)])
-CACHE_VERSION = 1  # raise it when the same model and data give other curvatures
+CACHE_VERSION = 2  # raise it when the same model and data give other curvatures
+
+
+class _Kept(BaseModel):
+    """Content of a file of the cache: of what it is, as the file's name says, and the curvature of each block."""
+
+    of: str
+    per_block: Annotated[dict[str, Annotated[FiniteFloat, Field(ge=0)]], Field(min_length=1)]
 
 
 def sample_size(bench: Workbench) -> int:
@@ -75,17 +81,20 @@ def _kept(path: Path) -> Curvature | None:
     if not path.exists():
         return None
     try:
-        per_block = _PER_BLOCK.validate_python(read_json(path))
+        kept = _Kept.model_validate(read_json(path))
     except (DocumentError, ValidationError, OSError) as error:
         logger.warning("the kept curvature %s cannot be used (%s); it is measured again", path, first_line(error))
         return None
-    return Curvature(per_block)
+    if kept.of != path.stem:
+        logger.warning("%s holds the curvature of something else; it is measured again", path)
+        return None
+    return Curvature(kept.per_block)
 
 
 def _keep(path: Path, per_block: dict[str, float]) -> None:
     """A cache that cannot be written is a warning, not the end of a study."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        files.write(path, json.dumps(per_block))
+        files.write(path, json.dumps({"of": path.stem, "per_block": per_block}))
     except OSError as error:
         logger.warning("the curvature is not kept for the next study: %s", error)

@@ -200,6 +200,8 @@ class Workbench:
         found = checkpoint.newest(folder)
         if found is not None:
             manifest, _ = found
+            if manifest.trial != trial or (manifest.study and manifest.study != self.identity):
+                raise checkpoint.LostCheckpointError(f"{folder} holds a checkpoint of another trial or study")
             steps = self.steps(Config.of(**manifest.config).batch_size)
             if manifest.step >= steps:
                 return found
