@@ -30,6 +30,7 @@ def main() -> None:
         parser.error(f"no case matches {given.only!r}; --list shows them")
     # One thread a process, as several work at once. Set before the server starts, whose children inherit it.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read once, where processes are forked from
     sys.exit(run(names, given.out, given.jobs, again=given.again, failed=given.failed, report=given.report))
 
 
