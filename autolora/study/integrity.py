@@ -38,6 +38,8 @@ BACKUP = ".backup"
 TABLES = {"alembic_version", "studies", "study_user_attributes", "trials", "trial_params", "trial_user_attributes"}
 TABLES |= {"trial_values", "trial_intermediate_values", "version_info"}
 """Tables of Optuna's that a study needs."""
+OTHER_TABLES = {"study_directions", "study_system_attributes", "trial_system_attributes", "trial_heartbeats"}
+"""Further ones of Optuna's. It makes them one by one, and goes on with that where a process was killed amid it."""
 
 
 class DamagedStudyError(StudyError):
@@ -227,6 +229,8 @@ def _fault(path: Path) -> str | None:
         return f"is damaged ({error})"
     if found != ["ok"]:
         return f"is damaged ({shortened(' '.join(found))})"
+    if tables <= TABLES | OTHER_TABLES and not rows.get("studies") and not rows.get("trials"):
+        return None  # nothing has begun
     if tables and "alembic_version" not in tables:
         return f"is a database of another program (its tables: {shortened(', '.join(sorted(tables)))})"
     missing = TABLES - tables

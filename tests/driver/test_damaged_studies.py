@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import shutil
+import sqlite3
 import subprocess
 import warnings
 from pathlib import Path
 
+import optuna
 import pytest
 
 import autolora
@@ -126,3 +129,21 @@ def test_a_damaged_copy_is_not_offered(run):
     with pytest.raises(DamagedStudyError) as refused:
         tune(run)
     assert "backup" not in str(refused.value)
+
+
+@pytest.mark.parametrize("made", range(0, 14, 2))
+def test_a_database_whose_making_was_cut_short_is_no_damaged_one(tmp_path, made):
+    """Optuna makes its tables one by one: a process may be killed amid them."""
+    from autolora.study import Study
+
+    whole, cut = tmp_path / "whole.db", tmp_path / "cut.db"
+    optuna.storages.RDBStorage(f"sqlite:///{whole}").engine.dispose()
+    with contextlib.closing(sqlite3.connect(whole)) as database:
+        tables = [sql for (sql,) in database.execute("SELECT sql FROM sqlite_master WHERE type = 'table'")]
+    with contextlib.closing(sqlite3.connect(cut)) as database, database:
+        for statement in tables[:made]:
+            database.execute(statement)
+    assert Study.find(cut, "autolora") is None
+    search = autolora.Search(["lora"], storage=f"sqlite:///{cut}", budget=1)
+    search.tell(search.ask(), 1.0)
+    search.close()
