@@ -8,7 +8,7 @@ import signal
 import time
 
 from studies.attack.case import SAME, Wrong, register
-from studies.attack.judge import TRACEBACK, same
+from studies.attack.judge import INTERRUPTED, TRACEBACK, same
 from studies.attack.processes import Fault
 from studies.attack.world import COMMIT, World
 
@@ -49,7 +49,7 @@ def at_every_call(world: World, at: tuple[str, ...], signum: int) -> str:
         if ran.code == 0:
             same(world, ran)
             return f"{SAME}: {nth - 1} kills"
-        if TRACEBACK.search(ran.output) or ran.code not in (-signum, 128 + signum):
+        if TRACEBACK.search(ran.output) or ran.code not in (-signum, INTERRUPTED):
             raise Wrong(f"life {nth} ends with {ran.code}: {ran.output[-1000:]}")
     raise Wrong(f"does not end within {MOST_LIVES} lives")
 
