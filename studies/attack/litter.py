@@ -125,7 +125,7 @@ def _register() -> None:
     for mask in (0o022, 0o077, 0o000):
         register(f"litter/permissions/umask {mask:03o}", lambda w, m=mask: permissions(w, m))
     diverging: dict[str, object] = {
-        "space": {"learning_rate": [30, 100], "batch_size": 4, "rank": 2},
+        "space": {"learning_rate": [300, 1000], "batch_size": 4, "rank": 2},
         "training__examples": 72,
         "prior": "laws",
     }

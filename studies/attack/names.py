@@ -6,7 +6,7 @@ import functools
 import shutil
 
 from studies.attack.case import SAME, TOLD, Wrong, register
-from studies.attack.judge import plain, refused
+from studies.attack.judge import concluded, plain, refused
 from studies.attack.world import World, result
 
 NAMES = {
@@ -29,7 +29,7 @@ NAMES = {
     "ampersand": "a&b=c",
     "star": "a*b",
     "brackets": "[a]{b}",
-    "markup": "[bold]a[/bold]",
+    "markup": "[bold]a[bold]",
     "tilde": "a~b",
     "leading dash": "-run",
     "leading dot": ".run",
@@ -111,9 +111,11 @@ def resumed_from_elsewhere(world: World, moment: str, command: str) -> str:
     """`resume` and `finish` from another working directory, where the paths of the specification lead nowhere."""
     world.at(moment)
     ran = plain(world.command(command, world.run, cwd=world.folder / "home"))
+    if command == "finish":
+        return concluded(world, ran, [])
     if ran.code:
         raise Wrong(f"ends with {ran.code}: {ran.output[-800:]}")
-    if command == "resume" and result(world.run) != world.reference:
+    if result(world.run) != world.reference:
         raise Wrong("another result than undisturbed")
     return SAME
 
