@@ -47,6 +47,7 @@ def test_status_of_a_damaged_directory_names_what_is_damaged(name, tmp_path, mon
     assert says in outcome.output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BEST_DAMAGES)
 def test_best_of_a_damaged_result_names_it(name, tmp_path, monkeypatch):
     damage, says = BEST_DAMAGES[name]

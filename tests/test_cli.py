@@ -322,6 +322,7 @@ def test_a_closed_pipe_ends_with_141_and_the_study_goes_on_later(spec_file, tmp_
     assert run("tune", spec, "--dir", tmp_path / "run").exit_code == 0
 
 
+@pytest.mark.slow
 def test_closed_standard_streams_do_not_get_into_the_study(spec_file, tmp_path):
     spec = spec_file(budget=1)
     command = [*COMMAND, "tune", spec, "--dir", str(tmp_path / "run")]

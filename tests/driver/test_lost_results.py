@@ -61,7 +61,7 @@ def delete(folder: Path, trial: int) -> None:
     shutil.rmtree(folder / "trials" / str(trial))
 
 
-DAMAGES = pytest.mark.parametrize("damage", [flip_a_bit, delete])
+DAMAGES = pytest.mark.parametrize("damage", [flip_a_bit, pytest.param(delete, marks=pytest.mark.slow)])
 
 
 def adapter(result: TuneResult, variant: str = "lora") -> dict[str, torch.Tensor]:

@@ -56,6 +56,7 @@ def test_a_study_is_resumed_from_another_folder_by_its_directory_alone(folder, u
     assert outcome(folder) == outcome(undisturbed.folder)
 
 
+@pytest.mark.slow
 def test_a_study_is_resumed_with_a_larger_budget(folder, undisturbed):
     result = autolora.resume(folder, budget=6)
     assert result.spent["lora"] > undisturbed.spent["lora"]
