@@ -28,7 +28,7 @@ test-faults: $(VENV)/.installed-dev
 test-lowest: $(LOWEST)/.installed
 	$(LOWEST)/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not faults and not slow"
 
-# Damage, locks, kills, names and bad inputs; resumable, see studies/attack. Twenty to thirty minutes on two cores.
+# Damage, locks, kills, names and bad inputs; resumable, see studies/attack. About half an hour on two cores.
 attack: $(VENV)/.installed-dev
 	$(BIN)/python -m studies.attack
 
