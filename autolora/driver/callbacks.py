@@ -33,8 +33,7 @@ class Callback:
 
     The order of events is: ``on_executor``, ``on_setup``, ``on_prior`` if the study is new, ``on_search_start``; then
     for each segment ``on_segment_start``, ``on_step`` and ``on_segment_end``, those of several workers interleaved;
-    ``on_export_start`` for each variant, ``on_finish``; and ``stop``. ``on_weights_lost`` comes
-    between segments.
+    ``on_export_start`` for each variant, ``on_finish``; and ``stop``. ``on_weights_lost`` comes between segments.
     """
 
     def on_executor(self, executor: Executor) -> None:

@@ -60,7 +60,7 @@ def recalled(folder: Path) -> tuple[Document, Mapping[str, Config]]:
     """The terms and the tuned configurations, by variant, of an earlier study; its variants are registered.
 
     Raises:
-        NoStudyError: ``folder`` is no run directory, or holds no tuned variant.
+        NoStudyError: ``folder`` is not a run directory, or holds no tuned variant.
         ResultError: it holds no result yet.
         DocumentError: a file of it is damaged.
     """
