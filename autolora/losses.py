@@ -1,4 +1,7 @@
-"""The loss that everything is trained, scored and measured by: cross-entropy of the target tokens."""
+"""The loss that everything is trained, scored and measured by: cross-entropy of the target tokens.
+
+Here from the logits of whole batches, differentiable as often as one likes; :mod:`autolora.head` trains and scores.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,13 @@ if TYPE_CHECKING:
 
 IGNORED = -100
 """The label that transformers and torch leave out of the loss."""
+INPUTS = ("input_ids", "attention_mask", "position_ids")
+"""What of a batch a model reads."""
+
+
+def model_inputs(batch: Mapping[str, Tensor]) -> dict[str, object]:
+    """The arguments of a forward pass over a batch: what it has of INPUTS, and no cache."""
+    return {**{name: batch[name] for name in INPUTS if name in batch}, "use_cache": False}
 
 
 def target_logits(model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -17,15 +27,15 @@ def target_logits(model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor
 
     Args:
         model: a causal language model.
-        batch: input_ids and labels, each (batch, seq), and attention_mask where there is padding; labels are -100
-            where no loss is taken.
+        batch: input_ids and labels, each (batch, seq); attention_mask and position_ids where the model needs them.
+            Labels are -100 where no loss is taken.
 
     Returns:
         Logits (targets, vocabulary) in float32 or finer, and the tokens they should predict (targets,).
     """
     import torch
 
-    logits = model(input_ids=batch["input_ids"], attention_mask=batch.get("attention_mask"), use_cache=False).logits
+    logits = model(**model_inputs(batch)).logits
     labels = batch["labels"][:, 1:]
     kept = labels != IGNORED
     logits = logits[:, :-1][kept]

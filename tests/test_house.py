@@ -16,7 +16,7 @@ import autolora
 ROOT = Path(autolora.__file__).parent
 FLOORS = (
     ("laws", "errors", "losses", "scores", "files", "references", "quickstart"),
-    ("documents", "sections", "urls"),
+    ("documents", "head", "sections", "urls"),
     ("space",),
     ("adapters",),
     ("variants",),

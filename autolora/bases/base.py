@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import count
 from typing import TYPE_CHECKING
 
 from autolora.bases.device import dispatched
@@ -22,6 +23,22 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Reading:
+    """How to read with a model.
+
+    Attributes:
+        masked: rows padded on the right need an attention mask. A causal model needs none, as no token sees what is
+            behind it, unless it takes its positions from the mask; without one, attention may use faster kernels.
+        apart: the head can run on target tokens alone, see :mod:`autolora.head`.
+        joined: rows can stand one behind the other in one row, told apart by their positions.
+    """
+
+    masked: bool = True
+    apart: bool = False
+    joined: bool = False
+
+
+@dataclass(frozen=True)
 class Base:
     """A frozen causal language model on its device, and its tokenizer.
 
@@ -32,6 +49,7 @@ class Base:
         notes: lines for people about how it was loaded.
         merged: the adapter that was merged into it; None if there was none.
         revision: of the hub's repository that it was loaded from, as in ``from_pretrained``; None if none was named.
+        reading: the shortcuts that it can be read with, see :mod:`autolora.bases.reading`.
     """
 
     model: PreTrainedModel
@@ -41,6 +59,7 @@ class Base:
     notes: tuple[str, ...] = ()
     merged: Merged | None = None
     revision: str | None = None
+    reading: Reading = Reading()
 
     @cached_property
     def limits(self) -> Limits:
@@ -55,11 +74,38 @@ class Base:
                 return int(token)
         return 0
 
+    def plain_tokens(self) -> Iterator[int]:
+        """Tokens that the model has an embedding of and that mean nothing special, in order."""
+        special = {*self.tokenizer.all_special_ids, *self.tokenizer.added_tokens_decoder}
+        ids = range(self.limits.vocabulary) if self.limits.vocabulary else count()
+        return (token for token in ids if token not in special)
+
     def autocast(self) -> AbstractContextManager[object]:
         """Context of a forward pass: bfloat16 if the base is, so that adapters in float32 cost no more."""
         import torch
 
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16)
+
+    @contextmanager
+    def checkpointing(self, wanted: bool) -> Iterator[None]:
+        """Context in which training computes activations again in the backward pass instead of keeping them, or keeps
+        them. What is computed is the same (Chen et al., arXiv 1604.06174).
+        """
+        if wanted == self.model.is_gradient_checkpointing:
+            yield
+            return
+        self._checkpoint(wanted)
+        try:
+            yield
+        finally:
+            self._checkpoint(not wanted)
+
+    def _checkpoint(self, wanted: bool) -> None:
+        if wanted:
+            # The reentrant kind gives no gradient where the inputs of a block need none, as with a frozen embedding.
+            self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        else:
+            self.model.gradient_checkpointing_disable()
 
     def placed(self, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """The tensors of a batch on the base's device."""

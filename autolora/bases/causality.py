@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import count, islice
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from autolora.adapters.statistics import evaluating
@@ -28,9 +28,7 @@ def check_causal(base: Base) -> None:
     """
     import torch
 
-    special = {*base.tokenizer.all_special_ids, *base.tokenizer.added_tokens_decoder}
-    ids = range(base.limits.vocabulary) if base.limits.vocabulary else count()
-    tokens = list(islice((token for token in ids if token not in special), LENGTH + 1))
+    tokens = list(islice(base.plain_tokens(), LENGTH + 1))
     if len(tokens) <= LENGTH or (base.limits.positions or LENGTH) < LENGTH:
         return
     rows = torch.tensor([tokens[:LENGTH], [*tokens[: LENGTH - 1], tokens[LENGTH]]], device=base.device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from autolora.bases import kinds, quantized
@@ -11,6 +12,7 @@ from autolora.bases.completeness import check_finite, check_present
 from autolora.bases.device import dispatched, dtype_name, find_device, find_dtype, own_dtype
 from autolora.bases.errors import ModelError
 from autolora.bases.pretrained import Loaded, load_tokenizer, load_weights
+from autolora.bases.reading import reading_of
 from autolora.spec import Spec
 
 if TYPE_CHECKING:
@@ -51,7 +53,7 @@ def load(spec: Spec) -> Base:
         revision=spec.revision,
     )
     check_causal(base)
-    return base
+    return replace(base, reading=reading_of(base))
 
 
 def _checked(model: PreTrainedModel, asked: str) -> PreTrainedModel:

@@ -58,6 +58,7 @@ class Manifest:
         seconds: wall time of training and evaluation so far.
         totals, weights: what each evaluation row contributes to the full-length score, see
             :class:`autolora.scores.Scores`; empty before, and where the metric tells nothing of rows.
+        passes: how the trainer cuts a batch into forward passes, by name; empty in one of an earlier version.
         files: SHA-256 of the files beside the manifest, by name; empty once they have been shed.
     """
 
@@ -76,6 +77,7 @@ class Manifest:
     seconds: float = 0.0
     totals: list[float] = field(default_factory=list)
     weights: list[float] = field(default_factory=list)
+    passes: dict[str, Count] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
 
 

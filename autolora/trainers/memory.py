@@ -1,4 +1,4 @@
-"""Running out of memory, and going on with half as much at a time."""
+"""Running out of memory."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ def out_of_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or should_reduce_batch_size(error)
 
 
-def halved(size: int) -> int:
-    """Half a batch that memory ran out with; call it once the error is no longer held, whose frames hold the attempt.
+def collected() -> None:
+    """Give back what an attempt that memory ran out in has left; call it once the error, whose frames hold the attempt,
+    is gone.
 
     Garbage is collected here and not before every attempt, as accelerate's ``find_executable_batch_size`` does: with
     the libraries loaded that takes half a second.
@@ -28,7 +29,6 @@ def halved(size: int) -> int:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    return size // 2
 
 
 def peak(device: torch.device) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -55,10 +56,18 @@ class Split:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
-    @property
+    @cached_property
     def lengths(self) -> np.ndarray:
         """(rows,) int64, tokens in each row."""
-        return np.diff(self.offsets)
+        lengths: np.ndarray = np.diff(self.offsets)
+        return lengths
+
+    @cached_property
+    def target_counts(self) -> np.ndarray:
+        """(rows,) int64, terms that each row adds to the loss."""
+        before = np.concatenate([[0], np.cumsum(self.targets, dtype=np.int64)])
+        counts: np.ndarray = before[self.offsets[1:]] - before[self.offsets[:-1]]
+        return counts
 
     def prompt_tokens(self, index: int) -> np.ndarray:
         """(length,) int32: what stands before the last learned stretch of a row, BOS included; to generate from."""
@@ -93,6 +102,23 @@ class Split:
             "attention_mask": torch.from_numpy(attention_mask),
             "labels": torch.from_numpy(labels),
         }
+
+    def joined(self, indices: Sequence[int] | np.ndarray) -> dict[str, torch.Tensor]:
+        """These rows one behind the other, without padding, for a model that tells them apart by their positions.
+
+        Returns:
+            "input_ids", "position_ids", which begin at 0 with each row, and "labels" as in :meth:`batch`, each
+            (1, tokens of all rows) int64.
+        """
+        import torch
+
+        rows = [self._row(int(index)) for index in indices]
+        tokens = np.concatenate([tokens for tokens, _ in rows]).astype(np.int64)
+        targets = np.concatenate([targets for _, targets in rows])
+        positions = np.concatenate([np.arange(len(tokens)) for tokens, _ in rows])
+        labels = np.where(targets, tokens, IGNORED)
+        columns = {"input_ids": tokens, "position_ids": positions, "labels": labels}
+        return {name: torch.from_numpy(column)[None] for name, column in columns.items()}
 
     def _row(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         span = slice(self.offsets[index], self.offsets[index + 1])

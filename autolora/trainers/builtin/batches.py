@@ -21,6 +21,19 @@ CALIBRATION_EXAMPLES, CALIBRATION_BATCH = 32, 8
 """Training examples given to variants that look at gradients or activations before they start."""
 
 
+def given(split: Split, rows: np.ndarray, base: Base) -> dict[str, torch.Tensor]:
+    """Rows of a split as a base is best given them: one behind the other, or padded, without a mask if it needs none.
+
+    The shortcuts are those of :class:`autolora.bases.reading.Reading`.
+    """
+    if base.reading.joined:
+        return split.joined(rows)
+    batch = split.batch(rows, base.pad_token_id)
+    if not base.reading.masked:
+        del batch["attention_mask"]
+    return batch
+
+
 @dataclass
 class Batches:
     """The training rows of a study.
@@ -29,7 +42,7 @@ class Batches:
         split: the tokenized rows.
         base: whose device and padding token the batches have.
         seed: of the study.
-        most: rows in one forward pass, if there is a limit.
+        most: rows in one forward pass of the calibration sample, if there is a limit.
     """
 
     split: Split
@@ -62,6 +75,10 @@ class Batches:
     def batch(self, rows: np.ndarray) -> dict[str, torch.Tensor]:
         """These rows as :meth:`autolora.tasks.causal_lm.split.Split.batch` has them, on the CPU."""
         return self.split.batch(rows, self.base.pad_token_id)
+
+    def read(self, rows: np.ndarray) -> dict[str, torch.Tensor]:
+        """These rows as the model is best given them, see :func:`given`, on the CPU."""
+        return given(self.split, rows, self.base)
 
     @cached_property
     def calibration(self) -> list[dict[str, torch.Tensor]]:

@@ -2,39 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from autolora.bases import Base
-from autolora.losses import IGNORED, token_losses
 from autolora.metrics import Metric, MetricError, MetricSpec, find
 from autolora.scores import Scores
 from autolora.tasks.causal_lm.split import EvaluationRow, PreparedData, Split
+from autolora.trainers.builtin.batches import given
 from autolora.trainers.builtin.generation import check_generation, greedy
+from autolora.trainers.builtin.passes import IN_MAIN_MEMORY, Passes
 from autolora.trainers.builtin.stops import Stops
-from autolora.trainers.memory import halved, out_of_memory
+from autolora.trainers.memory import collected, out_of_memory
 
 if TYPE_CHECKING:
     import torch
     from peft import PeftModel
     from transformers import PreTrainedTokenizerBase
 
-EVAL_BATCH = 32
+ON_A_GPU = Passes(tokens=16384, overhead=512)
+"""Without gradients a pass keeps the activations of one layer alone."""
+GENERATED = 32
+"""Rows that are generated at once, at most."""
 
 
 @dataclass(frozen=True)
 class SplitEvaluation:
-    """One adapter on one split: what a metric sees; see :class:`autolora.metrics.Evaluation`."""
+    """One adapter on one split: what a metric sees; see :class:`autolora.metrics.Evaluation`.
+
+    Attributes:
+        passes: what one forward pass may hold.
+        generated: rows that are generated at once, at most.
+    """
 
     model: PeftModel
     base: Base
     split: Split
     stops: Stops
     max_new_tokens: int
-    batch_size: int
+    passes: Passes
+    generated: int
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -48,7 +58,7 @@ class SplitEvaluation:
         rows = range(len(self.split))
         prompts = [self.split.prompt_tokens(row).tolist() for row in rows]
         answers = greedy(
-            self.model.get_base_model(), self.base, prompts, list(map(self._limit, rows)), self.stops, self.batch_size
+            self.model.get_base_model(), self.base, prompts, list(map(self._limit, rows)), self.stops, self.generated
         )
         return self._texts(answers)
 
@@ -67,24 +77,20 @@ class SplitEvaluation:
         return min(self.max_new_tokens, max(room, len(self.split.answer_tokens(row))))
 
     def over_tokens(self, quantity: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]) -> Scores:
-        totals, weights = np.zeros(len(self.split)), np.zeros(len(self.split))
-        for rows, batch in self._batches():
+        from autolora.head import token_predictions
+
+        totals, weights = np.zeros(len(self.split)), self.split.target_counts.astype(float)
+        for rows in self.passes.cut(self.split.lengths):
+            batch = self.base.placed(given(self.split, rows, self.base))
             with self.base.autocast():
-                values = quantity(*token_losses(self.model, batch)).cpu().double().numpy()
-            places = (batch["labels"][:, 1:] != IGNORED).nonzero()[:, 0].cpu().numpy()  # row of each target token
+                found = token_predictions(self.model, batch, self.base.reading.apart)
+                values = quantity(*found).cpu().double().numpy()
+            places = np.repeat(np.arange(len(rows)), self.split.target_counts[rows])  # row of each target token
             totals[rows] = np.bincount(places, values, minlength=len(rows))
-            weights[rows] = np.bincount(places, minlength=len(rows))
         return Scores.of(totals, weights)
 
-    def _batches(self) -> Iterator[tuple[np.ndarray, dict[str, torch.Tensor]]]:
-        """Batches with the rows in them, of similar length, so that little is spent on padding."""
-        order = self.split.lengths.argsort(kind="stable")
-        for begin in range(0, len(order), self.batch_size):
-            rows = order[begin : begin + self.batch_size]
-            yield rows, self.base.placed(self.split.batch(rows, self.base.pad_token_id))
 
-
-@dataclass(frozen=True)
+@dataclass
 class Evaluator:
     """Scores adapters of a base by the metric of a study.
 
@@ -94,6 +100,7 @@ class Evaluator:
         metric: what it names.
         stops: where generated answers end.
         warnings: what may spoil the metric, each a line of its own.
+        passes, generated: see :class:`SplitEvaluation`; they shrink when memory runs out.
     """
 
     base: Base
@@ -101,6 +108,12 @@ class Evaluator:
     metric: Metric
     stops: Stops
     warnings: tuple[str, ...] = ()
+    passes: Passes = IN_MAIN_MEMORY
+    generated: int = GENERATED
+
+    def __post_init__(self) -> None:
+        if self.base.device.type != "cpu":
+            self.passes = ON_A_GPU
 
     @classmethod
     def of(cls, base: Base, spec: MetricSpec, data: PreparedData) -> Evaluator:
@@ -127,23 +140,32 @@ class Evaluator:
         return cls(base, spec, metric, stops, tuple(filter(None, warnings)))
 
     def scores(self, adapted: PeftModel, split: Split) -> Scores:
-        """The metric with what each row contributes to it; the batch halves when memory runs out."""
+        """The metric with what each row contributes to it; passes shrink when memory runs out."""
         import torch
 
-        training, batch_size = adapted.training, EVAL_BATCH
+        training = adapted.training
         adapted.eval()
         try:
             while True:
-                view = SplitEvaluation(adapted, self.base, split, self.stops, self.spec.max_new_tokens, batch_size)
+                view = SplitEvaluation(
+                    adapted, self.base, split, self.stops, self.spec.max_new_tokens, self.passes, self.generated
+                )
                 try:
                     with torch.no_grad():
                         return self.metric.scores(view)
                 except (RuntimeError, MemoryError) as error:
-                    if batch_size == 1 or not out_of_memory(error):
+                    if not out_of_memory(error) or not self._shrinks(split):
                         raise
-                batch_size = halved(batch_size)
+                collected()
         finally:
             adapted.train(training)
+
+    def _shrinks(self, split: Split) -> bool:
+        """Make passes half as large; False if they hold one row each already."""
+        tokens = int(max(len(rows) * split.lengths[rows].max() for rows in self.passes.cut(split.lengths)))
+        shrinks = self.generated > 1 or tokens > split.lengths.max()
+        self.passes, self.generated = self.passes.smaller(tokens), max(1, self.generated // 2)
+        return shrinks
 
 
 def _too_long(metric: str, limit: int, name: str, split: Split, stops: Stops) -> str:

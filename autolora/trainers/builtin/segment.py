@@ -14,6 +14,7 @@ from autolora.scores import Scores
 from autolora.search import Job
 from autolora.search.rungs import steps_until
 from autolora.trainers import checkpoint
+from autolora.trainers.builtin.passes import Passes
 from autolora.trainers.builtin.stepping import Stepper
 from autolora.trainers.builtin.workbench import Workbench
 from autolora.trainers.checkpoint import Manifest, State
@@ -130,7 +131,8 @@ class _Run:
             num_training_steps=steps,
         )
         self.watch = DivergenceWatch(job.config.batch_size, manifest.losses, manifest.gradient_norms)
-        self.stepper = Stepper(bench, variant, job.config, job.seed, adapted, self.optimizer)
+        passes = Passes.of(manifest.passes) if manifest.passes else None
+        self.stepper = Stepper(bench, variant, job.config, job.seed, adapted, self.optimizer, passes)
         self._mark, self._before = began, manifest.seconds
 
     def restore(self, state: State) -> None:
@@ -146,6 +148,7 @@ class _Run:
         from autolora.adapters.state import adapter_state
 
         self.manifest.seconds = self.seconds()
+        self.manifest.passes = self.stepper.passes.as_dict()
         self.manifest.examples = self.bench.seen(self.manifest.step, self.job.config.batch_size)
         state: State = {"adapter": adapter_state(self.adapted)}
         finished = self.job.stop == 1.0 and self.job.rung in self.manifest.scores

@@ -1,17 +1,18 @@
-"""One optimizer step's gradients: a global batch in as many micro-batches as memory asks for."""
+"""One optimizer step's gradients: a global batch in as many passes as are cheapest and as memory asks for."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from autolora.losses import target_count, token_losses
 from autolora.space import Config
+from autolora.trainers.builtin.passes import Passes
 from autolora.trainers.builtin.randomness import STEP, torch_seed
 from autolora.trainers.builtin.workbench import Workbench
-from autolora.trainers.memory import halved, out_of_memory
+from autolora.trainers.memory import collected, out_of_memory
 
 if TYPE_CHECKING:
     import torch
@@ -28,6 +29,10 @@ class Stepper:
         variant, config, seed: of the trial.
         adapted: the attached model.
         optimizer: over its trainable parameters.
+        passes: what the trial was begun with; None: it begins here.
+
+    Attributes:
+        passes: what one forward pass may hold, as it is now.
     """
 
     def __init__(
@@ -38,9 +43,12 @@ class Stepper:
         seed: int,
         adapted: PeftModel,
         optimizer: torch.optim.Optimizer,
+        passes: Passes | None = None,
     ) -> None:
         self.bench, self.variant, self.config, self.seed = bench, variant, config, seed
         self.adapted, self.optimizer = adapted, optimizer
+        self.passes = passes or self._begin()
+        self._latest: np.ndarray = np.empty(0, dtype=np.int64)
 
     def gradients(self, step: int, end: int | None = None) -> tuple[float, float]:
         """Gradients of the global batch of this step (0-based), clipped; the rest of the step is the caller's.
@@ -59,39 +67,56 @@ class Stepper:
         until = begin + config.batch_size if end is None else min(begin + config.batch_size, end)
         rows = bench.batches.rows(self.seed, begin, until)
         while True:
-            micro = self._micro_batch()
+            passes = self.passes.cut(bench.data.train.lengths[rows], bench.training.micro_batch)
             torch.manual_seed(torch_seed(bench.seed, self.seed, STEP, step))
             try:
-                loss = self._accumulate([rows[i : i + micro] for i in range(0, len(rows), micro)])
+                with bench.base.checkpointing(self.passes.checkpointing):
+                    loss = self._accumulate([rows[each] for each in passes])
                 break
             except (RuntimeError, MemoryError) as error:
                 self.optimizer.zero_grad(set_to_none=True)
-                if micro == 1 or not out_of_memory(error):
+                less = self._less(error) if out_of_memory(error) else None
+                if less is None:
                     raise
-            bench.micro_batch_limit = halved(micro)
+            collected()  # once the error is no longer held, whose frames hold the attempt
+            self.passes = less
         clip = bench.training.of_trial(config).max_grad_norm or math.inf
         return loss, self.variant.clip_gradients(self.adapted, self.optimizer, clip)
 
-    def _micro_batch(self) -> int:
-        limits = (self.bench.training.micro_batch, self.bench.micro_batch_limit, self.config.batch_size)
-        return min(limit for limit in limits if limit is not None)
+    def _begin(self) -> Passes:
+        """What a new trial starts with, after a probe where that is not known yet."""
+        longest = int(self.bench.data.train.lengths.argmax())
+        trained = sum(p.numel() * p.element_size() for p in self.adapted.parameters() if p.requires_grad)
 
-    def _accumulate(self, micro_batches: list[np.ndarray]) -> float:
-        """Backward over micro-batches so that the sum is the gradient of the token average over the global batch.
+        def run(rows: int) -> None:
+            self._accumulate([np.full(rows, longest)])
+            self.optimizer.zero_grad(set_to_none=True)
 
-        A variant's penalty is averaged over micro-batches by their tokens, and no part of the loss that is returned.
+        return self.bench.room.start(self.variant.name, run, trained)
+
+    def _less(self, error: Exception) -> Passes | None:
+        tokens = int(self.bench.data.train.lengths[self._latest].max(initial=0)) * len(self._latest)
+        return self.bench.room.less(self.variant.name, self.passes, len(self._latest), tokens)
+
+    def _accumulate(self, passes: Sequence[np.ndarray]) -> float:
+        """Backward over passes so that the sum is the gradient of the token average over all their rows.
+
+        A variant's penalty is averaged over passes by their tokens, and no part of the loss that is returned.
         """
+        from autolora.head import summed_loss
+
         bench = self.bench
-        batches = [bench.batches.batch(rows) for rows in micro_batches]
-        targets = sum(map(target_count, batches))
-        total = 0.0
-        for batch in batches:
+        counts = bench.data.train.target_counts
+        targets = sum(int(counts[rows].sum()) for rows in passes)
+        total: torch.Tensor | float = 0.0
+        for rows in passes:
+            self._latest = rows
+            batch = bench.base.placed(bench.batches.read(rows))
             with bench.base.autocast():
-                losses, _, _ = token_losses(self.adapted, bench.base.placed(batch))
-            loss = losses.sum() / targets
-            total += float(loss.detach())
+                loss = summed_loss(self.adapted, batch, bench.base.reading.apart) / targets
+            total = loss.detach().double() + total
             penalty = self.variant.penalty(self.adapted)
             if penalty is not None:
-                loss = loss + penalty * (target_count(batch) / targets)
+                loss = loss + penalty * (int(counts[rows].sum()) / targets)
             bench.accelerator.backward(loss)
-        return total
+        return float(total)

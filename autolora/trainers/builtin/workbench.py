@@ -25,6 +25,7 @@ from autolora.trainers import checkpoint
 from autolora.trainers.builtin.batches import Batches
 from autolora.trainers.builtin.evaluation import Evaluator
 from autolora.trainers.builtin.randomness import INITIALIZATION, torch_seed
+from autolora.trainers.builtin.room import Room
 from autolora.trainers.places import Location, place, shown
 
 if TYPE_CHECKING:
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
 
     from autolora.adapters.targets import Coverage
     from autolora.variants import Variant
+
+ROOM = "room.json"
+"""What the device was found to have room for, in the run directory."""
 
 
 @dataclass
@@ -50,7 +54,7 @@ class Workbench:
         training: settings of a full run, those resolved that the specification leaves to the data.
         seed: of the study.
         checkpoints: path or URL beneath which trial ``n`` keeps its checkpoints in ``trials/n``.
-        micro_batch_limit: most examples that were found to fit in one forward pass, once memory has run out.
+        room: what the device has room for.
     """
 
     base: Base
@@ -61,7 +65,7 @@ class Workbench:
     training: TrainingSpec
     seed: int
     checkpoints: Location
-    micro_batch_limit: int | None = None
+    room: Room
 
     @classmethod
     def open(cls, spec: Spec, folder: Path) -> Workbench:
@@ -90,6 +94,7 @@ class Workbench:
             training=spec.training.model_copy(update={"max_length": data.report.max_length}),
             seed=spec.seed,
             checkpoints=checkpoint.root_of(spec.checkpoints, folder),
+            room=Room(base, int(data.train.lengths.max()), spec.training.gradient_checkpointing, folder / ROOM),
         )
 
     @cached_property

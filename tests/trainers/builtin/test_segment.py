@@ -9,16 +9,19 @@ import shutil
 import pytest
 import torch
 
-from autolora import variants
+from autolora import head, variants
 from autolora.search import Job
 from autolora.space import Config
 from autolora.spec import TrainingSpec
 from autolora.trainers import Interrupted, checkpoint
-from autolora.trainers.builtin import segment, stepping
+from autolora.trainers.builtin import room, segment
 from autolora.trainers.builtin.evaluation import Evaluator
+from autolora.trainers.builtin.passes import Passes
 
 CONFIG = Config(2e-3, 8, 4, 4.0)
 RUNGS = (1 / 9, 1 / 3, 1.0)
+SCARCE = 150
+"""Tokens that fit where memory is short: of two rows or so."""
 KINDS = ("lora", "pissa", "dora", "loft", "gora", "randlora")
 """One variant for each kind of state that a segment carries: two factors; a start taken off the base; a parameter
 beside the factors; an optimizer of its own; ranks that differ by layer; bases shared between layers. What every variant
@@ -195,29 +198,84 @@ def test_micro_batches_accumulate_to_the_global_batch(make_bench, uncut):
     assert final_state(split)[0].losses == pytest.approx(final_state(uncut)[0].losses[:3], rel=1e-4)
 
 
-def limit_memory(monkeypatch, most: int) -> list[int]:
-    """More than ``most`` examples in one forward pass raise what torch raises when memory runs out."""
+def limit_memory(monkeypatch, most: int, checkpointed: int | None = None) -> list[int]:
+    """More than ``most`` tokens in one forward pass raise what torch raises when memory runs out.
+
+    With ``checkpointed``, that is how many fit where activations are computed again.
+    """
     tried: list[int] = []
-    genuine = stepping.token_losses
+    genuine = head.summed_loss
 
-    def limited(model, batch):
-        tried.append(len(batch["input_ids"]))
-        if len(batch["input_ids"]) > most:
+    def limited(model, batch, apart):
+        tried.append(batch["input_ids"].numel())
+        again = model.get_base_model().is_gradient_checkpointing
+        if tried[-1] > (checkpointed if checkpointed is not None and again else most):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
-        return genuine(model, batch)
+        return genuine(model, batch, apart)
 
-    monkeypatch.setattr(stepping, "token_losses", limited)
+    monkeypatch.setattr(head, "summed_loss", limited)
     return tried
 
 
-def test_out_of_memory_halves_the_micro_batch_and_keeps_the_batch_size(make_bench, uncut, monkeypatch):
+def one_pass(monkeypatch) -> None:
+    """A pass may hold a whole batch, and costs more than any padding."""
+    monkeypatch.setattr(room, "IN_MAIN_MEMORY", Passes(tokens=10_000, overhead=10_000))
+
+
+def test_out_of_memory_halves_the_pass_and_keeps_the_batch_size(make_bench, uncut, monkeypatch):
+    one_pass(monkeypatch)
     tight = make_bench()
-    tried = limit_memory(monkeypatch, most=2)
+    tried = limit_memory(monkeypatch, most=SCARCE)
     outcome = segment.run(tight, piece(RUNGS[1], 1))
     assert outcome.kind == "scored"
-    assert tried[:3] == [8, 4, 2]
-    assert tight.micro_batch_limit == 2
-    assert final_state(tight)[0].losses == pytest.approx(final_state(uncut)[0].losses[:3], rel=1e-4)
+    assert len([tokens for tokens in tried if tokens > SCARCE]) <= 2, "what did not fit is not tried at each step"
+    manifest = final_state(tight)[0]
+    assert manifest.losses == pytest.approx(final_state(uncut)[0].losses[:3], rel=1e-4)
+    assert manifest.passes["tokens"] <= SCARCE
+
+
+def test_what_has_fitted_is_remembered_over_restarts_and_goes_up_again_with_the_next_trial(make_bench, monkeypatch):
+    one_pass(monkeypatch)
+    with monkeypatch.context() as scarce:
+        limit_memory(scarce, most=SCARCE)
+        bench = make_bench()
+        segment.run(bench, piece(RUNGS[0], 0))
+        low = final_state(bench)[0].passes["tokens"]
+        tried = limit_memory(scarce, most=SCARCE)
+        segment.run(make_bench(), piece(RUNGS[1], 1))
+        assert max(tried) <= SCARCE
+    for trial in range(1, 9):
+        segment.run(bench, piece(RUNGS[0], 0, trial=trial))
+    tokens = [checkpoint.newest(bench.trial_folder(trial))[0].passes["tokens"] for trial in range(1, 9)]
+    assert tokens == [min(10_000, low * 2**trial) for trial in range(1, 9)]
+
+
+def test_gradient_checkpointing_comes_before_a_trial_is_infeasible(make_bench, uncut, monkeypatch):
+    one_pass(monkeypatch)
+    bench = make_bench()
+    limit_memory(monkeypatch, most=0, checkpointed=SCARCE)
+    assert segment.run(bench, piece(RUNGS[1], 1)).kind == "scored"
+    manifest = final_state(bench)[0]
+    assert manifest.passes["checkpointing"] == 1
+    assert manifest.losses == pytest.approx(final_state(uncut)[0].losses[:3], rel=1e-4)
+    assert not bench.base.model.is_gradient_checkpointing
+
+
+def test_without_gradient_checkpointing_a_single_example_that_does_not_fit_is_infeasible(make_bench, monkeypatch):
+    bench = make_bench(**{"training.gradient_checkpointing": False})
+    limit_memory(monkeypatch, most=0, checkpointed=SCARCE)
+    assert segment.run(bench, piece(RUNGS[1], 1)).kind == "infeasible"
+
+
+@pytest.mark.parametrize("variant", KINDS)
+def test_gradient_checkpointing_changes_no_bit(make_bench, variant, tmp_path):
+    kept, again = (
+        make_bench(tmp_path / str(wanted), **{"training.gradient_checkpointing": wanted, "training.dropout": 0.1})
+        for wanted in (False, True)
+    )
+    outcomes = [segment.run(bench, piece(RUNGS[1], 1, variant)) for bench in (kept, again)]
+    assert outcomes[0].value == outcomes[1].value
+    assert final_state(kept)[0].losses == final_state(again)[0].losses
 
 
 def test_a_single_example_that_does_not_fit_is_infeasible_with_the_reason(make_bench, monkeypatch):
@@ -236,21 +294,23 @@ def test_memory_that_runs_out_in_the_optimizer_is_infeasible_not_the_end_of_the_
     assert segment.run(make_bench(), piece(RUNGS[1], 1)).kind == "infeasible"
 
 
-def test_evaluation_halves_its_batch_when_memory_runs_out(make_bench, monkeypatch):
-    from autolora.trainers.builtin import evaluation
-
+def test_evaluation_makes_its_passes_smaller_when_memory_runs_out_and_remembers_it(make_bench, monkeypatch):
     bench = make_bench()
     with bench.attached("lora", CONFIG, 0) as adapted:
         expected = bench.evaluator.scores(adapted, bench.data.eval).value
-        genuine = evaluation.token_losses
+        genuine, tried = head.token_predictions, []
 
-        def limited(model, batch):
-            if len(batch["input_ids"]) > 5:
+        def limited(model, batch, apart):
+            tried.append(len(batch["input_ids"]))
+            if tried[-1] > 5:
                 raise torch.OutOfMemoryError("CUDA out of memory.")
-            return genuine(model, batch)
+            return genuine(model, batch, apart)
 
-        monkeypatch.setattr(evaluation, "token_losses", limited)
+        monkeypatch.setattr(head, "token_predictions", limited)
         assert bench.evaluator.scores(adapted, bench.data.eval).value == pytest.approx(expected, rel=1e-5)
+        tried.clear()
+        bench.evaluator.scores(adapted, bench.data.eval)
+        assert max(tried) <= 5
 
 
 def test_an_absurd_learning_rate_diverges_early_and_says_why(make_bench):
