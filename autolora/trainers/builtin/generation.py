@@ -78,14 +78,14 @@ def greedy(
         prompts: token ids of each row.
         limits: most tokens to generate for each row.
         stops: where an answer ends.
-        batch_size: rows in one forward pass, at most; those of one limit go together.
+        batch_size: rows in one forward pass, at most; those of one limit go together, those of similar length first.
 
     Returns:
         For each row the ids generated before its first stop.
     """
     answers: dict[int, list[int]] = {}
     with _no_preferences(model):
-        order = sorted(range(len(prompts)), key=lambda row: -limits[row])
+        order = sorted(range(len(prompts)), key=lambda row: (-limits[row], -len(prompts[row])))
         for limit, group in groupby(order, key=lambda row: limits[row]):
             rows = list(group)
             for begin in range(0, len(rows), batch_size):
