@@ -17,7 +17,7 @@ from autolora import documents, files, quickstart, references, urls, variants
 from autolora.adapters.spec import AdapterSpec
 from autolora.errors import AutoloraError, closest
 from autolora.files import Document
-from autolora.metrics import MetricSpec
+from autolora.metrics import EvaluationSpec, MetricSpec
 from autolora.search.rungs import RUNGS, ascend_to_one
 from autolora.sections import Section, nearby, required
 from autolora.space import Config, Space, registry, searchable
@@ -184,6 +184,7 @@ class Spec(Section):
         adapter: an :class:`autolora.adapters.spec.AdapterSpec`: which layers carry an adapter.
         training: the :class:`TrainingSpec` of one full run.
         metric: name of a metric, or a :class:`autolora.metrics.MetricSpec`.
+        evaluation: an :class:`autolora.metrics.EvaluationSpec`: on how many rows rungs are scored.
         budget: full-run equivalents per variant, everything included, in total for the study.
         rungs: fractions of a full run at which a trial is scored, ending in 1.
         confirm: "auto" keeps min(4, floor(budget / 4)) full runs for further seeds of the finalists; 0: none.
@@ -206,6 +207,7 @@ class Spec(Section):
     adapter: AdapterSpec = AdapterSpec()
     training: TrainingSpec = TrainingSpec()
     metric: Annotated[MetricSpec, _wrap("metric")] = MetricSpec()
+    evaluation: EvaluationSpec = EvaluationSpec()
     budget: float = Field(default=8.0, ge=1, le=1e6)
     rungs: tuple[float, ...] = RUNGS
     confirm: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
@@ -279,6 +281,16 @@ class Spec(Section):
                 f"{list(value)} is not allowed; they ascend, start above 0 and end in 1.0, as in [0.111, 0.333, 1.0]"
             )
         return value
+
+    @model_validator(mode="after")
+    def _rows_for_each_rung(self) -> Spec:
+        subset, before_last = self.evaluation.subset, len(self.rungs) - 1
+        if isinstance(subset, tuple) and len(subset) != before_last:
+            raise ValueError(
+                f"evaluation.subset={list(subset)} has {len(subset)} numbers of rows for {before_last} rungs before "
+                "the last: give one for each, or a single one for all"
+            )
+        return self
 
     @model_validator(mode="after")
     def _options_can_be_searched(self) -> Spec:

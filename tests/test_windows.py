@@ -102,9 +102,16 @@ def test_a_plan_without_known_memory_leaves_it_out(monkeypatch):
     monkeypatch.setitem(sys.modules, "resource", None)
     assert memory.peak(SimpleNamespace(type="cpu")) is None
     dry = plan.DryRun(
-        notes=[], spending="", first=[], seconds_per_run=1.0, seconds=2.0, memory_bytes=None, disk_bytes=10
+        notes=[],
+        spending="",
+        first=[],
+        seconds_per_run=1.0,
+        evaluation_share=0.09,
+        seconds=2.0,
+        memory_bytes=None,
+        disk_bytes=10,
     )
     console = Console(width=200)
     with console.capture() as captured:
         console.print(plan_view(dry, small_spec(), folder="run"))
-    assert "1 s a full run, 2 s in all; at most 10 B of disk." in captured.get()
+    assert "1 s a full run, 9% of it evaluation, 2 s in all; at most 10 B of disk." in captured.get()

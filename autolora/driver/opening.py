@@ -28,7 +28,7 @@ class Opening:
     """What a study starts from: the specification with everything it names loaded and checked.
 
     Attributes:
-        spec: as validated.
+        spec: as validated, with the rows settled that rungs are scored on.
         space: of the specification, with the model's width.
         trainer: with model and data loaded.
     """
@@ -51,6 +51,7 @@ class Opening:
         """
         begun = look_ahead(spec, study_in or folder)
         trainer = open_trainer(spec, folder)
+        spec = spec.model_copy(update={"evaluation": spec.evaluation.settled(trainer.scored_rows())})
         space = resolved_space(spec)
         # Earlier versions took batches larger than a run, and what they began goes on as it is.
         if begun is None or begun.terms["space"]["batch_size"] != space.batch_size:
@@ -95,6 +96,7 @@ class Opening:
             baseline=baseline_of(spec, self.space),
             examples=self.trainer.examples,
             in_steps=True,
+            scored_rows=self.trainer.scored_rows(),
             context=self.trainer.fingerprints() if recorder else None,
             recorder=recorder,
         )

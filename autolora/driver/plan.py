@@ -46,6 +46,7 @@ class DryRun:
         spending: per variant, what its budget buys, in words.
         first: the first trials, each with the reason for it.
         seconds_per_run: of one full run of the largest configuration, evaluation included.
+        evaluation_share: of that, what the evaluations at all rungs take.
         seconds: of the whole study.
         memory_bytes: peak of the process (CPU) or of the device, while training; None on a CPU whose platform does not
             tell, such as Windows.
@@ -56,6 +57,7 @@ class DryRun:
     spending: str
     first: Sequence[Sampled]
     seconds_per_run: float
+    evaluation_share: float
     seconds: float
     memory_bytes: int | None
     disk_bytes: int
@@ -73,7 +75,7 @@ def dry_run(spec: Spec, folder: Path, preview: int = 6) -> DryRun:
         notes = [f"{subject}: {line}" for subject, lines in trainer.about().items() for line in lines]
         prior = opening.prior(folder, lambda scouted: notes.extend(scouted.notes))
         search = opening.search(prior)
-        seconds_per_run, checkpoint_bytes = _measure(trainer, scratch, spec, space)
+        seconds_per_run, evaluation_share, checkpoint_bytes = _measure(trainer, scratch, spec, space)
         kept = PAUSED * len(spec.names) + max(len(spec.names), spec.resources.workers or 1)  # being trained
         complete = min(math.floor(spec.budget), spec.keep + FINALISTS + search.plan.confirm)
         finished = (complete + 1) * len(spec.names)  # and the exported adapter
@@ -82,6 +84,7 @@ def dry_run(spec: Spec, folder: Path, preview: int = 6) -> DryRun:
             spending=_spending(spec, search.plan.confirm, search.table.upfront),
             first=search.preview(max(preview, len(spec.names) + 3)),
             seconds_per_run=seconds_per_run,
+            evaluation_share=evaluation_share,
             seconds=seconds_per_run * (spec.budget - search.table.upfront) * len(spec.names),
             memory_bytes=trainer.peak_memory(),
             disk_bytes=round(ROOM * checkpoint_bytes * (checkpoint.KEEP * kept + finished)),
@@ -101,19 +104,29 @@ def _spending(spec: Spec, confirm: int, upfront: float) -> str:
     return f"{spec.budget:g} full runs: " + " + ".join(parts)
 
 
-def _measure(trainer: Trainer, scratch: Path, spec: Spec, space: Space) -> tuple[float, int]:
-    """Seconds of a full run and bytes of a checkpoint, for the largest configuration of the slowest variant."""
+def _measure(trainer: Trainer, scratch: Path, spec: Spec, space: Space) -> tuple[float, float, int]:
+    """For the largest configuration of the slowest variant: seconds of a full run, the share of them that evaluation
+    takes, and bytes of a checkpoint.
+    """
+    rows = trainer.scored_rows()
+    evaluations = sum(rows) / rows[-1] if rows else float(len(spec.rungs))
     measured = []
     for number, name in enumerate(spec.names):
         config = searchable.largest(space, variants.get(name)).replaced(learning_rate=PROBE_RATE)
         stop = min(1.0, PROBE_STEPS / horizon(trainer.examples, config.batch_size))
-        probe = Job(trial=number, variant=name, config=config, seed=0, start=0.0, stop=stop, rung=0)
-        measured.append(_time(trainer, scratch, probe, len(spec.rungs)))
-    return max(seconds for seconds, _ in measured), max(size for _, size in measured)
+        # Scored as at the last rung: on all rows.
+        last = len(spec.rungs) - 1
+        probe = Job(trial=number, variant=name, config=config, seed=0, start=0.0, stop=stop, rung=last)
+        measured.append(_time(trainer, scratch, probe))
+    training, evaluation = max(((training, evaluations * evaluation) for training, evaluation, _ in measured), key=sum)
+    seconds = training + evaluation
+    return seconds, evaluation / seconds if seconds else 0.0, max(size for *_, size in measured)
 
 
-def _time(trainer: Trainer, scratch: Path, probe: Job, evaluations: int) -> tuple[float, int]:
-    """Train a probe; seconds that a full run of it would take, and bytes of its checkpoint."""
+def _time(trainer: Trainer, scratch: Path, probe: Job) -> tuple[float, float, int]:
+    """Train a probe; seconds that the training of a full run of it and one evaluation would take, and bytes of its
+    checkpoint.
+    """
     marks: list[float] = []
     outcome = trainer.run(probe, lambda _: marks.append(time.monotonic()))
     if outcome.kind == "infeasible":
@@ -124,4 +137,4 @@ def _time(trainer: Trainer, scratch: Path, probe: Job, evaluations: int) -> tupl
     step = median(b - a for a, b in pairwise(marks)) if len(marks) > 1 else outcome.seconds
     files = Path(checkpoint.trial_folder(scratch, probe.trial)).rglob("*")
     size = sum(path.stat().st_size for path in files if path.is_file())
-    return step * horizon(trainer.examples, probe.config.batch_size) + evaluation * evaluations, size
+    return step * horizon(trainer.examples, probe.config.batch_size), evaluation, size

@@ -28,8 +28,11 @@ FORMER: Mapping[str, object] = {
     "data.eval": None,
     "adapter.target_modules": ".*",
     "adapter.target_parameters": [],
+    "evaluation.subset": False,
 }
 """What keys had as default, or meant by not being there, before today's default came: by dotted key."""
+SETTLED = ("evaluation.subset",)
+"""Keys whose "auto" is settled when a study begins, as the record has it."""
 OBJECTS = ("<model ", "<dataset ")
 """How a record begins that stands for a Python object."""
 
@@ -101,13 +104,16 @@ def completed(recorded: Document) -> Document:
 
 
 def continued(spec: Spec, recorded: Document) -> Spec:
-    """The specification with the former default of each key that the user left to the default and the record has so."""
+    """The specification as the study began: with the former default of each key that the user left to the default and
+    the record has so, and with what "auto" was settled to.
+    """
     found = completed(recorded)
-    for key, value in FORMER.items():
+    for key in {**FORMER, **dict.fromkeys(SETTLED)}:
         section, _, name = key.rpartition(".")
-        own = getattr(spec, section)
-        if name not in own.model_fields_set and found[section][name] == value:
-            valid = type(own).model_validate({**dict(own), name: value})  # YAML has lists where a section has tuples
+        own, then = getattr(spec, section), found[section][name]
+        left_to_former = key in FORMER and name not in own.model_fields_set and then == FORMER[key]
+        if left_to_former or (key in SETTLED and getattr(own, name) == "auto"):
+            valid = type(own).model_validate({**dict(own), name: then})  # YAML has lists where a section has tuples
             spec = _replaced(spec, section, _replaced(own, name, getattr(valid, name)))
     return spec
 

@@ -161,6 +161,7 @@ def _on_held_directory(spec: Spec, folder: Path, executor: Executor | None, call
     if executor is not None:
         callbacks.on_executor(executor)
     opening = Opening.of(spec, folder)
+    spec = opening.spec
     record(folder, spec)  # what was refused so far changes nothing
     trainer = opening.trainer
     callbacks.on_setup(spec, trainer)

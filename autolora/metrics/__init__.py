@@ -7,10 +7,20 @@ import pkgutil
 
 from autolora.metrics.metric import Evaluation, Metric, MetricError, Need, register, registry
 from autolora.metrics.own import find
-from autolora.metrics.spec import MetricSpec
+from autolora.metrics.spec import EvaluationSpec, MetricSpec
 
 # A new metric touches nothing else.
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")
 
-__all__ = ["Evaluation", "Metric", "MetricError", "MetricSpec", "Need", "find", "register", "registry"]
+__all__ = [
+    "Evaluation",
+    "EvaluationSpec",
+    "Metric",
+    "MetricError",
+    "MetricSpec",
+    "Need",
+    "find",
+    "register",
+    "registry",
+]

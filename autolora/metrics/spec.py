@@ -1,15 +1,20 @@
-"""The ``metric`` section of a specification."""
+"""The ``metric`` and ``evaluation`` sections of a specification."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, StrictBool, field_validator, model_validator
 
 from autolora.errors import closest
 from autolora.metrics.metric import registry
 from autolora.search.trials import Direction
 from autolora.sections import Section
+
+Rows = Annotated[int, Field(ge=1)]
 
 _WORDS = r"[^\W\d]\w*(\.[^\W\d]\w*)*"
 _FUNCTION = re.compile(f"{_WORDS}:{_WORDS}")
@@ -64,3 +69,45 @@ class MetricSpec(Section):
     def needs_columns(self) -> bool:
         """Whether evaluation rows must carry every column of their table."""
         return self.own or "columns" in registry()[self.name].needs
+
+
+class EvaluationSpec(Section):
+    """On how many evaluation rows a trial is scored before it is trained to the end. The last rung scores all of them.
+
+    Args:
+        subset: "auto" scores rungs before the last on fewer rows where evaluating all of them at each rung would cost
+            more than 5% of a full run, see :mod:`autolora.trainers.builtin.subsets`; false: never. A number is that of
+            the rows which each rung before the last is scored on, a list has one number for each of these rungs; more
+            rows than there are means all. The rows of a rung are among those of the next, and the same for all trials.
+    """
+
+    subset: StrictBool | Rows | tuple[Rows, ...] | Literal["auto"] = Field(
+        default="auto",
+        description='"auto", false, a number of rows of at least 1, or a list of them, one for each rung '
+        "before the last",
+    )
+
+    @field_validator("subset", mode="before")
+    @classmethod
+    def _only_false(cls, value: object) -> object:
+        listed = value if isinstance(value, (list, tuple)) else [value]
+        if value is True or any(isinstance(each, bool) for each in listed if each is not value):
+            raise ValueError(f"{value!r} is not allowed; write auto, false, or a number of rows")
+        return value
+
+    @field_validator("subset")
+    @classmethod
+    def _ascending(cls, value: bool | int | tuple[int, ...] | str) -> bool | int | tuple[int, ...] | str:
+        if isinstance(value, tuple) and any(later < earlier for earlier, later in pairwise(value)):
+            raise ValueError(f"{list(value)} is not allowed; a longer run is scored on as many rows or more")
+        return value
+
+    def settled(self, rows: Sequence[int]) -> EvaluationSpec:
+        """This section with what "auto" has come to.
+
+        Args:
+            rows: that each rung is scored on; empty if all are scored on the same.
+        """
+        if self.subset != "auto":
+            return self
+        return EvaluationSpec(subset=tuple(rows[:-1]) if len(set(rows)) > 1 else False)

@@ -16,6 +16,7 @@ from autolora.driver.result import TuneResult
 from autolora.files import Document
 from autolora.report.summary import duration, summarize
 from autolora.report.tables import result_table, status_table
+from autolora.search.rungs import rows_in_words
 from autolora.spec import register_variants
 from autolora.study.directory import read_study, recorded_spec
 from autolora.trainers.checkpoint import root_of
@@ -71,6 +72,7 @@ def read_status(folder: Path) -> Status:
     rows = [summarize(table, plan, variant) for variant in plan.variants]
     spent = duration(sum(row.seconds for row in rows))
     lines = [f"{len(table.trials)} trials, {spent} of training and evaluation"]
+    lines += filter(None, [rows_in_words(table.rungs, table.scored_rows)])
     verdict = judge(table, best(table, plan.variants), registry.simple(plan.variants))
     if verdict.differences:
         lines.append(f"so far: {verdict.text}")

@@ -139,7 +139,7 @@ def plan_view(plan: DryRun, spec: Spec, folder: Path) -> RenderableType:
     memory = "" if plan.memory_bytes is None else f"{size(plan.memory_bytes)} of memory; "
     estimate = (
         f"\nEstimated from a few real steps of the largest batch and rank: {duration(plan.seconds_per_run)} a full "
-        f"run, {duration(plan.seconds)} in all; {memory}"
+        f"run, {plan.evaluation_share:.0%} of it evaluation, {duration(plan.seconds)} in all; {memory}"
         f"at most {size(plan.disk_bytes)} of disk."
     )
     return Group(Text("\n".join(lines)), first, Text(estimate))

@@ -75,6 +75,8 @@ class Search:
         examples: training examples of a full run, known to the laws; None if they are not known.
         in_steps: trials are trained in whole optimizer steps, which end at a rung or behind it, and are charged the
             examples of those; needs ``examples``. False: they are trained to the rungs exactly.
+        scored_rows: evaluation rows that each rung is scored on, the first ones of one order; empty if all have the
+            same. Scores of rungs with different rows are not compared as if they were of the same.
         context: what the scores depend on besides the configuration, such as fingerprints of model and data. It is
             part of the terms.
         recorder: where events are recorded and continued from; None: :class:`InMemory`.
@@ -106,6 +108,7 @@ class Search:
         baseline: Mapping[str, Config] | None = None,
         examples: int | None = None,
         in_steps: bool = False,
+        scored_rows: Sequence[int] = (),
         context: Mapping[str, str] | None = None,
         recorder: Recorder | None = None,
     ) -> None:
@@ -126,6 +129,8 @@ class Search:
             )
         if not set(baseline or {}) <= set(variants):
             raise ValueError(f"baseline names {sorted(set(baseline or {}) - set(variants))}, which are not tuned here")
+        if scored_rows and len(scored_rows) != len(rungs):
+            raise ValueError(f"scored_rows has {len(scored_rows)} numbers for {len(rungs)} rungs: give one for each")
         if in_steps and examples is None:
             raise ValueError("in_steps=True needs examples: without them it is not known what of a run a step is")
         seeds = seeds_kept(confirm, budget)
@@ -141,7 +146,7 @@ class Search:
         starts = {name: searchable.start(space, variant, space.opening_rank) for name, variant in variants.items()}
         self._sampler = Sampler(space, traits, prior, rungs, seed, starts)
         self._recorder = recorder or InMemory()
-        terms = {
+        terms: dict[str, object] = {
             "variants": list(variants),
             "space": space.model_dump(),
             "rungs": list(rungs),
@@ -151,8 +156,11 @@ class Search:
             "baseline": {variant: config.as_dict() for variant, config in self._baseline.items()},
             "context": dict(context or {}),
         }
+        scored_rows = tuple(scored_rows) if len(set(scored_rows)) > 1 else ()
+        if scored_rows:  # searches of earlier versions have no such term
+            terms["scored_rows"] = list(scored_rows)
         events = self._recorder.begin(direction, terms)
-        self.table = TrialTable(rungs, direction, events, upfront, examples if in_steps else None)
+        self.table = TrialTable(rungs, direction, events, upfront, examples if in_steps else None, scored_rows)
         self._revisions = {name: variant.revision for name, variant in variants.items()}
         self.outdated = self._outdated()
         current = tuple(name for name in variants if name not in self.outdated)
@@ -279,7 +287,8 @@ class Search:
 
     def preview(self, count: int) -> list[Sampled]:
         """The first configurations that would be sampled before any score is known, without recording anything."""
-        table = TrialTable(self.plan.rungs, self.direction, upfront=self.table.upfront, examples=self.table.examples)
+        known = self.table
+        table = TrialTable(self.plan.rungs, self.direction, (), known.upfront, known.examples, known.scored_rows)
         forecast = Forecast(self._sampler, table)
         sampled: list[Sampled] = []
         while len(sampled) < count:

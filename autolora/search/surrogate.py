@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +26,8 @@ SPREAD = 0.1
 DIVERGED = 20.0
 """A divergence is at least as bad as an excess of this many units, give or take DIVERGED_SD of the response."""
 DIVERGED_SD = 0.5
+TOLERATED = 2.0
+"""Standard errors of the rows by which scores of rungs with different rows must differ to count as different."""
 WORST = 1e6
 """Units of excess beyond which a score is not worse."""
 
@@ -202,29 +204,51 @@ def _not_reached(table: TrialTable, trial: Trial) -> int:
     return next(beyond, len(table.rungs) - 1)
 
 
-def _bounding(table: TrialTable) -> list[list[int]]:
+def _bounding(table: TrialTable) -> list[dict[int, float]]:
     """For each rung those whose scores a run to it can be expected to reach: its own, and the shorter ones from which
-    training on has helped most trials.
+    training on has helped most trials. With each, what is to be added to its scores, as they are of other rows.
     """
+    tolerance = [[TOLERATED * _row_error(table, r, rung) for r in range(rung)] for rung in range(len(table.rungs))]
 
     def helped(before: int, rung: int) -> bool:
         on = [trial.scores for trial in table.trials if before in trial.scores and rung in trial.scores]
-        return bool(on) and float(np.median([table.sign * (scores[rung] - scores[before]) for scores in on])) < 0
+        gains = [table.sign * (scores[before] - scores[rung]) for scores in on]
+        return bool(on) and float(np.median(gains)) > tolerance[rung][before]
 
-    return [[*(r for r in range(rung) if helped(r, rung)), rung] for rung in range(len(table.rungs))]
+    return [
+        {**{r: tolerance[rung][r] for r in range(rung) if helped(r, rung)}, rung: 0.0}
+        for rung in range(len(table.rungs))
+    ]
 
 
-def _responses(scores: np.ndarray, rungs: np.ndarray, bounding: Sequence[Sequence[int]]) -> np.ndarray:
+def _row_error(table: TrialTable, before: int, rung: int) -> float:
+    """Standard error of the difference between the scores of one training on the rows of two rungs, of which the first
+    rung's are a random part. It is told by the rows of the best full run: 0 on the same rows, inf if it is not known.
+    """
+    if not table.scored_rows or table.scored_rows[before] == table.scored_rows[rung]:
+        return 0.0
+    runs = [trial for trial in table.trials if trial.rows is not None and len(trial.rows.totals) > 1]
+    if not runs:
+        return math.inf
+    best = min(runs, key=lambda trial: table.sign * trial.scores[len(table.rungs) - 1])
+    contributions = best.rows.contributions() if best.rows else None
+    assert contributions is not None
+    fewer, more = table.scored_rows[before], table.scored_rows[rung]
+    return float(contributions.std(ddof=1)) * math.sqrt(1 / fewer - 1 / more)
+
+
+def _responses(scores: np.ndarray, rungs: np.ndarray, bounding: Sequence[Mapping[int, float]]) -> np.ndarray:
     """asinh of the excess over the best that is known to be within reach of each rung, in units.
 
     That a short run of one trial is better than the full run of another, as of a baseline far off, tells how much there
     is to gain.
     """
     responses = np.zeros(len(scores))
-    scores = scores / max(1.0, float(np.abs(scores).max(initial=0.0)))  # any finite score may be told
+    scale = max(1.0, float(np.abs(scores).max(initial=0.0)))  # any finite score may be told
+    scores = scores / scale
     for rung in np.unique(rungs):
         here = rungs == rung
-        best = scores[np.isin(rungs, bounding[rung])].min()
+        best = min(scores[rungs == r].min() + tolerance / scale for r, tolerance in bounding[rung].items())
         excess = scores[here] - best
         # Where most scores are 0, as accuracies may be, the largest excess is all there is to go by.
         unit = max(UNIT * abs(best), SPREAD * float(np.median(excess))) or SPREAD * excess.max() or 1.0

@@ -167,6 +167,7 @@ class TrialTable:
         upfront: full-run equivalents charged to each variant for what was spent before the first trial.
         examples: training examples of a full run, where trials are trained in whole optimizer steps; None: where they
             are trained to a rung exactly.
+        scored_rows: evaluation rows that each rung is scored on; empty if all have the same.
 
     Attributes:
         trials: all of them.
@@ -180,8 +181,10 @@ class TrialTable:
         events: Iterable[Event] = (),
         upfront: float = 0.0,
         examples: int | None = None,
+        scored_rows: tuple[int, ...] = (),
     ) -> None:
         self.rungs = rungs
+        self.scored_rows = scored_rows
         self.examples = examples
         self.upfront = upfront
         self.sign = 1.0 if direction == "minimize" else -1.0

@@ -126,7 +126,8 @@ def read_study(folder: Path) -> tuple[TrialTable, Plan]:
     budget = float(spec["budget"])
     prior = study.prior
     upfront = prior.share(len(names)) if prior else 0.0
-    table = TrialTable(rungs, study.direction, study.events(), upfront, study.terms["examples"])
+    rows = tuple(study.terms.get("scored_rows", ()))
+    table = TrialTable(rungs, study.direction, study.events(), upfront, study.terms["examples"], rows)
     return table, Plan(names, rungs, budget, seeds_kept(spec["confirm"], budget))
 
 

@@ -53,6 +53,7 @@ class _Terms(BaseModel):
     space: dict[str, Any]
     rungs: list[float]
     examples: int | None
+    scored_rows: list[int] = []
     prior: Prior | None = None
 
     model_config = ConfigDict(arbitrary_types_allowed=True)

@@ -140,6 +140,10 @@ class Trainer(Protocol):
             AutoloraError: naming the variant or dimension and the setting.
         """
 
+    def scored_rows(self) -> Sequence[int]:
+        """Evaluation rows that each rung is scored on, the first ones of one order; empty if all have the same."""
+        return ()
+
     def about(self) -> Mapping[str, Sequence[str]]:
         """What it has loaded, for people: lines by subject, such as "model", "data" and "warning"."""
         return {}

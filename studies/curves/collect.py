@@ -99,7 +99,7 @@ def _open(spec_file: Path, folder: Path) -> None:
     global _bench, _rungs
     from autolora.trainers.builtin.workbench import Workbench
 
-    spec = specs.load(spec_file)
+    spec = specs.load(spec_file, **{"evaluation.subset": False})  # rungs are compared on all rows
     _rungs = spec.rungs
     _bench = Workbench.open(spec, folder / spec_file.stem / str(os.getpid()))
 

@@ -79,6 +79,17 @@ class Split:
         tokens, targets = self._row(index)
         return tokens[slice(*last_run(targets))]
 
+    def of(self, indices: Sequence[int] | np.ndarray) -> Split:
+        """The split of these rows alone, in the order given."""
+        chosen = [slice(self.offsets[index], self.offsets[index + 1]) for index in indices]
+        return Split(
+            tokens=np.concatenate([self.tokens[each] for each in chosen]),
+            offsets=np.concatenate([[0], np.cumsum(self.lengths[indices])]),
+            targets=np.concatenate([self.targets[each] for each in chosen]),
+            indices=self.indices[indices],
+            rows=[self.rows[index] for index in indices] if self.rows else [],
+        )
+
     def batch(self, indices: Sequence[int] | np.ndarray, pad_token_id: int) -> dict[str, torch.Tensor]:
         """These rows, padded on the right to the longest.
 

@@ -139,6 +139,12 @@ class Evaluator:
         warnings = [_too_long(metric.name, spec.max_new_tokens, name, split, stops) for name, split in held_out.items()]
         return cls(base, spec, metric, stops, tuple(filter(None, warnings)))
 
+    def generated_tokens(self, split: Split) -> int:
+        """Tokens that the metric generates for a split, if answers are as long as the longest reference; else 0."""
+        if "prompts" not in self.metric.needs:
+            return 0
+        return len(split) * min(self.spec.max_new_tokens, max(_answer_lengths(split, self.stops)))
+
     def scores(self, adapted: PeftModel, split: Split) -> Scores:
         """The metric with what each row contributes to it; passes shrink when memory runs out."""
         import torch
@@ -170,7 +176,7 @@ class Evaluator:
 
 def _too_long(metric: str, limit: int, name: str, split: Split, stops: Stops) -> str:
     """A warning where references are longer than what is generated; empty where none is."""
-    lengths = [len(stops.cut(split.answer_tokens(row).tolist())) for row in range(len(split))]
+    lengths = _answer_lengths(split, stops)
     longer = sum(length > limit for length in lengths)
     if not longer:
         return ""
@@ -178,3 +184,8 @@ def _too_long(metric: str, limit: int, name: str, split: Split, stops: Stops) ->
         f"{longer} of {len(split)} answers of the {name} split are longer than metric.max_new_tokens={limit}, "
         f"so {metric} counts them as wrong; the longest has {max(lengths)} tokens"
     )
+
+
+def _answer_lengths(split: Split, stops: Stops) -> list[int]:
+    """Tokens of each row's reference."""
+    return [len(stops.cut(split.answer_tokens(row).tolist())) for row in range(len(split))]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-ORDER, INITIALIZATION, STEP = 1, 2, 3
+ORDER, INITIALIZATION, STEP, EVALUATION = 1, 2, 3, 4
 """What randomness is drawn for."""
 
 

@@ -69,7 +69,7 @@ def _advance(
         except Interrupted:
             run.commit()
             raise
-        scores = Scores(math.nan) if reason else bench.evaluator.scores(adapted, bench.data.eval)
+        scores = Scores(math.nan) if reason else bench.evaluator.scores(adapted, bench.evaluated(job))
         if reason is None and not math.isfinite(scores.value):
             reason = f"the evaluation metric became {scores.value}"
         if reason is not None:

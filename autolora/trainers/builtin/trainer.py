@@ -10,6 +10,7 @@ from autolora.bases.device import dtype_name
 from autolora.priors import Curvature
 from autolora.priors.probe import RangeTest
 from autolora.search import Job
+from autolora.search.rungs import rows_in_words
 from autolora.space import Config, Space, searchable
 from autolora.spec import Spec
 from autolora.trainers import memory
@@ -81,6 +82,9 @@ class BuiltinTrainer(Trainer):
                 )
                 variant.configured(**dict(config.options)).check(start)
 
+    def scored_rows(self) -> Sequence[int]:
+        return self.bench.scored_rows
+
     def about(self) -> Mapping[str, Sequence[str]]:
         base = self.bench.base
         parameters = sum(parameter.numel() for parameter in base.model.parameters())
@@ -88,6 +92,7 @@ class BuiltinTrainer(Trainer):
             "model": [f"{parameters:,} parameters, {dtype_name(base.dtype)} on {base.device}", *base.notes],
             "layers": self.bench.coverage.lines(),
             "data": self.bench.data.report.lines(),
+            "evaluation": list(filter(None, [rows_in_words(self.bench.rungs, self.bench.scored_rows)])),
             "warning": [*self.bench.data.report.warnings, *self.bench.evaluator.warnings],
         }
 

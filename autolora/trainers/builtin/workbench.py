@@ -15,16 +15,18 @@ from autolora import bases, variants
 from autolora.adapters.spec import AdapterSpec
 from autolora.bases import Base
 from autolora.metrics.own import find as find_metric
+from autolora.search import Job
 from autolora.search.rungs import examples_seen, horizon
 from autolora.space import Config
 from autolora.spec import Spec, TrainingSpec, mutable_in
 from autolora.tasks.causal_lm.limits import Limits
 from autolora.tasks.causal_lm.preparation import prepare
-from autolora.tasks.causal_lm.split import PreparedData
+from autolora.tasks.causal_lm.split import PreparedData, Split
 from autolora.trainers import checkpoint
+from autolora.trainers.builtin import subsets
 from autolora.trainers.builtin.batches import Batches
 from autolora.trainers.builtin.evaluation import Evaluator
-from autolora.trainers.builtin.randomness import INITIALIZATION, torch_seed
+from autolora.trainers.builtin.randomness import EVALUATION, INITIALIZATION, generator, torch_seed
 from autolora.trainers.builtin.room import Room
 from autolora.trainers.places import Location, place, shown
 
@@ -53,6 +55,8 @@ class Workbench:
         adapter: which layers carry an adapter.
         training: settings of a full run, those resolved that the specification leaves to the data.
         seed: of the study.
+        rungs: fractions of a full run at which trials are scored.
+        scored_rows: evaluation rows that each rung is scored on.
         checkpoints: path or URL beneath which trial ``n`` keeps its checkpoints in ``trials/n``.
         room: what the device has room for.
     """
@@ -64,6 +68,8 @@ class Workbench:
     adapter: AdapterSpec
     training: TrainingSpec
     seed: int
+    rungs: tuple[float, ...]
+    scored_rows: tuple[int, ...]
     checkpoints: Location
     room: Room
 
@@ -85,14 +91,23 @@ class Workbench:
         Raises:
             MetricError: the metric is not there, or the data lack what it needs.
         """
+        evaluator = Evaluator.of(base, spec.metric, data)
+        examples = spec.training.examples or len(data.train)
+        share = subsets.share_of_run(
+            evaluated=int(data.eval.lengths.sum()),
+            generated=evaluator.generated_tokens(data.eval),
+            trained=examples * float(data.train.lengths.mean()),
+        )
         return cls(
             base=base,
             data=data,
             batches=Batches(data.train, base, spec.seed, spec.training.micro_batch),
-            evaluator=Evaluator.of(base, spec.metric, data),
+            evaluator=evaluator,
             adapter=spec.adapter,
             training=spec.training.model_copy(update={"max_length": data.report.max_length}),
             seed=spec.seed,
+            rungs=spec.rungs,
+            scored_rows=subsets.rows_of_rungs(spec.evaluation.subset, spec.rungs, len(data.eval), share),
             checkpoints=checkpoint.root_of(spec.checkpoints, folder),
             room=Room(base, int(data.train.lengths.max()), spec.training.gradient_checkpointing, folder / ROOM),
         )
@@ -105,9 +120,10 @@ class Workbench:
         return Accelerator(cpu=self.base.device.type == "cpu")
 
     def fingerprints(self) -> dict[str, str]:
-        """Model, data, metric and layers, as far as scores depend on them; the same on every device and in every dtype.
+        """What scores depend on: model, data, metric, rows and layers; the same on every device and in every dtype.
 
-        Layers are left out where they are all linear ones but the output head, as in all studies of earlier versions.
+        Rows are left out where each rung is scored on all of them, and layers where they are all linear ones but the
+        output head, as in all studies of earlier versions.
         """
         from autolora.adapters.targets import every_linear_layer
 
@@ -117,6 +133,7 @@ class Workbench:
             "model": self.base.fingerprint(),
             "data": self.data.fingerprint,
             "metric": self.evaluator.spec.name,
+            **({"rows": ", ".join(map(str, self.scored_rows))} if len(set(self.scored_rows)) > 1 else {}),
             **({} if usual else {"layers": hashlib.sha256(" ".join(layers).encode()).hexdigest()[:16]}),
         }
 
@@ -133,6 +150,16 @@ class Workbench:
         training = self.training.model_dump(exclude=mutable_in("training"))
         facts = {**self.fingerprints(), "training": training, "seed": self.seed}
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+    def evaluated(self, job: Job) -> Split:
+        """The evaluation rows that a segment is scored on: all at full length. Before, they are the same for all trials
+        of a rung, and among those of the next rung.
+        """
+        rows = len(self.data.eval)
+        count = rows if job.stop == 1.0 else self.scored_rows[job.rung]
+        if count == rows:
+            return self.data.eval
+        return self.data.eval.of(subsets.chosen(generator(self.seed, 0, EVALUATION), count, rows))
 
     @property
     def examples(self) -> int:
