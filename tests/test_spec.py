@@ -225,6 +225,16 @@ def test_an_unknown_key_like_none_lists_what_there_is():
         ("data.eval_size", 0, "at least 1"),
         ("data.format", "csv", "'messages'"),
         ("metric.direction", "up", "'minimize' or 'maximize'"),
+        ("evaluation.subset", 0, '"auto", false, a number of rows of at least 1, or a list'),
+        ("evaluation.subset", 1.5, '"auto", false, a number of rows'),
+        ("evaluation.subset", "some", '"auto", false, a number of rows'),
+        ("evaluation.subset", None, '"auto", false, a number of rows'),
+        ("evaluation.subset", True, "write auto, false, or a number of rows"),
+        ("evaluation.subset", [True, 8], "write auto, false, or a number of rows"),
+        ("evaluation.subset", [8, False], "write auto, false, or a number of rows"),
+        ("evaluation.subset", [8, 0], '"auto", false, a number of rows'),
+        ("evaluation.subset", [9, 8], "as many rows or more"),
+        ("evaluation", 8, "it holds keys: subset"),
         ("space", "wide", "it holds keys: learning_rate"),
         ("baseline", 3, "it holds keys: learning_rate"),
     ],
@@ -233,6 +243,31 @@ def test_impossible_values_are_named_with_what_is_possible(key, value, says):
     line = message(**{key: value})
     assert line.startswith(f"{key}: ")
     assert says in line
+
+
+@pytest.mark.parametrize("subset", ["auto", False, 1, 10**6, (8, 9), (8, 8)])
+def test_rows_of_short_runs_are_recorded_as_they_were_said(subset, tmp_path):
+    spec = load(**{"evaluation.subset": subset})
+    assert spec.evaluation.subset == subset
+    assert type(spec.evaluation.subset) is type(subset)
+    specs.save(spec, tmp_path / "spec.yaml")
+    assert specs.load(tmp_path / "spec.yaml").evaluation == spec.evaluation
+
+
+@pytest.mark.parametrize(("subset", "rungs"), [([8], None), ([8, 9, 10], None), ([8], [1.0]), ([], [0.5, 1.0])])
+def test_a_list_of_rows_has_one_number_for_each_rung_before_the_last(subset, rungs):
+    given = {"evaluation.subset": subset, **({"rungs": rungs} if rungs else {})}
+    assert message(**given).startswith(f"evaluation.subset={subset} has {len(subset)} numbers of rows for ")
+
+
+def test_what_auto_has_come_to_is_settled_and_what_the_user_says_stays():
+    auto = load().evaluation
+    assert auto.settled((64, 85, 256)).subset == (64, 85)
+    assert auto.settled((256, 256)).subset is False
+    assert auto.settled(()).subset is False
+    for subset in (False, 7, (3, 4)):
+        said = load(**{"evaluation.subset": subset}).evaluation
+        assert said.settled((64, 85, 256)) == said
 
 
 def test_an_impossible_item_of_a_list_is_named_by_its_place():

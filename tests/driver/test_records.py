@@ -96,3 +96,24 @@ def test_a_value_other_than_the_record_is_refused(begun):
 def test_a_directory_without_a_study_changes_nothing(tmp_path):
     specs.save(load(training={"max_length": 64}), tmp_path / SPEC_FILE)
     assert adopted(tmp_path, load()) == load()
+
+
+@pytest.mark.parametrize("settled", [False, [64, 85]])
+@pytest.mark.parametrize("asked", [{}, {"evaluation": {"subset": "auto"}}])
+def test_rows_of_short_runs_go_on_as_they_were_settled(begun, settled, asked):
+    with run_directory(begun(recorded(evaluation={"subset": settled})), load(**asked)) as spec:
+        assert specs.dump(spec)["evaluation"] == {"subset": settled}
+
+
+@pytest.mark.parametrize("asked", [False, 64, [64, 86]])
+def test_other_rows_of_short_runs_are_refused(begun, asked):
+    refused = pytest.raises(RunDirectoryError, match=r"evaluation\.subset: \[64, 85\] -> ")
+    with refused, run_directory(begun(recorded(evaluation={"subset": [64, 85]})), load(evaluation={"subset": asked})):
+        pass
+
+
+def test_a_study_before_there_were_rows_of_short_runs_goes_on_with_all(begun):
+    record = recorded()
+    del record["evaluation"]
+    with run_directory(begun(record), load(evaluation={"subset": "auto"})) as spec:
+        assert spec.evaluation.subset is False

@@ -9,7 +9,7 @@ from autolora.spec import SpecError
 from autolora.trainers import Outcome, checkpoint
 from autolora.trainers.builtin.trainer import BuiltinTrainer
 from tests.support.cluster_runs import nobody_trains_within, tune
-from tests.support.executor_contract import ClosingContract, ExecutorContract, outcomes, piece
+from tests.support.executor_contract import SETTINGS, ClosingContract, ExecutorContract, outcomes, piece
 from tests.support.specs import small_spec
 
 pytest.importorskip("ray")
@@ -26,7 +26,7 @@ def on_cluster(bench, **overrides) -> RayTuneExecutor:
 class TestRayTuneExecutor(ExecutorContract):
     @pytest.fixture(scope="class")
     def executor(self, cluster, bench) -> Executor:
-        executor = on_cluster(bench)
+        executor = on_cluster(bench, **SETTINGS)
         yield executor
         executor.close()
 

@@ -9,8 +9,10 @@ import pytest
 
 from autolora import Search
 from autolora.priors import Prior
+from autolora.scores import Scores
 from autolora.search.features import Features
-from autolora.search.surrogate import SPREAD, UNIT, Surrogate, _observed
+from autolora.search.surrogate import SPREAD, TOLERATED, UNIT, Surrogate, _observed
+from autolora.search.trials import Scored
 from tests.support.history import PRIOR, RUNGS, TRAITS, History, at, sampler
 from tests.support.simulation import SPACE, loss, play
 
@@ -200,3 +202,52 @@ def test_candidates_are_not_remembered():
     made, history = sampler(), History().add("lora", at(0.0), 2.0, 2.0, 2.0)
     made.acquisitions(history.table, "lora", made.surrogate(history.table))
     assert len(made._features._known) == 1
+
+
+ROWS = (25, 25, 100)
+
+
+def on_fewer_rows(baseline: float, short: float, spread: float | None) -> History:
+    """A full run far off or not, and shorter ones of another configuration; ``spread`` is that of the rows."""
+    history = History(scored_rows=ROWS)
+    history.add("lora", at(1.0), baseline + 2, baseline + 1, baseline)
+    if spread is not None:
+        rows = Scores.of(baseline + spread * np.tile([-1.0, 1.0], 50))
+        history.table.apply(Scored(0, 2, baseline, rows=rows))
+    return history.add("lora", at(0.0), short + 0.1, short)
+
+
+def excess(history: History) -> float:
+    """Of the full run, in units."""
+    seen = _observed(FEATURES, history.table)
+    return float(np.sinh(seen.values[seen.points.rung == 2][0]))
+
+
+def test_a_short_run_on_fewer_rows_tells_of_a_full_one_what_rows_do_not_explain():
+    error = math.sqrt(100 / 99) * math.sqrt(1 / 25 - 1 / 100)
+    best = 2.0 + TOLERATED * error
+    assert excess(on_fewer_rows(4.0, 2.0, 1.0)) == pytest.approx((4.0 - best) / (SPREAD * (4.0 - best)))
+    assert excess(on_fewer_rows(4.0, 2.0, 0.0)) == pytest.approx(2.0 / (SPREAD * 2.0))
+    assert excess(on_fewer_rows(2.1, 2.0, 1.0)) == 0.0  # rows explain it
+
+
+def test_scores_on_other_rows_are_not_compared_where_rows_are_not_known():
+    assert excess(on_fewer_rows(4.0, 2.0, None)) == 0.0
+    whole = on_fewer_rows(4.0, 2.0, None)
+    whole.table.scored_rows = ()
+    assert excess(whole) > 1.0
+
+
+def test_rungs_with_the_same_rows_are_compared_as_ever():
+    """The first two have 25 rows each."""
+    found = []
+    for rows in (ROWS, ()):
+        history = History(scored_rows=rows).add("lora", at(0.5), 3.0, 2.9).add("lora", at(0.0), 2.0)
+        found.append(_observed(FEATURES, history.table).values.tolist())
+    assert found[0] == found[1]
+
+
+def test_training_on_helps_only_beyond_what_rows_explain():
+    """A score that is better on all rows than on the first may be so by the rows alone."""
+    history = on_fewer_rows(2.0, 1.0, 3.0)
+    assert excess(history) == 0.0

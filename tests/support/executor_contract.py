@@ -13,6 +13,9 @@ from autolora.space import Config
 from autolora.trainers import Interrupted, Outcome, checkpoint
 from autolora.trainers.builtin.trainer import BuiltinTrainer
 
+SETTINGS = {"evaluation.subset": 9}
+"""Of the specification that workers open in :class:`ExecutorContract`."""
+
 
 def piece(trial: int, stop: float = 1 / 9, rung: int = 0) -> Job:
     return Job(trial, "lora", Config(2e-3, 8, 4, 4.0), seed=0, start=0.0, stop=stop, rung=rung)
@@ -30,7 +33,7 @@ class ExecutorContract:
 
     @pytest.fixture(scope="class")
     def bench(self, open_bench, tmp_path_factory):
-        return open_bench(tmp_path_factory.mktemp("contract"))
+        return open_bench(tmp_path_factory.mktemp("contract"), **SETTINGS)
 
     @pytest.fixture(scope="class")
     def executor(self, bench) -> Executor:
@@ -43,6 +46,14 @@ class ExecutorContract:
         executor.submit((piece(0),))
         (outcome,) = outcomes(executor, 1)
         assert (outcome.trial, outcome.kind) == (0, "scored")
+
+    def test_workers_score_on_the_rows_of_this_process(self, executor, open_bench, tmp_path):
+        executor.submit((piece(4),))
+        (outcome,) = outcomes(executor, 1)
+        here = BuiltinTrainer(open_bench(tmp_path, **SETTINGS))
+        everywhere = BuiltinTrainer(open_bench(tmp_path / "all"))
+        assert outcome.value == pytest.approx(here.run(piece(4)).value, rel=1e-5)
+        assert outcome.value != pytest.approx(everywhere.run(piece(4)).value, rel=1e-5)
 
     def test_a_pack_of_several_segments_comes_back_whole(self, executor):
         executor.submit((piece(1), piece(2)))

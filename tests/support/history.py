@@ -19,8 +19,10 @@ PRIOR = Prior.from_laws(64, 800)
 class History:
     """Trials, each with its scores at the first rungs; those scored at all of them are complete."""
 
-    def __init__(self, rungs: tuple[float, ...] = RUNGS, direction: str = "minimize") -> None:
-        self.table = TrialTable(rungs, direction)
+    def __init__(
+        self, rungs: tuple[float, ...] = RUNGS, direction: str = "minimize", scored_rows: tuple[int, ...] = ()
+    ) -> None:
+        self.table = TrialTable(rungs, direction, scored_rows=scored_rows)
 
     def add(
         self,
