@@ -32,7 +32,7 @@ FORMER: Mapping[str, object] = {
 }
 """What keys had as default, or meant by not being there, before today's default came: by dotted key."""
 SETTLED = ("evaluation.subset",)
-"""Keys whose "auto" is settled when a study begins, as the record has it."""
+"""Of these keys, those whose "auto" is settled when a study begins, as the record has it."""
 OBJECTS = ("<model ", "<dataset ")
 """How a record begins that stands for a Python object."""
 
@@ -108,11 +108,12 @@ def continued(spec: Spec, recorded: Document) -> Spec:
     the record has so, and with what "auto" was settled to.
     """
     found = completed(recorded)
-    for key in {**FORMER, **dict.fromkeys(SETTLED)}:
+    for key, value in FORMER.items():
         section, _, name = key.rpartition(".")
         own, then = getattr(spec, section), found[section][name]
-        left_to_former = key in FORMER and name not in own.model_fields_set and then == FORMER[key]
-        if left_to_former or (key in SETTLED and getattr(own, name) == "auto"):
+        left_to_default = name not in own.model_fields_set and then == value
+        left_open = key in SETTLED and getattr(own, name) == "auto"
+        if left_to_default or left_open:
             valid = type(own).model_validate({**dict(own), name: then})  # YAML has lists where a section has tuples
             spec = _replaced(spec, section, _replaced(own, name, getattr(valid, name)))
     return spec

@@ -227,12 +227,11 @@ def _row_error(table: TrialTable, before: int, rung: int) -> float:
     """
     if not table.scored_rows or table.scored_rows[before] == table.scored_rows[rung]:
         return 0.0
-    runs = [trial for trial in table.trials if trial.rows is not None and len(trial.rows.totals) > 1]
-    if not runs:
+    known = [trial.rows for trial in table.trials if trial.rows is not None and len(trial.rows.totals) > 1]
+    best = min(known, key=lambda rows: table.sign * rows.value, default=None)
+    contributions = None if best is None else best.contributions()
+    if contributions is None:
         return math.inf
-    best = min(runs, key=lambda trial: table.sign * trial.scores[len(table.rungs) - 1])
-    contributions = best.rows.contributions() if best.rows else None
-    assert contributions is not None
     fewer, more = table.scored_rows[before], table.scored_rows[rung]
     return float(contributions.std(ddof=1)) * math.sqrt(1 / fewer - 1 / more)
 
