@@ -154,7 +154,13 @@ class Evaluator:
         try:
             while True:
                 view = SplitEvaluation(
-                    adapted, self.base, split, self.stops, self.spec.max_new_tokens, self.passes, self.generated
+                    model=adapted,
+                    base=self.base,
+                    split=split,
+                    stops=self.stops,
+                    max_new_tokens=self.spec.max_new_tokens,
+                    passes=self.passes,
+                    generated=self.generated,
                 )
                 try:
                     with torch.no_grad():

@@ -131,8 +131,15 @@ class _Run:
             num_training_steps=steps,
         )
         self.watch = DivergenceWatch(job.config.batch_size, manifest.losses, manifest.gradient_norms)
-        passes = Passes.of(manifest.passes) if manifest.passes else None
-        self.stepper = Stepper(bench, variant, job.config, job.seed, adapted, self.optimizer, passes)
+        self.stepper = Stepper(
+            bench=bench,
+            variant=variant,
+            config=job.config,
+            seed=job.seed,
+            adapted=adapted,
+            optimizer=self.optimizer,
+            passes=Passes.of(manifest.passes) if manifest.passes else None,
+        )
         self._mark, self._before = began, manifest.seconds
 
     def restore(self, state: State) -> None:
