@@ -58,7 +58,8 @@ class TrainingSpec(Section):
             third more time, less memory, and gives equal results; "auto": where not one example fits otherwise.
         checkpoint_seconds: longest time between two checkpoints of a running trial.
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
-        dtype: of the frozen base: "auto" is bfloat16 on a GPU that has it, else float32.
+        dtype: of the frozen base: "auto" is bfloat16 on a GPU that has it, float16 on a CUDA GPU that does not, else
+            float32. In float16 the loss is scaled, and a step whose gradients overflow is skipped.
     """
 
     examples: int | None = Field(default=None, ge=1, le=10**12)
@@ -74,7 +75,7 @@ class TrainingSpec(Section):
     gradient_checkpointing: bool | Literal["auto"] = Field(default="auto", description='"auto", true or false')
     checkpoint_seconds: float = Field(default=120.0, ge=0)
     device: str = Field(default="auto", min_length=1)
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
 
     def of_trial(self, config: Config) -> TrainingSpec:
         """These settings with the values that a configuration has of them."""
@@ -90,6 +91,17 @@ class TrainingSpec(Section):
             if dimension.sets and dimension.searched(space)
         }
         return config.replaced(**values) if values else config
+
+
+class BaseSpec(Section):
+    """How the frozen model is held and computed.
+
+    Args:
+        attn_implementation: of attention, by the name that ``from_pretrained`` takes, such as "sdpa", "eager" or
+            "flash_attention_2"; None: the model's own default. It may change between two starts.
+    """
+
+    attn_implementation: str | None = Field(default=None, min_length=1)
 
 
 class ResourcesSpec(Section):
@@ -181,6 +193,7 @@ class Spec(Section):
         variants: names of registered LoRA variants, or references to those of other packages:
             ``my_package.module:MyVariant``.
         space: the :class:`autolora.Space` searched.
+        base: a :class:`BaseSpec`: how the model is held and computed.
         adapter: an :class:`autolora.adapters.spec.AdapterSpec`: which layers carry an adapter.
         training: the :class:`TrainingSpec` of one full run.
         metric: name of a metric, or a :class:`autolora.metrics.MetricSpec`.
@@ -204,6 +217,7 @@ class Spec(Section):
     data: Annotated[DataSpec, _wrap("data")]
     variants: list[str] = Field(default=["lora"], min_length=1)
     space: Annotated[Space, BeforeValidator(specified)] = Space()
+    base: BaseSpec = BaseSpec()
     adapter: AdapterSpec = AdapterSpec()
     training: TrainingSpec = TrainingSpec()
     metric: Annotated[MetricSpec, _wrap("metric")] = MetricSpec()
@@ -423,6 +437,7 @@ def save(spec: Spec, path: Path) -> None:
 MUTABLE = (
     *("budget", "keep", "training.device", "training.checkpoint_seconds", "training.micro_batch"),
     "training.gradient_checkpointing",
+    "base.attn_implementation",
     *(f"resources.{name}" for name in ResourcesSpec.model_fields),
 )
 

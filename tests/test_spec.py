@@ -221,7 +221,11 @@ def test_an_unknown_key_like_none_lists_what_there_is():
         ("training.examples", 0, "at least 1"),
         ("training.warmup_ratio", 1.5, "below 1"),
         ("training.schedule", "cosin", "'cosine', 'linear'"),
-        ("training.dtype", "fp8", "'bfloat16'"),
+        ("training.dtype", "fp8", "'bfloat16' or 'float16'"),
+        ("base.attn_implementation", "", "at least 1"),
+        ("base.attn_implementation", True, "true is not allowed"),
+        ("base.attention", "sdpa", "attn_implementation"),
+        ("base", "sdpa", "it holds keys: attn_implementation"),
         ("data.eval_size", 0, "at least 1"),
         ("data.format", "csv", "'messages'"),
         ("metric.direction", "up", "'minimize' or 'maximize'"),
@@ -526,7 +530,7 @@ def test_equal_specifications_do_not_differ():
 
 @pytest.mark.parametrize("key", specs.MUTABLE)
 def test_what_may_change_between_starts_is_no_difference(key):
-    value = "cpu" if key == "training.device" else 2
+    value = {"training.device": "cpu", "base.attn_implementation": "eager"}.get(key, 2)
     assert differences(**{key: value}) == []
 
 

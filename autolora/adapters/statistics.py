@@ -324,15 +324,24 @@ def _recording(model: PreTrainedModel, layers: Mapping[str, nn.Module]) -> Itera
 
 
 def training_precision(model: nn.Module) -> AbstractContextManager[object]:
-    """Context of a forward pass as in training: under bfloat16's autocast if there are weights in bfloat16.
+    """Context of a forward pass as in training: under the autocast of 16 bits if there are weights of 16 bits.
 
-    Without it, a model that keeps its norms in float32 would hand float32 to layers in bfloat16, which they refuse.
+    Without it, a model that keeps its norms in float32 would hand float32 to layers in 16 bits, which they refuse.
     """
     import torch
 
-    narrow = next((p for p in model.parameters() if p.dtype == torch.bfloat16), None)
-    device = "cpu" if narrow is None else narrow.device.type
-    return torch.autocast(device, torch.bfloat16, enabled=narrow is not None)
+    narrow = next((p for p in model.parameters() if p.dtype in (torch.bfloat16, torch.float16)), None)
+    if narrow is None:
+        return half_precision(torch.device("cpu"), torch.float32)
+    return half_precision(narrow.device, narrow.dtype)
+
+
+def half_precision(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:
+    """Autocast to bfloat16 or float16; switched off for any other dtype."""
+    import torch
+
+    half = dtype in (torch.bfloat16, torch.float16)
+    return torch.autocast(device.type, dtype if half else torch.bfloat16, enabled=half)
 
 
 @contextmanager

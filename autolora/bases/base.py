@@ -11,8 +11,10 @@ from functools import cached_property
 from itertools import count
 from typing import TYPE_CHECKING
 
-from autolora.bases.device import dispatched
+from autolora.adapters.statistics import half_precision
+from autolora.bases.device import dispatched, dtype_name
 from autolora.bases.limits import limits_of
+from autolora.bases.memory import collected, exceeded, out_of_memory
 from autolora.tasks.causal_lm.limits import Limits
 
 if TYPE_CHECKING:
@@ -50,6 +52,8 @@ class Base:
         merged: the adapter that was merged into it; None if there was none.
         revision: of the hub's repository that it was loaded from, as in ``from_pretrained``; None if none was named.
         reading: the shortcuts that it can be read with, see :mod:`autolora.bases.reading`.
+        digest: of the parameters before they were rounded to float16, see :func:`fingerprint`; None means that they
+            were not.
     """
 
     model: PreTrainedModel
@@ -60,6 +64,7 @@ class Base:
     merged: Merged | None = None
     revision: str | None = None
     reading: Reading = Reading()
+    digest: str | None = None
 
     @cached_property
     def limits(self) -> Limits:
@@ -81,10 +86,47 @@ class Base:
         return (token for token in ids if token not in special)
 
     def autocast(self) -> AbstractContextManager[object]:
-        """Context of a forward pass: bfloat16 if the base is, so that adapters in float32 cost no more."""
+        """Context of a forward pass: in 16 bits if the base is, so that adapters in float32 cost no more."""
+        return half_precision(self.device, self.dtype)
+
+    @contextmanager
+    def fast_matmuls(self) -> Iterator[None]:
+        """Context of training and evaluation: matrix products of a float32 base use TF32 where CUDA has it.
+
+        The setting is the process's, and is restored. It also holds for backward passes, which run outside
+        :meth:`autocast`. What a user has chosen beforehand stays.
+        """
         import torch
 
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16)
+        if self.device.type != "cuda" or self.dtype != torch.float32 or not _full_precision_matmuls():
+            yield
+            return
+        torch.set_float32_matmul_precision("high")
+        try:
+            yield
+        finally:
+            torch.set_float32_matmul_precision("highest")
+
+    @contextmanager
+    def memory_for(self, doing: str) -> Iterator[None]:
+        """Context of what must fit into memory for a study to start or go on.
+
+        Args:
+            doing: what is done, as in "generating from the first prompt".
+
+        Raises:
+            ModelError: memory has run out in it; says what the weights take, what the device has, and what to do.
+        """
+        try:
+            yield
+            return
+        except (RuntimeError, MemoryError, OSError) as error:
+            if not out_of_memory(error):
+                raise
+            parameters = sum(parameter.numel() for parameter in self.model.parameters())
+            answer = exceeded(doing, self.device, dtype_name(self.dtype), parameters, error)
+        collected()
+        raise answer
 
     @contextmanager
     def checkpointing(self, wanted: bool) -> Iterator[None]:
@@ -113,33 +155,57 @@ class Base:
 
     @contextmanager
     def set_aside(self) -> Iterator[None]:
-        """The base on the CPU for a while, so that a worker on the same machine has all of its device."""
+        """The base on the CPU for a while, so that a worker on the same machine has all of its device.
+
+        Raises:
+            ModelError: the device or the CPU has no memory for it on the way.
+        """
         import torch
 
         if self.device.type == "cpu" or dispatched(self.model):
             yield
             return
-        self.model.to("cpu")
+        with self.memory_for("moving it to the CPU"):
+            self.model.to("cpu")
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         try:
             yield
         finally:
-            self.model.to(self.device)
+            with self.memory_for("moving it back to its device"):
+                self.model.to(self.device)
 
     def fingerprint(self) -> str:
         """A digest of the model's parameters and the adapter merged into them, the same on every device and dtype."""
-        import torch
-
-        digest = hashlib.sha256()
-        for name, parameter in sorted(self.model.named_parameters()):
-            sample = parameter.detach().flatten()[:16].to(torch.bfloat16).float().cpu()
-            digest.update(f"{name} {tuple(parameter.shape)}".encode() + sample.numpy().tobytes())
-        if self.merged is not None:  # of the parameters, too few are looked at to see what an adapter changes
-            digest.update(self.merged.digest().encode())
-        return digest.hexdigest()[:16]
+        return self.digest or fingerprint(self.model, self.merged)
 
     @property
     def seeded_devices(self) -> list[torch.device]:
         """Devices beside the CPU whose generators a training draws from."""
         return [self.device] if self.device.type == "cuda" else []
+
+
+def fingerprint(model: PreTrainedModel, merged: Merged | None = None) -> str:
+    """A digest of a model's parameters and of the adapter merged into them.
+
+    It is the same in float32 and in bfloat16. Rounding to float16 first gives other parameters.
+    """
+    import torch
+
+    digest = hashlib.sha256()
+    for name, parameter in sorted(model.named_parameters()):
+        sample = parameter.detach().flatten()[:16].to(torch.bfloat16).float().cpu()
+        digest.update(f"{name} {tuple(parameter.shape)}".encode() + sample.numpy().tobytes())
+    if merged is not None:  # of the parameters, too few are looked at to see what an adapter changes
+        digest.update(merged.digest().encode())
+    return digest.hexdigest()[:16]
+
+
+def _full_precision_matmuls() -> bool:
+    """Whether float32 matrix products are exact, as PyTorch has them by default."""
+    import torch
+
+    try:
+        return torch.get_float32_matmul_precision() == "highest"
+    except RuntimeError:  # chosen by ``torch.backends.cuda.matmul.fp32_precision``, which this older call does not read
+        return False

@@ -6,6 +6,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from autolora.adapters.statistics import evaluating
+from autolora.bases.device import dtype_name
 from autolora.bases.errors import ModelError
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def check_causal(base: Base) -> None:
     of two rows that differ in their last token.
 
     Raises:
-        ModelError: the model reads in both directions.
+        ModelError: the model reads in both directions, or computes NaN, as some do in float16.
     """
     import torch
 
@@ -34,9 +35,19 @@ def check_causal(base: Base) -> None:
     rows = torch.tensor([tokens[:LENGTH], [*tokens[: LENGTH - 1], tokens[LENGTH]]], device=base.device)
     with evaluating(base.model), torch.no_grad(), base.autocast():
         first, second = base.model(input_ids=rows, use_cache=False).logits.float()
+    if bool(first.isnan().any()):
+        raise ModelError(_not_a_number(base))
     changes = (first - second).abs().amax(-1)
     if float(changes[:-1].max()) > LEAK * float(changes[-1]):
         raise ModelError(
             f"model: {type(base.model).__name__} reads in both directions: what it predicts for a token depends on "
             "the tokens behind it. autolora tunes causal language models: give one, such as a base or chat model."
         )
+
+
+def _not_a_number(base: Base) -> str:
+    dtype = dtype_name(base.dtype)
+    why = "its numbers exceed the range of float16: set training.dtype to bfloat16 or float32"
+    if dtype != "float16":
+        why = "its weights or its configuration are wrong: give another checkpoint"
+    return f"model: {type(base.model).__name__} computes NaN in {dtype} on {base.device}; {why}."

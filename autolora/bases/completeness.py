@@ -93,9 +93,11 @@ def check_finite(model: PreTrainedModel) -> None:
             continue
         bad.append(name)
     if bad:
+        in_float16 = any(parameter.dtype == torch.float16 for parameter in model.parameters())
+        range_of = " If its numbers exceed the range of float16, set training.dtype to bfloat16 or float32."
         raise ModelError(
             f"model: {len(bad)} weights hold NaN or infinite values: {_shown(bad)}. The file is damaged, or the model "
-            "was saved after it had diverged: give another checkpoint."
+            f"was saved after it had diverged: give another checkpoint.{range_of if in_float16 else ''}"
         )
 
 

@@ -1,24 +1,28 @@
-"""A base in float32 or bfloat16."""
+"""A base in float32, bfloat16 or float16."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from autolora.bases import kinds, quantized
-from autolora.bases.base import Base
+from autolora.bases import attention, kinds, quantized
+from autolora.bases.base import Base, fingerprint
+from autolora.bases.blank import blank_model
 from autolora.bases.causality import check_causal
 from autolora.bases.completeness import check_finite, check_present
 from autolora.bases.device import dispatched, dtype_name, find_device, find_dtype, own_dtype
 from autolora.bases.errors import ModelError
-from autolora.bases.pretrained import Loaded, load_tokenizer, load_weights
+from autolora.bases.memory import collected, exceeded, out_of_memory
+from autolora.bases.pretrained import Loaded, load_config, load_tokenizer, load_weights
 from autolora.bases.reading import reading_of
 from autolora.spec import Spec
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel
 
-DTYPES = ("float32", "bfloat16")
+DTYPES = ("float32", "bfloat16", "float16")
+NO_BFLOAT16 = "in float16, as this GPU has no bfloat16 (training.dtype); the loss is scaled"
 
 
 def load(spec: Spec) -> Base:
@@ -27,14 +31,30 @@ def load(spec: Spec) -> Base:
     A model object is used as it is, in its own precision; it is moved unless its parts were dispatched to devices.
 
     Raises:
-        ModelError: not found, damaged, incomplete, of NaN, quantized, not a causal language model, or an object in
-            another dtype than the specification's; or the hub cannot be reached.
+        ModelError: not found, damaged, incomplete, of NaN, quantized, not a causal language model, without the
+            implementation of attention that is asked for, or an object in another dtype than the specification's; the
+            hub cannot be reached; or memory runs out.
     """
     device = find_device(spec.training.device)
+    dtype = find_dtype(spec.training.dtype, device)
+    try:
+        return _load(spec, device, dtype)
+    except (RuntimeError, MemoryError, OSError) as error:
+        if not out_of_memory(error):
+            raise
+        dtype = dtype if isinstance(spec.model, str) else own_dtype(spec.model)
+        answer = exceeded("loading the model", device, dtype_name(dtype), _parameters(spec), error)
+    collected()
+    raise answer
+
+
+def _load(spec: Spec, device: torch.device, dtype: torch.dtype) -> Base:
+    asked = spec.base.attn_implementation
     if isinstance(spec.model, str):
-        loaded = load_weights(spec, find_dtype(spec.training.dtype, device))
+        loaded, digest = _loaded(spec, device, dtype)
     else:
-        loaded = Loaded(_checked(spec.model, spec.training.dtype))
+        loaded, digest = Loaded(_checked(spec.model, spec.training.dtype)), None
+        attention.check_object(asked, loaded.model)
     model = loaded.model
     check_present(model)
     if dispatched(model):  # .to would undo it; inputs go to where the embeddings are
@@ -51,9 +71,39 @@ def load(spec: Spec) -> Base:
         notes=loaded.notes,
         merged=loaded.merged,
         revision=spec.revision,
+        digest=digest,
     )
+    attention.check_works(asked, base)
     check_causal(base)
     return replace(base, reading=reading_of(base))
+
+
+def _loaded(spec: Spec, device: torch.device, dtype: torch.dtype) -> tuple[Loaded, str | None]:
+    """The model from its files; and its fingerprint, where rounding to float16 changes that.
+
+    A study that began in float32 or bfloat16 is continued on a GPU without bfloat16, so the fingerprint is that of
+    weights that were not in float16. They are loaded and dropped before: rounding a model that was loaded would also
+    round what its class keeps in float32.
+    """
+    import torch
+
+    if dtype != torch.float16:
+        return load_weights(spec, dtype), None
+    wide = load_weights(spec, torch.bfloat16)
+    digest = fingerprint(wide.model, wide.merged)
+    del wide
+    loaded = load_weights(spec, dtype)
+    notes = (NO_BFLOAT16,) if spec.training.dtype == "auto" else ()
+    return replace(loaded, notes=(*notes, *loaded.notes)), digest
+
+
+def _parameters(spec: Spec) -> int | None:
+    """Parameters of the model that a specification names; None if its configuration cannot be read or built."""
+    try:
+        model = blank_model(load_config(spec)) if isinstance(spec.model, str) else spec.model
+    except Exception:  # this is for a message about something else
+        return None
+    return int(sum(parameter.numel() for parameter in model.parameters()))
 
 
 def _checked(model: PreTrainedModel, asked: str) -> PreTrainedModel:
@@ -70,8 +120,8 @@ def _checked(model: PreTrainedModel, asked: str) -> PreTrainedModel:
     own = dtype_name(own_dtype(model))
     if own not in DTYPES:
         raise ModelError(
-            f"model: the {type(model).__name__} given is in {own}, in which autolora does not train (float16 needs its "
-            f"loss scaled): load it with dtype={' or '.join(f'torch.{name}' for name in DTYPES)}"
+            f"model: the {type(model).__name__} given is in {own}, in which autolora does not train: load it with "
+            f"dtype={' or '.join(f'torch.{name}' for name in DTYPES)}"
         )
     if asked not in ("auto", own):
         raise ModelError(

@@ -16,6 +16,7 @@ from autolora.adapters.export import CONFIG, FACTOR_A, FACTOR_B, OWN_CONFIG, PRE
 from autolora.adapters.layer import parameter_users
 from autolora.bases import folders
 from autolora.bases.errors import ModelError
+from autolora.bases.memory import out_of_memory
 from autolora.bases.source import Source
 from autolora.documents import DocumentError, read_json
 
@@ -110,6 +111,7 @@ def merge(model: PreTrainedModel, adapter: Merged) -> Merged:
 
     Raises:
         ModelError: the adapter is damaged, or of another model.
+        Exception: memory has run out, see :func:`autolora.bases.memory.out_of_memory`.
     """
     from peft import PeftModel
     from peft.tuners.tuners_utils import BaseTunerLayer
@@ -131,9 +133,11 @@ def merge(model: PreTrainedModel, adapter: Merged) -> Merged:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="All adapters are already merged")
             merged = adapted.merge_and_unload()
-    except (ModelError, MemoryError):
+    except ModelError:
         raise
     except Exception as error:  # damaged weights raise what PEFT, safetensors and torch please
+        if out_of_memory(error):
+            raise
         raise adapter.source.failure(f"the adapter ({adapter.method}) onto {adapter.base.name}", error) from error
     assert merged is model, "PEFT adapts the model in place"
     return replace(adapter, factors=factors)

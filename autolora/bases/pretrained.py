@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from autolora.adapters.export import CONFIG as ADAPTER
-from autolora.bases import folders, kinds, quantized
+from autolora.bases import attention, folders, kinds, quantized
 from autolora.bases.completeness import check_complete
 from autolora.bases.errors import ModelError
 from autolora.bases.merged import Merged, adapter_in, merge
@@ -39,13 +39,14 @@ def load_weights(spec: Spec, dtype: torch.dtype) -> Loaded:
     If the source is an adapter, it is merged into its base.
 
     Raises:
-        ModelError: it is not there, is damaged, incomplete or quantized, or is not a causal language model.
+        ModelError: it is not there, is damaged, incomplete or quantized, is not a causal language model, or cannot
+            compute attention as asked.
     """
-    source = Source.of(spec)
+    source, asked = Source.of(spec), spec.base.attn_implementation
     adapter = adapter_in(source)
     if adapter is None:
-        return _load_whole(source, dtype)
-    base = _load_whole(adapter.base, dtype)
+        return _load_whole(source, dtype, asked)
+    base = _load_whole(adapter.base, dtype, asked)
     merged = merge(base.model, adapter)
     note = f"{adapter.base.name} with the {adapter.method} of {source.name} merged in; tuning starts there"
     return Loaded(base.model, (note, *base.notes), merged)
@@ -83,8 +84,8 @@ def hidden_size(config: PretrainedConfig) -> int | None:
     return width
 
 
-def _load_whole(source: Source, dtype: torch.dtype) -> Loaded:
-    """A model that is not an adapter, with all of its weights."""
+def _load_whole(source: Source, dtype: torch.dtype, asked: str | None) -> Loaded:
+    """A model that is not an adapter, with all of its weights, and with this implementation of attention."""
     folder = source.folder
     if folder is not None and folders.holds_weights(folder) and (folder / ADAPTER).is_file():
         raise ModelError(
@@ -94,8 +95,14 @@ def _load_whole(source: Source, dtype: torch.dtype) -> Loaded:
     config = source.read("AutoConfig")
     kinds.check(config, source.where)
     notes = quantized.prepare(config, source.where)
+    attention.check_available(asked, config)
     model, loaded = source.read(
-        kinds.auto_class(config), config=config, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True
+        kinds.auto_class(config),
+        config=config,
+        dtype=dtype,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,
+        **({} if asked is None else {"attn_implementation": asked}),
     )
     quantized.check_unquantized(model)
     return Loaded(model, (*notes, *check_complete(model, loaded, source.where)))

@@ -39,7 +39,7 @@ MODULES = {
 """What such a package is imported as, if not by its name."""
 UNPACKED = ("fp8", "mxfp4", "mxfp8")
 """Methods whose weights ``transformers`` unpacks when it loads them."""
-WANTED = "autolora tunes bases in float32 and bfloat16: give the unquantized model."
+WANTED = "autolora tunes bases in float32, bfloat16 and float16: give the unquantized model."
 
 
 def method_of(config: PretrainedConfig) -> str | None:

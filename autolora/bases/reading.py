@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from autolora.adapters.statistics import evaluating
 from autolora.bases.base import Base, Reading
 from autolora.bases.device import dtype_name
+from autolora.bases.memory import out_of_memory
 from autolora.losses import IGNORED, target_logits
 
 if TYPE_CHECKING:
@@ -62,13 +63,11 @@ class _Trial:
 
     def same(self, batch: Batch, read: Callable[[nn.Module, Batch], tuple[Tensor, Tensor]]) -> bool:
         """Whether it gives the same logits but for rounding; not if it fails."""
-        import torch
-
         try:
             logits = self._logits(batch, read)
-        except (MemoryError, torch.OutOfMemoryError):
-            raise
         except Exception as error:  # of an architecture that is built otherwise: whatever it raises
+            if out_of_memory(error):
+                raise
             logger.debug("%s: %s is not possible", type(self._base.model).__name__, read.__name__, exc_info=error)
             return False
         if logits.shape != self._plain.shape:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from autolora import files, quickstart
 from autolora.bases import folders
 from autolora.bases.errors import ModelError
+from autolora.bases.memory import out_of_memory
 from autolora.spec import Spec
 
 if TYPE_CHECKING:
@@ -75,12 +76,13 @@ class Source:
 
         Raises:
             ModelError: it cannot be loaded; the message names the files that are damaged or not there.
+            Exception: memory has run out, see :func:`autolora.bases.memory.out_of_memory`.
         """
         try:
             return self._read(kind, **options)
-        except MemoryError:
-            raise
         except Exception as error:  # tokenizers, safetensors and configurations of bad types raise bare Exceptions
+            if out_of_memory(error):
+                raise
             raise self.failure(kind, error) from error
 
     def configuration(self) -> PretrainedConfig:

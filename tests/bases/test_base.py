@@ -39,11 +39,13 @@ def test_a_base_on_the_cpu_stays_there_while_it_is_set_aside(base):
         assert next(base.model.parameters()).device.type == "cpu"
 
 
-def test_a_forward_pass_is_in_bfloat16_if_the_base_is(base):
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_forward_pass_is_in_16_bits_if_the_base_is(base, dtype):
     with base.autocast():
         assert not torch.is_autocast_enabled("cpu")
-    with replace(base, dtype=torch.bfloat16).autocast():
+    with replace(base, dtype=dtype).autocast():
         assert torch.is_autocast_enabled("cpu")
+        assert torch.get_autocast_dtype("cpu") == dtype
 
 
 def test_batches_go_to_the_device_of_the_base(base):
@@ -66,6 +68,14 @@ def test_a_cuda_device_that_is_not_there_is_refused_with_what_to_write(monkeypat
 def test_the_base_is_float32_on_a_cpu_unless_a_dtype_is_named():
     assert find_dtype("auto", torch.device("cpu")) == torch.float32
     assert find_dtype("bfloat16", torch.device("cpu")) == torch.bfloat16
+    assert find_dtype("float16", torch.device("cpu")) == torch.float16
+
+
+@pytest.mark.parametrize(("has_bfloat16", "dtype"), [(True, torch.bfloat16), (False, torch.float16)])
+def test_the_base_has_16_bits_on_a_cuda_gpu_unless_a_dtype_is_named(monkeypatch, has_bfloat16, dtype):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has_bfloat16)
+    assert find_dtype("auto", torch.device("cuda")) == dtype
+    assert find_dtype("float32", torch.device("cuda")) == torch.float32
 
 
 def test_a_directory_without_a_model_is_named_with_what_belongs_there(tmp_path):

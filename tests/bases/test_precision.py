@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, DeepseekV3Config
 
 from autolora import bases
+from autolora.bases.base import fingerprint
 from autolora.search import Job
 from autolora.space import Config
 from autolora.trainers.builtin import segment
@@ -96,10 +99,64 @@ def test_a_model_object_in_another_dtype_than_asked_for_is_refused(mixed):
         load(mixed, **{"training.dtype": "float32"})
 
 
-def test_a_model_object_in_float16_is_refused_with_what_to_load(tmp_path):
-    model = AutoModelForCausalLM.from_pretrained(saved(tmp_path, tiny()), dtype=torch.float16)
-    with pytest.raises(bases.ModelError, match=r"in float16, .*dtype=torch\.float32 or torch\.bfloat16"):
+def test_a_model_object_in_float64_is_refused_with_what_to_load(tmp_path):
+    model = AutoModelForCausalLM.from_pretrained(saved(tmp_path, tiny()), dtype=torch.float64)
+    with pytest.raises(
+        bases.ModelError, match=r"in float64, .*dtype=torch\.float32 or torch\.bfloat16 or torch\.float16"
+    ):
         load(model)
+
+
+@pytest.mark.parametrize("asked", ["auto", "float16"])
+def test_a_model_object_in_float16_is_used_as_it_is(tmp_path, asked):
+    model = AutoModelForCausalLM.from_pretrained(saved(tmp_path, tiny()), dtype=torch.float16)
+    base = load(model, **{"training.dtype": asked})
+    assert base.model is model
+    assert base.dtype == torch.float16
+
+
+@pytest.mark.parametrize("model", [lambda: tiny(), lambda: tiny(DeepseekV3Config, **MIXTURE)], ids=["rotary", "router"])
+def test_a_float16_base_is_as_transformers_loads_it(tmp_path, model):
+    folder = saved(tmp_path, model())
+    theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float16)
+    ours = load(folder, **{"training.dtype": "float16"})
+    assert ours.dtype == torch.float16
+    assert dtypes(ours.model) == dtypes(theirs)
+    assert all(torch.equal(p, q) for p, q in zip(ours.model.parameters(), theirs.parameters(), strict=True))
+
+
+def test_a_float16_base_has_the_fingerprint_of_the_others(tmp_path):
+    """Rounded to float16, and from there to bfloat16, some numbers are not what bfloat16 would make of them."""
+    folder = saved(tmp_path, tiny())
+    bases_in = {dtype: load(folder, **{"training.dtype": dtype}) for dtype in bases.full_precision.DTYPES}
+    assert len({base.fingerprint() for base in bases_in.values()}) == 1
+    assert fingerprint(bases_in["float16"].model) != bases_in["float16"].fingerprint()
+
+
+def test_a_gpu_without_bfloat16_gets_float16_and_it_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(bases.full_precision, "find_dtype", lambda name, device: torch.float16)
+    base = load(saved(tmp_path, tiny()))
+    assert base.notes[0].startswith("in float16, as this GPU has no bfloat16")
+
+
+def test_weights_beyond_the_range_of_float16_are_said(tmp_path):
+    model = tiny()
+    model.lm_head.weight.data[0, 0] = 1e6
+    folder = saved(tmp_path, model)
+    assert load(folder).dtype == torch.float32
+    with pytest.raises(bases.ModelError, match=r"lm_head.weight.*range of float16, set training.dtype to bfloat16"):
+        load(folder, **{"training.dtype": "float16"})
+
+
+def test_a_model_that_computes_numbers_beyond_float16_is_refused(tmp_path):
+    model = tiny()
+    for layer in model.model.layers:
+        layer.mlp.down_proj.weight.data.mul_(6e5)
+        layer.post_attention_layernorm.weight.data.mul_(1e3)
+    folder = saved(tmp_path, model)
+    assert load(folder).dtype == torch.float32
+    with pytest.raises(bases.ModelError, match=r"computes NaN in float16 on cpu.*training.dtype to bfloat16"):
+        load(folder, **{"training.dtype": "float16"})
 
 
 def test_a_model_that_was_dispatched_stays_where_it_is(mixed, monkeypatch):
@@ -116,3 +173,52 @@ def test_a_model_with_weights_that_hold_no_data_is_refused(mixed, places):
     mixed.hf_device_map = places
     with pytest.raises(bases.ModelError, match=r"lm_head\.weight holds no data here"):
         load(mixed)
+
+
+class TestMatmulPrecision:
+    """TF32 of a float32 base on CUDA. The setting itself needs no GPU."""
+
+    @pytest.fixture(autouse=True)
+    def _restored(self):
+        before = torch.get_float32_matmul_precision()
+        yield
+        torch.set_float32_matmul_precision(before)
+
+    @pytest.fixture
+    def on(self, base):
+        return lambda device, dtype=torch.float32: replace(base, device=torch.device(device), dtype=dtype)
+
+    def test_a_float32_base_on_cuda_uses_tf32_meanwhile(self, on):
+        with on("cuda").fast_matmuls():
+            assert torch.get_float32_matmul_precision() == "high"
+            with on("cuda").fast_matmuls():
+                pass
+            assert torch.get_float32_matmul_precision() == "high"
+        assert torch.get_float32_matmul_precision() == "highest"
+
+    def test_it_is_restored_after_an_error(self, on):
+        with pytest.raises(KeyError), on("cuda").fast_matmuls():
+            raise KeyError
+        assert torch.get_float32_matmul_precision() == "highest"
+
+    @pytest.mark.parametrize(
+        ("device", "dtype"), [("cpu", torch.float32), ("cuda", torch.bfloat16), ("cuda", torch.float16)]
+    )
+    def test_elsewhere_nothing_changes(self, on, device, dtype):
+        with on(device, dtype).fast_matmuls():
+            assert torch.get_float32_matmul_precision() == "highest"
+
+    @pytest.mark.parametrize("chosen", ["high", "medium"])
+    def test_what_the_user_has_chosen_stays(self, on, chosen):
+        torch.set_float32_matmul_precision(chosen)
+        with on("cuda").fast_matmuls():
+            assert torch.get_float32_matmul_precision() == chosen
+        assert torch.get_float32_matmul_precision() == chosen
+
+    @pytest.mark.skipif(not hasattr(torch.backends.cuda.matmul, "fp32_precision"), reason="came with PyTorch 2.9")
+    def test_what_the_user_has_chosen_by_the_newer_setting_stays(self, on):
+        torch.backends.cuda.matmul.fp32_precision = "tf32"
+        with on("cuda").fast_matmuls():
+            pass
+        assert torch.backends.cuda.matmul.fp32_precision == "tf32"
+        torch.set_float32_matmul_precision("highest")

@@ -35,7 +35,7 @@ def test_a_record_of_today_is_complete():
     assert completed(record) == record
 
 
-@pytest.mark.parametrize("key", ["keep", "prior", "resources"])
+@pytest.mark.parametrize("key", ["keep", "prior", "resources", "base"])
 def test_a_key_that_came_later_has_its_default(key):
     record = recorded()
     del record[key]

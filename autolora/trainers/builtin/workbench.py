@@ -90,8 +90,10 @@ class Workbench:
 
         Raises:
             MetricError: the metric is not there, or the data lack what it needs.
+            ModelError: memory runs out while the metric is tried.
         """
-        evaluator = Evaluator.of(base, spec.metric, data)
+        with base.memory_for(f"trying the metric {spec.metric.name}"):
+            evaluator = Evaluator.of(base, spec.metric, data)
         examples = spec.training.examples or len(data.train)
         share = subsets.share_of_run(
             evaluated=int(data.eval.lengths.sum()),

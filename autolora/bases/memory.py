@@ -1,0 +1,106 @@
+"""Memory that runs out while a base is loaded or used: what to say, and what to do about it."""
+
+from __future__ import annotations
+
+import errno
+import gc
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from autolora.bases.errors import ModelError
+from autolora.errors import first_line
+
+if TYPE_CHECKING:
+    import torch
+
+WIDTHS = {"float32": 4, "bfloat16": 2, "float16": 2}
+"""Bytes of a weight in each dtype that bases are held in."""
+GIGABYTE = 1e9
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, of the machine or of its accelerator; also if an error was raised because of that."""
+    return any(map(_is_out_of_memory, _chain(error)))
+
+
+def collected() -> None:
+    """Give back what an attempt that memory ran out in has left; call it once the error, whose frames hold the attempt,
+    is gone.
+
+    Garbage is collected here and not before every attempt, as accelerate's ``find_executable_batch_size`` does: with
+    the libraries loaded that takes half a second.
+    """
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def exceeded(doing: str, device: torch.device, dtype: str, parameters: int | None, error: BaseException) -> ModelError:
+    """The answer to memory that ran out.
+
+    Args:
+        doing: what was done, as in "loading the model".
+        device: it was done for.
+        dtype: of most weights, such as "float32".
+        parameters: of the model; None if that is not known.
+        error: what was raised.
+    """
+    total = device_memory(device)
+    there = f"{device} has {_gigabytes(total)}" if total is not None else f"not known is how much {device} has"
+    if parameters is None:
+        need = "how much the weights take is not known"
+    else:
+        need = f"the {parameters:,} weights take {_gigabytes(parameters * WIDTHS.get(dtype, 4))} in {dtype}"
+    return ModelError(
+        f"model: memory ran out while {doing} on {device}: {need}, and {there} ({_said(error)}). "
+        f"{_remedy(dtype, parameters)}"
+    )
+
+
+def device_memory(device: torch.device) -> int | None:
+    """Bytes that a device has in all; None if it does not tell."""
+    import psutil
+    import torch
+
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    if device.type in ("cpu", "mps"):  # Apple's GPUs share the machine's memory
+        return int(psutil.virtual_memory().total)
+    return None
+
+
+def _remedy(dtype: str, parameters: int | None) -> str:
+    half = "" if parameters is None else f" ({_gigabytes(2 * parameters)})"
+    narrower = f"training.dtype: bfloat16 or float16{half}, " if WIDTHS.get(dtype, 4) > 2 else ""
+    return (
+        f"Use {narrower}a smaller model, or another device (training.device), and end other programs that use its "
+        "memory."
+    )
+
+
+def _gigabytes(size: float) -> str:
+    return f"{size / GIGABYTE:.1f} GB" if size >= GIGABYTE / 10 else f"{size / 1e6:.1f} MB"
+
+
+def _said(error: BaseException) -> str:
+    cause = next((each for each in _chain(error) if _is_out_of_memory(each)), error)
+    return first_line(cause)[:200].rstrip(".")
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """The error, what it was raised from, and so on."""
+    found: BaseException | None = error
+    while found is not None:
+        yield found
+        found = found.__cause__ or (None if found.__suppress_context__ else found.__context__)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    import torch
+    from accelerate.utils.memory import should_reduce_batch_size
+
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM  # a file cannot be mapped
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or bool(should_reduce_batch_size(error))
