@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
+from typing import TypeVar
 
 from autolora.analysis.best import Best, best
 from autolora.analysis.verdict import judge
+from autolora.bases.memory import out_of_memory, release
 from autolora.driver.former_trials import recall_rows
 from autolora.driver.loop import Loop
 from autolora.driver.result import BEST_FILE, TunedVariant, TuneResult
 from autolora.driver.usable import Usable, usable
 from autolora.driver.weights import Weights
-from autolora.search.trials import TrialTable
+from autolora.errors import first_line
+from autolora.search.trials import Trial, TrialTable
 from autolora.spec import Spec
 from autolora.study.versions import installed_versions
 from autolora.trainers import Trainer
 from autolora.variants import registry
+
+T = TypeVar("T")
 
 
 def conclude(loop: Loop, trainer: Trainer, spec: Spec, folder: Path, began: float) -> TuneResult:
@@ -79,11 +84,35 @@ def _exported(
     kept = weights.kept(variant, chosen.runs)
     if kept is not None:
         return replace(found, test=kept.get("test"), adapter_dir=adapter, notes=tuple(kept.get("notes", ())))
-    scores = [trainer.test(trial.number) for trial in chosen.left]
-    known = [score for score in scores if score is not None]
+    test, missing = _within_memory(lambda: _tested(trainer, chosen.left), "there is no test score")
     last = len(table.rungs) - 1
     trial = min(chosen.left, key=lambda trial: table.sign * trial.scores[last])
-    trainer.export(trial.number, weights.exported / variant)
-    tuned = replace(found, test=fmean(known) if known else None, adapter_dir=adapter, notes=chosen.notes)
-    weights.record(variant, tuned)
+    _, lost = _within_memory(lambda: trainer.export(trial.number, weights.exported / variant), "there is no adapter")
+    tuned = replace(found, test=test, adapter_dir="" if lost else adapter, notes=(*chosen.notes, *missing, *lost))
+    if not lost:
+        weights.record(variant, tuned)
     return tuned
+
+
+def _tested(trainer: Trainer, runs: Sequence[Trial]) -> float | None:
+    """Mean score of some trials on the test split; None if there is no such split."""
+    scores = [trainer.test(trial.number) for trial in runs]
+    known = [score for score in scores if score is not None]
+    return fmean(known) if known else None
+
+
+def _within_memory(act: Callable[[], T], otherwise: str) -> tuple[T | None, tuple[str, ...]]:
+    """What a function returns; if memory runs out, None and a note: the study is over, and the rest of it stays.
+
+    Args:
+        act: the function.
+        otherwise: what is missing then.
+    """
+    try:
+        return act(), ()
+    except (RuntimeError, MemoryError, OSError) as error:
+        if not out_of_memory(error):
+            raise
+        note = f"{otherwise}, as memory ran out ({first_line(error)[:200].rstrip('.')}). `autolora finish` tries again"
+    release()  # the error is no longer held, whose frames hold what did not fit
+    return None, (note,)
