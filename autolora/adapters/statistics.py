@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     Batch = Mapping[str, Tensor]
     Hook = Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]
 
+FIRST_SCALE, SCALE_STEP, LAST_SCALE = 2.0**16, 2.0**4, 2.0**-8
+"""Factors of the loss in a backward pass through float16: the first, what it is divided by if a gradient overflows, and
+the last. Without one, small gradients are rounded to zero."""
+
 
 @dataclass(frozen=True)
 class LayerStatistics:
@@ -151,6 +155,7 @@ def _token_gradients(
             with training_precision(model):
                 losses, _, _ = token_losses(model, batch)
             yield from record.backward(losses.sum(), batch)
+            del losses  # with its graph, before the next one is made
 
 
 def layer_statistics(
@@ -186,6 +191,7 @@ def layer_statistics(
             loss = cross_entropy(logits, drawn, reduction="sum") / targets
             for name, x, g in record.backward(loss, batch):
                 sums[name].add_moments(x, g)
+            del logits, loss  # with their graph, before the next one is made
     return {name: total.statistics(targets) for name, total in sums.items()}
 
 
@@ -253,10 +259,13 @@ class _Record:
 
     Attributes:
         device: of the embeddings.
+        in_float16: whether the model has weights in float16, so that gradients may overflow.
+        scale: of the loss in the latest backward pass; 1 unless in float16.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
+    def __init__(self, device: torch.device, in_float16: bool) -> None:
+        self.device, self.in_float16 = device, in_float16
+        self.scale = FIRST_SCALE if in_float16 else 1.0
         self._embeddings: Tensor
         self._uses: list[tuple[str, Tensor, Tensor]] = []
 
@@ -283,14 +292,21 @@ class _Record:
         Yields:
             The layer's name, its inputs (tokens, n) and output gradients (tokens, m), padding left out, float32.
         """
+        while not self._passed(loss * self.scale, retain_graph or self.in_float16) and self.scale > LAST_SCALE:
+            self.scale /= SCALE_STEP
+        mask = attended(batch)
+        for name, x, g in self._uses:
+            kept = _kept(g, mask)
+            yield name, _kept(x, mask), kept if self.scale == 1 else kept / self.scale
+        self._uses.clear()
+
+    def _passed(self, loss: Tensor, retain_graph: bool) -> bool:
+        """Take a backward pass; whether no gradient has overflowed, which is looked at in float16 alone."""
         import torch
 
         self._uses.clear()
         torch.autograd.grad(loss, [self._embeddings], retain_graph=retain_graph)  # its hooks see every layer
-        mask = attended(batch)
-        for name, x, g in self._uses:
-            yield name, _kept(x, mask), _kept(g, mask)
-        self._uses.clear()
+        return all(bool(g.isfinite().all()) for _, _, g in self._uses if g.dtype == torch.float16)
 
 
 def attended(batch: Batch) -> Tensor:
@@ -312,7 +328,8 @@ def _recording(model: PreTrainedModel, layers: Mapping[str, nn.Module]) -> Itera
     import torch
 
     embeddings: nn.Embedding = model.get_input_embeddings()
-    record = _Record(embeddings.weight.device)
+    in_float16 = any(parameter.dtype == torch.float16 for parameter in model.parameters())
+    record = _Record(embeddings.weight.device, in_float16)
     hooks = [embeddings.register_forward_hook(record.start)]
     hooks += [layer.register_forward_hook(record.keep(name)) for name, layer in layers.items()]
     try:
