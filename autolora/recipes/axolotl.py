@@ -17,8 +17,9 @@ OPTIONS = {
     "init_lora_weights": "peft_init_lora_weights",
 }
 COMPUTE: dict[str, dict[str, object]] = {
-    "auto": {"bf16": "auto"},
+    "auto": {"bf16": "auto"},  # float16 on a GPU without bfloat16
     "bfloat16": {"bf16": True},
+    "float16": {"bf16": False, "fp16": True},
     "float32": {"bf16": False, "fp16": False},
 }
 FIELDS = ("instruction", "input")

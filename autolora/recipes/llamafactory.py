@@ -11,6 +11,12 @@ from autolora.recipes.data import Data, Source, by_hand
 from autolora.recipes.recipe import Recipe, RecipeError, yaml_file
 
 TOOL, FILE, DATASETS = "LLaMA-Factory", "llamafactory.yaml", "dataset_info.json"
+COMPUTE: dict[str, dict[str, object]] = {
+    "auto": {"bf16": True},
+    "bfloat16": {"bf16": True},
+    "float16": {"bf16": False, "fp16": True},
+    "float32": {"bf16": False},
+}
 OPTIONS = {"use_dora": "use_dora", "use_rslora": "use_rslora", "init_lora_weights": "init_lora_weights"}
 INITIALIZATIONS: dict[object, dict[str, object]] = {
     # the exact decomposition, and an adapter in the end that loads on the unmodified base
@@ -62,7 +68,7 @@ def write(recipe: Recipe, out: Path) -> list[Path]:
             "warmup_steps": recipe.warmup_steps,
             "max_grad_norm": training.max_grad_norm,
             "seed": recipe.seed,
-            "bf16": training.dtype != "float32",
+            **COMPUTE[training.dtype],
             "do_eval": True,
             "report_to": "none",
         },
@@ -102,6 +108,8 @@ def _notes(recipe: Recipe, data: Data) -> list[str]:
     notes = [
         "per_device_train_batch_size is for one GPU: with several, divide gradient_accumulation_steps by their number."
     ]
+    if recipe.training.dtype == "auto":
+        notes.append("On a GPU without bfloat16 write fp16: true in place of bf16: true.")
     if recipe.whole_alpha(TOOL) != recipe.config.alpha:
         notes.append(f"lora_alpha is rounded from {recipe.config.alpha:.6g}.")
     if data.format == "prompt_completion":

@@ -146,12 +146,17 @@ EXAMPLES: dict[str, Callable[[Data], str]] = {
 """By format, the function from a row to what TRL reads."""
 
 
+_BEST_DTYPE = """(
+    torch.float32
+    if not torch.cuda.is_available()
+    else torch.bfloat16
+    if torch.cuda.is_bf16_supported(including_emulation=False)
+    else torch.float16
+)"""
+
+
 def _model(recipe: Recipe) -> str:
-    dtype = {
-        "auto": "torch.bfloat16 if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else torch.float32",
-        "bfloat16": "torch.bfloat16",
-        "float32": "torch.float32",
-    }[recipe.training.dtype]
+    dtype = _BEST_DTYPE if recipe.training.dtype == "auto" else f"torch.{recipe.training.dtype}"
     revision = f", revision={_literal(recipe.spec['revision'])}" if recipe.spec["revision"] else ""
     trust = ", trust_remote_code=True" if recipe.spec["trust_remote_code"] else ""
     return f"""dtype = {dtype}
@@ -196,6 +201,7 @@ def _settings(recipe: Recipe, data: Data, out: Path) -> str:
 {_keywords(adapter)})
 arguments = SFTConfig(
 {_keywords(arguments)}    bf16=dtype == torch.bfloat16,
+    fp16=dtype == torch.float16,
 )
 trainer = SFTTrainer(
     model=model,

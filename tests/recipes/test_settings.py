@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import math
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
+import torch
 from peft import LoraConfig
 
 from autolora import quickstart, variants
 from autolora.adapters.export import CONFIG
+from autolora.bases.device import find_dtype
 from autolora.recipes import Recipe, RecipeError, write
+from autolora.spec import TrainingSpec
 from autolora.study import Study
 from autolora.study.directory import STUDY_FILE, NoStudyError
 from tests.support.recipes import (
@@ -134,6 +139,35 @@ def test_a_float32_study_is_not_continued_in_bfloat16(make_run):
     assert axolotl(folder)["bf16"] is False
     assert llamafactory(folder)[0]["bf16"] is False
     assert "dtype = torch.float32" in trl(folder)
+
+
+def test_a_float16_study_is_continued_in_float16(make_run):
+    folder = make_run(training={"dtype": "float16"})
+    assert {key: axolotl(folder)[key] for key in ("bf16", "fp16")} == {"bf16": False, "fp16": True}
+    assert {key: llamafactory(folder)[0][key] for key in ("bf16", "fp16")} == {"bf16": False, "fp16": True}
+    assert "dtype = torch.float16" in trl(folder)
+    assert "fp16=dtype == torch.float16" in trl(folder)
+
+
+@pytest.mark.parametrize(
+    ("cuda", "bfloat16", "dtype"),
+    [(False, False, torch.float32), (True, True, torch.bfloat16), (True, False, torch.float16)],
+)
+def test_a_script_takes_the_dtype_that_a_study_would(make_run, monkeypatch, cuda, bfloat16, dtype):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bfloat16)
+    statements = [node for node in ast.parse(trl(make_run())).body if isinstance(node, ast.Assign)]
+    (value,) = (node.value for node in statements if ast.unparse(node.targets[0]) == "dtype")
+    assert eval(ast.unparse(value)) == dtype
+    assert find_dtype("auto", torch.device("cuda" if cuda else "cpu")) == dtype
+
+
+@pytest.mark.parametrize("dtype", get_args(TrainingSpec.model_fields["dtype"].annotation))
+def test_every_dtype_has_a_recipe(make_run, dtype):
+    folder = make_run(training={"dtype": dtype})
+    assert axolotl(folder)["bf16"] is not None
+    assert llamafactory(folder)[0]["bf16"] is not None
+    assert "dtype = " in trl(folder)
 
 
 def test_a_shipped_model_is_named_by_its_absolute_path(make_run):
