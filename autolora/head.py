@@ -27,7 +27,7 @@ CHUNK = 1 << 24
 """Most logits that are there at once: 64 MB in float32, and three times that with their gradients."""
 
 
-def summed_loss(model: nn.Module, batch: Mapping[str, Tensor], apart: bool) -> Tensor:
+def summed_loss(model: nn.Module, batch: Mapping[str, Tensor], apart: bool, scale: float = 1.0) -> Tensor:
     """Cross-entropy summed over the target tokens of a batch, to train on.
 
     Args:
@@ -35,6 +35,8 @@ def summed_loss(model: nn.Module, batch: Mapping[str, Tensor], apart: bool) -> T
         batch: input_ids and labels, each (batch, seq); attention_mask and position_ids where the model needs them.
             Labels are -100 where no loss is taken.
         apart: the head runs on target tokens alone; otherwise on all tokens.
+        scale: about what the loss is multiplied by before its backward pass. Gradients that are computed along with it
+            are computed with this factor, and divided by it in the end: in float16 they would vanish otherwise.
 
     Returns:
         A scalar in float32 or finer, differentiable once. With ``apart`` the gradient at the backbone's output, and
@@ -46,7 +48,7 @@ def summed_loss(model: nn.Module, batch: Mapping[str, Tensor], apart: bool) -> T
     parts = _Parts.of(model, batch)
     if not torch.is_grad_enabled():
         return sum((loss.sum() for loss, _ in parts.losses()), parts.hidden.new_zeros((), dtype=torch.float32))
-    loss: Tensor = _ChunkedLoss.apply(parts, parts.hidden, *parts.trained)  # type: ignore[no-untyped-call]
+    loss: Tensor = _ChunkedLoss.apply(parts, scale, parts.hidden, *parts.trained)  # type: ignore[no-untyped-call]
     return loss
 
 
@@ -146,7 +148,7 @@ class _ChunkedLoss(torch.autograd.Function):
     """The sum of a batch's losses, with its gradients computed chunk by chunk on the way forward."""
 
     @staticmethod
-    def forward(ctx: Any, parts: _Parts, hidden: Tensor, *trained: Tensor) -> Tensor:
+    def forward(ctx: Any, parts: _Parts, scale: float, hidden: Tensor, *trained: Tensor) -> Tensor:
         gradients = [torch.empty_like(hidden), *map(torch.zeros_like, trained)]
         total = hidden.new_zeros((), dtype=torch.float32)
         for chunk in parts.chunks():
@@ -154,17 +156,18 @@ class _ChunkedLoss(torch.autograd.Function):
             with torch.enable_grad():
                 loss = cross_entropy(parts.tail(states), parts.targets[chunk], reduction="sum")
             total = total + loss.detach()
-            at_states, *at_trained = torch.autograd.grad(loss, [states, *trained])
+            at_states, *at_trained = torch.autograd.grad(loss * scale, [states, *trained])
             gradients[0][chunk] = at_states
             for gradient, more in zip(gradients[1:], at_trained, strict=True):
                 gradient += more
         ctx.save_for_backward(*gradients)
+        ctx.scale = scale
         return total
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:
-        return None, *(gradient * scale for gradient in ctx.saved_tensors)
+    def backward(ctx: Any, factor: Tensor) -> tuple[Tensor | None, ...]:
+        return None, None, *(gradient * (factor / ctx.scale) for gradient in ctx.saved_tensors)
 
 
 def _with_states(output: Any, states: Tensor) -> Any:

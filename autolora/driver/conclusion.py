@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from autolora.analysis.best import Best, best
 from autolora.analysis.verdict import judge
-from autolora.bases.memory import out_of_memory, release
+from autolora.bases.memory import collected, out_of_memory
 from autolora.driver.former_trials import recall_rows
 from autolora.driver.loop import Loop
 from autolora.driver.result import BEST_FILE, TunedVariant, TuneResult
@@ -114,5 +114,5 @@ def _within_memory(act: Callable[[], T], otherwise: str) -> tuple[T | None, tupl
         if not out_of_memory(error):
             raise
         note = f"{otherwise}, as memory ran out ({first_line(error)[:200].rstrip('.')}). `autolora finish` tries again"
-    release()  # the error is no longer held, whose frames hold what did not fit
+    collected()  # the error is no longer held, whose frames hold what did not fit
     return None, (note,)

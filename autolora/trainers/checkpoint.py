@@ -54,7 +54,7 @@ class Manifest:
         step: optimizer steps done.
         examples: training examples seen; the data position follows from it and the seed.
         scores: score at each rung reached, by rung index.
-        losses, gradient_norms: one value an optimizer step.
+        losses, gradient_norms: one value an optimizer step; the norm of one that was skipped in float16 is infinite.
         seconds: wall time of training and evaluation so far.
         totals, weights: what each evaluation row contributes to the full-length score, see
             :class:`autolora.scores.Scores`; empty before, and where the metric tells nothing of rows.

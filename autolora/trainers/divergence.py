@@ -30,11 +30,13 @@ class DivergenceWatch:
     Args:
         batch_size: examples per optimizer step.
         losses, gradient_norms: the steps before, where the run is resumed; the watch then continues as if uncut.
+            Steps with an infinite norm were skipped, and count for nothing.
     """
 
     def __init__(self, batch_size: int, losses: Iterable[float] = (), gradient_norms: Iterable[float] = ()) -> None:
         self._batch_size = batch_size
         self._start: list[float] = []
+        self._steps = 0
         self._norms: list[float] = []
         self._fast = self._slow = self._best_fast = self._best_slow = math.inf
         self._spikes: list[bool] = []
@@ -52,7 +54,8 @@ class DivergenceWatch:
         Returns:
             Why the run has diverged, in words, or None.
         """
-        step = len(self._norms) + 1
+        self._steps += 1
+        step = self._steps
         if not math.isfinite(loss):
             return f"the training loss became {loss} at step {step}"
         if not math.isfinite(gradient_norm):

@@ -163,7 +163,7 @@ class Evaluator:
                     generated=self.generated,
                 )
                 try:
-                    with torch.no_grad():
+                    with torch.no_grad(), self.base.fast_matmuls():
                         return self.metric.scores(view)
                 except (RuntimeError, MemoryError) as error:
                     if not out_of_memory(error) or not self._shrinks(split):

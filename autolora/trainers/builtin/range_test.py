@@ -32,7 +32,11 @@ def range_test(bench: Workbench, variant: str, config: Config, steps: int, decad
 
     rates: list[float] = []
     losses: list[float] = []
-    with torch.random.fork_rng(bench.base.seeded_devices), bench.attached(variant, config, SEED) as adapted:
+    with (
+        torch.random.fork_rng(bench.base.seeded_devices),
+        bench.attached(variant, config, SEED) as adapted,
+        bench.base.fast_matmuls(),
+    ):
         adapted.train()
         tested = bench.variant(variant, config)
         weight_decay = bench.training.of_trial(config).weight_decay
@@ -48,6 +52,5 @@ def range_test(bench: Workbench, variant: str, config: Config, steps: int, decad
                 break
             for group, rate in zip(optimizer.param_groups, initial, strict=True):
                 group["lr"] = rate * growth
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+            stepper.step()
     return RangeTest(rates, losses, config, variant)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from typing import TYPE_CHECKING
 
 from autolora.scores import Scores
@@ -65,7 +66,8 @@ def _advance(
         if state is not None:
             run.restore(state)
         try:
-            reason = run.train(steps_until(job.stop, bench.examples, job.config.batch_size), on_step)
+            with bench.base.fast_matmuls():
+                reason = run.train(steps_until(job.stop, bench.examples, job.config.batch_size), on_step)
         except Interrupted:
             run.commit()
             raise
@@ -143,9 +145,10 @@ class _Run:
         self._mark, self._before = began, manifest.seconds
 
     def restore(self, state: State) -> None:
-        """The optimizer and the schedule; the adapter is attached in its state."""
+        """The optimizer, the schedule and the scale of the loss; the adapter is attached in its state."""
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
+        self.stepper.scaler.restore(state.get("scaler", {}))
 
     def seconds(self) -> float:
         return self._before + time.monotonic() - self._mark
@@ -161,7 +164,18 @@ class _Run:
         finished = self.job.stop == 1.0 and self.job.rung in self.manifest.scores
         if not finished:  # a finished run is only ever evaluated and exported
             state |= {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict()}
+            scaler = self.stepper.scaler.state()
+            state |= {"scaler": scaler} if scaler else {}
         checkpoint.save(self.bench.trial_folder(self.job.trial), self.manifest, state)
+
+    def _step_schedule(self) -> None:
+        """Also after a step that was skipped, which PyTorch warns of if it is the first: rates go with the examples."""
+        if not self.stepper.overflowed:
+            self.schedule.step()
+            return
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
+            self.schedule.step()
 
     def _examples(self, step: int) -> int:
         """Examples of the batch of an optimizer step (0-based)."""
@@ -177,12 +191,13 @@ class _Run:
             self.manifest.losses.append(loss)
             self.manifest.gradient_norms.append(norm)
             reason = self.watch.update(loss, norm, self._examples(self.manifest.step))
+            if self.stepper.overflowed and math.isfinite(loss):  # skipped, which the watch takes for a divergence
+                reason = self.stepper.scaler.exhausted
             if reason is not None:
                 self.manifest.step += 1
                 return reason
-            self.optimizer.step()
-            self.schedule.step()
-            self.optimizer.zero_grad(set_to_none=True)
+            self.stepper.step()
+            self._step_schedule()
             self.manifest.step += 1
             if on_step is not None:
                 on_step(Progress(self.job.trial, self.manifest.step, self.steps, loss))

@@ -11,6 +11,7 @@ import numpy as np
 from autolora.space import Config
 from autolora.trainers.builtin.passes import Passes
 from autolora.trainers.builtin.randomness import STEP, torch_seed
+from autolora.trainers.builtin.scaling import scaler_for
 from autolora.trainers.builtin.workbench import Workbench
 from autolora.trainers.memory import collected, out_of_memory
 
@@ -33,6 +34,8 @@ class Stepper:
 
     Attributes:
         passes: what one forward pass may hold, as it is now.
+        scaler: of the loss.
+        overflowed: whether gradients of the latest step were beyond float16, so that it is skipped.
     """
 
     def __init__(
@@ -47,6 +50,7 @@ class Stepper:
     ) -> None:
         self.bench, self.variant, self.config, self.seed = bench, variant, config, seed
         self.adapted, self.optimizer = adapted, optimizer
+        self.scaler, self.overflowed = scaler_for(bench.base), False
         self.passes = passes or self._begin()
         self._latest: np.ndarray = np.empty(0, dtype=np.int64)
 
@@ -58,7 +62,7 @@ class Stepper:
             end: training examples of the run, at which its last batch is cut; None: it goes on.
 
         Returns:
-            Its token-averaged loss, and the gradient norm before clipping.
+            Its token-averaged loss, and the gradient norm before clipping; infinite if gradients have overflowed.
         """
         import torch
 
@@ -80,8 +84,17 @@ class Stepper:
                     raise
             collected()  # once the error is no longer held, whose frames hold the attempt
             self.passes = less
+        self.overflowed = not self.scaler.unscale(self.optimizer)
+        if self.overflowed:  # no clipping either, which may be an optimizer's own and change its state
+            return loss, math.inf
         clip = bench.training.of_trial(config).max_grad_norm or math.inf
         return loss, self.variant.clip_gradients(self.adapted, self.optimizer, clip)
+
+    def step(self) -> None:
+        """Take the optimizer's step with the gradients, unless they have overflowed; they are gone afterwards."""
+        if not self.overflowed:
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
 
     def _begin(self) -> Passes:
         """What a new trial starts with, after a probe where that is not known yet."""
@@ -113,10 +126,11 @@ class Stepper:
             self._latest = rows
             batch = bench.base.placed(bench.batches.read(rows))
             with bench.base.autocast():
-                loss = summed_loss(self.adapted, batch, bench.base.reading.apart) / targets
+                early = self.scaler.early(1 / targets)
+                loss = summed_loss(self.adapted, batch, bench.base.reading.apart, early) / targets
             total = loss.detach().double() + total
             penalty = self.variant.penalty(self.adapted)
             if penalty is not None:
                 loss = loss + penalty * (int(counts[rows].sum()) / targets)
-            bench.accelerator.backward(loss)
+            bench.accelerator.backward(self.scaler.scaled(loss))
         return float(total)
