@@ -155,8 +155,9 @@ class _ChunkedLoss(torch.autograd.Function):
             states = hidden[chunk].detach().requires_grad_()
             with torch.enable_grad():
                 loss = cross_entropy(parts.tail(states), parts.targets[chunk], reduction="sum")
+                scaled = loss * scale
             total = total + loss.detach()
-            at_states, *at_trained = torch.autograd.grad(loss * scale, [states, *trained])
+            at_states, *at_trained = torch.autograd.grad(scaled, [states, *trained])
             gradients[0][chunk] = at_states
             for gradient, more in zip(gradients[1:], at_trained, strict=True):
                 gradient += more

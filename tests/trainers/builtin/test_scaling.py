@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from autolora import bases
+from autolora.head import summed_loss
 from autolora.search import Job
 from autolora.space import Config
 from autolora.trainers import Interrupted, checkpoint
@@ -17,9 +18,14 @@ from autolora.trainers.builtin.scaling import LossScaler, Scaler, scaler_for
 from autolora.trainers.builtin.stepping import Stepper
 from autolora.trainers.builtin.workbench import Workbench, prepare_data
 from tests.support.specs import small_spec
+from tests.support.tiny_models import build_model
 
 CONFIG = Config(2e-3, 8, 4, 4.0)
-OWN = ("lora", "pissa", "dora", "lora_plus", "loft", "lora_pro", "rplora", "relora", "adalora", "loramoe", "lora_ga")
+OWN = [
+    *("lora", "loft", "lora_pro", "loramoe"),
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("pissa", "dora", "lora_plus", "rplora", "relora")),
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("adalora", "lora_ga", "hira", "randlora")),
+]
 """Variants whose start, optimizer, clipping, penalty or schedule is their own, and some without."""
 HIGH = 2.0**21
 """A first scale at which gradients overflow for some steps."""
@@ -167,6 +173,32 @@ def test_micro_batches_are_scaled_alike(make_half):
         segment.run(bench, piece())
     assert end(parts)[0].losses == pytest.approx(end(whole)[0].losses, abs=0.01)
     assert end(parts)[0].gradient_norms == pytest.approx(end(whole)[0].gradient_norms, rel=0.02)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+@pytest.mark.parametrize("apart", [True, False])
+def test_gradients_of_confident_tokens_do_not_vanish(dtype, apart):
+    """With the head apart, gradients at its input are computed along with the loss: they are scaled there already."""
+
+    def gradient(model, scale):
+        batch = {"input_ids": torch.arange(3, 15)[None]}
+        with torch.no_grad():  # what the model thinks most probable
+            batch["labels"] = model(input_ids=batch["input_ids"]).logits.argmax(-1).roll(1, -1)
+        model.requires_grad_(False)
+        weight = model.model.layers[0].mlp.down_proj.weight
+        weight.requires_grad_(True)
+        (summed_loss(model, batch, apart, scale) * scale).backward()
+        return weight.grad.float() / scale
+
+    def confident(dtype):
+        model = build_model("qwen3")
+        model.lm_head.weight.data.mul_(6)
+        return model.to(dtype)
+
+    expected = gradient(confident(torch.float32), 1.0)
+    found = gradient(confident(dtype), 2.0**10)
+    assert expected.norm() > 0
+    assert (found - expected).norm() < 0.05 * expected.norm()
 
 
 def test_a_run_goes_on_in_another_dtype(make_half, make_bench, tmp_path):

@@ -206,12 +206,12 @@ def limit_memory(monkeypatch, most: int, checkpointed: int | None = None) -> lis
     tried: list[int] = []
     genuine = head.summed_loss
 
-    def limited(model, batch, apart):
+    def limited(model, batch, *rest):
         tried.append(batch["input_ids"].numel())
         again = model.get_base_model().is_gradient_checkpointing
         if tried[-1] > (checkpointed if checkpointed is not None and again else most):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
-        return genuine(model, batch, apart)
+        return genuine(model, batch, *rest)
 
     monkeypatch.setattr(head, "summed_loss", limited)
     return tried
