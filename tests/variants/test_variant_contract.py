@@ -73,13 +73,16 @@ class TestAttach:
         if not isinstance(get(name).traits.alpha_law, float):
             assert any(not torch.equal(states[0][key], states[2][key]) for key in states[0])
 
-    def test_adapter_is_float32_on_a_bfloat16_base(self, name, attach, build, train, logits, difference, fingerprint):
-        base = build().to(torch.bfloat16)
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bfloat16", "float16"])
+    def test_adapter_is_float32_on_a_base_of_16_bits(
+        self, name, attach, build, train, logits, difference, fingerprint, dtype
+    ):
+        base = build().to(dtype)
         before, expected = fingerprint(base), logits(base)
         model = attach(name, base)
         adapters = [p for p in model.parameters() if p.requires_grad]
         assert all(parameter.dtype == torch.float32 for parameter in adapters)
-        # The residual of a subtracting variant is rounded to bfloat16, 8 bits, as the base's weights themselves are.
+        # The residual of a subtracting variant is rounded to 16 bits, as the base's weights themselves are.
         assert get(name).moves_at_start or difference(logits(model), expected) < 0.05
         train(model, make_optimizer(name, model), 2)
         assert fingerprint(detach(model)) == before

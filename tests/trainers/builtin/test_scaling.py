@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+from contextlib import contextmanager
 
 import pytest
 import torch
 
-from autolora import bases
+from autolora import bases, variants
+from autolora.bases import Base
 from autolora.head import summed_loss
 from autolora.search import Job
 from autolora.space import Config
 from autolora.trainers import Interrupted, checkpoint
 from autolora.trainers.builtin import scaling, segment
+from autolora.trainers.builtin.evaluation import SplitEvaluation
 from autolora.trainers.builtin.range_test import range_test
 from autolora.trainers.builtin.scaling import LossScaler, Scaler, scaler_for
 from autolora.trainers.builtin.stepping import Stepper
@@ -220,6 +223,42 @@ def test_the_range_test_skips_too(make_half, monkeypatch):
     found = range_test(make_half(), "lora", config, 30, 0.1)
     assert len(found.losses) > 15
     assert min(found.losses) < found.losses[0]
+
+
+def test_a_metric_that_generates_is_tried_and_scored_in_float16(make_half):
+    bench = make_half(metric={"name": "exact_match", "max_new_tokens": 4}, **{"data.eval_size": 8})
+    outcome = segment.run(bench, piece())
+    assert (outcome.kind, outcome.rows is not None) == ("scored", True)
+
+
+def test_what_computes_with_the_base_may_use_fast_matmuls(make_bench, monkeypatch):
+    """Forwards, backwards, and scoring; not where an adapter is made, which is exact."""
+    inside, seen = [], {}
+
+    @contextmanager
+    def fast_matmuls(self):
+        inside.append(None)
+        yield
+        inside.pop()
+
+    def watch(owner, name):
+        real = getattr(owner, name)
+
+        def watched(*args, **kwargs):
+            seen.setdefault(name, set()).add(bool(inside))
+            return real(*args, **kwargs)
+
+        monkeypatch.setattr(owner, name, watched)
+
+    monkeypatch.setattr(Base, "fast_matmuls", fast_matmuls)
+    watch(Stepper, "gradients")
+    watch(SplitEvaluation, "over_tokens")
+    watch(type(variants.get("pissa")), "initialize")
+    bench = make_bench()
+    segment.run(bench, piece(variant="pissa"))
+    range_test(bench, "pissa", CONFIG, 3, 0.1)
+    assert seen == {"gradients": {True}, "over_tokens": {True}, "initialize": {False}}
+    assert inside == []
 
 
 @pytest.mark.parametrize(("dtype", "kind"), [("float32", Scaler), ("bfloat16", Scaler), ("float16", LossScaler)])
