@@ -104,7 +104,7 @@ def _known() -> list[str]:
 
 
 def _refusal(asked: str, problem: str, usable: list[str] | None) -> str:
-    choice = f"one that works here ({', '.join(usable)})" if usable else "another one, such as sdpa or eager,"
+    choice = f"one that the model has here ({', '.join(usable)})" if usable else "another one, such as sdpa or eager,"
     return f"{KEY} is {asked!r}, which cannot be used: {problem.rstrip('.')}. Name {choice} or leave the key out."
 
 

@@ -21,7 +21,7 @@ from autolora.trainers.builtin.scaling import LossScaler, Scaler, scaler_for
 from autolora.trainers.builtin.stepping import Stepper
 from autolora.trainers.builtin.workbench import Workbench, prepare_data
 from tests.support.specs import small_spec
-from tests.support.tiny_models import build_model
+from tests.support.tiny_models import VOCABULARY, build_model
 
 CONFIG = Config(2e-3, 8, 4, 4.0)
 OWN = [
@@ -181,25 +181,25 @@ def test_micro_batches_are_scaled_alike(make_half):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
 @pytest.mark.parametrize("apart", [True, False])
 def test_gradients_of_confident_tokens_do_not_vanish(dtype, apart):
-    """With the head apart, gradients at its input are computed along with the loss: they are scaled there already."""
+    """With the head apart, gradients at its input are computed along with the loss: they are scaled there already.
 
-    def gradient(model, scale):
-        batch = {"input_ids": torch.arange(3, 15)[None]}
-        with torch.no_grad():  # what the model thinks most probable
-            batch["labels"] = model(input_ids=batch["input_ids"]).logits.argmax(-1).roll(1, -1)
-        model.requires_grad_(False)
-        weight = model.model.layers[0].mlp.down_proj.weight
-        weight.requires_grad_(True)
+    Tokens that the model gives all but a millionth of the probability: without a scale nothing is left in float16.
+    """
+    ids = torch.randint(3, VOCABULARY, (8, 32), generator=torch.Generator().manual_seed(0))
+
+    def gradient(dtype, scale):
+        model = build_model("qwen3")
+        model.lm_head.weight.data.mul_(8)
+        with torch.no_grad():
+            best = model(input_ids=ids).logits.topk(2)
+        sure = best.values[..., 0] - best.values[..., 1] > math.log(1e6)
+        batch = {"input_ids": ids, "labels": best.indices[..., 0].where(sure, -100).roll(1, -1)}
+        model = model.to(dtype).requires_grad_(False)
+        weight = model.model.layers[0].mlp.down_proj.weight.requires_grad_(True)
         (summed_loss(model, batch, apart, scale) * scale).backward()
         return weight.grad.float() / scale
 
-    def confident(dtype):
-        model = build_model("qwen3")
-        model.lm_head.weight.data.mul_(6)
-        return model.to(dtype)
-
-    expected = gradient(confident(torch.float32), 1.0)
-    found = gradient(confident(dtype), 2.0**10)
+    expected, found = gradient(torch.float32, 1.0), gradient(dtype, 2.0**14)
     assert expected.norm() > 0
     assert (found - expected).norm() < 0.05 * expected.norm()
 
