@@ -27,6 +27,7 @@ MIXTURE = {
     "q_lora_rank": 8,
     "kv_lora_rank": 8,
     "head_dim": 4,
+    "num_key_value_heads": 4,
     "qk_rope_head_dim": 4,
     "qk_nope_head_dim": 4,
     "v_head_dim": 8,
