@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, DeepseekV3Config
 
+import autolora
 from autolora import bases
 from autolora.bases.base import fingerprint
 from autolora.search import Job
@@ -15,7 +16,7 @@ from autolora.space import Config
 from autolora.trainers.builtin import segment
 from autolora.trainers.builtin.workbench import Workbench, prepare_data
 from tests.support.checkpoints import saved, tiny
-from tests.support.specs import small_spec
+from tests.support.specs import SMALL_SPEC, small_spec
 
 MIXTURE = {
     "n_routed_experts": 4,
@@ -138,6 +139,15 @@ def test_a_gpu_without_bfloat16_gets_float16_and_it_is_said(tmp_path, monkeypatc
     monkeypatch.setattr(bases.full_precision, "find_dtype", lambda name, device: torch.float16)
     base = load(saved(tmp_path, tiny()))
     assert base.notes[0].startswith("in float16, as this GPU has no bfloat16")
+
+
+def test_a_study_goes_on_where_there_is_no_bfloat16(tmp_path, monkeypatch):
+    """The model is the same one, and trials go on from their checkpoints."""
+    spec = {**SMALL_SPEC, "prior": None, "confirm": 0, "base": {"attn_implementation": "sdpa"}}
+    first = autolora.tune(spec=spec, dir=tmp_path, budget=1)
+    monkeypatch.setattr(bases.full_precision, "find_dtype", lambda name, device: torch.float16)
+    result = autolora.tune(spec={**spec, "base": {"attn_implementation": "eager"}}, dir=tmp_path, budget=2)
+    assert result.spent["lora"] > first.spent["lora"]
 
 
 def test_weights_beyond_the_range_of_float16_are_said(tmp_path):
