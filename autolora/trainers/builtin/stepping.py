@@ -100,6 +100,7 @@ class Stepper:
         """What a new trial starts with, after a probe where that is not known yet."""
         longest = int(self.bench.data.train.lengths.argmax())
         trained = sum(p.numel() * p.element_size() for p in self.adapted.parameters() if p.requires_grad)
+        self.adapted.train()  # activations are computed again in training alone
 
         def run(rows: int) -> None:
             self._accumulate([np.full(rows, longest)])
