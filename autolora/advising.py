@@ -33,6 +33,7 @@ def recommend(
     Args:
         model: a directory with ``config.json``, ``builtin:quickstart``, a hub id, a ``PretrainedConfig``, or a model.
             Of an adapter's directory, its base counts. None: ``hidden_size`` is enough, but nothing is said of memory.
+            Memory is planned for one example on this machine's best device, in the dtype that `tune` would load.
         hidden_size: width of the language model; None: that of ``model``.
         variant: a registered name, or a reference as ``"my_package.module:MyVariant"``.
         rank: r; None: 32, or the largest power of two below that the variant can be trained with on the model.
@@ -73,20 +74,25 @@ def _width(found: Outline, given: int | None) -> int | None:
     return given if own is None else own
 
 
-def _advise_on(found: Outline, variant: Variant, width: int | None, setting: Mapping[str, Any]) -> Advice:
+def _advise_on(found: Outline, variant: Variant, width: int | None, given: Mapping[str, Any]) -> Advice:
     """Advice on a model whose configuration was read, with an estimate of memory if its layers are known."""
+    from autolora.bases.device import find_device, find_dtype
     from autolora.bases.footprint import Footprint
+    from autolora.bases.planning import LENGTH, Setting, plan_memory
 
     if found.model is None:
-        return advise(Question.of(variant, width, **setting), notes=found.notes)
+        return advise(Question.of(variant, width, **given), notes=found.notes)
     footprint = Footprint(found, variant)
-    question = Question.of(variant, width, **setting, usual_rank=footprint.usual_rank())
+    question = Question.of(variant, width, **given, usual_rank=footprint.usual_rank())
     rank = question.config.rank
     footprint.check_rank(rank)
     refusal = footprint.refusal(rank)
     if refusal is not None:
         return advise(question, notes=(*found.notes, f"`autolora tune` would refuse this: {refusal}."))
-    memory, notes = footprint.memory(rank), found.notes
+    device = find_device("auto")
+    length = min(LENGTH, found.positions or LENGTH)
+    setting = Setting(rank, length=length, dtype=find_dtype("auto", device))
+    memory, notes = plan_memory(footprint, setting, device), found.notes
     if memory is None:
         notes += (f"Memory is not known: what {variant.name} trains can only be counted with the weights.",)
     elif variant.shares_ranks and variant.needs_batches:

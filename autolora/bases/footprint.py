@@ -1,43 +1,50 @@
-"""What training a variant on a model takes in memory, counted on its outline."""
+"""What a variant on a model is made of: layers, weights and what trains, counted on the model's outline."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
-from copy import copy
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from autolora.adapters.errors import VariantError
-from autolora.adapters.memory import Memory
+from autolora.adapters.spec import AdapterSpec
+from autolora.adapters.targets import DEFAULT
 from autolora.bases.outline import Outline
+from autolora.variants import Variant
 
 if TYPE_CHECKING:
+    import torch
+    from peft import PeftModel
+    from torch.nn import Parameter
     from transformers import PreTrainedModel
 
     from autolora.adapters.targets import Coverage, LinearLayer
-    from autolora.variants import Variant
 
-LENGTH = 1024
-"""Tokens of the example whose activations are stated, or as many as the model can read."""
 USUAL_RANKS = (32, 16, 8, 4, 2, 1)
 
 
 class Footprint:
-    """One variant on one model, layer by layer."""
+    """One variant on one model, layer by layer.
 
-    def __init__(self, outline: Outline, variant: Variant) -> None:
-        """Account for the layers of an outline whose model could be built.
+    Args:
+        outline: of a model that could be built.
+        variant: what is trained.
+        adapter: which layers carry an adapter.
 
-        Raises:
-            VariantError: the model has no layer to adapt.
-        """
+    Raises:
+        VariantError: the model has no layer to adapt.
+    """
+
+    def __init__(self, outline: Outline, variant: Variant, adapter: AdapterSpec = DEFAULT) -> None:
         from autolora.adapters.targets import survey
 
         assert outline.model is not None
         self.outline = outline
         self.variant = variant
         self.model: PreTrainedModel = outline.model
-        self.coverage: Coverage = survey(self.model)
+        self.adapter = adapter
+        self.coverage: Coverage = survey(self.model, adapter)
 
     def usual_rank(self) -> int:
         """The largest usual rank that the variant can be trained with here, or that fits the layers at least."""
@@ -62,23 +69,51 @@ class Footprint:
             return str(error)
         return None
 
-    def memory(self, rank: int) -> Memory | None:
-        """The estimate at a rank; None if what trains can only be counted with the weights."""
-        trained = self._trained(rank)
-        if trained is None:
+    @property
+    def parameters(self) -> int:
+        """Numbers in the base."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+    def base_bytes(self, dtype: torch.dtype | None = None) -> int:
+        """Bytes of the base's weights in a dtype; None: as they are."""
+        return sum(_bytes(parameter, dtype) for parameter in self.model.parameters())
+
+    def kept_bytes(self, rank: int, dtype: torch.dtype | None = None) -> int:
+        """Bytes of original weights that are kept on the CPU while the variant trains; see ``Variant.subtracts``."""
+        if not self.variant.subtracts:
+            return 0
+        parameters = dict(self.model.named_parameters())
+        names = (name if layer.experts else f"{name}.weight" for name, layer in self.coverage.at_rank(rank).items())
+        return sum(_bytes(parameters[name], dtype) for name in names)
+
+    def trained(self, rank: int) -> int | None:
+        """Parameters that train; None if they can only be counted with the weights."""
+        if self._factors_alone:
+            return _factors(self.coverage.at_rank(rank), rank)
+        adapted = self.adapted(rank)
+        if adapted is None:
             return None
-        sizes: Counter[str] = Counter()
-        for parameter in self.model.parameters():
-            sizes[str(parameter.dtype).removeprefix("torch.")] += parameter.numel() * parameter.element_size()
-        return Memory(
-            parameters=sum(parameter.numel() for parameter in self.model.parameters()),
-            base_bytes=sizes.total(),
-            dtype=sizes.most_common(1)[0][0],
-            trained=trained,
-            hidden_size=self.outline.hidden_size,
-            layers=self.outline.layers,
-            length=min(LENGTH, self.outline.positions or LENGTH),
-        )
+        return sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
+
+    @property
+    def _factors_alone(self) -> bool:
+        """A and B train, wherever they start."""
+        return self.variant.factored and self.variant.kind != "architecture"
+
+    def adapted(self, rank: int, dropout: float = 0.0) -> PeftModel | None:
+        """A copy of the outline with what the variant injects; None if that takes the values of weights."""
+        from autolora.bases.tracing import without_values
+        from autolora.variants import detach
+
+        attached = self._attached(self.variant, rank, dropout)
+        if attached is None and not self.variant.mixture:
+            attached = self._attached(_without_start(self.variant), rank, dropout)
+        if attached is None:
+            return None
+        try:
+            return without_values(attached)
+        finally:
+            detach(attached)
 
     def _misfit(self, rank: int) -> VariantError | None:
         from autolora.adapters.targets import check_rank
@@ -89,28 +124,29 @@ class Footprint:
             return error
         return None
 
-    def _trained(self, rank: int) -> int | None:
-        layers = self.coverage.at_rank(rank)
-        if self.variant.factored and self.variant.kind != "architecture":  # A and B train, wherever they start
-            return _factors(layers, rank)
-        whole = self._attached(self.variant, rank)
-        if whole is not None or self.variant.mixture:
-            return whole
-        bare = copy(self.variant)  # its start needs the weights' values; what PEFT has injected is all that trains
-        object.__setattr__(bare, "initialize", lambda start: None)
-        return self._attached(bare, rank)
-
-    def _attached(self, variant: Variant, rank: int) -> int | None:
-        """Parameters that train once the variant is on the outline; None if that takes values."""
-        from autolora.variants import detach
-
+    def _attached(self, variant: Variant, rank: int, dropout: float) -> PeftModel | None:
+        """The variant on the outline; None if that takes values."""
         try:
-            attached = variant.attach(self.model, rank=rank, alpha=float(rank), horizon=1000)
+            return variant.attach(
+                self.model, rank=rank, alpha=float(rank), horizon=1000, dropout=dropout, adapter=self.adapter
+            )
         except Exception:  # whatever a variant's start makes of parameters without values
             return None
-        trained = sum(parameter.numel() for parameter in attached.parameters() if parameter.requires_grad)
-        detach(attached)
-        return trained
+
+
+def _without_start(variant: Variant) -> Variant:
+    """The variant without what it computes from weights and data: what PEFT has injected is all that trains."""
+    bare = replace(variant, needs=tuple(need for need in variant.needs if need == "horizon"))
+    object.__setattr__(bare, "initialize", lambda start: None)
+    object.__setattr__(bare, "allocate", partial(Variant.allocate, bare))
+    return bare
+
+
+def _bytes(parameter: Parameter, dtype: torch.dtype | None) -> int:
+    """Bytes of a parameter in a dtype; None: as it is."""
+    if dtype is None or not parameter.is_floating_point():
+        return parameter.numel() * parameter.element_size()
+    return parameter.numel() * dtype.itemsize
 
 
 def _factors(layers: Mapping[str, LinearLayer], rank: int) -> int:

@@ -110,7 +110,7 @@ def _built(name: str, config: PretrainedConfig, notes: tuple[str, ...] = ()) -> 
     try:
         kinds.check(config, name)
         blank = copy.deepcopy(config)  # from_config writes into it
-        blank._attn_implementation = "eager"  # others may ask for packages that are not here
+        blank._attn_implementation = None  # the best of torch itself: others may ask for packages that are not here
         with LOADING, torch.device("meta"):
             model = getattr(transformers, kinds.auto_class(config)).from_config(blank)
     except MemoryError:

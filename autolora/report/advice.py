@@ -9,9 +9,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from autolora.adapters.memory import ACTIVATION_BYTES, LEAN_ACTIVATION_BYTES, Memory
+from autolora.adapters.memory import Memory
 from autolora.priors.advice import WORDS, Advice
-from autolora.report.summary import size
+from autolora.report.memory import memory_view
 
 INDENT = (0, 0, 0, 2)
 
@@ -75,23 +75,6 @@ def _paragraphs(advice: Advice) -> Iterator[str]:
 
 
 def _memory(memory: Memory) -> RenderableType:
-    """What training takes, part by part."""
-    table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column(no_wrap=True)
-    table.add_column()
-    table.add_column(justify="right", no_wrap=True)
-    table.add_row("base", f"{memory.parameters:,} parameters in {memory.dtype}", size(memory.base_bytes))
-    adapter = f"{memory.trained:,} trained, with gradients and Adam in float32"
-    table.add_row("adapter", adapter, size(memory.adapter_bytes))
-    head = "Memory, by the configuration; `autolora tune --dry-run` measures it:"
-    if memory.token_bytes is None or memory.example_bytes is None or memory.total_bytes is None:
-        known = "Activations are not known: the configuration names no width or no number of layers."
-        return Group(Text(head), Padding(table, INDENT), Text(known))
-    tokens = f"of {memory.length:,} tokens at once, {size(memory.token_bytes)} each"
-    table.add_row("activations", tokens, size(memory.example_bytes))
-    table.add_row("in all", "", size(memory.total_bytes))
-    basis = (
-        f"Activations: about {ACTIVATION_BYTES} bytes a hidden unit, layer and token ({LEAN_ACTIVATION_BYTES} with "
-        "adapters in bfloat16), without gradient checkpointing."
+    return Group(
+        memory_view(memory), Text("`autolora tune --dry-run` plans it for the rows of your data, and measures it.")
     )
-    return Group(Text(head), Padding(table, INDENT), Text(basis))

@@ -60,6 +60,7 @@ class Variant:
         linear_only: it adapts ``nn.Linear`` and not ``Conv1D``; :meth:`check` refuses models that have it.
         adapts_experts: it adapts experts that are one parameter, each with factors of its own; otherwise :meth:`check`
             refuses models that have some among the layers to adapt.
+        subtracts: its start is subtracted from the base, whose own weights are kept on the CPU while it trains.
         moves_at_start: its start is not subtracted: attaching it changes the model's outputs, as its paper means it to.
         starts_as_lora: at s = 1 its Hessian in {A, B} at initialization is plain LoRA's, so curvature tells nothing of
             it.
@@ -90,6 +91,7 @@ class Variant:
     linear_only: bool = False
     adapts_experts: bool = False
     starts_as_lora: bool = False
+    subtracts: bool = False
     moves_at_start: bool = False
     redundant_with_alpha: tuple[str, ...] = ()
     above_zero: tuple[str, ...] = ()

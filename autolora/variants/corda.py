@@ -100,6 +100,7 @@ register(
         traits=Traits(exponent=0.5, shift=-0.4, shift_sd=0.3, alpha_redundant=True, alpha_law=1.0),
         needs=("activations",),
         export_form="rank 2r",
+        subtracts=True,
     )
 )
 register(
@@ -111,5 +112,6 @@ register(
         traits=Traits(exponent=0.5, shift=-0.1, shift_sd=0.3, alpha_redundant=True, alpha_law=1.0),
         needs=("activations",),
         export_form="rank 2r",
+        subtracts=True,
     )
 )

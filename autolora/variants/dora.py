@@ -12,6 +12,8 @@ from autolora.variants.base import Variant
 from autolora.variants.registry import register
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from peft import PeftConfig
 
     from autolora.adapters.layer import AdaptedLayer
@@ -48,8 +50,12 @@ class Dora(Variant):
         from autolora.adapters.kernels.dora import GramDora
         from autolora.adapters.kernels.inplace import overwritten
 
-        whole = all(layer.base_layer.weight.is_floating_point() for layer in start.layers.values())
-        changed = overwritten(start.model, start.layers) if whole else start.layers.keys()
+        weights = [layer.base_layer.weight for layer in start.layers.values()]
+        changed: Collection[str] = start.layers.keys()
+        if any(weight.is_meta for weight in weights):
+            changed = ()  # an outline, on which no pass can be run
+        elif all(weight.is_floating_point() for weight in weights):
+            changed = overwritten(start.model, start.layers)
         generator = start.stream("dora zero rows")
         for name, layer in start.layers.items():
             if not layer.base_layer.weight.is_floating_point():
@@ -59,7 +65,7 @@ class Dora(Variant):
             magnitude, b = layer.entry("lora_magnitude_vector").weight, layer.b
             magnitude.data = lean.squares.sqrt()  # PEFT took them in the base's precision
             without_direction = magnitude.data == 0
-            if without_direction.any():
+            if not without_direction.is_meta and without_direction.any():
                 bound = b.shape[1] ** -0.5
                 rows = torch.empty(b.shape).uniform_(-bound, bound, generator=generator).to(b.device)
                 b.data[without_direction] = rows[without_direction]

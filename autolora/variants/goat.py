@@ -92,6 +92,7 @@ register(
         # share, lies 0.5 decades below LoRA's by the laws; PiSSA's best 0.4; studies/curves has it 0.2 above.
         traits=Traits(exponent=0.5, shift=0.0, shift_sd=0.4),
         export_form="own",
+        subtracts=True,
         factored=False,
         own_forward=True,
         mixture=True,

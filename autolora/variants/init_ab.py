@@ -69,6 +69,7 @@ register(
         # LR-matters' tables put its best learning rate within 0.1 decades of LoRA's.
         traits=Traits(shift_sd=0.2),
         export_form="rank 2r",
+        subtracts=True,
     )
 )
 register(

@@ -65,5 +65,6 @@ register(
         traits=Traits(shift=-0.5, shift_sd=0.3, alpha_law=1.0),
         needs=("gradients",),
         export_form="rank 2r",
+        subtracts=True,
     )
 )

@@ -39,5 +39,6 @@ register(
         # As for PiSSA p = 1/2 exactly. LR-matters' tables put its best learning rate 0 to 0.25 decades below LoRA's.
         traits=Traits(exponent=0.5, shift=-0.1, shift_sd=0.2, alpha_redundant=True, alpha_law=1.0),
         export_form="rank 2r",
+        subtracts=True,
     )
 )

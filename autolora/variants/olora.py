@@ -45,6 +45,7 @@ register(
         # LR-matters derives from curvature (down to 1/18). The factors do not carry s.
         traits=Traits(shift=-0.5, shift_sd=0.25, alpha_law=1.0),
         export_form="rank 2r",
+        subtracts=True,
         peft_options={"init_lora_weights": "olora"},
     )
 )

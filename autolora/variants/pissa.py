@@ -53,6 +53,7 @@ register(
         # tables put PiSSA's best learning rate 0.4 to 0.5 decades below LoRA's, as do runs on stories260K (x 0.4).
         traits=Traits(exponent=0.5, shift=-0.4, shift_sd=0.2, alpha_redundant=True, alpha_law=1.0),
         export_form="rank 2r",
+        subtracts=True,
         peft_options={"init_lora_weights": "pissa"},
     )
 )

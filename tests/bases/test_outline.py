@@ -11,6 +11,7 @@ from transformers import BertConfig, LlamaConfig, PretrainedConfig
 from autolora import bases, quickstart, variants
 from autolora.bases.footprint import Footprint
 from autolora.bases.outline import Outline, outline
+from autolora.bases.planning import Setting, plan_memory
 from tests.support.checkpoints import SHAPE, reconfigured
 from tests.support.tiny_models import CONFIGS, OTHERS, VOCABULARY, build_model
 
@@ -38,10 +39,10 @@ def test_parameters_are_as_many_as_the_models(family):
     assert found.hidden_size == 32
     real = build_model(family)
     if "vision" not in family:  # built whole here, and without its vision tower there
-        memory = Footprint(found, variants.get("lora")).memory(RANK)
-        assert memory.parameters == sum(parameter.numel() for parameter in real.parameters())
+        footprint = Footprint(found, variants.get("lora"))
+        assert footprint.parameters == sum(parameter.numel() for parameter in real.parameters())
         attached = variants.get("lora").attach(real, rank=RANK, alpha=RANK)
-        assert memory.trained == sum(p.numel() for p in attached.parameters() if p.requires_grad)
+        assert footprint.trained(RANK) == sum(p.numel() for p in attached.parameters() if p.requires_grad)
 
 
 @pytest.mark.parametrize("name", [name for name in variants.names() if name != "goat"])
@@ -52,19 +53,23 @@ def test_as_many_parameters_train_as_with_the_weights(name, llama):
     batch = {"input_ids": tokens, "labels": tokens, "attention_mask": torch.ones_like(tokens)}
     attached = variants.get(name).attach(build_model(), rank=RANK, alpha=RANK, batches=[batch], horizon=1000)
     real = sum(parameter.numel() for parameter in attached.parameters() if parameter.requires_grad)
-    counted = Footprint(llama, variants.get(name)).memory(RANK).trained
+    counted = Footprint(llama, variants.get(name)).trained(RANK)
     assert counted == pytest.approx(real, rel=0.02 if name in ("eva", "gora") else 0)  # ranks shared out by the data
 
 
 def test_what_is_made_of_the_weights_is_not_guessed(llama):
-    assert Footprint(llama, variants.get("goat")).memory(RANK) is None
+    assert Footprint(llama, variants.get("goat")).trained(RANK) is None
 
 
-def test_the_bytes_of_weights_are_those_of_the_configurations_precision():
-    whole, half = (outline(LlamaConfig(**SHAPE, vocab_size=257, dtype=dtype)) for dtype in ("float32", "bfloat16"))
-    estimates = [Footprint(found, variants.get("lora")).memory(RANK) for found in (whole, half)]
-    assert [estimate.dtype for estimate in estimates] == ["float32", "bfloat16"]
-    assert estimates[0].base_bytes == 2 * estimates[1].base_bytes == 4 * estimates[0].parameters
+def test_the_bytes_of_weights_are_those_of_the_dtype_asked_for_or_the_configurations():
+    import torch
+
+    whole, half = (
+        Footprint(outline(LlamaConfig(**SHAPE, vocab_size=257, dtype=dtype)), variants.get("lora"))
+        for dtype in ("float32", "bfloat16")
+    )
+    assert whole.base_bytes() == 2 * half.base_bytes() == 4 * whole.parameters
+    assert whole.base_bytes(torch.bfloat16) == half.base_bytes()
 
 
 def test_a_usual_rank_fits_the_layers_and_the_variant(llama):
@@ -171,4 +176,4 @@ def test_what_is_no_model_is_refused_by_its_type():
 def test_nothing_is_warned_of():
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
-        Footprint(outline(CONFIGS["llama"]()), variants.get("vera")).memory(RANK)
+        plan_memory(Footprint(outline(CONFIGS["llama"]()), variants.get("vera")), Setting(RANK, length=64))

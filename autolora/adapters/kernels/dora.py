@@ -32,7 +32,8 @@ class GramDora(DoraLinearVariant):
 
     def __init__(self, layer: AdaptedLayer, overwritten: bool = False) -> None:
         self.squares = weight_matrix(layer.base_layer).square().sum(1)
-        self.keeps_sum = overwritten or bool((self.squares == 0).any())
+        # The weights of a model's outline have no values, and are taken to be usual ones.
+        self.keeps_sum = overwritten or (not self.squares.is_meta and bool((self.squares == 0).any()))
 
     # PEFT's is static, but called on the instance.
     def forward(  # type: ignore[override]

@@ -1,0 +1,268 @@
+"""The memory plan: what a setting takes on a device, whether it fits, and what would make it fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from autolora.adapters.memory import STATE_BYTES, Growth, Memory, Remedy, by_formula
+from autolora.bases.base import Reading
+from autolora.bases.device import dtype_name, own_dtype
+from autolora.errors import first_line
+
+if TYPE_CHECKING:
+    import torch
+    from peft import PeftModel
+
+    from autolora.bases.footprint import Footprint
+    from autolora.bases.tracing import Trace
+
+LENGTH = 1024
+"""Tokens of an example if none are given, or as many as the model can read."""
+HALF = 2
+"""Bytes of a number of a base under autocast."""
+LEAST_LENGTH, LEAST_RANK = 64, 1
+"""How far a plan proposes to cut examples, and to lower the rank."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a plan is about.
+
+    Attributes:
+        rank: of the adapter.
+        rows, length: examples in one forward pass, and tokens of each, padding included.
+        dtype: of the base's weights; None: as the outline has them.
+        dropout: on the adapter's input.
+        checkpointing: layers are computed again in the backward pass.
+    """
+
+    rank: int
+    rows: int = 1
+    length: int = LENGTH
+    dropout: float = 0.0
+    dtype: torch.dtype | None = None
+    checkpointing: bool = False
+
+
+@dataclass(frozen=True)
+class Yields:
+    """What a trainer does by itself where memory runs out.
+
+    Attributes:
+        passes: it passes fewer examples at once, down to one.
+        checkpointing: then it computes activations again.
+    """
+
+    passes: bool = False
+    checkpointing: bool = False
+
+
+RIGID = Yields()
+PLAIN, WHOLE = Reading(masked=False, apart=True), Reading(masked=False, apart=False)
+
+
+def plan_memory(
+    footprint: Footprint,
+    setting: Setting,
+    device: torch.device | None = None,
+    reading: Reading | None = None,
+    yields: Yields = RIGID,
+) -> Memory | None:
+    """The plan of a setting.
+
+    Args:
+        footprint: the variant on the model.
+        setting: what is trained; plans say what it takes with gradient checkpointing and without, whichever it has.
+        device: where; None: the plan is held against none.
+        reading: how the model is read; None: without a mask, and with the head apart where that is possible.
+        yields: what becomes of a setting that does not fit, before the plan says so.
+
+    Returns:
+        The plan, with remedies if it does not fit; None if what trains can only be counted with the weights.
+    """
+    from autolora.bases.capacity import capacity
+
+    planner = _Planner(footprint, setting, device, reading)
+    plan = planner.plan(setting)
+    if plan is None or device is None:
+        return plan
+    plan = replace(plan, device=capacity(device))
+    if plan.fits is not False:
+        return plan
+    plan = next((less for less in _yielding(plan, yields) if less.fits), plan)
+    return plan if plan.fits else replace(plan, remedies=tuple(planner.remedies(plan)))
+
+
+def _yielding(plan: Memory, yields: Yields) -> Iterator[Memory]:
+    """The plan with less and less at once, in the order that a trainer tries it."""
+    for rows in _halves(plan.rows, 1) if yields.passes else ():
+        yield replace(plan, rows=rows)
+    if yields.checkpointing and plan.checkpointed is not None:
+        for rows in (plan.rows, *_halves(plan.rows, 1)) if yields.passes else (plan.rows,):
+            yield replace(plan, rows=rows, checkpointing=True)
+
+
+class _Planner:
+    """Plans of settings that differ in a few values; a step is traced once for all of those that it tells of."""
+
+    def __init__(
+        self,
+        footprint: Footprint,
+        setting: Setting,
+        device: torch.device | None,
+        reading: Reading | None,
+    ) -> None:
+        self.footprint, self.setting = footprint, setting
+        self.on_cpu = device is not None and device.type == "cpu"
+        self.readings = (PLAIN, WHOLE) if reading is None else (reading,)
+        self._traces: dict[tuple[torch.dtype | None, bool], Trace | str] = {}
+        self._trained: dict[int, int | None] = {}
+
+    @cached_property
+    def adapted(self) -> PeftModel | None:
+        """The model with the first setting's adapter; None if that takes the values of weights."""
+        return self.footprint.adapted(self.setting.rank, self.setting.dropout)
+
+    def trained(self, rank: int) -> int | None:
+        """Parameters that train at a rank; None if they can only be counted with the weights."""
+        if rank not in self._trained:
+            self._trained[rank] = self.footprint.trained(rank)
+        return self._trained[rank]
+
+    def trace(self, dtype: torch.dtype | None, checkpointing: bool) -> Trace | str:
+        """A step of the first setting in this dtype, with or without checkpointing; or why there is none."""
+        key = (dtype, checkpointing)
+        if key not in self._traces:
+            self._traces[key] = self._trace(dtype, checkpointing)
+        return self._traces[key]
+
+    def _trace(self, dtype: torch.dtype | None, checkpointing: bool) -> Trace | str:
+        from autolora.bases.tracing import Pass, trace
+
+        if self.adapted is None:
+            return f"what {self.footprint.variant.name} trains depends on the weights"
+        held = dtype or own_dtype(self.footprint.model)
+        half = held if held.itemsize == HALF else None
+        why = ""
+        for reading in self.readings:
+            each = Pass(
+                rows=self.setting.rows,
+                length=self.setting.length,
+                dtype=dtype,
+                half=half,
+                checkpointing=checkpointing,
+                masked=reading.masked,
+                apart=reading.apart,
+            )
+            try:
+                return trace(self.adapted, self.footprint.variant, each)
+            except MemoryError:
+                raise
+            except Exception as error:  # of a model's own code, which may raise what it pleases without values
+                why = f"{type(error).__name__}: {first_line(error):.200}"
+        return why
+
+    def activations(self, dtype: torch.dtype | None, checkpointing: bool) -> Growth | None:
+        """Counted, or by the formula if no step can be; None if there is neither."""
+        model, outline = self.footprint.model, self.footprint.outline
+        if checkpointing and not model.supports_gradient_checkpointing:
+            return None
+        trace = self.trace(dtype, checkpointing)
+        if not isinstance(trace, str):
+            return trace.activations
+        counted = not isinstance(self.trace(dtype, checkpointing=False), str)
+        if counted or outline.hidden_size is None or outline.layers is None:
+            return None
+        width = (dtype or own_dtype(model)).itemsize
+        return by_formula(outline.hidden_size, outline.layers, width, checkpointing)
+
+    def plan(self, setting: Setting) -> Memory | None:
+        """The parts of a setting; None if what trains can only be counted with the weights."""
+        footprint, dtype = self.footprint, setting.dtype
+        trained = self.trained(setting.rank)
+        if trained is None:
+            return None
+        trace = self.trace(dtype, checkpointing=False)
+        formula, state = (trace, STATE_BYTES * trained) if isinstance(trace, str) else ("", _state(trace, trained))
+        return Memory(
+            variant=footprint.variant.name,
+            rank=setting.rank,
+            parameters=footprint.parameters,
+            base_bytes=footprint.base_bytes(dtype),
+            kept_bytes=footprint.kept_bytes(setting.rank, dtype) if self.on_cpu else 0,
+            dtype=dtype_name(dtype or own_dtype(footprint.model)),
+            trained=trained,
+            optimizer_bytes=state,
+            hidden_size=footprint.outline.hidden_size,
+            layers=footprint.outline.layers,
+            rows=setting.rows,
+            length=setting.length,
+            checkpointing=setting.checkpointing,
+            activations=self.activations(dtype, checkpointing=False),
+            checkpointed=self.activations(dtype, checkpointing=True),
+            formula=formula,
+        )
+
+    def remedies(self, plan: Memory) -> Iterator[Remedy]:
+        """Changes to a plan that does not fit: each alone, then, if none of them is enough, more and more together.
+
+        Bases in 4 bits would be one more of the changes.
+        """
+        assert plan.device is not None
+        holds, changes = plan.device.holds, list(self._changes(plan))
+        alone = [self._remedy(words, change(self.setting), holds) for words, change in changes]
+        alone += self._cut(self.setting, "", holds)
+        yield from alone
+        if any(remedy.fits for remedy in alone):
+            return
+        words, setting = "", self.setting
+        for number, (own, change) in enumerate(changes):
+            words, setting = f"{words}, {own}" if words else own, change(setting)
+            if number:
+                together = self._remedy(words, setting, holds)
+                yield together
+                if together.fits:
+                    return
+        yield from self._cut(setting, f"{words}, " if words else "", holds)
+
+    def _changes(self, plan: Memory) -> Iterator[tuple[str, Callable[[Setting], Setting]]]:
+        """What can be changed of the first setting, that which costs least first."""
+        import torch
+
+        if plan.checkpointed is not None and not self.setting.checkpointing:
+            yield "gradient checkpointing", lambda setting: replace(setting, checkpointing=True)
+        if self.setting.rows > 1:
+            yield "one example at a time", lambda setting: replace(setting, rows=1)
+        if (self.setting.dtype or own_dtype(self.footprint.model)).itemsize > HALF:
+            yield "a bfloat16 base", lambda setting: replace(setting, dtype=torch.bfloat16)
+
+    def _cut(self, setting: Setting, before: str, holds: Callable[[int], bool]) -> Iterator[Remedy]:
+        """The largest half, quarter and so on of the length that fits, and of the rank."""
+        lengths = (replace(setting, length=size) for size in _halves(setting.length, LEAST_LENGTH))
+        ranks = (replace(setting, rank=size) for size in _halves(setting.rank, LEAST_RANK))
+        for candidates, words in ((lengths, "max_length {0.length}"), (ranks, "rank {0.rank}")):
+            for candidate in candidates:
+                remedy = self._remedy(before + words.format(candidate), candidate, holds)
+                if remedy.fits:
+                    yield remedy
+                    break
+
+    def _remedy(self, words: str, setting: Setting, holds: Callable[[int], bool]) -> Remedy:
+        plan = self.plan(setting)
+        assert plan is not None  # the first setting's is known
+        assert plan.planned_bytes is not None
+        return Remedy(words, plan.planned_bytes, holds(plan.planned_bytes))
+
+
+def _state(trace: Trace, trained: int) -> int:
+    """Bytes of the optimizer's state of so many parameters."""
+    return trace.state_bytes * trained // trace.trained
+
+
+def _halves(number: int, least: int) -> Iterator[int]:
+    while number // 2 >= least:
+        number //= 2
+        yield number
