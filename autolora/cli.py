@@ -23,6 +23,7 @@ from autolora.execution import EXECUTORS
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from autolora.adapters.memory import Memory
     from autolora.driver.result import TuneResult
     from autolora.spec import Spec
 
@@ -341,10 +342,18 @@ def _command_again(folder: Path, executor: str) -> str:
 
 
 def _dry_run(spec: Spec, folder: Path) -> None:
-    from autolora.driver.plan import dry_run
+    from rich.text import Text
+
+    from autolora.driver.plan import KEYS, dry_run
     from autolora.report.tables import plan_view
 
-    _console().print(plan_view(dry_run(spec, folder), spec, folder))
+    console = _console()
+
+    def warn(memory: Memory) -> None:
+        if memory.fits is False:  # before it is tried, which may end the process
+            console.print(Text(f"warning: {memory.verdict()} {KEYS}\n"))
+
+    console.print(plan_view(dry_run(spec, folder, on_memory=warn), spec, folder))
 
 
 def _assignments(settings: tuple[str, ...]) -> dict[str, object]:

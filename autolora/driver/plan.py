@@ -1,6 +1,7 @@
 """What a study would do, without doing it: data, spending, first configurations, and an estimate of what it costs.
 
-Time and memory are measured over a few real optimizer steps of the largest configuration, not modeled.
+Time and memory are measured over a few real optimizer steps of the largest configuration. Memory is planned besides,
+before anything is tried.
 """
 
 from __future__ import annotations
@@ -8,13 +9,14 @@ from __future__ import annotations
 import math
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
 from autolora import variants
+from autolora.adapters.memory import Memory
 from autolora.driver.directory import adopted
 from autolora.driver.opening import Opening
 from autolora.errors import AutoloraError
@@ -29,6 +31,11 @@ from autolora.trainers.places import place
 PROBE_STEPS = 4
 """Optimizer steps that are timed; the first, which also allocates, is left out."""
 PROBE_RATE = 1e-6
+KEYS = (
+    "Less is taken with training.gradient_checkpointing: true, training.micro_batch: 1, training.dtype: bfloat16, or a "
+    "smaller training.max_length or space.rank."
+)
+"""What of the specification changes a memory plan."""
 ROOM = 1.1
 """Disk is stated with a tenth to spare."""
 
@@ -51,6 +58,7 @@ class DryRun:
         memory_bytes: peak of the process (CPU) or of the device, while training; None on a CPU whose platform does not
             tell, such as Windows.
         disk_bytes: of checkpoints and exported adapters.
+        memory: the plan of the largest setting; None if the trainer has none.
     """
 
     notes: Sequence[str]
@@ -61,10 +69,23 @@ class DryRun:
     seconds: float
     memory_bytes: int | None
     disk_bytes: int
+    memory: Memory | None = None
 
 
-def dry_run(spec: Spec, folder: Path, preview: int = 6) -> DryRun:
-    """Load model and data, train a few steps in a temporary folder, and say what a study in ``folder`` would do."""
+def dry_run(
+    spec: Spec, folder: Path, preview: int = 6, on_memory: Callable[[Memory], None] = lambda plan: None
+) -> DryRun:
+    """Load model and data, train a few steps in a temporary folder, and say what a study in ``folder`` would do.
+
+    Args:
+        spec: of the study.
+        folder: its run directory.
+        preview: most trials that are shown.
+        on_memory: called with the memory plan before anything is trained.
+
+    Raises:
+        PlanError: the largest configuration cannot be trained here.
+    """
     spec = adopted(folder, spec)
     place(checkpoint.root_of(spec.checkpoints, folder))  # one that nothing serves is an error here, too
     with tempfile.TemporaryDirectory() as temporary:
@@ -73,9 +94,12 @@ def dry_run(spec: Spec, folder: Path, preview: int = 6) -> DryRun:
         opening = Opening.of(spec.model_copy(update={"checkpoints": None}), scratch, study_in=folder)
         trainer, space = opening.trainer, opening.space
         notes = [f"{subject}: {line}" for subject, lines in trainer.about().items() for line in lines]
+        memory = trainer.memory_plan(spec.names, space)
+        if memory is not None:
+            on_memory(memory)
         prior = opening.prior(folder, lambda scouted: notes.extend(scouted.notes))
         search = opening.search(prior)
-        seconds_per_run, evaluation_share, checkpoint_bytes = _measure(trainer, scratch, spec, space)
+        seconds_per_run, evaluation_share, checkpoint_bytes = _measure(trainer, scratch, spec, space, memory)
         kept = PAUSED * len(spec.names) + max(len(spec.names), spec.resources.workers or 1)  # being trained
         complete = min(math.floor(spec.budget), spec.keep + FINALISTS + search.plan.confirm)
         finished = (complete + 1) * len(spec.names)  # and the exported adapter
@@ -88,6 +112,7 @@ def dry_run(spec: Spec, folder: Path, preview: int = 6) -> DryRun:
             seconds=seconds_per_run * (spec.budget - search.table.upfront) * len(spec.names),
             memory_bytes=trainer.peak_memory(),
             disk_bytes=round(ROOM * checkpoint_bytes * (checkpoint.KEEP * kept + finished)),
+            memory=memory,
         )
 
 
@@ -104,7 +129,9 @@ def _spending(spec: Spec, confirm: int, upfront: float) -> str:
     return f"{spec.budget:g} full runs: " + " + ".join(parts)
 
 
-def _measure(trainer: Trainer, scratch: Path, spec: Spec, space: Space) -> tuple[float, float, int]:
+def _measure(
+    trainer: Trainer, scratch: Path, spec: Spec, space: Space, memory: Memory | None
+) -> tuple[float, float, int]:
     """For the largest configuration of the slowest variant: seconds of a full run, the share of them that evaluation
     takes, and bytes of a checkpoint.
     """
@@ -117,21 +144,22 @@ def _measure(trainer: Trainer, scratch: Path, spec: Spec, space: Space) -> tuple
         # Scored as at the last rung: on all rows.
         last = len(spec.rungs) - 1
         probe = Job(trial=number, variant=name, config=config, seed=0, start=0.0, stop=stop, rung=last)
-        measured.append(_time(trainer, scratch, probe))
+        measured.append(_time(trainer, scratch, probe, memory))
     training, evaluation = max(((training, evaluations * evaluation) for training, evaluation, _ in measured), key=sum)
     seconds = training + evaluation
     return seconds, evaluation / seconds if seconds else 0.0, max(size for *_, size in measured)
 
 
-def _time(trainer: Trainer, scratch: Path, probe: Job) -> tuple[float, float, int]:
+def _time(trainer: Trainer, scratch: Path, probe: Job, memory: Memory | None) -> tuple[float, float, int]:
     """Train a probe; seconds that the training of a full run of it and one evaluation would take, and bytes of its
     checkpoint.
     """
     marks: list[float] = []
     outcome = trainer.run(probe, lambda _: marks.append(time.monotonic()))
     if outcome.kind == "infeasible":
+        planned = "" if memory is None else f". {' '.join(filter(None, (memory.verdict(), KEYS)))}"
         raise PlanError(
-            f"{probe.variant} at batch {probe.config.batch_size}, rank {probe.config.rank}: {outcome.reason}"
+            f"{probe.variant} at batch {probe.config.batch_size}, rank {probe.config.rank}: {outcome.reason}{planned}"
         )
     evaluation = time.monotonic() - marks[-1]
     step = median(b - a for a, b in pairwise(marks)) if len(marks) > 1 else outcome.seconds

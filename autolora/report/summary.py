@@ -63,15 +63,6 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def size(count: float) -> str:
-    """Bytes for people: "3.2 MB"."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} TB"
-
-
 def setting(config: Config) -> str:
     """A configuration on one line: "lr 2.00e-04  batch 8  rank 8  alpha 16"."""
     return "  ".join(phrase for dimension in registry() if (phrase := dimension.phrase(config)))

@@ -13,11 +13,14 @@ from rich.text import Text
 
 from autolora import files, variants
 from autolora.adapters.export import NATIVE, OWN, is_own
+from autolora.adapters.memory import size
+from autolora.driver.plan import KEYS
 from autolora.driver.result import TuneResult
 from autolora.priors.evidence import REFERENCE, log_ratio
 from autolora.priors.prior import nearest_rate
+from autolora.report.memory import memory_view
 from autolora.report.recommended import alternatives, differences_table
-from autolora.report.summary import VariantSummary, cells, columns, duration, setting, size, stops
+from autolora.report.summary import VariantSummary, cells, columns, duration, setting, stops
 from autolora.space import Space
 from autolora.space.dimensions.learning_rate import LEARNING_RATE
 
@@ -142,7 +145,10 @@ def plan_view(plan: DryRun, spec: Spec, folder: Path) -> RenderableType:
         f"run, {plan.evaluation_share:.0%} of it evaluation, {duration(plan.seconds)} in all; {memory}"
         f"at most {size(plan.disk_bytes)} of disk."
     )
-    return Group(Text("\n".join(lines)), first, Text(estimate))
+    planned = [] if plan.memory is None else [Text(), memory_view(plan.memory)]
+    if plan.memory is not None and plan.memory.fits is False:
+        planned.append(Text(KEYS))
+    return Group(Text("\n".join(lines)), first, Text(estimate), *planned)
 
 
 def variants_table() -> RenderableType:

@@ -18,6 +18,7 @@ from autolora.search import Job
 from autolora.space import Config, Space
 
 if TYPE_CHECKING:
+    from autolora.adapters.memory import Memory
     from autolora.priors import Curvature
     from autolora.priors.probe import RangeTest
 
@@ -154,6 +155,10 @@ class Trainer(Protocol):
 
     def peak_memory(self) -> int | None:
         """Most bytes that training has taken so far; None if that is not known."""
+        return None
+
+    def memory_plan(self, variants: Sequence[str], space: Space) -> Memory | None:
+        """What the largest setting of these variants would take in memory; None if that is not known."""
         return None
 
     def set_aside(self) -> AbstractContextManager[object]:

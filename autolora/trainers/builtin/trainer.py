@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from autolora.bases.device import dtype_name
+from autolora.adapters.memory import Memory
+from autolora.bases.device import dispatched, dtype_name
 from autolora.priors import Curvature
 from autolora.priors.probe import RangeTest
 from autolora.search import Job
@@ -17,6 +18,7 @@ from autolora.trainers import memory
 from autolora.trainers.builtin import curvature
 from autolora.trainers.builtin import segment as segments
 from autolora.trainers.builtin.exporting import complete_export
+from autolora.trainers.builtin.passes import IN_MAIN_MEMORY
 from autolora.trainers.builtin.range_test import range_test
 from autolora.trainers.builtin.workbench import Workbench
 from autolora.trainers.trainer import OnStep, Outcome, Trainer
@@ -101,6 +103,41 @@ class BuiltinTrainer(Trainer):
 
     def peak_memory(self) -> int | None:
         return memory.peak(self.bench.base.device)
+
+    def memory_plan(self, variants: Sequence[str], space: Space) -> Memory | None:
+        from autolora.bases.footprint import Footprint
+        from autolora.bases.outline import Outline
+        from autolora.bases.planning import Setting, Yields, plan_memory
+        from autolora.bases.tracing import without_values
+
+        bench, base = self.bench, self.bench.base
+        outline = Outline(type(base.model).__name__, base.model.config, without_values(base.model))
+        longest = int(bench.data.train.lengths.max())
+        on_cpu, asked = base.device.type == "cpu", bench.training.gradient_checkpointing
+        checkpointing = base.model.is_gradient_checkpointing if asked == "auto" else asked
+        plans = []
+        for name in variants:
+            config = searchable.largest(space, registry.get(name))
+            training = bench.training.of_trial(config)
+            rows = min(config.batch_size, training.micro_batch or config.batch_size)
+            setting = Setting(
+                rank=config.rank,
+                rows=min(rows, max(1, IN_MAIN_MEMORY.tokens // longest)) if on_cpu else rows,
+                length=longest,
+                dropout=training.dropout,
+                checkpointing=checkpointing,
+            )
+            plan = plan_memory(
+                Footprint(outline, bench.variant(name, config), bench.adapter),
+                setting,
+                None if dispatched(base.model) else base.device,
+                base.reading,
+                # A machine whose memory runs out ends the process instead of saying so.
+                Yields(passes=not on_cpu, checkpointing=not on_cpu and asked == "auto"),
+            )
+            plans.append(plan)
+        known = [plan for plan in plans if plan is not None]
+        return max(known, key=lambda plan: plan.planned_bytes or 0, default=None)
 
     def set_aside(self) -> AbstractContextManager[object]:
         return self.bench.base.set_aside()
