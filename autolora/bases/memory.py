@@ -7,6 +7,8 @@ import gc
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from autolora.adapters.memory import size
+from autolora.bases.capacity import capacity
 from autolora.bases.errors import ModelError
 from autolora.errors import first_line
 
@@ -15,7 +17,6 @@ if TYPE_CHECKING:
 
 WIDTHS = {"float32": 4, "bfloat16": 2, "float16": 2}
 """Bytes of a weight in each dtype that bases are held in."""
-GIGABYTE = 1e9
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -47,41 +48,24 @@ def exceeded(doing: str, device: torch.device, dtype: str, parameters: int | Non
         parameters: of the model; None if that is not known.
         error: what was raised.
     """
-    total = device_memory(device)
-    there = f"{device} has {_gigabytes(total)}" if total is not None else f"not known is how much {device} has"
+    there = f"{device} has {size(capacity(device).bytes)}"
     if parameters is None:
         need = "how much the weights take is not known"
     else:
-        need = f"the {parameters:,} weights take {_gigabytes(parameters * WIDTHS.get(dtype, 4))} in {dtype}"
+        need = f"the {parameters:,} weights take {size(parameters * WIDTHS.get(dtype, 4))} in {dtype}"
     return ModelError(
         f"model: memory ran out while {doing} on {device}: {need}, and {there} ({_said(error)}). "
         f"{_remedy(dtype, parameters)}"
     )
 
 
-def device_memory(device: torch.device) -> int | None:
-    """Bytes that a device has in all; None if it does not tell."""
-    import psutil
-    import torch
-
-    if device.type == "cuda":
-        return int(torch.cuda.get_device_properties(device).total_memory)
-    if device.type in ("cpu", "mps"):  # Apple's GPUs share the machine's memory
-        return int(psutil.virtual_memory().total)
-    return None
-
-
 def _remedy(dtype: str, parameters: int | None) -> str:
-    half = "" if parameters is None else f" ({_gigabytes(2 * parameters)})"
+    half = "" if parameters is None else f" ({size(2 * parameters)})"
     narrower = f"training.dtype: bfloat16 or float16{half}, " if WIDTHS.get(dtype, 4) > 2 else ""
     return (
         f"Use {narrower}a smaller model, or another device (training.device), and end other programs that use its "
         "memory."
     )
-
-
-def _gigabytes(size: float) -> str:
-    return f"{size / GIGABYTE:.1f} GB" if size >= GIGABYTE / 10 else f"{size / 1e6:.1f} MB"
 
 
 def _said(error: BaseException) -> str:
