@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 LOWEST ?= .venv-lowest
 DIR ?= runs/quickstart
 
-.PHONY: quickstart test test-all test-faults test-lowest attack lint bench-prior bench-laws bench-search clean
+.PHONY: quickstart test test-all test-faults test-lowest attack lint bench-prior bench-laws bench-search bench-throughput clean
 
 # On a model this small one thread is twice as fast as two, and the numbers are README's.
 quickstart: export OMP_NUM_THREADS = 1
@@ -51,6 +51,12 @@ bench-laws: $(VENV)/.installed-dev
 bench-search: $(VENV)/.installed-dev
 	$(BIN)/python -m studies.search.run --jobs 2 --repeats 10
 	$(BIN)/python -m studies.search.report
+
+# Real tokens a second beside other loops, and memory beside its plan. GSM8K's folder comes from the environment.
+bench-throughput: export OMP_NUM_THREADS = 1
+bench-throughput: $(VENV)/.installed-dev
+	$(BIN)/python -m studies.throughput.run
+	$(BIN)/python -W ignore -m studies.throughput.memory
 
 clean:
 	rm -rf $(VENV) $(LOWEST) .mypy_cache .pytest_cache .ruff_cache

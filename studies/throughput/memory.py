@@ -1,7 +1,7 @@
 """The memory plan against the peak of real training steps.
 
-    python -m studies.throughput.memory                 # the table, in Markdown; some ten minutes
-    python -m studies.throughput.memory --only dora
+    python -m studies.throughput.memory                 # writes memory.md beside this file; some ten minutes
+    python -m studies.throughput.memory --only dora --out dora.md
 
 Every setting is planned in this process and trained in another one, on a random Llama-architecture model on the CPU.
 What is measured is the most that the process held (``VmHWM``, of Linux alone) less what it held before the model was
@@ -20,6 +20,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from studies.throughput.commit import commit
+
 ROOT = Path(__file__).parents[2]
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 ALLOCATOR = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
@@ -37,6 +39,10 @@ MODELS = {"33M": 8_000, "90M, large vocabulary": 64_000}
 VARIANTS = ("lora", "dora", "lora_pro")
 """Plain, with a forward pass of its own, and with a preconditioned optimizer."""
 RANK, STEPS = 16, 2
+HEAD = (
+    "| model | variant | rows x tokens | base | checkpointing | planned MB | measured MB | ratio |",
+    "| --- | --- | --- | --- | --- | ---: | ---: | ---: |",
+)
 
 
 @dataclass(frozen=True)
@@ -68,21 +74,26 @@ def cases() -> Iterator[Case]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", help="these variants")
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".md"), help="where the table goes")
     parser.add_argument("--measure", metavar="CASE", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:
         print(train(Case(**json.loads(arguments.measure))))
         return
-    print("| model | variant | rows x tokens | base | checkpointing | planned MB | measured MB | ratio |")
-    print("| --- | --- | --- | --- | --- | ---: | ---: | ---: |")
-    for case in cases():
-        if arguments.only and case.variant not in arguments.only:
-            continue
+    chosen = [case for case in cases() if arguments.only is None or case.variant in arguments.only]
+    lines = [f"Commit {commit()}. Explained in [README.md](README.md).", "", *HEAD]
+    for case in chosen:
         planned, measured = plan(case), measure(case)
-        checkpointing = "yes" if case.checkpointing else "no"
-        size = f"{case.rows} x {case.length}"
-        numbers = f"{planned / 1e6:.0f} | {measured / 1e6:.0f} | {planned / measured:.2f}"
-        print(f"| {case.model} | {case.variant} | {size} | {case.dtype} | {checkpointing} | {numbers} |", flush=True)
+        lines.append(row(case, planned, measured))
+        print(lines[-1], flush=True)
+    arguments.out.write_text("\n".join(lines) + "\n")
+
+
+def row(case: Case, planned: int, measured: int) -> str:
+    checkpointing = "yes" if case.checkpointing else "no"
+    numbers = f"{planned / 1e6:.0f} | {measured / 1e6:.0f} | {planned / measured:.2f}"
+    setting = f"{case.model} | {case.variant} | {case.rows} x {case.length} | {case.dtype} | {checkpointing}"
+    return f"| {setting} | {numbers} |"
 
 
 def configuration(case: Case) -> Any:

@@ -13,7 +13,6 @@ import argparse
 import json
 import os
 import platform
-import subprocess
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -24,6 +23,7 @@ import torch
 
 from autolora import spec as specs
 from autolora.trainers.builtin.workbench import Workbench
+from studies.throughput.commit import commit
 from studies.throughput.loops import LOOPS, Measured
 from studies.throughput.model import Shape, make
 
@@ -55,7 +55,7 @@ def main() -> None:
             for batch in arguments.batches
         }
     facts = {
-        "commit": _commit(),
+        "commit": commit(),
         "parameters": sum(parameter.numel() for parameter in bench.base.model.parameters()),
         "threads": arguments.threads,
         "rows": arguments.rows,
@@ -122,12 +122,6 @@ def _spec(model: Path, data: Path) -> specs.Spec:
         },
         training={"max_length": 512, "device": "cpu", "warmup_ratio": 0.0},
     )
-
-
-def _commit() -> str:
-    return subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=HERE, capture_output=True, text=True, check=False
-    ).stdout.strip()
 
 
 if __name__ == "__main__":

@@ -508,6 +508,25 @@ def test_variants_measures_what_a_step_costs(study: Study, tmp_path: Path) -> No
 # Many workers
 
 
+@pytest.mark.slow
+def test_the_throughput_study_measures_every_loop_on_the_same_rows(study, tmp_path, monkeypatch):
+    rows = [{"question": f"What is {n} and {n}?" + " Think." * (n % 7), "answer": f"It is {2 * n}."} for n in range(24)]
+    for name in ("train", "test"):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.setenv("AUTOLORA_GSM8K", str(tmp_path))
+    few = ("--rows", 8, "--rounds", 1, "--batches", 4, "--hidden", 64, "--layers", 1)
+    study("throughput.run", "--dir", tmp_path / "out", *few)
+    found = json.loads((tmp_path / "out" / "results.json").read_text())["batches"]["4"]
+    assert {measured["tokens"] for loop, [measured] in found.items() if loop != "floor"} == {
+        found["autolora"][0]["tokens"]
+    }
+    assert all(measured["seconds"] > 0 for [measured] in found.values())
+    assert found["autolora"][0]["padded"] <= found["bare loop"][0]["padded"]
+    losses = [found[loop][0]["losses"] for loop in ("bare loop", "transformers.Trainer", "trl.SFTTrainer")]
+    assert all(len(each) == 2 for each in losses)
+    assert "| 4 | trl.SFTTrainer, grouped |" in (tmp_path / "out" / "results.md").read_text()
+
+
 def test_workers_simulates_times_decisions_and_reports(study: Study, tmp_path: Path) -> None:
     study("workers.simulate", "--workers", 1, 4, "--seeds", 1, "--budget", 2, "--out", tmp_path)
     few = ["--decisions", "--workers", 4, "--sizes", 5, 10]
