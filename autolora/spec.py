@@ -53,7 +53,8 @@ class TrainingSpec(Section):
         weight_decay, dropout: AdamW's weight decay; dropout on the adapter's input.
         max_grad_norm: global gradient-norm clip; 0: none.
         micro_batch: most examples in one forward pass; None: as many as memory has room for. Examples of a batch are
-            sorted by length and cut into passes, whatever is cheapest; the gradient is that of the whole batch.
+            sorted by length and cut into passes, as is cheapest. The gradient is that of the whole batch, but for
+            LoRAMoE's balance between experts, which is that of each pass.
         gradient_checkpointing: compute activations again in the backward pass instead of keeping them, which takes a
             third more time, less memory, and gives equal results; "auto": where not one example fits otherwise.
         checkpoint_seconds: longest time between two checkpoints of a running trial.

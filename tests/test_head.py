@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from torch.utils.checkpoint import checkpoint
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
-from autolora import head, losses
+from autolora import head, losses, variants
+from autolora.adapters.attachment import attachment
 from tests.support.tiny_models import VOCABULARY, build_model
 
 FAMILIES = ("llama", "gpt2", "gemma2", "cohere", "mixtral", "qwen3")
@@ -121,3 +125,22 @@ def test_a_model_is_as_it_was_also_when_its_forward_fails(monkeypatch):
     assert "forward" not in vars(inner.base_model)
     assert not inner.base_model._forward_hooks
     assert float(whole(model)) == pytest.approx(float(head.summed_loss(model, batch(), apart=True)), rel=1e-6)
+
+
+def test_a_balance_is_not_kept_again_where_checkpointing_repeats_a_pass():
+    """It would keep the graph of each layer that a backward pass has gone through."""
+    model = build_model("llama")
+    adapted = variants.get("loramoe").attach(model, rank=4, alpha=4.0)
+    adapted.train()
+    for module in model.modules():
+        if hasattr(module, "gradient_checkpointing"):
+            module.gradient_checkpointing = True
+            module._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
+    loss = head.summed_loss(adapted, batch(), apart=True)
+    penalty = variants.get("loramoe").penalty(adapted)
+    (loss + penalty).backward()
+    branches = [layer.branch for layer in attachment(adapted).layers.values()]
+    assert all(branch.take_balance() is None for branch in branches)
+    routers = [p for name, p in adapted.named_parameters() if "router" in name and p.requires_grad]
+    assert routers
+    assert all(router.grad is not None for router in routers)

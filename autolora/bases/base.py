@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -19,9 +19,14 @@ from autolora.tasks.causal_lm.limits import Limits
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from autolora.bases.merged import Merged
+
+
+_SWITCH, _FUNCTION = "gradient_checkpointing", "_gradient_checkpointing_func"
+"""Attributes of modules of ``transformers``: whether they compute activations again, and what does so."""
 
 
 @dataclass(frozen=True)
@@ -128,26 +133,46 @@ class Base:
         collected()
         raise answer
 
+    @cached_property
+    def _checkpointable(self) -> list[nn.Module]:
+        """Modules that can compute their activations again; they carry the switch of ``transformers``."""
+        return [module for module in self.model.modules() if hasattr(module, _SWITCH)]
+
+    @property
+    def can_checkpoint(self) -> bool:
+        """Whether the model can compute activations again instead of keeping them."""
+        return bool(self.model.supports_gradient_checkpointing and self._checkpointable)
+
+    @property
+    def checkpoints(self) -> bool:
+        """Whether it does so now, as a model of the user's may have been set to."""
+        return any(getattr(module, _SWITCH) for module in self._checkpointable)
+
     @contextmanager
     def checkpointing(self, wanted: bool) -> Iterator[None]:
         """Context in which training computes activations again in the backward pass instead of keeping them, or keeps
         them. What is computed is the same (Chen et al., arXiv 1604.06174).
+
+        It is always the non-reentrant kind. With the other, what a module keeps aside in a forward pass, as a mixture
+        of experts does with its balance, has no gradient.
         """
-        if wanted == self.model.is_gradient_checkpointing:
+        if not wanted and not self.checkpoints:
             yield
             return
-        self._checkpoint(wanted)
+        from torch.utils.checkpoint import checkpoint
+
+        ours = {_SWITCH: wanted, _FUNCTION: partial(checkpoint, use_reentrant=False)}
+        modules = map(vars, self._checkpointable)
+        before = [(attributes, {key: attributes[key] for key in ours if key in attributes}) for attributes in modules]
+        for attributes, _ in before:
+            attributes.update(ours)
         try:
             yield
         finally:
-            self._checkpoint(not wanted)
-
-    def _checkpoint(self, wanted: bool) -> None:
-        if wanted:
-            # The reentrant kind gives no gradient where the inputs of a block need none, as with a frozen embedding.
-            self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        else:
-            self.model.gradient_checkpointing_disable()
+            for attributes, own in before:
+                for key in ours:
+                    del attributes[key]
+                attributes.update(own)
 
     def placed(self, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """The tensors of a batch on the base's device."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import TypeVar
 
+from autolora import files
 from autolora.analysis.best import Best, best
 from autolora.analysis.verdict import judge
 from autolora.bases.memory import collected, out_of_memory
@@ -84,12 +85,13 @@ def _exported(
     kept = weights.kept(variant, chosen.runs)
     if kept is not None:
         return replace(found, test=kept.get("test"), adapter_dir=adapter, notes=tuple(kept.get("notes", ())))
-    test, missing = _within_memory(lambda: _tested(trainer, chosen.left), "there is no test score")
+    test, untested = _within_memory(lambda: _tested(trainer, chosen.left))
     last = len(table.rungs) - 1
     trial = min(chosen.left, key=lambda trial: table.sign * trial.scores[last])
-    _, lost = _within_memory(lambda: trainer.export(trial.number, weights.exported / variant), "there is no adapter")
-    tuned = replace(found, test=test, adapter_dir="" if lost else adapter, notes=(*chosen.notes, *missing, *lost))
-    if not lost:
+    _, unexported = _within_memory(lambda: trainer.export(trial.number, weights.exported / variant))
+    missing = _missing({"the test score": untested, "the adapter": unexported}, weights.exported.parent)
+    tuned = replace(found, test=test, adapter_dir="" if unexported else adapter, notes=(*chosen.notes, *missing))
+    if not unexported:
         weights.record(variant, tuned)
     return tuned
 
@@ -101,18 +103,28 @@ def _tested(trainer: Trainer, runs: Sequence[Trial]) -> float | None:
     return fmean(known) if known else None
 
 
-def _within_memory(act: Callable[[], T], otherwise: str) -> tuple[T | None, tuple[str, ...]]:
-    """What a function returns; if memory runs out, None and a note: the study is over, and the rest of it stays.
-
-    Args:
-        act: the function.
-        otherwise: what is missing then.
+def _within_memory(act: Callable[[], T]) -> tuple[T | None, str]:
+    """What a function returns, and an empty text; if memory runs out, None and what was said of it: the study is over,
+    and the rest of it stays.
     """
     try:
-        return act(), ()
+        return act(), ""
     except (RuntimeError, MemoryError, OSError) as error:
         if not out_of_memory(error):
             raise
-        note = f"{otherwise}, as memory ran out ({first_line(error)[:200].rstrip('.')}). `autolora finish` tries again"
+        said = first_line(error)[:200].rstrip(".")
     collected()  # the error is no longer held, whose frames hold what did not fit
-    return None, (note,)
+    return None, said
+
+
+def _missing(reasons: Mapping[str, str], folder: Path) -> tuple[str, ...]:
+    """A note on what is missing, as memory ran out; none if nothing is."""
+    lost = [what for what, reason in reasons.items() if reason]
+    if not lost:
+        return ()
+    reason = next(filter(None, reasons.values()))
+    verb = "is" if len(lost) == 1 else "are"
+    return (
+        f"{' and '.join(lost)} {verb} missing, as memory ran out ({reason}). `autolora finish {files.shown(folder)}` "
+        "tries again",
+    )

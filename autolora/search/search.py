@@ -131,6 +131,10 @@ class Search:
             raise ValueError(f"baseline names {sorted(set(baseline or {}) - set(variants))}, which are not tuned here")
         if scored_rows and len(scored_rows) != len(rungs):
             raise ValueError(f"scored_rows has {len(scored_rows)} numbers for {len(rungs)} rungs: give one for each")
+        if min(scored_rows, default=1) < 1 or list(scored_rows) != sorted(scored_rows):
+            raise ValueError(
+                f"scored_rows={list(scored_rows)} must be at least 1, and none smaller than the one before"
+            )
         if in_steps and examples is None:
             raise ValueError("in_steps=True needs examples: without them it is not known what of a run a step is")
         seeds = seeds_kept(confirm, budget)

@@ -23,7 +23,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeAlias
 
-from pydantic import ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError, with_config
+from typing_extensions import TypedDict
 
 from autolora import files, urls
 from autolora.scores import Scores
@@ -44,6 +45,15 @@ class LostCheckpointError(CheckpointError):
     """What a completed trial has trained is gone, or damaged: looking again does not help, training again does."""
 
 
+@with_config(ConfigDict(extra="forbid", strict=True))
+class PassesRecord(TypedDict):
+    """What one forward pass may hold, see :class:`autolora.trainers.builtin.passes.Passes`."""
+
+    tokens: Annotated[int, Field(ge=1, lt=2**53)]
+    overhead: Count
+    checkpointing: bool
+
+
 @dataclass
 class Manifest:
     """What a checkpoint says of its trial, readable without torch.
@@ -58,7 +68,7 @@ class Manifest:
         seconds: wall time of training and evaluation so far.
         totals, weights: what each evaluation row contributes to the full-length score, see
             :class:`autolora.scores.Scores`; empty before, and where the metric tells nothing of rows.
-        passes: how the trainer cuts a batch into forward passes, by name; empty in one of an earlier version.
+        passes: how a batch was cut into forward passes last; None in one of an earlier version.
         files: SHA-256 of the files beside the manifest, by name; empty once they have been shed.
     """
 
@@ -77,7 +87,7 @@ class Manifest:
     seconds: float = 0.0
     totals: list[float] = field(default_factory=list)
     weights: list[float] = field(default_factory=list)
-    passes: dict[str, Count] = field(default_factory=dict)
+    passes: PassesRecord | None = None
     files: dict[str, str] = field(default_factory=dict)
 
 

@@ -66,3 +66,9 @@ def test_rows_of_too_few_rungs_are_refused():
 )
 def test_rows_are_said_in_a_line(rungs, rows, line):
     assert rows_in_words(rungs, rows) == line
+
+
+@pytest.mark.parametrize("rows", [(100, 50, 256), (256, 256, 10), (0, 10, 20), (10, 20)])
+def test_rows_that_descend_or_are_none_are_refused_before_anything_is_trained(rows):
+    with pytest.raises(ValueError, match="scored_rows"):
+        search(None, scored_rows=rows)

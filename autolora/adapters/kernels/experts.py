@@ -54,7 +54,9 @@ class Experts(Unmerged):
             return logits.softmax(-1)
         chosen = self._chosen(logits)
         if self.balanced:
-            self._balance = _load_balance(logits, chosen) if module.training and logits.numel() else None
+            balance = _load_balance(logits, chosen) if module.training and logits.numel() else None
+            if not _in_backward():  # where checkpointing computes it again, it would keep the layer's whole graph
+                self._balance = balance
         return logits.masked_fill(~chosen, -math.inf).softmax(-1)
 
     def take_balance(self) -> Tensor | None:
@@ -70,6 +72,11 @@ class Experts(Unmerged):
         """Mask of the top_k greatest; of equal ones the first, on every device (``topk`` promises nothing)."""
         order = logits.detach().argsort(dim=-1, descending=True, stable=True)
         return torch.zeros_like(logits, dtype=torch.bool).scatter_(-1, order[..., : self.top_k], True)
+
+
+def _in_backward() -> bool:
+    """Whether autograd runs a backward pass in this thread, and so whether a forward pass is one that is repeated."""
+    return torch._C._current_graph_task_id() != -1
 
 
 def install(

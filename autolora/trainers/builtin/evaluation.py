@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,6 +27,8 @@ ON_A_GPU = Passes(tokens=16384, overhead=512)
 """Without gradients a pass keeps the activations of one layer alone."""
 GENERATED = 32
 """Rows that are generated at once, at most."""
+GROWS_AFTER = 8
+"""Evaluations without a fault after which twice as much is tried."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class SplitEvaluation:
     Attributes:
         passes: what one forward pass may hold.
         generated: rows that are generated at once, at most.
+        asked: what a metric has made use of so far, "passes" or "generated".
     """
 
     model: PeftModel
@@ -45,6 +48,7 @@ class SplitEvaluation:
     max_new_tokens: int
     passes: Passes
     generated: int
+    asked: set[str] = field(default_factory=set)
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -55,6 +59,7 @@ class SplitEvaluation:
         return self.split.rows
 
     def generate(self) -> list[str]:
+        self.asked.add("generated")
         rows = range(len(self.split))
         prompts = [self.split.prompt_tokens(row).tolist() for row in rows]
         answers = greedy(
@@ -79,6 +84,7 @@ class SplitEvaluation:
     def over_tokens(self, quantity: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]) -> Scores:
         from autolora.head import token_predictions
 
+        self.asked.add("passes")
         totals, weights = np.zeros(len(self.split)), self.split.target_counts.astype(float)
         for rows in self.passes.cut(self.split.lengths):
             batch = self.base.placed(given(self.split, rows, self.base))
@@ -100,7 +106,8 @@ class Evaluator:
         metric: what it names.
         stops: where generated answers end.
         warnings: what may spoil the metric, each a line of its own.
-        passes, generated: see :class:`SplitEvaluation`; they shrink when memory runs out.
+        passes, generated: see :class:`SplitEvaluation`. They shrink when memory runs out, and grow again after
+            GROWS_AFTER evaluations in which it did not.
     """
 
     base: Base
@@ -110,10 +117,11 @@ class Evaluator:
     warnings: tuple[str, ...] = ()
     passes: Passes = IN_MAIN_MEMORY
     generated: int = GENERATED
+    _without_fault: int = 0
 
     def __post_init__(self) -> None:
-        if self.base.device.type != "cpu":
-            self.passes = ON_A_GPU
+        self._most = self.passes if self.base.device.type == "cpu" else ON_A_GPU
+        self.passes = self._most
 
     @classmethod
     def of(cls, base: Base, spec: MetricSpec, data: PreparedData) -> Evaluator:
@@ -151,6 +159,7 @@ class Evaluator:
 
         training = adapted.training
         adapted.eval()
+        self._grow()
         try:
             while True:
                 view = SplitEvaluation(
@@ -166,17 +175,29 @@ class Evaluator:
                     with torch.no_grad(), self.base.fast_matmuls():
                         return self.metric.scores(view)
                 except (RuntimeError, MemoryError) as error:
-                    if not out_of_memory(error) or not self._shrinks(split):
+                    if not out_of_memory(error) or not self._shrink(view):
                         raise
                 collected()
         finally:
             adapted.train(training)
 
-    def _shrinks(self, split: Split) -> bool:
-        """Make passes half as large; False if they hold one row each already."""
-        tokens = int(max(len(rows) * split.lengths[rows].max() for rows in self.passes.cut(split.lengths)))
-        shrinks = self.generated > 1 or tokens > split.lengths.max()
-        self.passes, self.generated = self.passes.smaller(tokens), max(1, self.generated // 2)
+    def _grow(self) -> None:
+        self._without_fault += 1
+        if self._without_fault > GROWS_AFTER:
+            self.passes = replace(self.passes, tokens=min(2 * self.passes.tokens, self._most.tokens))
+            self.generated = min(2 * self.generated, GENERATED)
+            self._without_fault = 0
+
+    def _shrink(self, view: SplitEvaluation) -> bool:
+        """Make what a metric made use of half as large; False if that is one row each already, or nothing."""
+        self._without_fault = 0
+        lengths = view.split.lengths
+        tokens = int(max(len(rows) * lengths[rows].max() for rows in self.passes.cut(lengths)))
+        shrinks = False
+        if "passes" in view.asked and tokens > lengths.max():
+            self.passes, shrinks = self.passes.smaller(tokens), True
+        if "generated" in view.asked and self.generated > 1:
+            self.generated, shrinks = self.generated // 2, True
         return shrinks
 
 

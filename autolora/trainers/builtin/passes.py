@@ -6,9 +6,13 @@ takes the very passes that the uncut one takes.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
+
+from autolora.trainers.checkpoint import PassesRecord
 
 
 @dataclass(frozen=True)
@@ -21,8 +25,8 @@ class Passes:
         checkpointing: whether activations are computed again in the backward pass instead of kept.
     """
 
-    tokens: int
-    overhead: int
+    tokens: Annotated[int, Field(ge=1)]
+    overhead: Annotated[int, Field(ge=0)]
     checkpointing: bool = False
 
     def cut(self, lengths: np.ndarray, most: int | None = None) -> list[np.ndarray]:
@@ -59,14 +63,14 @@ class Passes:
         """What to try after memory has run out in a pass of ``tokens`` tokens."""
         return replace(self, tokens=max(1, min(self.tokens, tokens) // 2))
 
-    def as_dict(self) -> dict[str, int]:
+    def record(self) -> PassesRecord:
         """As a manifest keeps it."""
-        return {name: int(value) for name, value in asdict(self).items()}
+        return PassesRecord(tokens=self.tokens, overhead=self.overhead, checkpointing=self.checkpointing)
 
     @classmethod
-    def of(cls, kept: dict[str, int]) -> Passes:
-        """What :meth:`as_dict` gave."""
-        return cls(kept["tokens"], kept["overhead"], bool(kept["checkpointing"]))
+    def of(cls, kept: PassesRecord) -> Passes:
+        """What :meth:`record` gave."""
+        return cls(kept["tokens"], kept["overhead"], kept["checkpointing"])
 
 
 IN_MAIN_MEMORY = Passes(tokens=1024, overhead=64)

@@ -1,4 +1,4 @@
-"""What a device has room for: how many tokens in one pass of a variant, and whether activations must be computed again.
+"""What a device has room for: how many tokens in one pass, and whether activations must be computed again.
 
 On a GPU that is found by one short probe with the longest row, and kept in the run directory. After memory has run out
 a trial goes on with less, and the next trial tries twice as much again, up to what the probe found.
@@ -18,6 +18,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from autolora import files
 from autolora.bases import Base, ModelError
+from autolora.bases.capacity import capacity
+from autolora.bases.device import dtype_name
 from autolora.documents import DocumentError, read_json
 from autolora.errors import first_line
 from autolora.trainers.builtin.passes import IN_MAIN_MEMORY, Passes
@@ -43,50 +45,60 @@ Pass = Callable[[int], None]
 
 @dataclass
 class Room:
-    """What a worker knows of its device; of a variant by name.
+    """What a worker knows of its device, for each kind of adapter.
 
     Attributes:
         base: the resident model.
         longest: tokens of the longest row.
         checkpointing: whether activations are computed again: always, never, or where one row would not fit otherwise.
         file: where findings are kept over restarts.
+        peak: most bytes that the device has held before the latest probe.
     """
 
     base: Base
     longest: int
     checkpointing: Checkpointing
     file: Path
+    peak: int = 0
     _found: dict[str, Passes] = field(default_factory=dict)
     _now: dict[str, Passes] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.checkpointing is True and not self._can_checkpoint:
+        if self.checkpointing is True and not self.base.can_checkpoint:
             raise ModelError(
                 f"training.gradient_checkpointing is true, but {type(self.base.model).__name__} does not support it: "
                 "use auto or false"
             )
 
-    def start(self, variant: str, run: Pass, trained_bytes: int) -> Passes:
-        """What a new trial starts with.
+    def start(self, adapter: str, run: Pass, trained_bytes: int) -> Passes:
+        """What a new trial starts with: what was found, or twice as much as memory had room for last.
 
         Args:
-            variant: its name.
-            run: a pass of the attached model; called on a GPU whose room for the variant is not known.
+            adapter: its variant and rank.
+            run: a pass of the attached model; called on a GPU whose room for the adapter is not known.
             trained_bytes: of the parameters that train.
         """
-        if variant not in self._found:
-            self._found[variant] = self._recalled().get(variant) or self._find(variant, run, trained_bytes)
-            self._now[variant] = self._found[variant]
-        found, now = self._found[variant], self._now[variant]
-        if now != found:
-            self._now[variant] = replace(now, tokens=min(2 * now.tokens, found.tokens))
-        return self._now[variant]
+        if adapter not in self._found:
+            self._found[adapter] = self._recalled().get(adapter) or self._find(adapter, run, trained_bytes)
+            self._now[adapter] = self._found[adapter]
+        found, now = self._found[adapter], self._now[adapter]
+        if now.checkpointing and not found.checkpointing:  # one row at a time is the next that may fit without
+            self._now[adapter] = replace(found, tokens=min(self.longest, found.tokens))
+        else:
+            self._now[adapter] = replace(found, tokens=min(2 * now.tokens, found.tokens))
+        return self._now[adapter]
 
-    def less(self, variant: str, passes: Passes, rows: int, tokens: int) -> Passes | None:
+    def resumed(self, passes: Passes) -> Passes:
+        """What a trial that was begun goes on with: as it was recorded, unless the user says otherwise by now."""
+        if self.checkpointing == "auto":
+            return passes
+        return replace(passes, checkpointing=self.checkpointing)
+
+    def less(self, adapter: str, passes: Passes, rows: int, tokens: int) -> Passes | None:
         """What a trial goes on with after memory has run out.
 
         Args:
-            variant: its name.
+            adapter: its variant and rank.
             passes: what it had.
             rows, tokens: of the pass that did not fit.
 
@@ -95,33 +107,29 @@ class Room:
         """
         if rows > 1:
             less = passes.smaller(tokens)
-        elif passes.checkpointing or self.checkpointing is False or not self._can_checkpoint:
+        elif passes.checkpointing or self.checkpointing is False or not self.base.can_checkpoint:
             return None
         else:
             less = replace(self._default(), checkpointing=True, overhead=passes.overhead)
-        if variant in self._now:
-            self._now[variant] = less
+        if adapter in self._now:
+            self._now[adapter] = less
         return less
-
-    @property
-    def _can_checkpoint(self) -> bool:
-        return bool(self.base.model.supports_gradient_checkpointing)
 
     def _default(self) -> Passes:
         passes = IN_MAIN_MEMORY if self.base.device.type == "cpu" else UNPROBED
-        model = self.base.model  # one of the user's may have it on already
-        on = model.is_gradient_checkpointing if self.checkpointing == "auto" else self.checkpointing
-        return replace(passes, checkpointing=bool(on))
+        # A model of the user's may have it on already.
+        on = self.base.checkpoints if self.checkpointing == "auto" else self.checkpointing
+        return replace(passes, checkpointing=on)
 
-    def _find(self, variant: str, run: Pass, trained_bytes: int) -> Passes:
+    def _find(self, adapter: str, run: Pass, trained_bytes: int) -> Passes:
         if self.base.device.type != "cuda":
             return self._default()
-        passes = self._probed(run, trained_bytes, self.checkpointing is True)
-        if passes is None and self.checkpointing == "auto" and self._can_checkpoint:
+        passes = self._probed(run, trained_bytes, self._default().checkpointing)
+        if passes is None and self.checkpointing == "auto" and self.base.can_checkpoint:
             passes = self._probed(run, trained_bytes, checkpointing=True)
         if passes is None:  # the trial finds out, and says so
             return self._default()
-        self._keep(variant, passes)
+        self._keep(adapter, passes)
         return passes
 
     def _probed(self, run: Pass, trained_bytes: int, checkpointing: bool) -> Passes | None:
@@ -129,7 +137,7 @@ class Room:
         with self.base.checkpointing(checkpointing):
             try:
                 run(1)  # what libraries allocate and compile at first is none of a pass
-                one = _measured(run, 1, self.base.device)
+                one = self._measured(run, 1)
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
                     raise
@@ -138,7 +146,7 @@ class Room:
                 collected()
                 return None
             try:
-                two = _measured(run, 2, self.base.device)
+                two = self._measured(run, 2)
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
                     raise
@@ -158,18 +166,32 @@ class Room:
             logger.warning("%s cannot be used (%s); it is found out again", files.shown(self.file), first_line(error))
             return {}
 
-    def _keep(self, variant: str, passes: Passes) -> None:
-        import json
-
-        kept = {self._conditions(): {**self._recalled(), variant: passes.as_dict()}}
-        files.write(self.file, json.dumps(kept, default=Passes.as_dict))
+    def _keep(self, adapter: str, passes: Passes) -> None:
+        """Where nothing can be written, the next start probes again."""
+        kept = {self._conditions(): {**self._recalled(), adapter: passes}}
+        try:
+            files.write(self.file, _KEPT.dump_json(kept).decode())
+        except OSError as error:
+            logger.warning("what the device has room for is not kept: %s", error)
 
     def _conditions(self) -> str:
         """What the findings hold for."""
+        device = f"{_name(self.base.device)} of {capacity(self.base.device).bytes} bytes"
+        attention = getattr(self.base.model.config, "_attn_implementation", "")
+        base = f"{dtype_name(self.base.dtype)} with {attention} attention"
+        return f"{device}, {base}, rows of {self.longest} tokens, gradient_checkpointing {self.checkpointing}"
+
+    def _measured(self, run: Pass, rows: int) -> Cost:
         import torch
 
-        name = torch.cuda.get_device_name(self.base.device) if self.base.device.type == "cuda" else "cpu"
-        return f"{name}, rows of {self.longest} tokens, gradient_checkpointing {self.checkpointing}"
+        device = self.base.device
+        self.peak = max(self.peak, torch.cuda.max_memory_allocated(device))  # which begins again now
+        torch.cuda.reset_peak_memory_stats(device)
+        torch.cuda.synchronize(device)
+        began = time.monotonic()
+        run(rows)
+        torch.cuda.synchronize(device)
+        return Cost(torch.cuda.max_memory_allocated(device), time.monotonic() - began)
 
 
 @dataclass(frozen=True)
@@ -197,20 +219,15 @@ def fitted(longest: int, one: Cost, two: Cost, available: float, checkpointing: 
     return Passes(tokens, int(min(max(overhead, 0.0), MOST_OVERHEAD)), checkpointing)
 
 
-def _measured(run: Pass, rows: int, device: torch.device) -> Cost:
-    import torch
-
-    torch.cuda.reset_peak_memory_stats(device)
-    torch.cuda.synchronize(device)
-    began = time.monotonic()
-    run(rows)
-    torch.cuda.synchronize(device)
-    return Cost(torch.cuda.max_memory_allocated(device), time.monotonic() - began)
-
-
 def _available(device: torch.device) -> int:
     """Bytes that this process has or can get."""
     import torch
 
     free, _ = torch.cuda.mem_get_info(device)
     return free + torch.cuda.memory_reserved(device)
+
+
+def _name(device: torch.device) -> str:
+    import torch
+
+    return torch.cuda.get_device_name(device)

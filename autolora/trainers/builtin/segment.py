@@ -11,12 +11,13 @@ import time
 import warnings
 from typing import TYPE_CHECKING
 
+from autolora.errors import first_line
 from autolora.scores import Scores
 from autolora.search import Job
 from autolora.search.rungs import steps_until
 from autolora.trainers import checkpoint
 from autolora.trainers.builtin.passes import Passes
-from autolora.trainers.builtin.stepping import Stepper
+from autolora.trainers.builtin.stepping import Doing, Stepper
 from autolora.trainers.builtin.workbench import Workbench
 from autolora.trainers.checkpoint import Manifest, State
 from autolora.trainers.divergence import DivergenceWatch
@@ -36,13 +37,14 @@ def run(bench: Workbench, job: Job, on_step: OnStep | None = None) -> Outcome:
     _check_owner(bench, job, manifest)
     if job.rung in manifest.scores:  # committed before a crash, never reported
         return _scored(job, manifest)
+    doing = Doing()
     try:
-        return _advance(bench, job, manifest, state, began, on_step)
+        return _advance(bench, job, manifest, state, began, on_step, doing=doing)
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
         at = _share(bench, manifest, job)
-        reason = f"out of memory, with as little as one example at a time: {str(error).splitlines()[0]}"
+        reason = f"out of memory while {doing.what}: {first_line(error)}"
         seconds = manifest.seconds + time.monotonic() - began
         return Outcome(job.trial, "infeasible", None, at, reason, seconds)
 
@@ -54,6 +56,8 @@ def _advance(
     state: State | None,
     began: float,
     on_step: OnStep | None,
+    *,
+    doing: Doing,
 ) -> Outcome:
     """Attach, train to the rung, evaluate, commit."""
     import torch
@@ -62,7 +66,7 @@ def _advance(
         torch.random.fork_rng(bench.base.seeded_devices),
         bench.attached(job.variant, job.config, job.seed, state and state["adapter"]) as adapted,
     ):
-        run = _Run(bench, job, manifest, adapted, began)
+        run = _Run(bench, job, manifest, adapted, began, doing=doing)
         if state is not None:
             run.restore(state)
         try:
@@ -71,6 +75,7 @@ def _advance(
         except Interrupted:
             run.commit()
             raise
+        doing.what = "evaluating"
         scores = Scores(math.nan) if reason else bench.evaluator.scores(adapted, bench.evaluated(job))
         if reason is None and not math.isfinite(scores.value):
             reason = f"the evaluation metric became {scores.value}"
@@ -119,7 +124,9 @@ def _check_owner(bench: Workbench, job: Job, manifest: Manifest) -> None:
 class _Run:
     """The live parts of one segment: adapter, optimizer, schedule, watch."""
 
-    def __init__(self, bench: Workbench, job: Job, manifest: Manifest, adapted: PeftModel, began: float) -> None:
+    def __init__(
+        self, bench: Workbench, job: Job, manifest: Manifest, adapted: PeftModel, began: float, *, doing: Doing
+    ) -> None:
         from transformers import get_scheduler
 
         training, steps = bench.training.of_trial(job.config), bench.steps(job.config.batch_size)
@@ -140,7 +147,8 @@ class _Run:
             seed=job.seed,
             adapted=adapted,
             optimizer=self.optimizer,
-            passes=Passes.of(manifest.passes) if manifest.passes else None,
+            doing=doing,
+            passes=bench.room.resumed(Passes.of(manifest.passes)) if manifest.passes else None,
         )
         self._mark, self._before = began, manifest.seconds
 
@@ -158,7 +166,7 @@ class _Run:
         from autolora.adapters.state import adapter_state
 
         self.manifest.seconds = self.seconds()
-        self.manifest.passes = self.stepper.passes.as_dict()
+        self.manifest.passes = self.stepper.passes.record()
         self.manifest.examples = self.bench.seen(self.manifest.step, self.job.config.batch_size)
         state: State = {"adapter": adapter_state(self.adapted)}
         finished = self.job.stop == 1.0 and self.job.rung in self.manifest.scores

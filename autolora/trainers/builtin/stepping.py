@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +23,13 @@ if TYPE_CHECKING:
     from autolora.variants import Variant
 
 
+@dataclass
+class Doing:
+    """What a segment is doing, for the reason if memory runs out in it."""
+
+    what: str = "attaching the adapter"
+
+
 class Stepper:
     """Computes gradients of a trial, step by step.
 
@@ -31,6 +39,7 @@ class Stepper:
         adapted: the attached model.
         optimizer: over its trainable parameters.
         passes: what the trial was begun with; None: it begins here.
+        doing: is told what is done.
 
     Attributes:
         passes: what one forward pass may hold, as it is now.
@@ -47,10 +56,12 @@ class Stepper:
         adapted: PeftModel,
         optimizer: torch.optim.Optimizer,
         passes: Passes | None = None,
+        doing: Doing | None = None,
     ) -> None:
         self.bench, self.variant, self.config, self.seed = bench, variant, config, seed
         self.adapted, self.optimizer = adapted, optimizer
         self.scaler, self.overflowed = scaler_for(bench.base), False
+        self.doing = doing or Doing()
         self.passes = passes or self._begin()
         self._latest: np.ndarray = np.empty(0, dtype=np.int64)
 
@@ -70,6 +81,7 @@ class Stepper:
         begin = step * config.batch_size
         until = begin + config.batch_size if end is None else min(begin + config.batch_size, end)
         rows = bench.batches.rows(self.seed, begin, until)
+        self.doing.what = "training on as little as one example at a time"
         while True:
             passes = self.passes.cut(bench.data.train.lengths[rows], bench.training.micro_batch)
             torch.manual_seed(torch_seed(bench.seed, self.seed, STEP, step))
@@ -79,7 +91,7 @@ class Stepper:
                 break
             except (RuntimeError, MemoryError) as error:
                 self.optimizer.zero_grad(set_to_none=True)
-                less = self._less(error) if out_of_memory(error) else None
+                less = self._less() if out_of_memory(error) else None
                 if less is None:
                     raise
             collected()  # once the error is no longer held, whose frames hold the attempt
@@ -87,11 +99,13 @@ class Stepper:
         self.overflowed = not self.scaler.unscale(self.optimizer)
         if self.overflowed:  # no clipping either, which may be an optimizer's own and change its state
             return loss, math.inf
+        self.doing.what = "clipping gradients"
         clip = bench.training.of_trial(config).max_grad_norm or math.inf
         return loss, self.variant.clip_gradients(self.adapted, self.optimizer, clip)
 
     def step(self) -> None:
         """Take the optimizer's step with the gradients, unless they have overflowed; they are gone afterwards."""
+        self.doing.what = "taking the optimizer's step"
         if not self.overflowed:
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -103,14 +117,21 @@ class Stepper:
         self.adapted.train()  # activations are computed again in training alone
 
         def run(rows: int) -> None:
-            self._accumulate([np.full(rows, longest)])
-            self.optimizer.zero_grad(set_to_none=True)
+            try:
+                self._accumulate([np.full(rows, longest)])
+            finally:
+                self.optimizer.zero_grad(set_to_none=True)  # also what a pass has left that memory ran out in
 
-        return self.bench.room.start(self.variant.name, run, trained)
+        return self.bench.room.start(self._subject, run, trained)
 
-    def _less(self, error: Exception) -> Passes | None:
+    @property
+    def _subject(self) -> str:
+        """What room is found for."""
+        return f"{self.variant.name}, rank {self.config.rank}"
+
+    def _less(self) -> Passes | None:
         tokens = int(self.bench.data.train.lengths[self._latest].max(initial=0)) * len(self._latest)
-        return self.bench.room.less(self.variant.name, self.passes, len(self._latest), tokens)
+        return self.bench.room.less(self._subject, self.passes, len(self._latest), tokens)
 
     def _accumulate(self, passes: Sequence[np.ndarray]) -> float:
         """Backward over passes so that the sum is the gradient of the token average over all their rows.

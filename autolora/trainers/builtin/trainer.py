@@ -102,7 +102,8 @@ class BuiltinTrainer(Trainer):
         return {"max_length": self.bench.training.max_length}
 
     def peak_memory(self) -> int | None:
-        return memory.peak(self.bench.base.device)
+        peak = memory.peak(self.bench.base.device)
+        return peak if peak is None else max(peak, self.bench.room.peak)
 
     def memory_plan(self, variants: Sequence[str], space: Space) -> Memory | None:
         from autolora.bases.footprint import Footprint
@@ -114,7 +115,7 @@ class BuiltinTrainer(Trainer):
         outline = Outline(type(base.model).__name__, base.model.config, without_values(base.model))
         longest = int(bench.data.train.lengths.max())
         on_cpu, asked = base.device.type == "cpu", bench.training.gradient_checkpointing
-        checkpointing = base.model.is_gradient_checkpointing if asked == "auto" else asked
+        checkpointing = base.checkpoints if asked == "auto" else asked
         plans = []
         for name in variants:
             config = searchable.largest(space, registry.get(name))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from itertools import pairwise
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from autolora.adapters.memory import Device
 from autolora.bases import ModelError
 from autolora.trainers.builtin import room
 from autolora.trainers.builtin.passes import Passes
@@ -72,7 +74,7 @@ def test_rows_of_one_length_and_no_limit_pass_together():
 
 def test_passes_travel_as_plain_numbers():
     passes = Passes(1234, 56, checkpointing=True)
-    assert Passes.of(passes.as_dict()) == passes
+    assert Passes.of(json.loads(json.dumps(passes.record()))) == passes
 
 
 def test_a_straight_line_through_two_measurements_says_what_fits():
@@ -95,21 +97,22 @@ class Gpu:
     """A device of so many bytes, where a pass takes a thousand bytes a token beside ten thousand that stay."""
 
     def __init__(self, monkeypatch, bench, memory: float, again: float = 1.0) -> None:
-        self.memory, self.again, self.passes, self._model = memory, again, [], bench.base.model
+        self.memory, self.again, self.passes, self._base = memory, again, [], bench.base
         bench.room.base = replace(bench.base, device=torch.device("cuda"))
         self._longest, self._peak = bench.room.longest, 0.0
         monkeypatch.setattr(room, "_available", lambda device: int(memory))
-        monkeypatch.setattr(room, "_measured", self.measured)
-        monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a card")
+        monkeypatch.setattr(bench.room, "_measured", self.measured)
+        monkeypatch.setattr(room, "_name", lambda device: "a card")
+        monkeypatch.setattr(room, "capacity", lambda device: Device("cuda", int(memory)))
 
     def run(self, rows: int) -> None:
         self.passes.append(rows)
-        a_token = 1e3 * (self.again if self._model.is_gradient_checkpointing else 1.0)
+        a_token = 1e3 * (self.again if self._base.checkpoints else 1.0)
         self._peak = 1e4 + a_token * rows * self._longest
         if self._peak > self.memory:
             raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    def measured(self, run, rows: int, device: object) -> Cost:
+    def measured(self, run, rows: int) -> Cost:
         run(rows)
         return Cost(self._peak, 0.01 + 1e-4 * rows * self._longest)
 
@@ -151,7 +154,7 @@ def test_where_one_row_does_not_fit_activations_are_computed_again(monkeypatch, 
     passes = bench.room.start("lora", gpu.run, 0)
     assert passes.checkpointing
     assert passes.tokens >= 2 * bench.room.longest
-    assert not bench.base.model.is_gradient_checkpointing
+    assert not bench.base.checkpoints
 
 
 def test_where_nothing_fits_the_trial_finds_out(monkeypatch, make_bench):
@@ -160,6 +163,31 @@ def test_where_nothing_fits_the_trial_finds_out(monkeypatch, make_bench):
     passes = bench.room.start("lora", gpu.run, 0)
     assert bench.room.less("lora", passes, rows=1, tokens=bench.room.longest).checkpointing
     assert not bench.room.file.exists()
+
+
+def test_a_folder_that_cannot_be_written_to_ends_nothing(monkeypatch, make_bench, caplog):
+    bench = make_bench()
+    bench.room.file = bench.room.file.parent / "gone" / "room.json"
+    bench.room.start("lora", Gpu(monkeypatch, bench, memory=1e9).run, 1000)
+    assert "is not kept" in caplog.text
+
+
+def test_after_memory_has_run_out_for_one_row_the_next_trial_tries_without_checkpointing_again(make_bench):
+    bench = make_bench()
+    first = bench.room.start("lora", pytest.fail, 0)
+    again = bench.room.less("lora", first, rows=1, tokens=48)
+    assert again.checkpointing
+    assert not bench.room.start("lora", pytest.fail, 0).checkpointing
+    later = [bench.room.start("lora", pytest.fail, 0) for _ in range(8)]
+    assert later[-1] == first
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_a_trial_that_was_begun_checkpoints_as_the_user_says_by_now(make_bench, wanted):
+    bench = make_bench(**{"training.gradient_checkpointing": wanted})
+    assert bench.room.resumed(Passes(512, 64, checkpointing=not wanted)) == Passes(512, 64, wanted)
+    kept = Passes(512, 64, checkpointing=True)
+    assert make_bench(**{"training.gradient_checkpointing": "auto"}).room.resumed(kept) == kept
 
 
 def test_gradient_checkpointing_that_a_model_cannot_do_is_refused_at_once(make_bench, monkeypatch, base):

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import json
 import shutil
+from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
+from torch.utils.checkpoint import checkpoint as checkpoint_activations
 
 from autolora import head, variants
 from autolora.search import Job
@@ -15,8 +19,9 @@ from autolora.space import Config
 from autolora.spec import TrainingSpec
 from autolora.trainers import Interrupted, checkpoint
 from autolora.trainers.builtin import room, segment
-from autolora.trainers.builtin.evaluation import Evaluator
+from autolora.trainers.builtin.evaluation import GROWS_AFTER, Evaluator
 from autolora.trainers.builtin.passes import Passes
+from autolora.trainers.builtin.stepping import Stepper
 
 CONFIG = Config(2e-3, 8, 4, 4.0)
 RUNGS = (1 / 9, 1 / 3, 1.0)
@@ -208,7 +213,7 @@ def limit_memory(monkeypatch, most: int, checkpointed: int | None = None) -> lis
 
     def limited(model, batch, *rest):
         tried.append(batch["input_ids"].numel())
-        again = model.get_base_model().is_gradient_checkpointing
+        again = any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
         if tried[-1] > (checkpointed if checkpointed is not None and again else most):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
         return genuine(model, batch, *rest)
@@ -256,9 +261,9 @@ def test_gradient_checkpointing_comes_before_a_trial_is_infeasible(make_bench, u
     limit_memory(monkeypatch, most=0, checkpointed=SCARCE)
     assert segment.run(bench, piece(RUNGS[1], 1)).kind == "scored"
     manifest = final_state(bench)[0]
-    assert manifest.passes["checkpointing"] == 1
+    assert manifest.passes["checkpointing"] is True
     assert manifest.losses == pytest.approx(final_state(uncut)[0].losses[:3], rel=1e-4)
-    assert not bench.base.model.is_gradient_checkpointing
+    assert not bench.base.checkpoints
 
 
 def test_without_gradient_checkpointing_a_single_example_that_does_not_fit_is_infeasible(make_bench, monkeypatch):
@@ -283,7 +288,7 @@ def test_a_single_example_that_does_not_fit_is_infeasible_with_the_reason(make_b
     limit_memory(monkeypatch, most=0)
     outcome = segment.run(bench, piece(RUNGS[1], 1))
     assert outcome.kind == "infeasible"
-    assert "out of memory, with as little as one example" in outcome.reason
+    assert "out of memory while training on as little as one example at a time" in outcome.reason
 
 
 def test_memory_that_runs_out_in_the_optimizer_is_infeasible_not_the_end_of_the_study(make_bench, monkeypatch):
@@ -291,7 +296,72 @@ def test_memory_that_runs_out_in_the_optimizer_is_infeasible_not_the_end_of_the_
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
 
     monkeypatch.setattr(torch.optim.AdamW, "step", step)
-    assert segment.run(make_bench(), piece(RUNGS[1], 1)).kind == "infeasible"
+    outcome = segment.run(make_bench(), piece(RUNGS[1], 1))
+    assert outcome.kind == "infeasible"
+    assert "out of memory while taking the optimizer's step: CUDA out of memory" in outcome.reason
+
+
+def test_memory_that_runs_out_without_a_word_is_infeasible(make_bench, monkeypatch):
+    def scores(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(Evaluator, "scores", scores)
+    outcome = segment.run(make_bench(), piece(RUNGS[1], 1))
+    assert (outcome.kind, outcome.reason) == ("infeasible", "out of memory while evaluating: MemoryError")
+
+
+def test_a_probe_that_memory_runs_out_in_leaves_no_gradient(make_bench, uncut, monkeypatch):
+    """Its second pass has filled gradients when it fails."""
+
+    def start(self, adapter, run, trained_bytes):
+        run(1)
+        with monkeypatch.context() as scarce:
+            scarce.setattr(Stepper, "_accumulate", filled)
+            with pytest.raises(torch.OutOfMemoryError):
+                run(2)
+        return Passes(1024, 64)
+
+    accumulate = Stepper._accumulate
+
+    def filled(stepper, passes):
+        accumulate(stepper, passes)
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(room.Room, "start", start)
+    bench = make_bench()
+    segment.run(bench, piece(RUNGS[0], 0))
+    assert final_state(bench)[0].gradient_norms == final_state(uncut)[0].gradient_norms[:1]
+
+
+@pytest.mark.parametrize("passes", [{"tokens": 5}, {"tokens": 0, "overhead": 1, "checkpointing": False}, {"a": 1}])
+def test_a_checkpoint_whose_passes_are_damaged_is_passed_over(make_bench, uncut, passes):
+    bench = make_bench()
+    segment.run(bench, piece(RUNGS[0], 0))
+    segment.run(bench, piece(RUNGS[1], 1))
+    newest = max((bench.trial_folder(0)).glob("step-*/manifest.json"))
+    newest.write_text(json.dumps({**json.loads(newest.read_text()), "passes": passes}))
+    segment.run(bench, piece(1.0, 2))
+    assert_same_end(final_state(bench), final_state(uncut))
+
+
+def test_a_model_of_the_user_s_that_checkpoints_the_reentrant_way_trains_as_others_do_and_is_left_so(
+    make_bench, base, monkeypatch
+):
+    """The reentrant kind would leave LoRAMoE's balance without a gradient."""
+    plain = make_bench()
+    segment.run(plain, piece(RUNGS[1], 1, "loramoe"))
+    expected = final_state(plain)[0]
+    blocks = [module for module in base.model.modules() if hasattr(module, "gradient_checkpointing")]
+    reentrant = partial(checkpoint_activations, use_reentrant=True)
+    for block in blocks:
+        monkeypatch.setattr(block, "gradient_checkpointing", True)
+        monkeypatch.setattr(block, "_gradient_checkpointing_func", reentrant, raising=False)
+    bench = make_bench(plain.checkpoints / "other")
+    segment.run(bench, piece(RUNGS[1], 1, "loramoe"))
+    assert final_state(bench)[0].passes["checkpointing"] is True
+    assert all(block.gradient_checkpointing for block in blocks)
+    assert all(block._gradient_checkpointing_func is reentrant for block in blocks)
+    assert final_state(bench)[0].gradient_norms == expected.gradient_norms
 
 
 def test_evaluation_makes_its_passes_smaller_when_memory_runs_out_and_remembers_it(make_bench, monkeypatch):
@@ -311,6 +381,29 @@ def test_evaluation_makes_its_passes_smaller_when_memory_runs_out_and_remembers_
         tried.clear()
         bench.evaluator.scores(adapted, bench.data.eval)
         assert max(tried) <= 5
+
+
+def test_a_metric_that_makes_no_use_of_passes_is_not_tried_again(make_bench, monkeypatch):
+    bench, calls = make_bench(), []
+
+    def scores(evaluation):
+        calls.append(len(evaluation.rows))
+        raise MemoryError
+
+    bench.evaluator.metric = replace(bench.evaluator.metric, scores=scores)
+    with bench.attached("lora", CONFIG, 0) as adapted, pytest.raises(MemoryError):
+        bench.evaluator.scores(adapted, bench.data.eval)
+    assert calls == [24]
+
+
+def test_evaluation_tries_larger_passes_again_after_a_while(make_bench):
+    bench = make_bench()
+    evaluator, most = bench.evaluator, bench.evaluator.passes
+    evaluator.passes = Passes(64, 64)
+    with bench.attached("lora", CONFIG, 0) as adapted:
+        for _ in range(5 * (GROWS_AFTER + 1)):
+            evaluator.scores(adapted, bench.data.eval.of([0]))
+    assert evaluator.passes == most
 
 
 def test_an_absurd_learning_rate_diverges_early_and_says_why(make_bench):
