@@ -51,7 +51,8 @@ def write(recipe: Recipe, out: Path, rank: int | None = None) -> PlainLora:
     if variant.export_form != NATIVE:
         raise RecipeError(f"{variant.title}'s adapter is a plain LoRA already, exactly: use --to peft")
     model = recipe.whole_model("a plain LoRA")
-    spec = specs.Spec.model_construct(**{**recipe.spec, "model": model})  # not validated: files may have gone
+    where = {key: recipe.spec[key] for key in ("revision", "trust_remote_code") if key in recipe.spec}
+    spec = specs.Spec.model_construct(model=model, **where)  # not validated: files of data may have gone
     with warnings.catch_warnings():
         # PEFT misses the other names of a tensor that layers share and that is saved once, as RandLoRA's bases are.
         warnings.filterwarnings("ignore", message="Found missing adapter keys")

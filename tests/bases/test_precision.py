@@ -141,6 +141,7 @@ def test_a_gpu_without_bfloat16_gets_float16_and_it_is_said(tmp_path, monkeypatc
     assert base.notes[0].startswith("in float16, as this GPU has no bfloat16")
 
 
+@pytest.mark.slow
 def test_a_study_goes_on_where_there_is_no_bfloat16(tmp_path, monkeypatch):
     """The model is the same one, and trials go on from their checkpoints."""
     spec = {**SMALL_SPEC, "prior": None, "confirm": 0, "base": {"attn_implementation": "sdpa"}}

@@ -53,6 +53,7 @@ def garble(path: Path) -> None:
     path.write_bytes(content)
 
 
+@pytest.mark.slow
 def test_a_finished_study_whose_database_is_gone_is_decided_again_with_the_same_end(finished, run):
     (run / "study.db").unlink()
     with pytest.warns(UserWarning, match=r"study\.db is gone.*decided again"):
@@ -60,6 +61,7 @@ def test_a_finished_study_whose_database_is_gone_is_decided_again_with_the_same_
     assert outcome(run) == outcome(finished)
 
 
+@pytest.mark.slow
 def test_scores_that_are_there_are_not_trained_again(run, monkeypatch):
     (run / "study.db").unlink()
     kept = {int(folder.name) for folder in (run / "trials").iterdir() if any(folder.glob("step-*"))}

@@ -99,6 +99,7 @@ def test_other_rows_are_refused_where_the_record_of_the_specification_is_gone(fi
         tune(folder)
 
 
+@pytest.mark.slow
 def test_a_study_of_an_earlier_version_goes_on_with_all_rows(tmp_path):
     begun = tune(tmp_path, budget=2, evaluation={"subset": False})
     content = recorded(begun.folder)

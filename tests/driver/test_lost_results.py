@@ -190,6 +190,7 @@ class StopAfter(autolora.Callback):
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_what_is_lost_amid_a_study_leaves_room_in_the_budget_to_train_it_again(undisturbed, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         tune(tmp_path, callbacks=[StopAfter(1)])
@@ -229,6 +230,7 @@ def test_an_adapter_that_is_trained_in_part_never_stands_in_for_a_finished_one(p
     assert not (tmp_path / "adapter").exists()
 
 
+@pytest.mark.slow
 def test_what_comes_back_is_not_trained_again(folder, undisturbed, tmp_path):
     away = tmp_path / "not mounted"
     shutil.move(folder / "trials", away)

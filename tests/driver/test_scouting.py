@@ -248,6 +248,7 @@ def test_an_earlier_study_is_where_the_next_starts(tmp_path, look):
     assert elsewhere.prior.sd > scouted.prior.sd  # other rows: another task
 
 
+@pytest.mark.slow
 def test_a_study_goes_on_where_the_earlier_one_is_gone(tmp_path):
     tune(tmp_path / "first", budget=1)
     prior = {"study": str(tmp_path / "first")}
@@ -256,6 +257,7 @@ def test_a_study_goes_on_where_the_earlier_one_is_gone(tmp_path):
     assert tune(tmp_path / "second", prior=prior, budget=3).spent["lora"] > 1
 
 
+@pytest.mark.slow
 def test_a_budget_below_what_was_charged_is_said_in_one_line(tmp_path):
     tune(tmp_path / "run")
     with pytest.raises(BudgetError, match=r"budget=1 does not hold .* give at least 1\.2"):

@@ -44,6 +44,7 @@ class TestClosingRayTuneExecutor(ClosingContract):
     def unstarted(self, bench) -> Executor:
         return RayTuneExecutor(small_spec(), bench.checkpoints)
 
+    @pytest.mark.faults
     def test_nobody_trains_after_it_is_closed(self, executor):
         executor.submit((piece(0),))
         outcomes(executor, 1)
@@ -82,6 +83,7 @@ def test_resources_are_checked_in_the_specification():
         small_spec(**{"resources.cpu": 0})
 
 
+@pytest.mark.faults
 def test_a_folder_that_workers_do_not_share_is_an_error(cluster, make_bench):
     bench = make_bench()
     executor = on_cluster(bench)
@@ -92,6 +94,7 @@ def test_a_folder_that_workers_do_not_share_is_an_error(cluster, make_bench):
     executor.close()
 
 
+@pytest.mark.faults
 def test_packs_of_several_workers_come_back_in_any_order(cluster, second_node, make_bench):
     executor = on_cluster(make_bench())
     for trial in range(6):

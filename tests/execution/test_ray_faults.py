@@ -51,6 +51,7 @@ def test_a_study_on_one_worker_is_the_study_inline(undisturbed, tmp_path):
     assert outcome(tmp_path) == undisturbed
 
 
+@pytest.mark.faults
 def test_a_worker_killed_amid_segments_costs_a_checkpoint_interval_at_most(undisturbed, tmp_path):
     disturber = Disturber(kill_a_worker, at=(2, 6))
     tune(tmp_path, callbacks=[disturber])

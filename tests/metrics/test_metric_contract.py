@@ -13,6 +13,7 @@ from autolora.metrics import registry
 from autolora.space import Config
 from autolora.tasks.causal_lm.split import Split
 from autolora.trainers.builtin.evaluation import SplitEvaluation
+from autolora.trainers.builtin.passes import Passes
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,21 @@ def view(bench):
     with bench.attached("lora", Config(1e-3, 8, 4, 4.0), 0) as adapted, torch.no_grad():
         adapted.eval()
         rows, stops = bench.data.eval, bench.evaluator.stops
-        yield lambda size: SplitEvaluation(adapted, bench.base, rows, stops, max_new_tokens=8, batch_size=size)
+
+        def of(size: int) -> SplitEvaluation:
+            """So many rows pass at once, or are generated at once."""
+            passes = Passes(size * int(rows.lengths.max()), overhead=10**6)
+            return SplitEvaluation(
+                model=adapted,
+                base=bench.base,
+                split=rows,
+                stops=stops,
+                max_new_tokens=8,
+                passes=passes,
+                generated=size,
+            )
+
+        yield of
 
 
 @pytest.mark.parametrize("name", registry())

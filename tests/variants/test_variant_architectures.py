@@ -223,6 +223,7 @@ def test_lora_alpha_scales_each_layer_by_its_inputs(build):
     assert widths == {32, 48}
 
 
+@pytest.mark.slow
 def test_lora_alpha_matches_the_signal_curvature_of_full_fine_tuning(build):
     """E[s^2 A0^T A0] is the identity: what a step on B moves W by is what a step on W would be, on average."""
     variant = get("lora_alpha")

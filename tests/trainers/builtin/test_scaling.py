@@ -170,6 +170,7 @@ def test_a_loss_that_is_no_number_is_a_divergence_at_once(make_half, monkeypatch
     assert (outcome.kind, outcome.reason) == ("diverged", "the training loss became nan at step 3")
 
 
+@pytest.mark.slow
 def test_micro_batches_are_scaled_alike(make_half):
     whole, parts = make_half("whole"), make_half("parts", **{"training.micro_batch": 2})
     for bench in (whole, parts):
@@ -217,6 +218,7 @@ def test_a_run_goes_on_in_another_dtype(make_half, make_bench, tmp_path):
     assert segment.run(full, piece()).kind == "scored"
 
 
+@pytest.mark.slow
 def test_the_range_test_skips_too(make_half, monkeypatch):
     monkeypatch.setattr(scaling, "FIRST", HIGH)
     config = Config(1e-4, 8, 4, 4.0)
