@@ -21,6 +21,7 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import DataCollatorForSeq2Seq, Trainer, TrainerCallback, TrainingArguments, get_scheduler
+from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from autolora import head
 from autolora.losses import IGNORED
@@ -110,11 +111,11 @@ def transformers_trainer(bench: Workbench, batch_size: int, steps: int, grouped:
     """``transformers.Trainer`` with its collator for padded rows, with or without length grouping."""
     measured = Measured()
     with _adapted(bench) as model, tempfile.TemporaryDirectory() as folder:
-        arguments = TrainingArguments(**_arguments(folder, batch_size, steps, grouped), remove_unused_columns=False)
+        arguments = TrainingArguments(**_arguments(folder, batch_size, steps), remove_unused_columns=False)
         trainer = Trainer(
             model=model,
             args=arguments,
-            train_dataset=_dataset(bench, batch_size * steps),
+            train_dataset=_dataset(bench, _rows(bench, batch_size, steps, grouped)),
             data_collator=_counting(DataCollatorForSeq2Seq(bench.base.tokenizer, label_pad_token_id=IGNORED), measured),
             callbacks=[_Clock(measured)],
         )
@@ -133,13 +134,11 @@ def trl_trainer(bench: Workbench, batch_size: int, steps: int, grouped: bool = F
 
     measured = Measured()
     with _adapted(bench) as model, tempfile.TemporaryDirectory() as folder:
-        arguments = SFTConfig(
-            **_arguments(folder, batch_size, steps, grouped), max_length=None, completion_only_loss=True
-        )
+        arguments = SFTConfig(**_arguments(folder, batch_size, steps), max_length=None, completion_only_loss=True)
         trainer = SFTTrainer(
             model=model,
             args=arguments,
-            train_dataset=_dataset(bench, batch_size * steps, masks=True),
+            train_dataset=_dataset(bench, _rows(bench, batch_size, steps, grouped), masks=True),
             processing_class=bench.base.tokenizer,
             callbacks=[_Clock(measured)],
         )
@@ -208,11 +207,22 @@ def _adapted(bench: Workbench) -> Iterator[PeftModel]:
         vars(bench.base.model).pop("peft_config", None)
 
 
-def _dataset(bench: Workbench, rows: int, masks: bool = False) -> Dataset:
-    """The rows that our own loop sees first, in its order."""
+def _rows(bench: Workbench, batch_size: int, steps: int, grouped: bool) -> Sequence[int]:
+    """Rows of so many batches, in order: those that our own loop sees first, or a sample of the batches that length
+    grouping makes of all rows. Of a few rows it could make no groups, and its first batches have the longest rows.
+    """
+    if not grouped:
+        return list(bench.batches.rows(0, 0, batch_size * steps))
+    lengths = bench.data.train.lengths.tolist()
+    order = list(LengthGroupedSampler(batch_size, lengths=lengths, generator=torch.Generator().manual_seed(0)))
+    whole = np.array(order[: len(order) // batch_size * batch_size]).reshape(-1, batch_size)
+    return whole[np.random.default_rng(0).choice(len(whole), steps, replace=len(whole) < steps)].flatten().tolist()
+
+
+def _dataset(bench: Workbench, rows: Sequence[int], masks: bool = False) -> Dataset:
     split = bench.data.train
     columns: dict[str, list[list[int]]] = {"input_ids": [], "completion_mask" if masks else "labels": []}
-    for row in bench.batches.rows(0, 0, rows):
+    for row in rows:
         batch = split.batch([row], 0)
         columns["input_ids"].append(batch["input_ids"][0].tolist())
         labels = batch["labels"][0]
@@ -223,7 +233,7 @@ def _dataset(bench: Workbench, rows: int, masks: bool = False) -> Dataset:
     return Dataset.from_dict(columns)
 
 
-def _arguments(folder: str, batch_size: int, steps: int, grouped: bool) -> dict[str, Any]:
+def _arguments(folder: str, batch_size: int, steps: int) -> dict[str, Any]:
     return {
         "output_dir": folder,
         "per_device_train_batch_size": batch_size,
@@ -239,7 +249,7 @@ def _arguments(folder: str, batch_size: int, steps: int, grouped: bool) -> dict[
         "report_to": [],
         "disable_tqdm": True,
         "logging_steps": 1,
-        "train_sampling_strategy": "group_by_length" if grouped else "random",
+        "train_sampling_strategy": "sequential",
     }
 
 

@@ -517,9 +517,8 @@ def test_the_throughput_study_measures_every_loop_on_the_same_rows(study, tmp_pa
     few = ("--rows", 8, "--rounds", 1, "--batches", 4, "--hidden", 64, "--layers", 1)
     study("throughput.run", "--dir", tmp_path / "out", *few)
     found = json.loads((tmp_path / "out" / "results.json").read_text())["batches"]["4"]
-    assert {measured["tokens"] for loop, [measured] in found.items() if loop != "floor"} == {
-        found["autolora"][0]["tokens"]
-    }
+    ungrouped = ("autolora", "bare loop", "transformers.Trainer", "trl.SFTTrainer")
+    assert len({found[loop][0]["tokens"] for loop in ungrouped}) == 1
     assert all(measured["seconds"] > 0 for [measured] in found.values())
     assert found["autolora"][0]["padded"] <= found["bare loop"][0]["padded"]
     losses = [found[loop][0]["losses"] for loop in ("bare loop", "transformers.Trainer", "trl.SFTTrainer")]
