@@ -52,6 +52,19 @@ class Growth:
                 kept.append(moment)
         return cls(tuple(kept))
 
+    @classmethod
+    def through(cls, first: tuple[int, Growth], second: tuple[int, Growth], rows: int) -> Growth:
+        """What grows evenly with the tokens, beside what grows with their square, through what two lengths take.
+
+        Args:
+            first, second: a length, and what a pass of it takes; both of the same blocks.
+            rows: of the passes.
+        """
+        (short, less), (long, more) = first, second
+        both = zip((less.peaks, less.shallow), (more.peaks, more.shallow), strict=True)
+        peaks, shallow = (_through((short, a), (long, b), rows) for a, b in both)
+        return cls(peaks, shallow, more.further)
+
     def at(self, rows: int, length: int) -> int:
         """Bytes of a pass over rows of ``length`` tokens each."""
         most = _most(self.peaks, rows, length)
@@ -61,7 +74,26 @@ class Growth:
 
 
 def _most(peaks: Iterable[Point], rows: int, length: int) -> float:
-    return max(fixed + rows * (linear * length + squared * length**2) for fixed, linear, squared in peaks)
+    return max(_bytes(point, rows, length) for point in peaks)
+
+
+def _bytes(point: Point, rows: int, length: int) -> float:
+    fixed, linear, squared = point
+    return fixed + rows * (linear * length + squared * length**2)
+
+
+def _through(
+    first: tuple[int, tuple[Point, ...]], second: tuple[int, tuple[Point, ...]], rows: int
+) -> tuple[Point, ...]:
+    """The line through the largest moments of two lengths; none if there are none."""
+    (short, less), (long, more) = first, second
+    if not less or not more:
+        return ()
+    low = max(less, key=lambda point: _bytes(point, rows, short))
+    fixed, linear, squared = max(more, key=lambda point: _bytes(point, rows, long))
+    below, above = low[0] + rows * low[1] * short, fixed + rows * linear * long
+    slope = (above - below) / (long - short)
+    return ((below - slope * short, slope / rows, squared),)
 
 
 def by_formula(hidden_size: int, layers: int, width: int, checkpointing: bool) -> Growth:

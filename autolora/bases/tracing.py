@@ -40,6 +40,15 @@ if TYPE_CHECKING:
 Model = TypeVar("Model", bound="nn.Module")
 SHORTEST = 31
 """Fewest tokens that are traced: below, other sizes of a model are too easily multiples of the number."""
+OPERATIONS = 2000
+"""Most operations of the forward pass of a block, and of what is outside of blocks, that is traced at its own length.
+Some models loop over tokens, ten operations each, and an operation takes 0.2 ms, its backward pass twice that."""
+LENGTHS = (SHORTEST, 2 * SHORTEST)
+"""Tokens from which the step of a model with more operations is extended."""
+
+
+class ManyOperations(Exception):
+    """A forward pass has more operations than are traced."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +131,8 @@ def trace(adapted: PeftModel, variant: Variant, each: Pass) -> Trace:
     """Trace a training step.
 
     Of a model whose blocks repeat, two of few blocks are traced: every further block adds what the second ones did.
+    A step of more than :data:`OPERATIONS` is traced at two short lengths, and what it holds is taken to grow with the
+    tokens as it does between them.
 
     Args:
         adapted: the model with its adapter, on any device; left as it is.
@@ -131,22 +142,44 @@ def trace(adapted: PeftModel, variant: Variant, each: Pass) -> Trace:
     Raises:
         Exception: whatever the model, the variant or its optimizer raise on tensors without values.
     """
+    sizes = {size for tensor in adapted.parameters() for size in tensor.shape}
     repeated = _Blocks.of(adapted)
+    try:
+        return _traced_at(adapted, variant, each, _prime(each.length, sizes), repeated, bounded=True)
+    except ManyOperations:
+        short, longer = (_prime(length, sizes) for length in LENGTHS)
+    before = _traced_at(adapted, variant, each, short, repeated)
+    after = _traced_at(adapted, variant, each, longer, repeated)
+    growth = Growth.through((short, before.activations), (longer, after.activations), each.rows)
+    return replace(after, activations=growth)
+
+
+def _traced_at(
+    adapted: PeftModel, variant: Variant, each: Pass, tokens: int, repeated: _Blocks | None, bounded: bool = False
+) -> Trace:
+    """A step at a number of tokens; raises ``ManyOperations`` if it is bounded and has more."""
+
+    def bound(blocks: int) -> int | None:
+        return OPERATIONS * (blocks + 1) if bounded else None
+
     if repeated is None:
-        return _traced(adapted, variant, each)
-    shallow = _traced(adapted, variant, each, repeated.period)
-    deep = _traced(adapted, variant, each, 2 * repeated.period)
+        return _traced(adapted, variant, each, tokens, bound(_depth(adapted)))
+    with _shortened(adapted, repeated.period):
+        shallow = _traced(adapted, variant, each, tokens, bound(repeated.period))
+    with _shortened(adapted, 2 * repeated.period):
+        deep = _traced(adapted, variant, each, tokens, bound(2 * repeated.period))
     further = repeated.number / repeated.period - 2
     return replace(deep, activations=Growth(deep.activations.peaks, shallow.activations.peaks, further))
 
 
-def _traced(adapted: PeftModel, variant: Variant, each: Pass, blocks: int | None = None) -> Trace:
-    """A step of a model, or of its first blocks alone."""
-    tokens = _prime(each.length, {size for tensor in adapted.parameters() for size in tensor.shape})
+def _traced(adapted: PeftModel, variant: Variant, each: Pass, tokens: int, operations: int | None) -> Trace:
+    """A step of a model as it is.
+
+    Raises:
+        ManyOperations: its forward pass has more than ``operations``; None: any number is traced.
+    """
     with _unpacked(), _quiet(), FakeTensorMode(allow_non_fake_inputs=True):
         model = without_values(adapted, "cpu", each.dtype)
-        if blocks is not None:
-            _shorten(model, blocks)
         base: PreTrainedModel = model.get_base_model()
         if variable_length(base):
             base.set_attn_implementation("sdpa")  # which keeps as much, and runs on a CPU
@@ -163,10 +196,11 @@ def _traced(adapted: PeftModel, variant: Variant, each: Pass, blocks: int | None
         gradients = [parameter.grad for parameter in trained if parameter.grad is not None]
         batch = _batch(each, tokens)
         resident = [*model.parameters(), *model.buffers(), *gradients, *state, *batch.values()]
-        with LiveBytes(resident, each.rows, tokens) as live:
+        with LiveBytes(resident, each.rows, tokens, operations) as live:
             with torch.autocast("cpu", each.half, enabled=each.half is not None):
                 loss = summed_loss(model, batch, each.apart) if each.apart else _whole_loss(model, batch)
             penalty = variant.penalty(model)
+            live.operations = None  # an error in the backward pass may end the process
             (loss if penalty is None else loss + penalty).backward()  # type: ignore[no-untyped-call]
             del loss, penalty
             optimizer.step()
@@ -221,13 +255,18 @@ class _Blocks:
 
 def _block_lists(adapted: PeftModel) -> list[tuple[nn.Module, str, nn.ModuleList]]:
     """Lists of as many modules as the language model has blocks: where they are, and their names there."""
-    number = getattr(_text_config(adapted), "num_hidden_layers", None)
+    number = _depth(adapted)
     return [
         (module, name, child)
         for module in adapted.modules()
         for name, child in module.named_children()
-        if isinstance(child, torch.nn.ModuleList) and len(child) == number
+        if isinstance(child, torch.nn.ModuleList) and len(child) == number > 0
     ]
+
+
+def _depth(adapted: PeftModel) -> int:
+    """Blocks of the language model; 0 if its configuration does not name their number."""
+    return getattr(_text_config(adapted), "num_hidden_layers", None) or 0
 
 
 def _text_config(adapted: PeftModel) -> PretrainedConfig:
@@ -242,13 +281,20 @@ def _kind(block: nn.Module) -> tuple[object, ...]:
     return modules, shapes
 
 
-def _shorten(model: PeftModel, number: int) -> None:
-    """Cut a model to its first blocks."""
+@contextmanager
+def _shortened(model: PeftModel, number: int) -> Iterator[None]:
+    """Of a model the first blocks alone, so that the others need not be copied."""
     [(owner, name, blocks)] = _block_lists(model)
-    setattr(owner, name, torch.nn.ModuleList(list(blocks)[:number]))
-    left: set[object] = set(model.modules())
     record = attachment(model)
-    record.layers = {name: layer for name, layer in record.layers.items() if layer.module in left}
+    layers = record.layers
+    setattr(owner, name, torch.nn.ModuleList(list(blocks)[:number]))
+    try:
+        left: set[object] = set(model.modules())
+        record.layers = {name: layer for name, layer in layers.items() if layer.module in left}
+        yield
+    finally:
+        setattr(owner, name, blocks)
+        record.layers = layers
 
 
 @contextmanager
@@ -282,6 +328,27 @@ def _quiet() -> Iterator[None]:
         log.disabled = was_disabled
 
 
+def _grouped_product(
+    left: torch.Tensor,
+    right: torch.Tensor,
+    offs: torch.Tensor | None = None,
+    bias: torch.Tensor | None = None,
+    out_dtype: torch.dtype | None = None,
+) -> torch.Tensor:
+    """What ``torch._grouped_mm`` makes, by shape: without values it takes bfloat16 alone, unlike with them.
+
+    Args:
+        left: (groups, m, k), or (m, k) where groups share out m, or k.
+        right: (groups, k, n), or (k, n) where groups share out n, or k.
+        offs: (groups,), where each group ends; None if both have groups of their own.
+        bias: none is supported.
+        out_dtype: None: that of ``left``.
+    """
+    own = left.shape[:-2] if right.dim() == left.dim() else ()
+    groups = offs.shape if offs is not None and left.dim() == right.dim() == 2 else own
+    return left.new_empty((*groups, left.shape[-2], right.shape[-1]), dtype=out_dtype)
+
+
 def _state(optimizer: torch.optim.Optimizer) -> Iterator[torch.Tensor]:
     for own in optimizer.state.values():
         yield from (value for value in tree_leaves(dict(own)) if isinstance(value, torch.Tensor))
@@ -310,11 +377,13 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     Args:
         resident: tensors that were there before, which do not count.
         rows, tokens: of the batch, and of each row.
+        operations: after so many that have gradients :class:`ManyOperations` is raised; None: never.
     """
 
-    def __init__(self, resident: Iterable[torch.Tensor], rows: int, tokens: int) -> None:
+    def __init__(self, resident: Iterable[torch.Tensor], rows: int, tokens: int, operations: int | None = None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._rows, self._tokens = rows, tokens
+        self.operations = operations
         self._live = [0, 0, 0]
         self._known = {tensor.untyped_storage()._cdata for tensor in resident}
         self._seen: set[tuple[int, int, int]] = set()
@@ -327,9 +396,15 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
+        if self.operations is not None and torch.is_grad_enabled():
+            self.operations -= 1
+            if self.operations < 0:
+                raise ManyOperations
         if func is torch.ops.aten.nonzero.default:
             # Where the targets are: everywhere. Without values nobody could tell.
             made = args[0].new_zeros(args[0].numel(), args[0].dim(), dtype=torch.long)
+        elif func is torch.ops.aten._grouped_mm.default:
+            made = _grouped_product(*args, **(kwargs or {}))
         else:
             made = func(*args, **(kwargs or {}))
         if isinstance(made, torch.device):
