@@ -344,14 +344,14 @@ def _command_again(folder: Path, executor: str) -> str:
 def _dry_run(spec: Spec, folder: Path) -> None:
     from rich.text import Text
 
-    from autolora.driver.plan import KEYS, dry_run
+    from autolora.driver.plan import dry_run, saving_keys
     from autolora.report.tables import plan_view
 
     console = _console()
 
     def warn(memory: Memory) -> None:
         if memory.fits is False:  # before it is tried, which may end the process
-            console.print(Text(f"warning: {memory.verdict()} {KEYS}\n"))
+            console.print(Text(f"warning: {memory.verdict()} {saving_keys(memory)}\n"))
 
     console.print(plan_view(dry_run(spec, folder, on_memory=warn), spec, folder))
 

@@ -121,6 +121,11 @@ class Device:
     name: str
     bytes: int
 
+    @property
+    def owner(self) -> str:
+        """Whose memory it is, for people: a GPU's, or else the machine's."""
+        return self.name if self.name.startswith("cuda") else "this machine"
+
     def holds(self, size: int) -> bool:
         """Whether there is room for a plan of this size, see :data:`ROOM`."""
         return size <= ROOM * self.bytes
@@ -134,11 +139,13 @@ class Remedy:
         change: in words, such as "gradient checkpointing".
         total_bytes: of the plan with it.
         fits: whether it is enough.
+        fields: of :class:`autolora.bases.planning.Setting` that it changes.
     """
 
     change: str
     total_bytes: int
     fits: bool
+    fields: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -155,10 +162,13 @@ class Memory:
         optimizer_bytes: of the optimizer's state.
         hidden_size, layers: width and depth of the language model; None if its configuration does not name them.
         rows, length: of one forward pass; its rows have ``length`` tokens each.
+        batch: rows before the trainer cut them into smaller passes to make them fit; None: it does not.
         activations: of a pass; None if not known.
         checkpointed: the same with gradient checkpointing; None if not known.
         checkpointing: whether this setting has it.
-        formula: why activations are estimated by :func:`by_formula`; empty if they were counted on a training step.
+        yields_checkpointing: whether it has it because the trainer turns it on to make it fit.
+        formula: why activations are estimated by :func:`by_formula`, or not known; empty if they were counted on a
+            training step.
         device: None: not held against any.
         remedies: if the plan does not fit, what would make it fit or smaller.
     """
@@ -173,11 +183,13 @@ class Memory:
     layers: int | None
     length: int
     rows: int = 1
+    batch: int | None = None
     kept_bytes: int = 0
     optimizer_bytes: int = 0
     activations: Growth | None = None
     checkpointed: Growth | None = None
     checkpointing: bool = False
+    yields_checkpointing: bool = False
     formula: str = ""
     device: Device | None = None
     remedies: tuple[Remedy, ...] = ()
@@ -223,6 +235,12 @@ class Memory:
         return self.checkpointed_bytes if self.checkpointing else self.total_bytes
 
     @property
+    def yielded(self) -> str:
+        """What the trainer does by itself to make it fit, for people; empty if nothing."""
+        cut = "" if self.batch is None else f"a batch of {self.batch} cut into passes of {self.rows}"
+        return " and ".join(filter(None, [cut, "gradient checkpointing" if self.yields_checkpointing else ""]))
+
+    @property
     def fits(self) -> bool | None:
         """Whether the device holds the setting; None if that is not known."""
         if self.device is None or self.planned_bytes is None:
@@ -235,7 +253,8 @@ class Memory:
             return ""
         assert self.device is not None
         assert self.planned_bytes is not None
-        taken, there = size(self.planned_bytes), f"{self.device.name} has {size(self.device.bytes)}"
+        taken, there = size(self.planned_bytes), f"{self.device.owner} has {size(self.device.bytes)}"
+        taken += f" with {self.yielded}" if self.yielded else ""
         if self.fits:
             return f"The plan takes {taken}, and {there}: it fits."
         enough = [f"{remedy.change} ({size(remedy.total_bytes)})" for remedy in self.remedies if remedy.fits]

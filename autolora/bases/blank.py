@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from autolora.bases import kinds
@@ -27,6 +30,18 @@ def blank_model(config: PretrainedConfig, attention: str = "eager") -> PreTraine
 
     own = copy.deepcopy(config)  # from_config writes into it
     own._attn_implementation = attention
-    with LOADING, torch.device("meta"):
+    with LOADING, without_logs(), torch.device("meta"):
         model: PreTrainedModel = getattr(transformers, kinds.auto_class(config)).from_config(own)
     return model
+
+
+@contextmanager
+def without_logs() -> Iterator[None]:
+    """Context in which ``transformers`` logs errors alone: a model that is never run needs no faster kernels."""
+    log = logging.getLogger("transformers")
+    level = log.level
+    log.setLevel(max(level, logging.ERROR))
+    try:
+        yield
+    finally:
+        log.setLevel(level)

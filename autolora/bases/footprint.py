@@ -70,6 +70,12 @@ class Footprint:
         return None
 
     @property
+    def has_experts(self) -> bool:
+        """Whether weights of the base are stacks of experts, adapted or not."""
+        found = (*self.coverage.adapted, *(weight for weight, _ in self.coverage.left_out))
+        return any(weight.layer is not None and weight.layer.experts > 0 for weight in found)
+
+    @property
     def parameters(self) -> int:
         """Numbers in the base."""
         return sum(parameter.numel() for parameter in self.model.parameters())

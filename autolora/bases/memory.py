@@ -7,7 +7,7 @@ import gc
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from autolora.adapters.memory import size
+from autolora.adapters.memory import Device, size
 from autolora.bases.capacity import capacity
 from autolora.bases.errors import ModelError
 from autolora.errors import first_line
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 WIDTHS = {"float32": 4, "bfloat16": 2, "float16": 2}
 """Bytes of a weight in each dtype that bases are held in."""
+FAR_BELOW = 0.5
+"""Share of a device's memory below which weights fit beside what they are loaded and used with."""
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -48,19 +50,32 @@ def exceeded(doing: str, device: torch.device, dtype: str, parameters: int | Non
         parameters: of the model; None if that is not known.
         error: what was raised.
     """
-    there = f"{device} has {size(capacity(device).bytes)}"
-    if parameters is None:
-        need = "how much the weights take is not known"
+    there = capacity(device)
+    need = None if parameters is None else parameters * WIDTHS.get(dtype, 4)
+    if need is None:
+        weights = "how much the weights take is not known"
     else:
-        need = f"the {parameters:,} weights take {size(parameters * WIDTHS.get(dtype, 4))} in {dtype}"
+        weights = f"the {parameters:,} weights take {size(need)} in {dtype}"
     return ModelError(
-        f"model: memory ran out while {doing} on {device}: {need}, and {there} ({_said(error)}). "
-        f"{_remedy(dtype, parameters)}"
+        f"model: memory ran out while {doing}: {weights}, and {there.owner} has {size(there.bytes)} "
+        f"({_said(error)}). {_remedy(dtype, need, there)}"
     )
 
 
-def _remedy(dtype: str, parameters: int | None) -> str:
-    half = "" if parameters is None else f" ({size(2 * parameters)})"
+def _remedy(dtype: str, need: int | None, device: Device) -> str:
+    """What to do.
+
+    Args:
+        dtype: of most weights.
+        need: bytes of the weights; None if not known.
+        device: that has not enough.
+    """
+    if need is not None and need < FAR_BELOW * device.bytes:
+        return (
+            "The weights take far less than that: end other programs that use its memory, or use another device "
+            "(training.device)."
+        )
+    half = "" if need is None else f" ({size(2 * need / WIDTHS.get(dtype, 4))})"
     narrower = f"training.dtype: bfloat16 or float16{half}, " if WIDTHS.get(dtype, 4) > 2 else ""
     return (
         f"Use {narrower}a smaller model, or another device (training.device), and end other programs that use its "

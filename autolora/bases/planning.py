@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from autolora.adapters.memory import STATE_BYTES, Growth, Memory, Remedy, by_formula
 from autolora.bases.base import Reading
@@ -92,17 +92,31 @@ def plan_memory(
     plan = replace(plan, device=capacity(device))
     if plan.fits is not False:
         return plan
-    plan = next((less for less in _yielding(plan, yields) if less.fits), plan)
-    return plan if plan.fits else replace(plan, remedies=tuple(planner.remedies(plan)))
+    for lessened in _yielding(setting, plan, yields):
+        plan = lessened
+        if plan.fits:
+            return plan
+    return replace(plan, remedies=tuple(planner.remedies(plan)))
 
 
-def _yielding(plan: Memory, yields: Yields) -> Iterator[Memory]:
+def _yielding(setting: Setting, plan: Memory, yields: Yields) -> Iterator[Memory]:
     """The plan with less and less at once, in the order that a trainer tries it."""
-    for rows in _halves(plan.rows, 1) if yields.passes else ():
-        yield replace(plan, rows=rows)
-    if yields.checkpointing and plan.checkpointed is not None:
-        for rows in (plan.rows, *_halves(plan.rows, 1)) if yields.passes else (plan.rows,):
-            yield replace(plan, rows=rows, checkpointing=True)
+    for rows in _halves(setting.rows, 1) if yields.passes else ():
+        plan = replace(plan, rows=rows, batch=setting.rows)
+        yield plan
+    if yields.checkpointing and plan.checkpointed is not None and not plan.checkpointing:
+        for rows in (setting.rows, *_halves(setting.rows, 1)) if yields.passes else (setting.rows,):
+            batch = None if rows == setting.rows else setting.rows
+            yield replace(plan, rows=rows, batch=batch, checkpointing=True, yields_checkpointing=True)
+
+
+@dataclass(frozen=True)
+class _Change:
+    """A change to a setting: in words, of which field, and to what."""
+
+    words: str
+    field: str
+    value: Any
 
 
 class _Planner:
@@ -166,15 +180,18 @@ class _Planner:
         return why
 
     def activations(self, dtype: torch.dtype | None, checkpointing: bool) -> Growth | None:
-        """Counted, or by the formula if no step can be; None if there is neither."""
+        """Counted if a step of the first setting can be, otherwise by the formula; None if that is not known.
+
+        Numbers of the two are not to be compared, so all of a plan and its remedies are of one kind.
+        """
         model, outline = self.footprint.model, self.footprint.outline
         if checkpointing and not model.supports_gradient_checkpointing:
             return None
-        trace = self.trace(dtype, checkpointing)
-        if not isinstance(trace, str):
-            return trace.activations
-        counted = not isinstance(self.trace(dtype, checkpointing=False), str)
-        if counted or outline.hidden_size is None or outline.layers is None:
+        if not isinstance(self.trace(self.setting.dtype, checkpointing=False), str):
+            trace = self.trace(dtype, checkpointing)
+            return None if isinstance(trace, str) else trace.activations
+        # The formula knows nothing of experts.
+        if self.footprint.has_experts or outline.hidden_size is None or outline.layers is None:
             return None
         width = (dtype or own_dtype(model)).itemsize
         return by_formula(outline.hidden_size, outline.layers, width, checkpointing)
@@ -185,7 +202,7 @@ class _Planner:
         trained = self.trained(setting.rank)
         if trained is None:
             return None
-        trace = self.trace(dtype, checkpointing=False)
+        trace = self.trace(self.setting.dtype, checkpointing=False)
         formula, state = (trace, STATE_BYTES * trained) if isinstance(trace, str) else ("", _state(trace, trained))
         return Memory(
             variant=footprint.variant.name,
@@ -212,49 +229,51 @@ class _Planner:
         Bases in 4 bits would be one more of the changes.
         """
         assert plan.device is not None
-        holds, changes = plan.device.holds, list(self._changes(plan))
-        alone = [self._remedy(words, change(self.setting), holds) for words, change in changes]
-        alone += self._cut(self.setting, "", holds)
-        yield from alone
-        if any(remedy.fits for remedy in alone):
+        holds = plan.device.holds
+        first = replace(self.setting, rows=plan.rows, checkpointing=plan.checkpointing)
+        changes = list(self._changes(first))
+        alone = [*(self._remedy(first, [change], holds) for change in changes), *self._cut(first, [], holds)]
+        known = [remedy for remedy in alone if remedy is not None]
+        yield from known
+        if any(remedy.fits for remedy in known):
             return
-        words, setting = "", self.setting
-        for number, (own, change) in enumerate(changes):
-            words, setting = f"{words}, {own}" if words else own, change(setting)
-            if number:
-                together = self._remedy(words, setting, holds)
+        for number in range(2, len(changes) + 1):
+            together = self._remedy(first, changes[:number], holds)
+            if together is not None:
                 yield together
                 if together.fits:
                     return
-        yield from self._cut(setting, f"{words}, " if words else "", holds)
+        yield from self._cut(first, changes, holds)
 
-    def _changes(self, plan: Memory) -> Iterator[tuple[str, Callable[[Setting], Setting]]]:
-        """What can be changed of the first setting, that which costs least first."""
+    def _changes(self, first: Setting) -> Iterator[_Change]:
+        """What can be changed of a setting, that which costs least first; nothing of which no number is known."""
         import torch
 
-        if plan.checkpointed is not None and not self.setting.checkpointing:
-            yield "gradient checkpointing", lambda setting: replace(setting, checkpointing=True)
-        if self.setting.rows > 1:
-            yield "one example at a time", lambda setting: replace(setting, rows=1)
-        if (self.setting.dtype or own_dtype(self.footprint.model)).itemsize > HALF:
-            yield "a bfloat16 base", lambda setting: replace(setting, dtype=torch.bfloat16)
+        if not first.checkpointing and self.activations(first.dtype, checkpointing=True) is not None:
+            yield _Change("gradient checkpointing", "checkpointing", True)
+        if first.rows > 1:
+            yield _Change("one example at a time", "rows", 1)
+        wide = (first.dtype or own_dtype(self.footprint.model)).itemsize > HALF
+        if wide and self.activations(torch.bfloat16, first.checkpointing) is not None:
+            yield _Change("a bfloat16 base", "dtype", torch.bfloat16)
 
-    def _cut(self, setting: Setting, before: str, holds: Callable[[int], bool]) -> Iterator[Remedy]:
+    def _cut(self, first: Setting, changes: list[_Change], holds: Callable[[int], bool]) -> Iterator[Remedy]:
         """The largest half, quarter and so on of the length that fits, and of the rank."""
-        lengths = (replace(setting, length=size) for size in _halves(setting.length, LEAST_LENGTH))
-        ranks = (replace(setting, rank=size) for size in _halves(setting.rank, LEAST_RANK))
-        for candidates, words in ((lengths, "max_length {0.length}"), (ranks, "rank {0.rank}")):
-            for candidate in candidates:
-                remedy = self._remedy(before + words.format(candidate), candidate, holds)
-                if remedy.fits:
-                    yield remedy
-                    break
+        lengths = (_Change(f"max_length {size}", "length", size) for size in _halves(first.length, LEAST_LENGTH))
+        ranks = (_Change(f"rank {size}", "rank", size) for size in _halves(first.rank, LEAST_RANK))
+        for candidates in (lengths, ranks):
+            remedies = (self._remedy(first, [*changes, candidate], holds) for candidate in candidates)
+            enough = next((remedy for remedy in remedies if remedy is not None and remedy.fits), None)
+            if enough is not None:
+                yield enough
 
-    def _remedy(self, words: str, setting: Setting, holds: Callable[[int], bool]) -> Remedy:
-        plan = self.plan(setting)
-        assert plan is not None  # the first setting's is known
-        assert plan.planned_bytes is not None
-        return Remedy(words, plan.planned_bytes, holds(plan.planned_bytes))
+    def _remedy(self, first: Setting, changes: list[_Change], holds: Callable[[int], bool]) -> Remedy | None:
+        """A setting with changes; None if what it takes is not known."""
+        plan = self.plan(replace(first, **{change.field: change.value for change in changes}))
+        if plan is None or plan.planned_bytes is None:
+            return None
+        words, fields = ", ".join(change.words for change in changes), tuple(change.field for change in changes)
+        return Remedy(words, plan.planned_bytes, holds(plan.planned_bytes), fields)
 
 
 def _state(trace: Trace, trained: int) -> int:

@@ -26,6 +26,7 @@ from torch.utils._pytree import tree_leaves
 
 from autolora.adapters.attachment import attachment
 from autolora.adapters.memory import Growth
+from autolora.bases.blank import without_logs
 from autolora.bases.reading import variable_length
 from autolora.head import summed_loss
 from autolora.losses import model_inputs
@@ -316,12 +317,12 @@ def _unpacked() -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what torch logs of an operation that needs values, and without warnings of deprecated names: the oldest
-    transformers supported does not know the new ones."""
+    """Without what torch logs of an operation that needs values, what transformers logs, and warnings of deprecated
+    names: the oldest transformers supported does not know the new ones."""
     log = logging.getLogger("torch._subclasses.fake_tensor")
     was_disabled, log.disabled = log.disabled, True
     try:
-        with warnings.catch_warnings():
+        with without_logs(), warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
             yield
     finally:

@@ -31,11 +31,12 @@ from autolora.trainers.places import place
 PROBE_STEPS = 4
 """Optimizer steps that are timed; the first, which also allocates, is left out."""
 PROBE_RATE = 1e-6
-KEYS = (
-    "Less is taken with training.gradient_checkpointing: true, training.micro_batch: 1, training.dtype: bfloat16, or a "
-    "smaller training.max_length or space.rank."
-)
-"""What of the specification changes a memory plan."""
+KEYS = {
+    "checkpointing": "training.gradient_checkpointing: true",
+    "rows": "training.micro_batch: 1",
+    "dtype": "training.dtype: bfloat16",
+}
+"""Keys of the specification by the fields of a memory plan's setting."""
 ROOM = 1.1
 """Disk is stated with a tenth to spare."""
 
@@ -70,6 +71,15 @@ class DryRun:
     memory_bytes: int | None
     disk_bytes: int
     memory: Memory | None = None
+
+
+def saving_keys(memory: Memory) -> str:
+    """Keys of the specification that make a plan smaller, those that are set already left out: a sentence."""
+    changed = {field for remedy in memory.remedies for field in remedy.fields}
+    keys = [words for field, words in KEYS.items() if field in changed]
+    return (
+        f"Less is taken with {', '.join([*keys, 'or ' * bool(keys) + 'a smaller training.max_length or space.rank'])}."
+    )
 
 
 def dry_run(
@@ -157,7 +167,7 @@ def _time(trainer: Trainer, scratch: Path, probe: Job, memory: Memory | None) ->
     marks: list[float] = []
     outcome = trainer.run(probe, lambda _: marks.append(time.monotonic()))
     if outcome.kind == "infeasible":
-        planned = "" if memory is None else f". {' '.join(filter(None, (memory.verdict(), KEYS)))}"
+        planned = "" if memory is None else f". {' '.join(filter(None, (memory.verdict(), saving_keys(memory))))}"
         raise PlanError(
             f"{probe.variant} at batch {probe.config.batch_size}, rank {probe.config.rank}: {outcome.reason}{planned}"
         )

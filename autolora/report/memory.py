@@ -17,8 +17,11 @@ def memory_view(memory: Memory) -> RenderableType:
     examples = "one example" if memory.rows == 1 else f"{memory.rows} examples"
     head = f"Memory of {memory.variant} at rank {memory.rank}, {examples} of {memory.length:,} tokens at once, planned:"
     parts: list[RenderableType] = [Text(head), Padding(_parts(memory), INDENT), Text(_basis(memory))]
+    if memory.yielded:
+        parts.append(Text(f"This is with {memory.yielded}, which the trainer turns to where memory is short."))
     if memory.fits is False:
-        parts.append(Text(f"It does not fit into {_device(memory)}. What would make it smaller:"))
+        smaller = " What would make it smaller:" if memory.remedies else ""
+        parts.append(Text(f"It does not fit into {_device(memory)}.{smaller}"))
         parts.append(Padding(_remedies(memory.remedies), INDENT))
     return Group(*parts)
 
@@ -34,34 +37,58 @@ def _parts(memory: Memory) -> Table:
         table.add_row("base weights", kept, size(memory.kept_bytes))
     adapter = f"{memory.trained:,} trained, with gradients and optimizer in float32"
     table.add_row("adapter", adapter, size(memory.adapter_bytes))
-    if memory.activation_bytes is None or memory.total_bytes is None or memory.token_bytes is None:
+    rows = {checkpointing: _row(memory, checkpointing) for checkpointing in (False, True)}
+    planned, other = rows[memory.checkpointing], rows[not memory.checkpointing]
+    if planned is None:
         return table
-    tokens = f"of {memory.rows * memory.length:,} tokens, {size(memory.token_bytes)} each"
-    table.add_row("activations", tokens, size(memory.activation_bytes))
-    fits = "" if memory.fits is None else f"{'fits' if memory.fits else 'does not fit'} into {_device(memory)}"
-    table.add_row("in all", fits if not memory.checkpointing else "", size(memory.total_bytes))
-    if memory.checkpointed_bytes is not None:
-        checkpointed = ["with gradient checkpointing"]
-        if memory.device is not None:
-            checkpointed.append("fits" if memory.device.holds(memory.checkpointed_bytes) else "does not fit")
-        table.add_row("", ", ".join(checkpointed), size(memory.checkpointed_bytes))
+    activations, total = planned
+    tokens = memory.rows * memory.length
+    each = f"of {tokens:,} tokens, {size(activations / tokens)} each"
+    table.add_row("activations", f"{each}{', checkpointed' if memory.checkpointing else ''}", size(activations))
+    fits = "" if memory.device is None else f"{_fits(memory, total)} into {_device(memory)}"
+    table.add_row("in all", fits, size(total))
+    if other is not None:
+        words = f"with{'out' if memory.checkpointing else ''} gradient checkpointing"
+        table.add_row("", ", ".join(filter(None, [words, _fits(memory, other[1])])), size(other[1]))
     return table
+
+
+def _row(memory: Memory, checkpointing: bool) -> tuple[int, int] | None:
+    """Bytes of activations and of all, with gradient checkpointing or without; None if not known."""
+    growth = memory.checkpointed if checkpointing else memory.activations
+    if growth is None:
+        return None
+    activations = growth.at(memory.rows, memory.length)
+    return activations, memory.resident_bytes + activations
+
+
+def _fits(memory: Memory, total: int) -> str:
+    """Whether so many bytes fit; empty if the plan is held against no device."""
+    if memory.device is None:
+        return ""
+    return "fits" if memory.device.holds(total) else "does not fit"
 
 
 def _device(memory: Memory) -> str:
     assert memory.device is not None
-    return f"{ROOM:.0%} of {size(memory.device.bytes)} of {memory.device.name}"
+    return f"{ROOM:.0%} of {memory.device.owner}'s {size(memory.device.bytes)}"
 
 
 def _basis(memory: Memory) -> str:
-    if memory.activations is None:
+    besides = " What Python and its libraries take comes on top."
+    if memory.activations is None and (memory.hidden_size is None or memory.layers is None):
         return "Activations are not known: the configuration names no width or no number of layers."
+    if memory.activations is None:
+        return (
+            "Activations are not known: a step of this model cannot be counted, and its experts do not follow from "
+            "width and depth."
+        )
     if memory.formula:
         return (
-            "Activations by a formula of width, depth and tokens, since a step of this model cannot be counted "
-            f"({memory.formula.rstrip('.')})."
+            "Activations are estimated from width, depth and tokens, because a step of this model cannot be counted. "
+            f"Expect them to be off.{besides}"
         )
-    return "Activations are counted on a training step of tensors without values."
+    return f"Activations are counted on a training step of tensors without values.{besides}"
 
 
 def _remedies(remedies: tuple[Remedy, ...]) -> Table:

@@ -14,7 +14,7 @@ from rich.text import Text
 from autolora import files, variants
 from autolora.adapters.export import NATIVE, OWN, is_own
 from autolora.adapters.memory import size
-from autolora.driver.plan import KEYS
+from autolora.driver.plan import saving_keys
 from autolora.driver.result import TuneResult
 from autolora.priors.evidence import REFERENCE, log_ratio
 from autolora.priors.prior import nearest_rate
@@ -139,7 +139,7 @@ def plan_view(plan: DryRun, spec: Spec, folder: Path) -> RenderableType:
         "",
         "The first trials:",
     ]
-    memory = "" if plan.memory_bytes is None else f"{size(plan.memory_bytes)} of memory; "
+    memory = "" if plan.memory_bytes is None else f"{size(plan.memory_bytes)} of memory{_included(plan)}; "
     estimate = (
         f"\nEstimated from a few real steps of the largest batch and rank: {duration(plan.seconds_per_run)} a full "
         f"run, {plan.evaluation_share:.0%} of it evaluation, {duration(plan.seconds)} in all; {memory}"
@@ -147,8 +147,14 @@ def plan_view(plan: DryRun, spec: Spec, folder: Path) -> RenderableType:
     )
     planned = [] if plan.memory is None else [Text(), memory_view(plan.memory)]
     if plan.memory is not None and plan.memory.fits is False:
-        planned.append(Text(KEYS))
+        planned.append(Text(saving_keys(plan.memory)))
     return Group(Text("\n".join(lines)), first, Text(estimate), *planned)
+
+
+def _included(plan: DryRun) -> str:
+    """What is measured and not planned: on a CPU all of the process, on a GPU nothing."""
+    on_machine = plan.memory is not None and plan.memory.device is not None and plan.memory.device.name == "cpu"
+    return ", Python and its libraries included" if on_machine else ""
 
 
 def variants_table() -> RenderableType:
