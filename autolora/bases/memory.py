@@ -57,7 +57,7 @@ def exceeded(doing: str, device: torch.device, dtype: str, parameters: int | Non
     else:
         weights = f"the {parameters:,} weights take {size(need)} in {dtype}"
     return ModelError(
-        f"model: memory ran out while {doing}: {weights}, and {there.owner} has {size(there.bytes)} "
+        f"model: memory ran out while {doing} on {device}: {weights}, and {there.owner} has {size(there.bytes)} "
         f"({_said(error)}). {_remedy(dtype, need, there)}"
     )
 
@@ -70,13 +70,13 @@ def _remedy(dtype: str, need: int | None, device: Device) -> str:
         need: bytes of the weights; None if not known.
         device: that has not enough.
     """
-    if need is not None and need < FAR_BELOW * device.bytes:
-        return (
-            "The weights take far less than that: end other programs that use its memory, or use another device "
-            "(training.device)."
-        )
     half = "" if need is None else f" ({size(2 * need / WIDTHS.get(dtype, 4))})"
     narrower = f"training.dtype: bfloat16 or float16{half}, " if WIDTHS.get(dtype, 4) > 2 else ""
+    if need is not None and need < FAR_BELOW * device.bytes:
+        return (
+            "The weights take far less than that, so end other programs that use its memory. Otherwise use "
+            f"{narrower}{'or ' if narrower else ''}another device (training.device)."
+        )
     return (
         f"Use {narrower}a smaller model, or another device (training.device), and end other programs that use its "
         "memory."

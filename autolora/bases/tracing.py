@@ -41,9 +41,9 @@ if TYPE_CHECKING:
 Model = TypeVar("Model", bound="nn.Module")
 SHORTEST = 31
 """Fewest tokens that are traced: below, other sizes of a model are too easily multiples of the number."""
-OPERATIONS = 2000
-"""Most operations of the forward pass of a block, and of what is outside of blocks, that is traced at its own length.
-Some models loop over tokens, ten operations each, and an operation takes 0.2 ms, its backward pass twice that."""
+OPERATIONS = 700
+"""Most calls of torch in the forward pass of a block, and as many outside of blocks, of what is traced at its own length.
+Some models loop over tokens, ten calls each; usual blocks have 200, and one with its backward pass takes a millisecond."""
 LENGTHS = (SHORTEST, 2 * SHORTEST)
 """Tokens from which the step of a model with more operations is extended."""
 
@@ -197,11 +197,10 @@ def _traced(adapted: PeftModel, variant: Variant, each: Pass, tokens: int, opera
         gradients = [parameter.grad for parameter in trained if parameter.grad is not None]
         batch = _batch(each, tokens)
         resident = [*model.parameters(), *model.buffers(), *gradients, *state, *batch.values()]
-        with LiveBytes(resident, each.rows, tokens, operations) as live:
-            with torch.autocast("cpu", each.half, enabled=each.half is not None):
+        with LiveBytes(resident, each.rows, tokens) as live:
+            with _Bounded(operations), torch.autocast("cpu", each.half, enabled=each.half is not None):
                 loss = summed_loss(model, batch, each.apart) if each.apart else _whole_loss(model, batch)
             penalty = variant.penalty(model)
-            live.operations = None  # an error in the backward pass may end the process
             (loss if penalty is None else loss + penalty).backward()  # type: ignore[no-untyped-call]
             del loss, penalty
             optimizer.step()
@@ -224,6 +223,26 @@ def _whole_loss(model: PeftModel, batch: Mapping[str, torch.Tensor]) -> torch.Te
     logits = model(**model_inputs(batch)).logits.flatten(0, 1)
     targets = batch["labels"][:, 1:].flatten()
     return torch.nn.functional.cross_entropy(logits.index_select(0, targets).float(), targets, reduction="sum")
+
+
+class _Bounded(TorchFunctionMode):
+    """Calls of torch are counted, and raise :class:`ManyOperations` after so many; None: never.
+
+    They are counted where Python calls them. An error further inside, as of ``TorchDispatchMode``, ends the process
+    where C++ saves a tensor for the backward pass.
+    """
+
+    def __init__(self, most: int | None) -> None:
+        super().__init__()
+        self._most, self._calls = most, 0
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        self._calls += 1
+        if self._most is not None and self._calls > self._most:
+            raise ManyOperations
+        return func(*args, **(kwargs or {}))
 
 
 @dataclass(frozen=True)
@@ -378,13 +397,11 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     Args:
         resident: tensors that were there before, which do not count.
         rows, tokens: of the batch, and of each row.
-        operations: after so many that have gradients :class:`ManyOperations` is raised; None: never.
     """
 
-    def __init__(self, resident: Iterable[torch.Tensor], rows: int, tokens: int, operations: int | None = None) -> None:
+    def __init__(self, resident: Iterable[torch.Tensor], rows: int, tokens: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._rows, self._tokens = rows, tokens
-        self.operations = operations
         self._live = [0, 0, 0]
         self._known = {tensor.untyped_storage()._cdata for tensor in resident}
         self._seen: set[tuple[int, int, int]] = set()
@@ -397,10 +414,6 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        if self.operations is not None and torch.is_grad_enabled():
-            self.operations -= 1
-            if self.operations < 0:
-                raise ManyOperations
         if func is torch.ops.aten.nonzero.default:
             # Where the targets are: everywhere. Without values nobody could tell.
             made = args[0].new_zeros(args[0].numel(), args[0].dim(), dtype=torch.long)

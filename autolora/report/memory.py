@@ -10,6 +10,8 @@ from rich.text import Text
 from autolora.adapters.memory import ROOM, Memory, Remedy, size
 
 INDENT = (0, 0, 0, 2)
+MOSTLY = 0.75
+"""Share of activations that half as many tokens take, above which they are not stated for each token."""
 
 
 def memory_view(memory: Memory) -> RenderableType:
@@ -42,9 +44,7 @@ def _parts(memory: Memory) -> Table:
     if planned is None:
         return table
     activations, total = planned
-    tokens = memory.rows * memory.length
-    each = f"of {tokens:,} tokens, {size(activations / tokens)} each"
-    table.add_row("activations", f"{each}{', checkpointed' if memory.checkpointing else ''}", size(activations))
+    table.add_row("activations", _tokens(memory, activations), size(activations))
     fits = "" if memory.device is None else f"{_fits(memory, total)} into {_device(memory)}"
     table.add_row("in all", fits, size(total))
     if other is not None:
@@ -60,6 +60,15 @@ def _row(memory: Memory, checkpointing: bool) -> tuple[int, int] | None:
         return None
     activations = growth.at(memory.rows, memory.length)
     return activations, memory.resident_bytes + activations
+
+
+def _tokens(memory: Memory, activations: int) -> str:
+    """What activations are of. Sums of experts' weights and their adapters are kept, too, for any number of tokens."""
+    growth, tokens = memory.checkpointed if memory.checkpointing else memory.activations, memory.rows * memory.length
+    assert growth is not None
+    if growth.at(memory.rows, memory.length // 2) > MOSTLY * activations:
+        return f"of {tokens:,} tokens, most of it for fewer, too"
+    return f"of {tokens:,} tokens, {size(activations / tokens)} each"
 
 
 def _fits(memory: Memory, total: int) -> str:

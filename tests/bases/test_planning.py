@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 import torch
 from transformers import LlamaConfig
@@ -181,19 +179,122 @@ def test_what_is_subtracted_from_stays_on_the_cpu(name):
     assert plan(variant=name, model=CONFIGS["llama"]()).kept_bytes == 0
 
 
-def test_a_step_that_needs_values_is_estimated_and_that_is_said():
-    found = plan(model=OTHERS["jetmoe"](), device=CPU)
-    assert "DataDependentOutputException" in found.formula
+def refuse(monkeypatch, dtypes) -> None:
+    """Let no step be traced in these dtypes."""
+    own = tracing.trace
+
+    def refusing(adapted, variant, each):
+        if each.dtype in dtypes:
+            raise ValueError("needs values\nand more")
+        return own(adapted, variant, each)
+
+    monkeypatch.setattr(tracing, "trace", refusing)
+
+
+def test_a_step_that_cannot_be_counted_is_estimated_and_that_is_said(monkeypatch):
+    refuse(monkeypatch, [None])
+    found = plan()
+    assert found.formula == "ValueError: needs values"
     assert found.activations.at(1, 10) == 10 * 80 * 32 * 2
     assert found.optimizer_bytes == 8 * found.trained
 
 
-def test_without_width_and_depth_nothing_is_estimated(monkeypatch):
-    footprint = Footprint(outline(OTHERS["jetmoe"]()), variants.get("lora"))
-    monkeypatch.setattr(type(footprint.outline), "layers", None)
-    found = plan_memory(footprint, Setting(RANK), CPU)
-    assert (found.total_bytes, found.fits, found.verdict()) == (None, None, "")
-    assert json.dumps(found.as_dict())
+def test_of_experts_nothing_is_estimated():
+    found = plan(model=OTHERS["jetmoe"](), device=CPU)
+    assert "DataDependentOutputException" in found.formula
+    assert (found.activations, found.total_bytes, found.fits, found.remedies) == (None, None, None, ())
+    assert found.resident_bytes > found.base_bytes > 0
+
+
+@pytest.mark.parametrize(("refused", "formula"), [(None, True), (torch.bfloat16, False)])
+def test_a_plan_and_its_remedies_are_counted_or_estimated_alike(refused, formula, small_device, monkeypatch):
+    refuse(monkeypatch, [refused])
+    setting = Setting(RANK, rows=4, length=LENGTH)
+    found = plan(setting, device=small_device(1000))
+    changes = [remedy.change for remedy in found.remedies]
+    assert bool(found.formula) is formula
+    assert ("a bfloat16 base" in changes) is formula
+    if formula:
+        by_formula = Growth(((0.0, 53.0 * 32 * 2, 0.0),)).at(4, LENGTH)
+        [half] = [remedy.total_bytes for remedy in found.remedies if remedy.change == "a bfloat16 base"]
+        assert half == found.base_bytes // 2 + found.adapter_bytes + by_formula
+
+
+@pytest.mark.parametrize("family", ["mixtral", *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_steps_with_experts_are_counted_in_every_dtype(family, dtype):
+    if family == "jetmoe":
+        pytest.skip("needs values")
+    found = plan(Setting(RANK, length=LENGTH, dtype=dtype), model={**CONFIGS, **OTHERS}[family]())
+    assert found.formula == ""
+    assert found.activation_bytes > 0
+
+
+def test_sums_of_experts_and_their_adapters_are_counted():
+    """PEFT adds the adapter to the weights of all experts, whose sum is kept for the backward pass."""
+    from transformers import MixtralConfig
+
+    model = MixtralConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        intermediate_size=256,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+    )
+    experts = 4 * 8 * 3 * 32 * 256 * 4  # blocks, experts, matrices, their sides, bytes
+    found = plan(model=model)
+    assert experts < found.activation_bytes < 2 * experts
+    assert experts / 4 < found.activations.at(1, 1) - found.checkpointed.at(1, 1)
+
+
+SCANNED = {"vocab_size": VOCABULARY, "hidden_size": 32, "state_size": 4, "num_hidden_layers": 3}
+
+
+def test_a_loop_over_tokens_is_traced_at_two_short_lengths(monkeypatch):
+    from transformers import MambaConfig
+
+    setting = Setting(RANK, rows=2, length=127)
+    monkeypatch.setattr(tracing, "OPERATIONS", 1 << 30)
+    whole = plan(setting, model=MambaConfig(**SCANNED))
+    monkeypatch.setattr(tracing, "OPERATIONS", 100)
+    traced = []
+    own = tracing._traced
+
+    def watched(adapted, variant, each, tokens, operations):
+        traced.append((tokens, operations))
+        return own(adapted, variant, each, tokens, operations)
+
+    monkeypatch.setattr(tracing, "_traced", watched)
+    by_short = plan(setting, model=MambaConfig(**SCANNED))
+    assert {tokens for tokens, operations in traced if operations is None} == {31, 67}
+    assert by_short.formula == ""
+    assert by_short.activation_bytes == pytest.approx(whole.activation_bytes, rel=0.05)
+    assert by_short.checkpointed_bytes == pytest.approx(whole.checkpointed_bytes, rel=0.05)
+    # What each token adds is held for every row.
+    twice, once = (by_short.activations.at(rows, 1024) for rows in (2, 1))
+    assert twice == pytest.approx(2 * once, rel=0.05)
+
+
+def test_blocks_are_there_again_after_a_step():
+    footprint = Footprint(outline(config(blocks=5)), variants.get("lora"))
+    adapted = footprint.adapted(RANK)
+    names, layers = [name for name, _ in adapted.named_parameters()], attachment(adapted).layers
+    tracing.trace(adapted, footprint.variant, tracing.Pass(1, LENGTH))
+    assert [name for name, _ in adapted.named_parameters()] == names
+    assert attachment(adapted).layers is layers
+
+
+def test_transformers_says_nothing_of_kernels_that_nobody_runs(capfd):
+    import logging
+
+    from transformers import MambaConfig
+
+    level = logging.getLogger("transformers").level
+    plan(Setting(RANK, length=31), model=MambaConfig(**SCANNED))
+    assert "falling back" not in capfd.readouterr().err
+    assert logging.getLogger("transformers").level == level
 
 
 def test_the_model_is_left_as_it_is():
@@ -259,7 +360,26 @@ def test_a_trainer_that_yields_gets_smaller_passes_and_then_checkpointing(small_
     least = plan(Setting(RANK, 1, LENGTH)).total_bytes - 5000
     yields = Yields(passes=True, checkpointing=True)
     assert plan(setting, device=small_device(least), yields=yields).checkpointing is True
-    assert plan(setting, device=small_device(least), yields=Yields(passes=True)).fits is False
+    assert halved.yielded == "a batch of 8 cut into passes of 4"
+    assert "a batch of 8 cut into passes of 4" in halved.verdict()
+
+
+def test_what_does_not_fit_after_all_is_the_least_that_a_trainer_turns_to(small_device):
+    setting = Setting(RANK, rows=8, length=LENGTH)
+    device, one = small_device(1000), plan(Setting(RANK, 1, LENGTH))
+    cut = plan(setting, device=device, yields=Yields(passes=True))
+    assert (cut.rows, cut.batch, cut.checkpointing, cut.fits) == (1, 8, False, False)
+    assert cut.planned_bytes == pytest.approx(one.total_bytes, rel=0.05)
+    assert [remedy.change for remedy in cut.remedies] == [
+        "gradient checkpointing",
+        "a bfloat16 base",
+        "gradient checkpointing, a bfloat16 base",
+    ]
+    both = plan(setting, device=device, yields=Yields(passes=True, checkpointing=True))
+    assert (both.rows, both.checkpointing) == (1, True)
+    assert both.yielded == "a batch of 8 cut into passes of 1 and gradient checkpointing"
+    assert [remedy.change for remedy in both.remedies] == ["a bfloat16 base"]
+    assert both.remedies[0].total_bytes < both.planned_bytes
 
 
 def test_only_moments_that_may_be_the_largest_are_kept():
