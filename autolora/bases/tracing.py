@@ -42,8 +42,9 @@ Model = TypeVar("Model", bound="nn.Module")
 SHORTEST = 31
 """Fewest tokens that are traced: below, other sizes of a model are too easily multiples of the number."""
 OPERATIONS = 700
-"""Most calls of torch in the forward pass of a block, and as many outside of blocks, of what is traced at its own length.
-Some models loop over tokens, ten calls each; usual blocks have 200, and one with its backward pass takes a millisecond."""
+"""Most calls of torch in the forward pass of a block, and as many outside of blocks, that are traced at a step's own
+length. Usual blocks have 200. Some models loop over tokens, ten calls each, and a call with its backward pass takes a
+millisecond."""
 LENGTHS = (SHORTEST, 2 * SHORTEST)
 """Tokens from which the step of a model with more operations is extended."""
 

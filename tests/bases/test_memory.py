@@ -26,7 +26,10 @@ ERRORS = {
     "cpu": lambda: RuntimeError("[enforce fail at alloc_cpu.cpp:118] . DefaultCPUAllocator: can't allocate memory"),
     "file": lambda: OSError(errno.ENOMEM, "Cannot allocate memory"),
 }
-ANSWER = r"model: memory ran out while .* on cpu: the [\d,]+ weights take [\d.]+ [kM]B in float32, and this machine has [\d.]+ GB"
+ANSWER = (
+    r"model: memory ran out while .* on cpu: the [\d,]+ weights take [\d.]+ [kM]B in float32, "
+    r"and this machine has [\d.]+ GB.*The weights take far less than that, so end other programs"
+)
 
 
 def no_memory(*args, **kwargs):

@@ -369,7 +369,7 @@ def test_what_does_not_fit_after_all_is_the_least_that_a_trainer_turns_to(small_
     device, one = small_device(1000), plan(Setting(RANK, 1, LENGTH))
     cut = plan(setting, device=device, yields=Yields(passes=True))
     assert (cut.rows, cut.batch, cut.checkpointing, cut.fits) == (1, 8, False, False)
-    assert cut.planned_bytes == pytest.approx(one.total_bytes, rel=0.05)
+    assert cut.planned_bytes == pytest.approx(one.total_bytes, rel=0.1)
     assert [remedy.change for remedy in cut.remedies] == [
         "gradient checkpointing",
         "a bfloat16 base",
