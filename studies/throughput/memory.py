@@ -153,6 +153,7 @@ def train(case: Case) -> int:
         intermediate_size=64,
         num_hidden_layers=1,
         num_attention_heads=2,
+        num_key_value_heads=2,
         dtype=case.dtype,
     )
     _train(warm, case, rows=1, length=8)  # imports, kernels and their scratch memory
