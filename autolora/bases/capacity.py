@@ -42,7 +42,7 @@ def _limits() -> list[int]:
 def _groups() -> list[str]:
     """Paths of the groups; empty where there is no such file, as on other systems than Linux."""
     try:
-        return [line.split(":", 2)[2] for line in OWN_GROUPS.read_text().splitlines() if line.count(":") >= 2]
+        return [line.split(":", 2)[2] for line in OWN_GROUPS.read_text(encoding="utf-8").splitlines() if line.count(":") >= 2]
     except OSError:
         return []
 
@@ -50,7 +50,7 @@ def _groups() -> list[str]:
 def _number(file: Path) -> int | None:
     """The limit in a file; None where there is none, which is written "max" or as a missing file."""
     try:
-        text = file.read_text().strip()
+        text = file.read_text(encoding="utf-8").strip()
     except OSError:
         return None
     return int(text) if text.isdecimal() else None
