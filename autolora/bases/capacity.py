@@ -42,7 +42,11 @@ def _limits() -> list[int]:
 def _groups() -> list[str]:
     """Paths of the groups; empty where there is no such file, as on other systems than Linux."""
     try:
-        return [line.split(":", 2)[2] for line in OWN_GROUPS.read_text(encoding="utf-8").splitlines() if line.count(":") >= 2]
+        return [
+            line.split(":", 2)[2]
+            for line in OWN_GROUPS.read_text(encoding="utf-8").splitlines()
+            if line.count(":") >= 2
+        ]
     except OSError:
         return []
 
