@@ -42,13 +42,10 @@ def _limits() -> list[int]:
 def _groups() -> list[str]:
     """Paths of the groups; empty where there is no such file, as on other systems than Linux."""
     try:
-        return [
-            line.split(":", 2)[2]
-            for line in OWN_GROUPS.read_text(encoding="utf-8").splitlines()
-            if line.count(":") >= 2
-        ]
+        lines = OWN_GROUPS.read_text(encoding="utf-8").splitlines()
     except OSError:
         return []
+    return [line.split(":", 2)[2] for line in lines if line.count(":") >= 2]
 
 
 def _number(file: Path) -> int | None:
