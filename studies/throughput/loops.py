@@ -30,6 +30,7 @@ from autolora.space import Config
 from autolora.trainers.builtin import segment
 from autolora.trainers.builtin.stepping import Stepper
 from autolora.trainers.builtin.workbench import Workbench
+from autolora.trainers.trainer import Progress
 
 RATE, RANK = 1e-4, 8
 
@@ -59,13 +60,15 @@ Loop = Callable[[Workbench, int, int], Measured]
 def autolora(bench: Workbench, batch_size: int, steps: int) -> Measured:
     """Our own loop, through the segment that a study runs."""
     measured, marks = Measured(), [0.0]
-    job = Job(0, "lora", Config(RATE, batch_size, RANK, RANK), 0, 0.0, min(1.0, steps * batch_size / bench.examples), 0)
+    stop = min(1.0, (steps - 0.5) * batch_size / bench.examples)  # within the last step
+    job = Job(0, "lora", Config(RATE, batch_size, RANK, RANK), 0, 0.0, stop, 0)
 
     def begin() -> None:
         marks[0] = marks[0] or time.process_time()
 
-    def end(_: object) -> None:
+    def end(progress: Progress) -> None:
         measured.seconds = time.process_time() - marks[0]
+        measured.losses.append(progress.loss)
 
     def count(batch: Mapping[str, torch.Tensor]) -> None:
         measured.padded += batch["input_ids"].numel()
@@ -80,7 +83,7 @@ def autolora(bench: Workbench, batch_size: int, steps: int) -> Measured:
         _timed(torch.optim.AdamW, "step", measured),
     ):
         segment.run(bench, job, end)
-    rows = bench.batches.rows(0, 0, steps * batch_size)
+    rows = bench.batches.rows(0, 0, len(measured.losses) * batch_size)
     measured.tokens = int(bench.data.train.lengths[rows].sum())
     return measured
 
