@@ -135,27 +135,25 @@ class Room:
     def _probed(self, run: Pass, trained_bytes: int, checkpointing: bool) -> Passes | None:
         """The probe; None if not even one row fits."""
         with self.base.checkpointing(checkpointing):
-            try:
-                run(1)  # what libraries allocate and compile at first is none of a pass
-                one = self._measured(run, 1)
-            except (RuntimeError, MemoryError) as error:
-                if not out_of_memory(error):
-                    raise
-                one = None
+            # What libraries allocate and compile at first belongs to no pass.
+            one = self._tried(run, 1) and self._tried(run, 1)
             if one is None:
-                collected()
                 return None
-            try:
-                two = self._measured(run, 2)
-            except (RuntimeError, MemoryError) as error:
-                if not out_of_memory(error):
-                    raise
-                two = None
+            two = self._tried(run, 2)
             if two is None:
-                collected()
                 return Passes(self.longest, 0, checkpointing)
         states = 2 * trained_bytes  # of AdamW, which come with the first step
         return fitted(self.longest, one, two, _available(self.base.device) - states, checkpointing)
+
+    def _tried(self, run: Pass, rows: int) -> Cost | None:
+        """What a pass of so many rows takes; None if memory runs out."""
+        try:
+            return self._measured(run, rows)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+        collected()  # the error is no longer held, whose frames hold the attempt
+        return None
 
     def _recalled(self) -> dict[str, Passes]:
         if not self.file.exists():
