@@ -277,7 +277,7 @@ class _Planner:
 
 
 def _state(trace: Trace, trained: int) -> int:
-    """Bytes of the optimizer's state of so many parameters."""
+    """Bytes of the optimizer's state for a number of parameters."""
     return trace.state_bytes * trained // trace.trained
 
 

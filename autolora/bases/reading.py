@@ -112,7 +112,7 @@ def _padded(rows: Sequence[Sequence[int]], pad: int) -> dict[str, Tensor]:
 
 
 def _joined(rows: Sequence[Sequence[int]]) -> dict[str, Tensor]:
-    """Rows one behind the other, told apart by their positions; the first token of each is no target."""
+    """Rows one behind the other, told apart by their positions; the first token of each is not a target."""
     import torch
 
     return {

@@ -227,7 +227,7 @@ def _whole_loss(model: PeftModel, batch: Mapping[str, torch.Tensor]) -> torch.Te
 
 
 class _Bounded(TorchFunctionMode):
-    """Calls of torch are counted, and raise :class:`ManyOperations` after so many; None: never.
+    """Calls of torch are counted; :class:`ManyOperations` is raised beyond the limit, if there is one.
 
     They are counted where Python calls them. An error further inside, as of ``TorchDispatchMode``, ends the process
     where C++ saves a tensor for the backward pass.
@@ -252,7 +252,7 @@ class _Blocks:
 
     Attributes:
         number: of blocks.
-        period: after so many blocks the same ones come again.
+        period: number of blocks after which their kinds repeat.
     """
 
     number: int

@@ -40,7 +40,7 @@ Checkpointing = bool | Literal["auto"]
 _KEPT = TypeAdapter(dict[str, dict[str, Passes]])
 
 Pass = Callable[[int], None]
-"""Runs the longest row so many times in one pass, forward and backward."""
+"""Takes a number of copies of the longest row through one pass, forward and backward."""
 
 
 @dataclass
@@ -146,7 +146,7 @@ class Room:
         return fitted(self.longest, one, two, _available(self.base.device) - states, checkpointing)
 
     def _tried(self, run: Pass, rows: int) -> Cost | None:
-        """What a pass of so many rows takes; None if memory runs out."""
+        """What a pass of that many rows takes; None if memory runs out."""
         try:
             return self._measured(run, rows)
         except (RuntimeError, MemoryError) as error:
