@@ -100,9 +100,20 @@ class BaseSpec(Section):
     Args:
         attn_implementation: of attention, by the name that ``from_pretrained`` takes, such as "sdpa", "eager" or
             "flash_attention_2"; None: the model's own default. It may change between two starts.
+        load_in_4bit, load_in_8bit: hold linear layers in so many bits, through bitsandbytes: NF4 with double
+            quantization (QLoRA), or LLM.int8(). ``training.dtype`` is then that of all else, and what 4 bits are
+            computed in.
     """
 
     attn_implementation: str | None = Field(default=None, min_length=1)
+    load_in_4bit: bool = False
+    load_in_8bit: bool = False
+
+    @model_validator(mode="after")
+    def _one_width(self) -> BaseSpec:
+        if self.load_in_4bit and self.load_in_8bit:
+            raise ValueError("load_in_4bit and load_in_8bit are both true: set one of them")
+        return self
 
 
 class ResourcesSpec(Section):

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 from autolora.adapters.draws import FACTOR_A, draw_kaiming, random_stream
 from autolora.adapters.errors import VariantError
 from autolora.adapters.layer import AdaptedLayer, adapted_layer, parameter_users
+from autolora.adapters.packed import weights_kept
 from autolora.adapters.renaming import as_written, misread
 from autolora.adapters.start import Allotment, Start
-from autolora.adapters.subtraction import Subtracted, restore, subtract
+from autolora.adapters.subtraction import Subtracted, subtract
 from autolora.adapters.targets import LinearLayer
 
 if TYPE_CHECKING:
@@ -102,16 +103,9 @@ def inject(
     hooks = vars(base).get("_require_grads_hooks")
     holders = {base.get_submodule(name.rpartition(".")[0]) for name in experts}
     order = {holder: list(holder._parameters) for holder in holders}
-    children = [(module, dict(module._modules)) for module in base.modules()]
     with _own_randomness(start.seed), _quiet_patterns():
-        try:
+        with whole_or_untouched(base), weights_kept(base):
             attached = _peft_model(base, config, start.adapter_name, variant.tuner())
-        except BaseException:  # of memory, or Ctrl-C, amid the layers
-            for module, own in children:
-                module._modules = own
-            for parameter in trainable:
-                parameter.requires_grad_(True)
-            raise
         inner: PreTrainedModel = attached.get_base_model()
         layers = {name: adapted_layer(inner, name, start.adapter_name) for name in allotted}
         record = Attachment(
@@ -141,7 +135,7 @@ def remove(model: PeftModel) -> PreTrainedModel:
     record = attachment(model)
     base = model.unload()
     for name, kept in record.subtracted.items():
-        restore(record.layers[name], kept)
+        kept.restore(record.layers[name])
     for holder, names in record.order.items():
         holder._parameters = {name: holder._parameters[name] for name in names}
     for parameter in record.trainable:
@@ -156,6 +150,28 @@ def remove(model: PeftModel) -> PreTrainedModel:
     vars(base).pop("peft_config", None)
     delattr(model, _RECORD)
     return base
+
+
+@contextmanager
+def whole_or_untouched(base: PreTrainedModel) -> Iterator[None]:
+    """Context in which PEFT wraps layers of a model: if that fails amid the layers, of memory, a file or Ctrl-C, the
+    model is as it was."""
+    children = [(module, dict(module._modules)) for module in base.modules()]
+    trainable = [parameter for parameter in base.parameters() if parameter.requires_grad]
+    attributes = set(vars(base))
+    try:
+        yield
+    except BaseException:
+        for module, own in children:
+            module._modules = own
+        for parameter in trainable:
+            parameter.requires_grad_(True)
+        added = set(vars(base)) - attributes
+        if "_require_grads_hooks" in added:
+            base.disable_input_require_grads()
+        for name in added & set(vars(base)):
+            delattr(base, name)
+        raise
 
 
 def frozen_layers(model: PeftModel) -> tuple[PreTrainedModel, dict[str, nn.Module]]:

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autolora.adapters.attachment import remove
+from autolora.adapters.attachment import remove, whole_or_untouched
 from autolora.adapters.errors import VariantError
 from autolora.adapters.export import CONFIG, OWN_CONFIG, OWN_FORMAT, WEIGHTS
+from autolora.adapters.packed import weights_kept
 from autolora.adapters.spec import AdapterSpec
 from autolora.adapters.start import DEFAULT_NAME
 from autolora.adapters.state import load_adapter_state
@@ -30,7 +31,8 @@ def load_exported(model: PreTrainedModel, folder: str | Path, resolve: Resolve) 
     """Put an exported adapter on its base, for use: in evaluation mode, nothing trainable.
 
     Args:
-        model: the unmodified base, without adapters; its layers are wrapped in place.
+        model: the unmodified base, without adapters, in as many bits as the adapter was trained on; its layers are
+            wrapped in place. It stays as it is if the adapter cannot be loaded.
         folder: as ``export`` wrote it.
         resolve: gives the variant that a folder in autolora's own format names, with its options set.
 
@@ -56,7 +58,8 @@ def _load_peft_s(model: PreTrainedModel, path: Path) -> PeftModel:
     from safetensors import SafetensorError
 
     try:
-        return PeftModel.from_pretrained(model, path)
+        with whole_or_untouched(model), weights_kept(model):
+            return PeftModel.from_pretrained(model, path)
     except (SafetensorError, ValueError, RuntimeError, OSError) as error:
         raise VariantError(f"{path} is damaged or of another model: {error}") from error
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from autolora.adapters.attachment import attachment
 from autolora.adapters.errors import VariantError
 from autolora.adapters.start import Allotment
-from autolora.adapters.subtraction import put_residual
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -68,7 +67,7 @@ def load_adapter_state(model: PeftModel, state: Mapping[str, Tensor]) -> None:
             tensor.copy_(state[key])
     record = attachment(model)
     for name, kept in record.subtracted.items():
-        put_residual(record.layers[name], kept)
+        kept.put(record.layers[name])
 
 
 def _state_tensors(model: PeftModel) -> dict[str, Tensor]:

@@ -242,10 +242,12 @@ class _Sums:
 
 def shape_of(layer: nn.Module) -> tuple[int, int]:
     """(m, n): out_features and in_features."""
-    from transformers.pytorch_utils import Conv1D
+    from torch import nn
 
-    rows, columns = stored_weight(layer).shape
-    return (columns, rows) if isinstance(layer, Conv1D) else (rows, columns)
+    if isinstance(layer, nn.Linear):  # the weight may be packed
+        return layer.out_features, layer.in_features
+    in_features, out_features = stored_weight(layer).shape  # of Conv1D
+    return out_features, in_features
 
 
 def _zeros(layer: nn.Module, rows: int, columns: int) -> Tensor:

@@ -2,77 +2,136 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from autolora.adapters.errors import VariantError
 from autolora.adapters.layer import stored_weight
+from autolora.adapters.packed import bits_of, unpacked
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+    from torch.utils.hooks import RemovableHandle
 
     from autolora.adapters.layer import AdaptedLayer
 
 
 @dataclass
-class Subtracted:
+class Subtracted(ABC):
     """What stands behind one subtracted layer.
 
     Attributes:
-        original: the base's own parameter, untouched; off the accelerator where no other module uses it.
         a0, b0: the anchors, (k, n) and (m, k), float32, on the CPU; k = r where the factors start at them.
     """
 
-    original: nn.Parameter
     a0: Tensor
     b0: Tensor
+
+    @abstractmethod
+    def put(self, layer: AdaptedLayer) -> None:
+        """Make the layer compute (W - s B0 A0) x, from the anchors as they are now."""
+
+    @abstractmethod
+    def restore(self, layer: AdaptedLayer) -> None:
+        """Make the layer compute W x again, with the same parameter of the same bits."""
+
+
+@dataclass
+class Replaced(Subtracted):
+    """The layer holds W - s B0 A0 in place of W.
+
+    Attributes:
+        original: the base's own parameter, untouched; off the accelerator where no other module uses it.
+    """
+
+    original: nn.Parameter
+
+    def put(self, layer: AdaptedLayer) -> None:
+        from torch import nn
+
+        device = layer.base_layer.weight.device
+        weight = self.original.detach().to(device).float()
+        low_rank = layer.scaling * (self.b0.to(device) @ self.a0.to(device))
+        residual = (weight - _oriented(low_rank, layer.base_layer)).to(self.original.dtype)
+        layer.base_layer.weight = nn.Parameter(residual.contiguous(), requires_grad=False)
+
+    def restore(self, layer: AdaptedLayer) -> None:
+        self.original.data = self.original.data.to(layer.base_layer.weight.device)
+        layer.base_layer.weight = self.original
+
+
+@dataclass
+class Beside(Subtracted):
+    """W in 4 or 8 bits stays as it is, and s B0 A0 x is subtracted from W x.
+
+    Putting W - s B0 A0 in few bits would round it to another base, in which the error of rounding W is a different
+    one. This way nothing is rounded: the outputs at the start are the base's, and the exported adapter fits the base.
+    """
+
+    hook: RemovableHandle | None = None
+
+    def put(self, layer: AdaptedLayer) -> None:
+        self.restore(layer)
+        device = layer.base_layer.weight.device
+        a0, b0, scaling = self.a0.to(device), self.b0.to(device), layer.scaling
+
+        def subtract(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+            import torch
+            from torch.nn.functional import linear
+
+            x = inputs[0]
+            if not torch.is_autocast_enabled(x.device.type):
+                x = x.to(a0.dtype)
+            return output - (scaling * linear(linear(x, a0), b0)).to(output.dtype)
+
+        self.hook = layer.base_layer.register_forward_hook(subtract)
+
+    def restore(self, layer: AdaptedLayer) -> None:
+        if self.hook is not None:
+            self.hook.remove()
+            self.hook = None
 
 
 def weight_matrix(module: nn.Module) -> Tensor:
     """W of a linear layer as (m, n) float32, whichever way the module stores it."""
+    if bits_of(module):
+        return unpacked(module).float()
     weight = stored_weight(module)
     _check_unquantized(weight)
     return _oriented(weight.detach().float(), module)
 
 
 def subtract(layer: AdaptedLayer, a0: Tensor, b0: Tensor, shared: bool) -> Subtracted:
-    """Put W - s B0 A0 in place of the layer's weight.
+    """Subtract s B0 A0 from what the layer computes, and from no other module's.
 
-    The layer gets a parameter of its own, so a weight tied to another module changes here and nowhere else.
+    The layer gets a parameter of its own, so a weight tied to another module changes here and nowhere else; a layer in
+    few bits keeps its parameter.
 
     Args:
         a0, b0: the anchors, (k, n) and (m, k).
         shared: another module uses the same parameter, which then stays where it is.
     """
+    kept: Subtracted
+    if bits_of(layer.base_layer):
+        kept = Beside(_anchor(a0), _anchor(b0))
+        kept.put(layer)
+        return kept
     original = stored_weight(layer.base_layer)
     _check_unquantized(original)
-    kept = Subtracted(original, _anchor(a0), _anchor(b0))
-    put_residual(layer, kept)
+    kept = Replaced(_anchor(a0), _anchor(b0), original)
+    kept.put(layer)
     if not shared:
         original.data = original.data.cpu()
     return kept
 
 
-def put_residual(layer: AdaptedLayer, kept: Subtracted) -> None:
-    """Make the layer's weight W - s B0 A0, from the original and the anchors as kept."""
-    from torch import nn
-
-    device = layer.base_layer.weight.device
-    weight = kept.original.detach().to(device).float()
-    low_rank = layer.scaling * (kept.b0.to(device) @ kept.a0.to(device))
-    residual = (weight - _oriented(low_rank, layer.base_layer)).to(kept.original.dtype)
-    layer.base_layer.weight = nn.Parameter(residual.contiguous(), requires_grad=False)
-
-
-def restore(layer: AdaptedLayer, kept: Subtracted) -> None:
-    """Give the layer its original parameter back: the same object with the same bits."""
-    kept.original.data = kept.original.data.to(layer.base_layer.weight.device)
-    layer.base_layer.weight = kept.original
-
-
 def _check_unquantized(weight: Tensor) -> None:
     if not weight.is_floating_point():
-        raise VariantError(f"the base is quantized to {weight.dtype}: a start from its weights needs it unquantized")
+        raise VariantError(
+            f"the base holds weights in {weight.dtype}, which autolora cannot read: give one in 4 or 8 bits of "
+            "bitsandbytes, or an unquantized one"
+        )
 
 
 def _anchor(factor: Tensor) -> Tensor:

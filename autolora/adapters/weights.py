@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from autolora.adapters.errors import VariantError
+from autolora.adapters.packed import bits_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -21,12 +22,14 @@ class LinearLayer:
         out_features, in_features: m and n of the weight W (m, n), of each expert.
         transposed: the module stores W as (n, m), as GPT-2's ``Conv1D`` does.
         experts: matrices in the one parameter that holds them all; 0: the layer is a module of its own.
+        bits: 4 or 8 where the layer holds W in so many; None where it holds numbers.
     """
 
     out_features: int
     in_features: int
     transposed: bool
     experts: int = 0
+    bits: int | None = None
 
     @property
     def largest_rank(self) -> int:
@@ -158,7 +161,9 @@ def _layer(module: nn.Module, attribute: str, parameter: nn.Parameter) -> Linear
     from transformers.pytorch_utils import Conv1D
 
     if isinstance(module, nn.Linear):
-        return LinearLayer(module.out_features, module.in_features, transposed=False) if attribute == "weight" else None
+        if attribute != "weight":
+            return None
+        return LinearLayer(module.out_features, module.in_features, transposed=False, bits=bits_of(module))
     if isinstance(module, Conv1D):
         if attribute != "weight":
             return None

@@ -15,6 +15,7 @@ from autolora.adapters.statistics import half_precision
 from autolora.bases.device import dispatched, dtype_name
 from autolora.bases.limits import limits_of
 from autolora.bases.memory import collected, exceeded, out_of_memory
+from autolora.bases.packed import bits_held
 from autolora.tasks.causal_lm.limits import Limits
 
 if TYPE_CHECKING:
@@ -89,6 +90,11 @@ class Base:
         special = {*self.tokenizer.all_special_ids, *self.tokenizer.added_tokens_decoder}
         ids = range(self.limits.vocabulary) if self.limits.vocabulary else count()
         return (token for token in ids if token not in special)
+
+    @cached_property
+    def bits(self) -> int | None:
+        """4 or 8 where linear layers are held in so many bits; None where none is."""
+        return bits_held(self.model)
 
     def autocast(self) -> AbstractContextManager[object]:
         """Context of a forward pass: in 16 bits if the base is, so that adapters in float32 cost no more."""
@@ -187,7 +193,7 @@ class Base:
         """
         import torch
 
-        if self.device.type == "cpu" or dispatched(self.model):
+        if self.device.type == "cpu" or dispatched(self.model) or self.bits:
             yield
             return
         with self.memory_for("moving it to the CPU"):

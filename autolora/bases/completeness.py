@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Mapping
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+from autolora.adapters.packed import bits_of, scales
 from autolora.bases.errors import ModelError
 
 if TYPE_CHECKING:
@@ -83,8 +84,10 @@ def check_finite(model: PreTrainedModel) -> None:
     """
     import torch
 
+    packed = {id(module.weight): module for module in model.modules() if bits_of(module)}
     bad = []
     for name, tensor in _tensors(model):
+        tensor = scales(packed[id(tensor)]) if id(tensor) in packed else tensor
         if not tensor.is_floating_point() or tensor.numel() == 0:
             continue
         ends = torch.stack(torch.aminmax(tensor.detach()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from autolora.adapters.packed import bits_of
 from autolora.bases.errors import ModelError
 from autolora.errors import first_line
 
@@ -63,14 +64,16 @@ def find_dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def own_dtype(model: nn.Module) -> torch.dtype:
-    """The dtype that most weights of a model have; embeddings count only where there is nothing else.
+    """The dtype that most weights of a model have, of those in numbers; embeddings count only where there is nothing
+    else.
 
     A model may keep some in another on purpose, such as norms, routers or embeddings in float32.
     """
     from torch import nn
 
     embeddings = {id(p) for module in model.modules() if isinstance(module, nn.Embedding) for p in module.parameters()}
-    floating = [p for p in model.parameters() if p.is_floating_point()]
+    packed = {id(module.weight) for module in model.modules() if bits_of(module)}  # stored as numbers that they are not
+    floating = [p for p in model.parameters() if p.is_floating_point() and id(p) not in packed]
     sizes: Counter[torch.dtype] = Counter()
     for parameter in [p for p in floating if id(p) not in embeddings] or floating:
         sizes[parameter.dtype] += parameter.numel()

@@ -1,11 +1,11 @@
-"""A base in float32, bfloat16 or float16."""
+"""Loading a base: in float32, bfloat16 or float16, with linear layers in 4 or 8 bits if asked."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from autolora.bases import attention, kinds, quantized
+from autolora.bases import attention, kinds, packed, quantized
 from autolora.bases.base import Base, fingerprint
 from autolora.bases.blank import blank_model
 from autolora.bases.causality import check_causal
@@ -31,9 +31,9 @@ def load(spec: Spec) -> Base:
     A model object is used as it is, in its own precision; it is moved unless its parts were dispatched to devices.
 
     Raises:
-        ModelError: not found, damaged, incomplete, of NaN, quantized, not a causal language model, without the
-            implementation of attention that is asked for, or an object in another dtype than the specification's; the
-            hub cannot be reached; or memory runs out.
+        ModelError: not found, damaged, incomplete, of NaN, quantized by an unsupported method, not a causal language
+            model, without the implementation of attention that is asked for, or an object in another dtype, in other
+            bits or on another device than the specification's; the hub cannot be reached; or memory runs out.
     """
     device = find_device(spec.training.device)
     dtype = find_dtype(spec.training.dtype, device)
@@ -53,15 +53,16 @@ def _load(spec: Spec, device: torch.device, dtype: torch.dtype) -> Base:
     if isinstance(spec.model, str):
         loaded, digest = _loaded(spec, device, dtype)
     else:
-        loaded, digest = Loaded(_checked(spec.model, spec.training.dtype)), None
+        loaded, digest = Loaded(_checked(spec.model, spec), packed.note(spec.model)), None
         attention.check_object(asked, loaded.model)
     model = loaded.model
     check_present(model)
-    if dispatched(model):  # .to would undo it; inputs go to where the embeddings are
-        device = model.get_input_embeddings().weight.device
+    if dispatched(model) or packed.bits_held(model):  # .to would undo it; inputs go to where the embeddings are
+        device = _own_device(model, spec.training.device)
     else:
         model = model.to(device)  # the device alone: a cast of the whole would round what is float32 on purpose
     check_finite(model)
+    packed.settle(model)
     model.requires_grad_(False)
     base = Base(
         model=model,
@@ -88,11 +89,11 @@ def _loaded(spec: Spec, device: torch.device, dtype: torch.dtype) -> tuple[Loade
     import torch
 
     if dtype != torch.float16:
-        return load_weights(spec, dtype), None
-    wide = load_weights(spec, torch.bfloat16)
+        return load_weights(spec, dtype, device), None
+    wide = load_weights(spec, torch.bfloat16, device)
     digest = fingerprint(wide.model, wide.merged)
     del wide
-    loaded = load_weights(spec, dtype)
+    loaded = load_weights(spec, dtype, device)
     notes = (NO_BFLOAT16,) if spec.training.dtype == "auto" else ()
     return replace(loaded, notes=(*notes, *loaded.notes)), digest
 
@@ -106,9 +107,26 @@ def _parameters(spec: Spec) -> int | None:
     return int(sum(parameter.numel() for parameter in model.parameters()))
 
 
-def _checked(model: PreTrainedModel, asked: str) -> PreTrainedModel:
+def _own_device(model: PreTrainedModel, asked: str) -> torch.device:
+    """The device of a model that is used where it is.
+
+    Raises:
+        ModelError: the specification names another one.
+    """
+    device: torch.device = model.get_input_embeddings().weight.device
+    if asked != "auto" and find_device(asked) not in {parameter.device for parameter in model.parameters()}:
+        raise ModelError(
+            f"training.device is {asked!r}, but the {type(model).__name__} is on {device} and is used where it is: "
+            "load it there, or leave training.device out"
+        )
+    return device
+
+
+def _checked(model: PreTrainedModel, spec: Spec) -> PreTrainedModel:
     """A model object that can be tuned as it is."""
     from transformers import PreTrainedModel as Expected
+
+    asked = spec.training.dtype
 
     if not isinstance(model, Expected):
         raise ModelError(
@@ -116,7 +134,9 @@ def _checked(model: PreTrainedModel, asked: str) -> PreTrainedModel:
             "AutoModelForCausalLM loads it, without an adapter"
         )
     kinds.check_object(model)
-    quantized.check_unquantized(model)
+    quantized.check_supported(model)
+    packed.check_asked(spec.base, packed.bits_held(model), f"the {type(model).__name__} given")
+    packed.check_kept(model)
     own = dtype_name(own_dtype(model))
     if own not in DTYPES:
         raise ModelError(

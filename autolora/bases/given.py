@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from itertools import chain
 from typing import TYPE_CHECKING
 
+from autolora.bases.packed import REPACKS
+
 if TYPE_CHECKING:
     import torch
     from torch import nn
@@ -32,6 +34,7 @@ def as_given(model: object) -> Iterator[None]:
     modules = [(module, dict(module._modules), module.training) for module in model.modules()]
     trainable = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     devices = {name: tensor.device for name, tensor in _tensors(model)}
+    repacking = [(module, getattr(module, REPACKS)) for module in model.modules() if hasattr(module, REPACKS)]
     try:
         yield
     finally:
@@ -41,6 +44,8 @@ def as_given(model: object) -> Iterator[None]:
         for name, tensor in _tensors(model):
             if tensor.device != devices[name]:
                 tensor.data = tensor.data.to(devices[name])
+        for module, own_way in repacking:
+            setattr(module, REPACKS, own_way)
         for parameter, own in trainable:
             parameter.requires_grad_(own)
 

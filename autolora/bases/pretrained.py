@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from autolora.adapters.export import CONFIG as ADAPTER
-from autolora.bases import attention, folders, kinds, quantized
+from autolora.bases import attention, folders, kinds, packed, quantized
 from autolora.bases.completeness import check_complete
 from autolora.bases.errors import ModelError
 from autolora.bases.merged import Merged, adapter_in, merge
 from autolora.bases.source import Source
-from autolora.spec import Spec
+from autolora.spec import BaseSpec, Spec
 
 if TYPE_CHECKING:
     import torch
@@ -23,7 +23,7 @@ class Loaded:
     """A model that was loaded.
 
     Attributes:
-        model: on the CPU.
+        model: on the CPU; on its device if it is packed.
         notes: lines for people about how it was loaded.
         merged: the adapter that was merged into it; None if there was none.
     """
@@ -33,20 +33,36 @@ class Loaded:
     merged: Merged | None = None
 
 
-def load_weights(spec: Spec, dtype: torch.dtype) -> Loaded:
-    """The model that the specification names, on the CPU, in a dtype but for what its class keeps in float32.
+def load_weights(spec: Spec, dtype: torch.dtype, device: torch.device) -> Loaded:
+    """The model that the specification names, in a dtype but for what its class keeps in float32 and what is packed.
 
     If the source is an adapter, it is merged into its base.
 
+    Args:
+        spec: names it, and says how it is held.
+        dtype: of its weights, or of those that are not packed.
+        device: where a packed model is loaded to; any other is loaded to the CPU.
+
     Raises:
-        ModelError: it is not there, is damaged, incomplete or quantized, is not a causal language model, or cannot
-            compute attention as asked.
+        ModelError: it is not there, is damaged, incomplete, or quantized by a method that autolora cannot train on, is
+            not a causal language model, cannot compute attention or be packed as asked, or is an adapter that cannot be
+            merged into a packed base.
     """
-    source, asked = Source.of(spec), spec.base.attn_implementation
+    source = Source.of(spec)
     adapter = adapter_in(source)
     if adapter is None:
-        return _load_whole(source, dtype, asked)
-    base = _load_whole(adapter.base, dtype, asked)
+        return _load_whole(source, spec.base, dtype, device)
+    if packed.bits_asked(spec.base):
+        raise ModelError(
+            f"model: {source.where} holds an adapter, which cannot be merged into a base in few bits: merge it into "
+            "its base, save that, and give its folder as model"
+        )
+    base = _load_whole(adapter.base, spec.base, dtype, device)
+    if packed.bits_held(base.model):
+        raise ModelError(
+            f"model: {source.where} holds an adapter of {adapter.base.name}, whose weights are in few bits, so it "
+            "cannot be merged: give that base as model, or one that the adapter is merged into"
+        )
     merged = merge(base.model, adapter)
     note = f"{adapter.base.name} with the {adapter.method} of {source.name} merged in; tuning starts there"
     return Loaded(base.model, (note, *base.notes), merged)
@@ -84,9 +100,9 @@ def hidden_size(config: PretrainedConfig) -> int | None:
     return width
 
 
-def _load_whole(source: Source, dtype: torch.dtype, asked: str | None) -> Loaded:
-    """A model that is not an adapter, with all of its weights, and with this implementation of attention."""
-    folder = source.folder
+def _load_whole(source: Source, held: BaseSpec, dtype: torch.dtype, device: torch.device) -> Loaded:
+    """A model that is not an adapter, with all of its weights, held and computed as asked."""
+    folder, asked = source.folder, held.attn_implementation
     if folder is not None and folders.holds_weights(folder) and (folder / ADAPTER).is_file():
         raise ModelError(
             f"model: {source.where} holds a model and an adapter ({ADAPTER}): give one of them, in a "
@@ -94,8 +110,9 @@ def _load_whole(source: Source, dtype: torch.dtype, asked: str | None) -> Loaded
         )
     config = source.read("AutoConfig")
     kinds.check(config, source.where)
-    notes = quantized.prepare(config, source.where)
+    notes, bits = quantized.prepare(config, held, source.where)
     attention.check_available(asked, config)
+    packing = packed.packing(bits, dtype) if bits and quantized.method_of(config) is None else None
     model, loaded = source.read(
         kinds.auto_class(config),
         config=config,
@@ -103,6 +120,10 @@ def _load_whole(source: Source, dtype: torch.dtype, asked: str | None) -> Loaded
         output_loading_info=True,
         ignore_mismatched_sizes=True,
         **({} if asked is None else {"attn_implementation": asked}),
+        **({} if packing is None else {"quantization_config": packing}),
+        **({} if bits is None else {"device_map": {"": device}}),
     )
-    quantized.check_unquantized(model)
-    return Loaded(model, (*notes, *check_complete(model, loaded, source.where)))
+    quantized.check_supported(model)
+    if bits is not None and packing is None:
+        packed.recast(model, dtype)
+    return Loaded(model, (*notes, *check_complete(model, loaded, source.where), *packed.note(model)))

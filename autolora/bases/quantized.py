@@ -1,4 +1,4 @@
-"""Models whose weights are stored in few bits: loaded in full precision where that is possible, else refused."""
+"""Checkpoints whose weights are stored in few bits: unpacked, held so, or refused, by their method."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from autolora.bases import packed
 from autolora.bases.errors import ModelError
+from autolora.spec import BaseSpec
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -39,7 +41,10 @@ MODULES = {
 """What such a package is imported as, if not by its name."""
 UNPACKED = ("fp8", "mxfp4", "mxfp8")
 """Methods whose weights ``transformers`` unpacks when it loads them."""
-WANTED = "autolora tunes bases in float32, bfloat16 and float16: give the unquantized model."
+WANTED = (
+    "autolora tunes bases in float32, bfloat16 and float16, and in 4 or 8 bits of bitsandbytes: give the unquantized "
+    "model, with base.load_in_4bit: true if it is to be small."
+)
 
 
 def method_of(config: PretrainedConfig) -> str | None:
@@ -54,32 +59,53 @@ def method_of(config: PretrainedConfig) -> str | None:
     return str(getattr(method, "value", method))
 
 
-def prepare(config: PretrainedConfig, where: str) -> list[str]:
-    """Ask for full precision in a configuration, where the checkpoint is quantized.
+def prepare(config: PretrainedConfig, held: BaseSpec, where: str) -> tuple[list[str], int | None]:
+    """Settle how the weights of a checkpoint are held.
+
+    Args:
+        config: of the checkpoint. If ``transformers`` can unpack the weights, it is told so here.
+        held: how the specification wants it.
+        where: the checkpoint, for messages.
 
     Returns:
-        A line about it; none if the checkpoint is not quantized.
+        A line about it, none if the checkpoint is not quantized; and 4 or 8 if linear layers are held in so many bits.
 
     Raises:
-        ModelError: the weights cannot be unpacked.
+        ModelError: the weights can neither be unpacked nor trained on, the checkpoint is in other bits than asked, or
+            bitsandbytes is not installed.
     """
-    method = method_of(config)
+    method, asked = method_of(config), packed.bits_asked(held)
+    if method == packed.METHOD:
+        bits = packed.bits_of_checkpoint(_settings(config))
+        packed.check_installed(f"model: {where} is in {bits} bits of {packed.METHOD}, which")
+        packed.check_asked(held, bits, where)
+        return [f"the checkpoint is quantized ({method})"], bits
+    if asked is not None:
+        packed.check_installed(f"base.{packed.KEYS[asked]}")
+        if method is not None:
+            raise ModelError(
+                f"base.{packed.KEYS[asked]} is true, but {where} is quantized with {method} already: give the "
+                f"unquantized model, or leave base.{packed.KEYS[asked]} out"
+            )
+        return [], asked
     if method is None:
-        return []
+        return [], None
     if method in UNPACKED:
         config.quantization_config = {**_settings(config), "dequantize": True}
-        return [f"the checkpoint is quantized ({method}); its weights are unpacked"]
+        return [f"the checkpoint is quantized ({method}); its weights are unpacked"], None
     raise ModelError(f"model: {where} is quantized with {method}{_library(method)}. {WANTED}")
 
 
-def check_unquantized(model: PreTrainedModel) -> None:
-    """Raise ``ModelError`` if the weights of a model are quantized."""
+def check_supported(model: PreTrainedModel) -> None:
+    """Raise ``ModelError`` if the weights of a model are quantized in a way that adapters cannot be trained on."""
+    if packed.bits_held(model):
+        return
     method = getattr(model, "quantization_method", None)
     if method is None and getattr(model, "hf_quantizer", None) is None and not getattr(model, "is_quantized", False):
-        packed = next((name for name, p in model.named_parameters() if _is_packed(p.dtype)), None)
-        if packed is None:
+        found = next((name for name, p in model.named_parameters() if _is_packed(p.dtype)), None)
+        if found is None:
             return
-        method = f"{packed}: {dict(model.named_parameters())[packed].dtype}"
+        method = f"{found}: {dict(model.named_parameters())[found].dtype}"
     name = str(getattr(method, "value", method or "some method"))
     raise ModelError(f"model: the {type(model).__name__} given is quantized ({name}). {WANTED}")
 

@@ -40,6 +40,7 @@ def write(recipe: Recipe, out: Path, rank: int | None = None) -> PlainLora:
 
     from autolora import spec as specs
     from autolora.adapters.export import CONFIG, NATIVE, OWN, WEIGHTS, save_approximation
+    from autolora.bases.packed import bits_held
     from autolora.bases.pretrained import load_weights
 
     variant = recipe.variant
@@ -52,10 +53,14 @@ def write(recipe: Recipe, out: Path, rank: int | None = None) -> PlainLora:
         raise RecipeError(f"{variant.title}'s adapter is a plain LoRA already, exactly: use --to peft")
     model = recipe.whole_model("a plain LoRA")
     where = {key: recipe.spec[key] for key in ("revision", "trust_remote_code") if key in recipe.spec}
-    spec = specs.Spec.model_construct(model=model, **where)  # not validated: files of data may have gone
+    base = specs.BaseSpec.model_validate(recipe.spec.get("base") or {})
+    spec = specs.Spec.model_construct(model=model, base=base, **where)  # not validated: files of data may have gone
+    loaded = load_weights(spec, torch.float32, torch.device("cpu")).model
+    if bits_held(loaded):  # what the adapter changes is what it was trained on, and can be merged in full precision
+        loaded = loaded.dequantize()
     with warnings.catch_warnings():
         # PEFT misses the other names of a tensor that layers share and that is saved once, as RandLoRA's bases are.
         warnings.filterwarnings("ignore", message="Found missing adapter keys")
-        adapted = PeftModel.from_pretrained(load_weights(spec, torch.float32).model, recipe.adapter)
+        adapted = PeftModel.from_pretrained(loaded, recipe.adapter)
     found = save_approximation(adapted, out, rank or 2 * recipe.config.rank)
     return PlainLora([out / CONFIG, out / WEIGHTS], found)

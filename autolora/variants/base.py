@@ -60,7 +60,10 @@ class Variant:
         linear_only: it adapts ``nn.Linear`` and not ``Conv1D``; :meth:`check` refuses models that have it.
         adapts_experts: it adapts experts that are one parameter, each with factors of its own; otherwise :meth:`check`
             refuses models that have some among the layers to adapt.
-        subtracts: its start is subtracted from the base, whose own weights are kept on the CPU while it trains.
+        bits: of a base's weights, besides full precision, on which it trains and leaves as an adapter that loads there;
+            :meth:`check` refuses others.
+        subtracts: its start is subtracted from the base, whose own weights are kept on the CPU while it trains. From a
+            base in few bits it is subtracted by a product of its own beside the frozen weights.
         moves_at_start: its start is not subtracted: attaching it changes the model's outputs, as its paper means it to.
         starts_as_lora: at s = 1 its Hessian in {A, B} at initialization is plain LoRA's, so curvature tells nothing of
             it.
@@ -90,6 +93,7 @@ class Variant:
     lean_forward: str = ""
     linear_only: bool = False
     adapts_experts: bool = False
+    bits: tuple[int, ...] = (4, 8)
     starts_as_lora: bool = False
     subtracts: bool = False
     moves_at_start: bool = False
@@ -219,6 +223,12 @@ class Variant:
         for name, layer in start.layers.items():
             if layer.experts:
                 self._check_experts(name, start)
+            if layer.bits is not None and layer.bits not in self.bits:
+                raise VariantError(
+                    f"PEFT cannot load {self.title} on weights in {layer.bits} bits, as those of {name!r} of "
+                    f"{describe(start.model)} are: leave {self.name} out of variants, or use a base in "
+                    f"{' or '.join([*(f'{bits} bits' for bits in self.bits), 'full precision'])}"
+                )
             if self.linear_only and layer.transposed:
                 raise VariantError(
                     f"PEFT has {self.title} for nn.Linear and not for Conv1D, as layer {name!r} of "

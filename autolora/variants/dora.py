@@ -50,16 +50,11 @@ class Dora(Variant):
         from autolora.adapters.kernels.dora import GramDora
         from autolora.adapters.kernels.inplace import overwritten
 
-        weights = [layer.base_layer.weight for layer in start.layers.values()]
-        changed: Collection[str] = start.layers.keys()
-        if any(weight.is_meta for weight in weights):
-            changed = ()  # an outline, on which no pass can be run
-        elif all(weight.is_floating_point() for weight in weights):
-            changed = overwritten(start.model, start.layers)
+        # On an outline no pass can be run.
+        outline = any(layer.base_layer.weight.is_meta for layer in start.layers.values())
+        changed: Collection[str] = () if outline else overwritten(start.model, start.layers)
         generator = start.stream("dora zero rows")
         for name, layer in start.layers.items():
-            if not layer.base_layer.weight.is_floating_point():
-                continue  # quantized: PEFT, which knows how to undo it, does it all
             lean = GramDora(layer, name in changed)
             layer.install(lean)
             magnitude, b = layer.entry("lora_magnitude_vector").weight, layer.b

@@ -51,6 +51,7 @@ register(
         export_form="native",
         factored=False,
         linear_only=True,
+        bits=(8,),  # PEFT forms the update in the shape of the stored weight, which 4 bits fold up
         lean_forward="autolora.adapters.kernels.loha:LeanLoha",
     )
 )

@@ -19,7 +19,6 @@ from tests.support.specs import small_spec
     [
         ({"quant_method": "gptq", "bits": 4}, r"is quantized with gptq, .*pip install gptqmodel"),
         ({"quant_method": "awq", "bits": 4}, r"is quantized with awq, .*pip install gptqmodel"),
-        ({"load_in_4bit": True}, r"is quantized with bitsandbytes, .*pip install bitsandbytes"),
         (
             {"quant_method": "compressed-tensors"},
             r"quantized with compressed-tensors, .*pip install compressed-tensors",

@@ -9,6 +9,7 @@ from peft.tuners.lora.variants import DoraLinearVariant
 from torch import Tensor
 
 from autolora.adapters.layer import AdaptedLayer, PeftLayer
+from autolora.adapters.packed import bits_of, unpacked
 from autolora.adapters.subtraction import weight_matrix
 
 
@@ -54,7 +55,8 @@ class GramDora(DoraLinearVariant):
     def _norms(self, module: PeftLayer, adapter: str) -> Tensor:
         a, b = module.lora_A[adapter].weight, module.lora_B[adapter].weight
         s = module.scaling[adapter]
-        weight = module.get_base_layer().weight
+        base = module.get_base_layer()
+        weight = unpacked(base) if bits_of(base) else base.weight
         crossed = weight.T @ a.T.to(weight.dtype) if module.fan_in_fan_out else weight @ a.T.to(weight.dtype)
         squares = self.squares + s * (b * (2 * crossed.float() + s * (b @ (a @ a.T)))).sum(1)
         return squares.clamp_(min=0).sqrt_()

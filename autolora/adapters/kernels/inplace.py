@@ -10,6 +10,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 
 from autolora.adapters.layer import AdaptedLayer
+from autolora.adapters.packed import weights_kept
 from autolora.adapters.statistics import evaluating, training_precision
 
 
@@ -27,7 +28,7 @@ def overwritten(model: PeftModel, layers: Mapping[str, AdaptedLayer]) -> set[str
     device = next(model.parameters()).device
     body = cast(nn.Module, model.get_base_model().base_model)  # without its head
     try:
-        with evaluating(model), torch.no_grad(), training_precision(model):
+        with weights_kept(model), evaluating(model), torch.no_grad(), training_precision(model):
             body(input_ids=torch.zeros(1, 1, dtype=torch.long, device=device), use_cache=False)
     finally:
         for hook in hooks:

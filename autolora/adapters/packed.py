@@ -1,0 +1,56 @@
+"""Weights in 4 or 8 bits, as bitsandbytes holds them in place of numbers: W read back, and never written.
+
+Nothing here imports bitsandbytes: who holds such a weight has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+def bits_of(module: nn.Module) -> int | None:
+    """4 or 8 where a layer holds its weight in so many bits; None where it holds numbers."""
+    from peft.utils.integrations import get_bnb_param_type
+
+    weight = module._parameters.get("weight")  # its own, where PEFT's layers show that of the layer that they wrap
+    kind = get_bnb_param_type(weight) if weight is not None else False
+    return {"4bit": 4, "8bit": 8}.get(kind) if kind else None
+
+
+def unpacked(module: nn.Module) -> Tensor:
+    """W (m, n) of a layer for which :func:`bits_of` is not None: the numbers that its forward pass multiplies by."""
+    from peft.utils.integrations import dequantize_bnb_weight
+
+    weight, state = cast("nn.Parameter", module.weight), getattr(module, "state", None)
+    found: Tensor = dequantize_bnb_weight(weight, state=state)
+    return found.detach()
+
+
+@contextmanager
+def weights_kept(model: nn.Module) -> Iterator[None]:
+    """Context after which layers in 8 bits hold the parameters that they held before.
+
+    To read such a weight on a CPU, as for DoRA's norms, PEFT 0.21 puts another parameter in its place, without the
+    scales that the layer's next product needs.
+    """
+    held = [(module, cast("nn.Parameter", module.weight)) for module in model.modules() if bits_of(module) == 8]
+    try:
+        yield
+    finally:
+        for module, weight in held:
+            module.weight = weight
+
+
+def scales(module: nn.Module) -> Tensor:
+    """What the few bits of a layer for which :func:`bits_of` is not None are multiplied by, in float32; any shape."""
+    weight = cast("Any", module.weight)
+    if bits_of(module) == 4:
+        state = weight.quant_state
+        return cast("Tensor", state.offset if state.nested else state.absmax)
+    own = weight.SCB
+    return cast("Tensor", cast("Any", module).state.SCB if own is None else own)

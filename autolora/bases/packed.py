@@ -1,0 +1,160 @@
+"""A base in 4 or 8 bits through bitsandbytes (Dettmers et al., arXiv 2305.14314 and 2208.07339).
+
+In 4 bits the weights of linear layers are NF4 with double quantization, as in QLoRA; in 8 bits they are those of
+LLM.int8(). Embeddings, norms, experts in one parameter and the output head are not packed.
+"""
+
+from __future__ import annotations
+
+import logging
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, cast
+
+from autolora.adapters.packed import bits_of
+from autolora.bases.device import dtype_name, own_dtype
+from autolora.bases.errors import ModelError
+from autolora.spec import BaseSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import torch
+    from torch import nn
+    from transformers import BitsAndBytesConfig, PreTrainedModel
+
+METHOD = "bitsandbytes"
+INSTALL = 'pip install "autolora-tune[bitsandbytes]"'
+KEYS = {4: "load_in_4bit", 8: "load_in_8bit"}
+"""What asks for so many bits: here, in ``BitsAndBytesConfig`` and in ``config.json``."""
+KINDS = {4: "4 bits (NF4, double quantization)", 8: "8 bits (LLM.int8())"}
+REPACKS = "support_avx512bf16_for_cpu"
+"""Attribute of bitsandbytes' 4-bit layers, see :func:`settle`."""
+
+
+def bits_asked(base: BaseSpec) -> int | None:
+    """4 or 8; None if the specification asks for neither."""
+    return next((bits for bits, key in KEYS.items() if getattr(base, key)), None)
+
+
+def bits_held(model: nn.Module) -> int | None:
+    """Bits of the weights of a model's linear layers; None if none is packed."""
+    return next((bits for module in model.modules() if (bits := bits_of(module))), None)
+
+
+def bits_of_checkpoint(settings: Mapping[str, Any]) -> int | None:
+    """Bits of the weights of a checkpoint, by the ``quantization_config`` that it was saved with."""
+    return next((bits for bits, key in KEYS.items() if settings.get(key) or settings.get(f"_{key}")), None)
+
+
+def check_installed(why: str) -> None:
+    """Raise ``ModelError`` if bitsandbytes cannot be imported.
+
+    Args:
+        why: it is needed.
+    """
+    if find_spec(METHOD) is None:
+        raise ModelError(f"{why} needs {METHOD}, which is not installed: {INSTALL}")
+
+
+def check_asked(base: BaseSpec, held: int | None, what: str) -> None:
+    """Raise ``ModelError`` if the specification asks for other bits than a model has that is used as it is.
+
+    Args:
+        base: the section of the specification.
+        held: bits of the model's weights; None if it is not packed.
+        what: the model, for the message.
+    """
+    asked = bits_asked(base)
+    if asked is None or asked == held:
+        return
+    own = f"is in {held} bits already" if held else "is not packed"
+    remedy = f"load it with quantization_config=BitsAndBytesConfig({KEYS[asked]}=True), or " if not held else ""
+    raise ModelError(f"base.{KEYS[asked]} is true, but {what} {own}: {remedy}leave base.{KEYS[asked]} out")
+
+
+def packing(bits: int, dtype: torch.dtype) -> BitsAndBytesConfig:
+    """What ``from_pretrained`` packs a model with while it loads it.
+
+    Args:
+        bits: 4 or 8.
+        dtype: that layers in 4 bits compute in; those in 8 bits compute in 8.
+    """
+    from transformers import BitsAndBytesConfig
+
+    if bits == 8:
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+
+
+def note(model: PreTrainedModel) -> tuple[str, ...]:
+    """A line about how a packed model is held; none if it is not packed."""
+    held = bits_held(model)
+    if held is None:
+        return ()
+    layers = [module for module in model.modules() if bits_of(module)]
+    kinds = sorted({_kind(module) for module in layers})
+    return (f"linear layers in {' and '.join(kinds)}; adapters fit this base, loaded in {held} bits again",)
+
+
+def recast(model: PreTrainedModel, dtype: torch.dtype) -> None:
+    """Put what is not packed of a packed checkpoint into a dtype, but for what its class keeps in float32.
+
+    ``from_pretrained`` does so for every other checkpoint, and leaves these in the dtype that they were saved in.
+    """
+    own = own_dtype(model)
+    kept = {*(model._keep_in_fp32_modules or ()), *(model._keep_in_fp32_modules_strict or ())}
+    packed = {id(module.weight) for module in model.modules() if bits_of(module)}
+    for name, parameter in model.named_parameters():
+        if parameter.dtype == own and id(parameter) not in packed and not kept & set(name.split(".")):
+            parameter.data = parameter.data.to(dtype)
+    for module in model.modules():
+        if bits_of(module) == 4:
+            module.compute_dtype = dtype
+
+
+def settle(model: nn.Module) -> None:
+    """Have layers in 4 bits compute the same in evaluation as in training, and keep their bits, on every CPU.
+
+    On a CPU with AVX-512 and bfloat16, bitsandbytes repacks a weight when it is first used in evaluation mode: it
+    rounds the scales to bfloat16 for good, computes in bfloat16 whatever is asked for, and fails where a layer's width
+    is not a multiple of 64 (seen with 0.50). The frozen base would not be the same before and after a score.
+    """
+    for module in model.modules():
+        if getattr(module, REPACKS, False):
+            setattr(module, REPACKS, False)
+    if any(bits_of(module) == 8 for module in model.modules()):
+        log = logging.getLogger("bitsandbytes.autograd._functions")
+        if _is_news not in log.filters:
+            log.addFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """All but what bitsandbytes logs at each product in 8 bits of which the inputs are not in float16."""
+    return not record.getMessage().startswith("MatMul8bitLt: inputs will be cast")
+
+
+def check_kept(model: nn.Module) -> None:
+    """Raise ``ModelError`` if a model object's weights were repacked already, see :func:`settle`."""
+    for name, module in model.named_modules():
+        state = getattr(getattr(module, "weight", None), "quant_state", None)
+        if getattr(state, "packing_format_for_cpu", False):
+            raise ModelError(
+                f"model: {name} of the {type(model).__name__} given was used in evaluation mode on this CPU, for which "
+                "bitsandbytes has rounded its scales: load the model again and do not call it before tuning"
+            )
+
+
+def _kind(module: nn.Module) -> str:
+    """How one layer is packed, for people."""
+    if bits_of(module) == 8:
+        return KINDS[8]
+    state = cast("Any", module.weight).quant_state
+    double = ", double quantization" if getattr(state, "nested", False) else ""
+    compute: torch.dtype | None = getattr(module, "compute_dtype", None)
+    computing = f", computing in {dtype_name(compute)}" if compute is not None else ""
+    return f"4 bits ({str(state.quant_type).upper()}{double}{computing})"
