@@ -15,13 +15,14 @@ from tests.support.outcome import outcome
 from tests.support.processes import FORKED
 from tests.support.specs import SMALL_SPEC
 
+BASES = {"numbers": {}, "4 bits": {"base.load_in_4bit": True}}
 CHECKPOINT_SECONDS = {"at every step": 0, "at rungs only": 600}
 MOST_KILLS = 60
 SHORTEST, LONGEST = 0.05, 0.5
 """A life, as a share of what the undisturbed run takes: on any machine, several are needed."""
 
 
-def _tune(folder: str, checkpoint_seconds: float) -> None:
+def _tune(folder: str, checkpoint_seconds: float, base: str) -> None:
     """Runs in a process of its own."""
     import autolora
     from autolora import spec as specs
@@ -29,38 +30,40 @@ def _tune(folder: str, checkpoint_seconds: float) -> None:
     torch.set_num_threads(1)
     spec = specs.load(
         {**SMALL_SPEC, "variants": ["lora", "pissa"], "budget": 3, "confirm": 1},
-        **{"training.checkpoint_seconds": checkpoint_seconds},
+        **{"training.checkpoint_seconds": checkpoint_seconds, **BASES[base]},
     )
     autolora.tune(spec=spec, dir=folder)
 
 
-def start(folder: Path, checkpoint_seconds: float) -> multiprocessing.Process:
-    process = FORKED.Process(target=_tune, args=(str(folder), checkpoint_seconds))
+def start(folder: Path, checkpoint_seconds: float, base: str) -> multiprocessing.Process:
+    process = FORKED.Process(target=_tune, args=(str(folder), checkpoint_seconds, base))
     process.start()
     return process
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory) -> tuple[Path, float]:
-    """The folder of a run that nobody killed, and the seconds that it took."""
+@pytest.fixture(scope="module", params=BASES)
+def undisturbed(request, tmp_path_factory) -> tuple[Path, float, str]:
+    """The folder of a run that nobody killed, the seconds that it took, and how its base is held."""
+    if request.param != "numbers":
+        pytest.importorskip("bitsandbytes")
     folder = tmp_path_factory.mktemp("undisturbed")
     imports = FORKED.Process(target=int)  # it begins when the server has imported
     imports.start()
     imports.join()
     began = time.monotonic()
-    process = start(folder, 600)
+    process = start(folder, 600, request.param)
     process.join()
     assert process.exitcode == 0
-    return folder, time.monotonic() - began
+    return folder, time.monotonic() - began, request.param
 
 
 @pytest.mark.parametrize("interval", ["at every step", pytest.param("at rungs only", marks=pytest.mark.slow)])
 def test_killed_at_random_points_it_ends_as_if_undisturbed(undisturbed, tmp_path, interval):
-    whole, seconds = undisturbed
+    whole, seconds, base = undisturbed
     rng = random.Random(1)
     kills = 0
     while True:
-        process = start(tmp_path, CHECKPOINT_SECONDS[interval])
+        process = start(tmp_path, CHECKPOINT_SECONDS[interval], base)
         patience = seconds * rng.uniform(SHORTEST, LONGEST) if kills < MOST_KILLS else None
         process.join(patience)
         if process.exitcode == 0:

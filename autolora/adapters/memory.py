@@ -155,9 +155,11 @@ class Memory:
     Attributes:
         variant, rank: of the adapter.
         parameters: of the base.
-        base_bytes: of its weights, in ``dtype``.
-        kept_bytes: of weights that the variant subtracts its start from, whose originals stay on the same device.
-        dtype: of most of its weights.
+        base_bytes: of its weights.
+        kept_bytes: of weights that the variant subtracts its start from, whose originals stay on the same device; of a
+            base in few bits, of what is subtracted.
+        dtype: of most of its weights, or of those that are not packed.
+        bits: of its linear layers; None: they are in ``dtype``, too.
         trained: parameters of the adapter that train.
         optimizer_bytes: of the optimizer's state.
         hidden_size, layers: width and depth of the language model; None if its configuration does not name them.
@@ -184,6 +186,7 @@ class Memory:
     length: int
     rows: int = 1
     batch: int | None = None
+    bits: int | None = None
     kept_bytes: int = 0
     optimizer_bytes: int = 0
     activations: Growth | None = None
@@ -193,6 +196,11 @@ class Memory:
     formula: str = ""
     device: Device | None = None
     remedies: tuple[Remedy, ...] = ()
+
+    @property
+    def held(self) -> str:
+        """How the base is held, for people: "bfloat16", or "4 bits and bfloat16"."""
+        return f"{self.bits} bits and {self.dtype}" if self.bits else self.dtype
 
     @property
     def adapter_bytes(self) -> int:

@@ -54,3 +54,14 @@ def scales(module: nn.Module) -> Tensor:
         return cast("Tensor", state.offset if state.nested else state.absmax)
     own = weight.SCB
     return cast("Tensor", cast("Any", module).state.SCB if own is None else own)
+
+
+def parameter_count(model: nn.Module) -> int:
+    """Numbers in a model's parameters, each counted once; of packed weights the numbers that they stand for."""
+    packed = {id(module.weight): module for module in model.modules() if bits_of(module)}
+    sizes = (_size(packed[id(p)]) if id(p) in packed else p.numel() for p in model.parameters())
+    return sum(sizes)
+
+
+def _size(module: nn.Module) -> int:
+    return int(module.in_features) * int(module.out_features)  # type: ignore[arg-type]  # bitsandbytes' layers are Linear

@@ -87,10 +87,10 @@ def check_finite(model: PreTrainedModel) -> None:
     packed = {id(module.weight): module for module in model.modules() if bits_of(module)}
     bad = []
     for name, tensor in _tensors(model):
-        tensor = scales(packed[id(tensor)]) if id(tensor) in packed else tensor
-        if not tensor.is_floating_point() or tensor.numel() == 0:
+        values = scales(packed[id(tensor)]) if id(tensor) in packed else tensor
+        if not values.is_floating_point() or values.numel() == 0:
             continue
-        ends = torch.stack(torch.aminmax(tensor.detach()))
+        ends = torch.stack(torch.aminmax(values.detach()))
         # a buffer may hold -inf on purpose, as a mask
         if bool((ends.isfinite() if isinstance(tensor, torch.nn.Parameter) else ~ends.isnan()).all()):
             continue

@@ -8,9 +8,12 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from autolora.adapters.errors import VariantError
+from autolora.adapters.memory import FLOAT32
 from autolora.adapters.spec import AdapterSpec
 from autolora.adapters.targets import DEFAULT
+from autolora.bases.device import own_dtype
 from autolora.bases.outline import Outline
+from autolora.bases.packed import held_bytes, unpacked_bytes
 from autolora.variants import Variant
 
 if TYPE_CHECKING:
@@ -76,18 +79,34 @@ class Footprint:
         return any(weight.layer is not None and weight.layer.experts > 0 for weight in found)
 
     @property
+    def packable(self) -> bool:
+        """Whether the variant can be trained on a base in 4 bits, which has linear layers to pack."""
+        return 4 in self.variant.bits and any(not layer.experts for layer in self.coverage.layers.values())
+
+    @property
     def parameters(self) -> int:
         """Numbers in the base."""
         return sum(parameter.numel() for parameter in self.model.parameters())
 
-    def base_bytes(self, dtype: torch.dtype | None = None) -> int:
-        """Bytes of the base's weights in a dtype; None: as they are."""
-        return sum(_bytes(parameter, dtype) for parameter in self.model.parameters())
+    def base_bytes(self, dtype: torch.dtype | None = None, bits: int | None = None) -> int:
+        """Bytes of the base's weights.
 
-    def kept_bytes(self, rank: int, dtype: torch.dtype | None = None) -> int:
-        """Bytes of original weights that are kept on the CPU while the variant trains; see ``Variant.subtracts``."""
+        Args:
+            dtype: None: as they are.
+            bits: of linear layers, of which the largest is unpacked besides; None: of none.
+        """
+        unpacked = unpacked_bytes(self.model, dtype or own_dtype(self.model)) if bits else 0
+        return held_bytes(self.model, dtype, bits) + unpacked
+
+    def kept_bytes(self, rank: int, dtype: torch.dtype | None = None, bits: int | None = None) -> int:
+        """Bytes of original weights that are kept on the CPU while the variant trains; see ``Variant.subtracts``.
+
+        Packed weights are not replaced, but the factors of what is subtracted lie beside them.
+        """
         if not self.variant.subtracts:
             return 0
+        if bits:
+            return FLOAT32 * _factors(self.coverage.at_rank(rank), rank)
         parameters = dict(self.model.named_parameters())
         names = (name if layer.experts else f"{name}.weight" for name, layer in self.coverage.at_rank(rank).items())
         return sum(_bytes(parameters[name], dtype) for name in names)

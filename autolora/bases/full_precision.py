@@ -12,7 +12,7 @@ from autolora.bases.causality import check_causal
 from autolora.bases.completeness import check_finite, check_present
 from autolora.bases.device import dispatched, dtype_name, find_device, find_dtype, own_dtype
 from autolora.bases.errors import ModelError
-from autolora.bases.memory import collected, exceeded, out_of_memory
+from autolora.bases.memory import Weights, collected, exceeded, out_of_memory
 from autolora.bases.pretrained import Loaded, load_config, load_tokenizer, load_weights
 from autolora.bases.reading import reading_of
 from autolora.spec import Spec
@@ -43,7 +43,7 @@ def load(spec: Spec) -> Base:
         if not out_of_memory(error):
             raise
         dtype = dtype if isinstance(spec.model, str) else own_dtype(spec.model)
-        answer = exceeded("loading the model", device, dtype_name(dtype), _parameters(spec), error)
+        answer = exceeded("loading the model", device, _weights(spec, dtype), error)
     collected()
     raise answer
 
@@ -98,13 +98,15 @@ def _loaded(spec: Spec, device: torch.device, dtype: torch.dtype) -> tuple[Loade
     return replace(loaded, notes=(*notes, *loaded.notes)), digest
 
 
-def _parameters(spec: Spec) -> int | None:
-    """Parameters of the model that a specification names; None if its configuration cannot be read or built."""
+def _weights(spec: Spec, dtype: torch.dtype) -> Weights:
+    """What the weights of a specification's model take, as far as its configuration can be read and built."""
+    if not isinstance(spec.model, str):
+        return Weights.of(spec.model, dtype, packed.bits_held(spec.model))
+    bits = packed.bits_asked(spec.base)
     try:
-        model = blank_model(load_config(spec)) if isinstance(spec.model, str) else spec.model
+        return Weights.of(blank_model(load_config(spec)), dtype, bits)
     except Exception:  # this is for a message about something else
-        return None
-    return int(sum(parameter.numel() for parameter in model.parameters()))
+        return Weights(dtype_name(dtype), bits)
 
 
 def _own_device(model: PreTrainedModel, asked: str) -> torch.device:

@@ -5,15 +5,20 @@ from __future__ import annotations
 import errno
 import gc
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from autolora.adapters.memory import Device, size
+from autolora.adapters.packed import parameter_count
 from autolora.bases.capacity import capacity
+from autolora.bases.device import dtype_name
 from autolora.bases.errors import ModelError
+from autolora.bases.packed import held_bytes
 from autolora.errors import first_line
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
 WIDTHS = {"float32": 4, "bfloat16": 2, "float16": 2}
 """Bytes of a weight in each dtype that bases are held in."""
@@ -40,38 +45,68 @@ def collected() -> None:
         torch.cuda.empty_cache()
 
 
-def exceeded(doing: str, device: torch.device, dtype: str, parameters: int | None, error: BaseException) -> ModelError:
+@dataclass(frozen=True)
+class Weights:
+    """What the weights of a model take.
+
+    Attributes:
+        dtype: of most of those in numbers, such as "float32".
+        bits: 4 or 8 where linear layers are held in so many; None where none is.
+        parameters: of the model; None if that is not known.
+        bytes: of its weights; None if not known.
+    """
+
+    dtype: str
+    bits: int | None = None
+    parameters: int | None = None
+    bytes: int | None = None
+
+    @classmethod
+    def of(cls, model: nn.Module, dtype: torch.dtype, bits: int | None) -> Weights:
+        """Those of a model, which may be on the device "meta" and not packed yet."""
+        return cls(dtype_name(dtype), bits, parameter_count(model), held_bytes(model, dtype, bits))
+
+    @property
+    def width(self) -> int:
+        """Bytes of a weight in numbers."""
+        return WIDTHS.get(self.dtype, 4)
+
+    def __str__(self) -> str:
+        if self.bytes is None:
+            return "how much the weights take is not known"
+        held = f"{self.bits} bits and {self.dtype}" if self.bits else self.dtype
+        return f"the {self.parameters:,} weights take {size(self.bytes)} in {held}"
+
+
+def exceeded(doing: str, device: torch.device, weights: Weights, error: BaseException) -> ModelError:
     """The answer to memory that ran out.
 
     Args:
         doing: what was done, as in "loading the model".
         device: it was done for.
-        dtype: of most weights, such as "float32".
-        parameters: of the model; None if that is not known.
+        weights: of the model.
         error: what was raised.
     """
     there = capacity(device)
-    need = None if parameters is None else parameters * WIDTHS.get(dtype, 4)
-    if need is None:
-        weights = "how much the weights take is not known"
-    else:
-        weights = f"the {parameters:,} weights take {size(need)} in {dtype}"
     return ModelError(
         f"model: memory ran out while {doing} on {device}: {weights}, and {there.owner} has {size(there.bytes)} "
-        f"({_said(error)}). {_remedy(dtype, need, there)}"
+        f"({_said(error)}). {_remedy(weights, there)}"
     )
 
 
-def _remedy(dtype: str, need: int | None, device: Device) -> str:
+def _remedy(weights: Weights, device: Device) -> str:
     """What to do.
 
     Args:
-        dtype: of most weights.
-        need: bytes of the weights; None if not known.
+        weights: of the model.
         device: that has not enough.
     """
-    half = "" if need is None else f" ({size(2 * need / WIDTHS.get(dtype, 4))})"
-    narrower = f"training.dtype: bfloat16 or float16{half}, " if WIDTHS.get(dtype, 4) > 2 else ""
+    need, narrower = weights.bytes, ""
+    if weights.width > 2:
+        half = "" if need is None or weights.bits else f" ({size(2 * need / weights.width)})"
+        narrower = f"training.dtype: bfloat16 or float16{half}, "
+    if weights.bits is None:
+        narrower += "base.load_in_4bit: true, "
     if need is not None and need < FAR_BELOW * device.bytes:
         return (
             "The weights take far less than that, so end other programs that use its memory. Otherwise use "

@@ -7,16 +7,20 @@ LLM.int8(). Embeddings, norms, experts in one parameter and the output head are 
 from __future__ import annotations
 
 import logging
+import math
+from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, cast
 
-from autolora.adapters.packed import bits_of
+from autolora.adapters.packed import bits_of, parameter_count
+from autolora.adapters.statistics import shape_of as _shape
 from autolora.bases.device import dtype_name, own_dtype
 from autolora.bases.errors import ModelError
+from autolora.errors import first_line
 from autolora.spec import BaseSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     import torch
     from torch import nn
@@ -26,7 +30,9 @@ METHOD = "bitsandbytes"
 INSTALL = 'pip install "autolora-tune[bitsandbytes]"'
 KEYS = {4: "load_in_4bit", 8: "load_in_8bit"}
 """What asks for so many bits: here, in ``BitsAndBytesConfig`` and in ``config.json``."""
-KINDS = {4: "4 bits (NF4, double quantization)", 8: "8 bits (LLM.int8())"}
+SCALES = {4: 1 / 64 + 4 / (64 * 256), 8: 0.0}
+"""Bytes a weight of what packed weights are multiplied by: one of 8 bits for 64 weights, and one of 32 for 256 of
+those; in 8 bits it is one a row, which counts for nothing."""
 REPACKS = "support_avx512bf16_for_cpu"
 """Attribute of bitsandbytes' 4-bit layers, see :func:`settle`."""
 
@@ -54,6 +60,15 @@ def check_installed(why: str) -> None:
     """
     if find_spec(METHOD) is None:
         raise ModelError(f"{why} needs {METHOD}, which is not installed: {INSTALL}")
+    log = logging.getLogger("bitsandbytes.backends.cpu.ops")
+    level = log.level
+    log.setLevel(logging.ERROR)  # it misses a kernel of its repacked weights, see settle
+    try:
+        import_module(METHOD)
+    except Exception as error:  # of its libraries, which are built for certain machines
+        raise ModelError(f"{why} needs {METHOD}, which cannot be imported here: {first_line(error)}") from error
+    finally:
+        log.setLevel(level)
 
 
 def check_asked(base: BaseSpec, held: int | None, what: str) -> None:
@@ -70,6 +85,16 @@ def check_asked(base: BaseSpec, held: int | None, what: str) -> None:
     own = f"is in {held} bits already" if held else "is not packed"
     remedy = f"load it with quantization_config=BitsAndBytesConfig({KEYS[asked]}=True), or " if not held else ""
     raise ModelError(f"base.{KEYS[asked]} is true, but {what} {own}: {remedy}leave base.{KEYS[asked]} out")
+
+
+def check_packed(model: PreTrainedModel, base: BaseSpec) -> None:
+    """Raise ``ModelError`` if nothing of a model was packed that should be."""
+    asked = bits_asked(base)
+    if asked is not None and bits_held(model) is None:
+        raise ModelError(
+            f"base.{KEYS[asked]} is true, but {METHOD} packs nn.Linear and Conv1D, and no layer of "
+            f"{type(model).__name__} is one of them: leave base.{KEYS[asked]} out"
+        )
 
 
 def packing(bits: int, dtype: torch.dtype) -> BitsAndBytesConfig:
@@ -91,14 +116,58 @@ def packing(bits: int, dtype: torch.dtype) -> BitsAndBytesConfig:
     )
 
 
+def held_bytes(model: PreTrainedModel, dtype: torch.dtype | None = None, bits: int | None = None) -> int:
+    """Bytes of a model's weights.
+
+    Args:
+        model: on any device, such as "meta"; packed, or as it is before that.
+        dtype: of the weights that are not packed; None: as they are.
+        bits: of linear layers; None: of none.
+    """
+    sizes = {id(module.weight): math.prod(_shape(module)) for module in _linear(model)} if bits else {}
+    scale = 0.0 if bits is None else SCALES[bits]
+    total = 0.0
+    for parameter in model.parameters():
+        if bits and id(parameter) in sizes:
+            total += sizes[id(parameter)] * (bits / 8 + scale)
+        else:
+            width = dtype.itemsize if dtype is not None and parameter.is_floating_point() else parameter.element_size()
+            total += parameter.numel() * width
+    return round(total)
+
+
+def unpacked_bytes(model: PreTrainedModel, dtype: torch.dtype) -> int:
+    """Bytes of the largest weight once it is unpacked, which each product with it does for its while."""
+    return max((math.prod(_shape(module)) * dtype.itemsize for module in _linear(model)), default=0)
+
+
+def _linear(model: PreTrainedModel) -> Iterator[nn.Module]:
+    """The layers that are packed, or would be."""
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D
+
+    head = model.get_output_embeddings()
+    plain = (nn.Linear, Conv1D)
+    return (module for module in model.modules() if bits_of(module) or (type(module) in plain and module is not head))
+
+
 def note(model: PreTrainedModel) -> tuple[str, ...]:
     """A line about how a packed model is held; none if it is not packed."""
-    held = bits_held(model)
-    if held is None:
-        return ()
-    layers = [module for module in model.modules() if bits_of(module)]
-    kinds = sorted({_kind(module) for module in layers})
-    return (f"linear layers in {' and '.join(kinds)}; adapters fit this base, loaded in {held} bits again",)
+    kinds = sorted({_kind(module) for module in model.modules() if bits_of(module)})
+    computing = sorted({dtype_name(dtype) for module in model.modules() if (dtype := _computing(module))})
+    how = f", computing in {' and '.join(computing)}" if computing else ""
+    return (f"linear layers in {' and '.join(kinds)}, {_share(model):.0%} of the parameters{how}",) if kinds else ()
+
+
+def _share(model: nn.Module) -> float:
+    """Of all parameters, those that are packed: few where most weights are experts or embeddings."""
+    return sum(math.prod(_shape(module)) for module in model.modules() if bits_of(module)) / parameter_count(model)
+
+
+def fits(model: PreTrainedModel) -> tuple[str, ...]:
+    """A line on the base that adapters trained on a packed model fit; none if it is not packed."""
+    kinds = sorted({_kind(module) for module in model.modules() if bits_of(module)})
+    return (f"fits the base with linear layers in {' and '.join(kinds)}, as it was trained on",) if kinds else ()
 
 
 def recast(model: PreTrainedModel, dtype: torch.dtype) -> None:
@@ -152,9 +221,12 @@ def check_kept(model: nn.Module) -> None:
 def _kind(module: nn.Module) -> str:
     """How one layer is packed, for people."""
     if bits_of(module) == 8:
-        return KINDS[8]
+        return "8 bits (LLM.int8())"
     state = cast("Any", module.weight).quant_state
     double = ", double quantization" if getattr(state, "nested", False) else ""
-    compute: torch.dtype | None = getattr(module, "compute_dtype", None)
-    computing = f", computing in {dtype_name(compute)}" if compute is not None else ""
-    return f"4 bits ({str(state.quant_type).upper()}{double}{computing})"
+    return f"4 bits ({str(state.quant_type).upper()}{double})"
+
+
+def _computing(module: nn.Module) -> torch.dtype | None:
+    """What a layer in 4 bits computes in; None for another layer, or where that goes with its input."""
+    return cast("torch.dtype | None", getattr(module, "compute_dtype", None)) if bits_of(module) == 4 else None

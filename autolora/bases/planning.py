@@ -35,6 +35,7 @@ class Setting:
         rank: of the adapter.
         rows, length: examples in one forward pass, and tokens of each, padding included.
         dtype: of the base's weights; None: as the outline has them.
+        bits: of its linear layers, 4 or 8; None: they are in ``dtype``, too.
         dropout: on the adapter's input.
         checkpointing: layers are computed again in the backward pass.
     """
@@ -44,6 +45,7 @@ class Setting:
     length: int = LENGTH
     dropout: float = 0.0
     dtype: torch.dtype | None = None
+    bits: int | None = None
     checkpointing: bool = False
 
 
@@ -208,8 +210,9 @@ class _Planner:
             variant=footprint.variant.name,
             rank=setting.rank,
             parameters=footprint.parameters,
-            base_bytes=footprint.base_bytes(dtype),
-            kept_bytes=footprint.kept_bytes(setting.rank, dtype) if self.on_cpu else 0,
+            base_bytes=footprint.base_bytes(dtype, setting.bits),
+            bits=setting.bits,
+            kept_bytes=footprint.kept_bytes(setting.rank, dtype, setting.bits) if self.on_cpu or setting.bits else 0,
             dtype=dtype_name(dtype or own_dtype(footprint.model)),
             trained=trained,
             optimizer_bytes=state,
@@ -224,10 +227,7 @@ class _Planner:
         )
 
     def remedies(self, plan: Memory) -> Iterator[Remedy]:
-        """Changes to a plan that does not fit: each alone, then, if none of them is enough, more and more together.
-
-        Bases in 4 bits would be one more of the changes.
-        """
+        """Changes to a plan that does not fit: each alone, then, if none of them is enough, more and more together."""
         assert plan.device is not None
         holds = plan.device.holds
         first = replace(self.setting, rows=plan.rows, checkpointing=plan.checkpointing)
@@ -256,6 +256,8 @@ class _Planner:
         wide = (first.dtype or own_dtype(self.footprint.model)).itemsize > HALF
         if wide and self.activations(torch.bfloat16, first.checkpointing) is not None:
             yield _Change("a bfloat16 base", "dtype", torch.bfloat16)
+        if first.bits is None and self.footprint.packable:
+            yield _Change("a 4-bit base", "bits", 4)
 
     def _cut(self, first: Setting, changes: list[_Change], holds: Callable[[int], bool]) -> Iterator[Remedy]:
         """The largest half, quarter and so on of the length that fits, and of the rank."""

@@ -90,7 +90,8 @@ def _exported(
     trial = min(chosen.left, key=lambda trial: table.sign * trial.scores[last])
     _, unexported = _within_memory(lambda: trainer.export(trial.number, weights.exported / variant))
     missing = _missing({"the test score": untested, "the adapter": unexported}, weights.exported.parent)
-    tuned = replace(found, test=test, adapter_dir="" if unexported else adapter, notes=(*chosen.notes, *missing))
+    fits = () if unexported else trainer.fits()
+    tuned = replace(found, test=test, adapter_dir="" if unexported else adapter, notes=(*chosen.notes, *fits, *missing))
     if not unexported:
         weights.record(variant, tuned)
     return tuned

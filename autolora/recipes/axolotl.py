@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from autolora import files
+from autolora.bases.packed import KEYS
 from autolora.recipes.data import Data, Source, by_hand
 from autolora.recipes.recipe import Recipe, yaml_file
 
@@ -37,10 +38,12 @@ def write(recipe: Recipe, out: Path) -> list[Path]:
     model = {"base_model": recipe.whole_model(TOOL), "trust_remote_code": trusted}
     if recipe.spec["revision"]:
         model["revision_of_model"] = recipe.spec["revision"]
+    if recipe.bits:
+        model |= {KEYS[recipe.bits]: True}
     sections = {
         "model": model,
         "adapter": {
-            "adapter": "lora",
+            "adapter": "qlora" if recipe.bits == 4 else "lora",
             "lora_r": config.rank,
             "lora_alpha": recipe.whole_alpha(TOOL),
             "lora_dropout": training.dropout,

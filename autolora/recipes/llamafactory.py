@@ -35,6 +35,8 @@ def write(recipe: Recipe, out: Path) -> list[Path]:
     }
     if recipe.spec["revision"]:
         model["model_revision"] = recipe.spec["revision"]
+    if recipe.bits:
+        model |= {"quantization_bit": recipe.bits, "double_quantization": True}
     sections: dict[str, dict[str, object]] = {
         "model": model,
         "method": {

@@ -84,6 +84,7 @@ def _readme(recipe: Recipe, base: str) -> str:
         },
     }
     revision = f", revision={recipe.named_revision!r}" if recipe.named_revision else ""
+    imported = "AutoModelForCausalLM, BitsAndBytesConfig" if recipe.bits else "AutoModelForCausalLM"
     return f"""---
 base_model: {base}
 library_name: {"autolora" if own else "peft"}
@@ -99,9 +100,9 @@ tags: [lora, autolora]
 
 ```python
 from {"autolora import load_adapter" if own else "peft import PeftModel"}
-from transformers import AutoModelForCausalLM
+from transformers import {imported}
 
-base = AutoModelForCausalLM.from_pretrained({base!r}{revision})
+base = AutoModelForCausalLM.from_pretrained({base!r}{revision}{recipe.packing()})
 model = {"load_adapter" if own else "PeftModel.from_pretrained"}(base, "path/of/this/folder")
 ```
 """

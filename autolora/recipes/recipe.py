@@ -16,12 +16,13 @@ from autolora import files, quickstart, variants
 from autolora import spec as specs
 from autolora.adapters.export import config_file
 from autolora.bases.folders import MERGED_BASE, holds_adapter
+from autolora.bases.packed import bits_asked
 from autolora.documents import read_json, shaped
 from autolora.driver.result import BEST_FOLDER, TunedVariant, TuneResult
 from autolora.errors import AutoloraError
 from autolora.recipes.data import Data
 from autolora.space import Config
-from autolora.spec import TrainingSpec
+from autolora.spec import BaseSpec, TrainingSpec
 from autolora.study.directory import SPEC_FILE, STUDY_FILE, STUDY_NAME, NoStudyError, recorded_spec, storage_of
 from autolora.trainers import horizon
 from autolora.variants import Variant
@@ -221,6 +222,25 @@ class Recipe:
         return self.config.batch_size // self.micro_batch
 
     @property
+    def bits(self) -> int | None:
+        """4 or 8 where the specification has the base packed in so many; None where the model's files say how."""
+        return bits_asked(BaseSpec.model_validate(self.spec["base"] or {}))
+
+    def packing(self, compute: str = "") -> str:
+        """The keyword of ``from_pretrained``, as Python, that packs the base as in the study; empty if it is not.
+
+        Args:
+            compute: name of the dtype to compute in; empty: that of ``transformers``.
+        """
+        if self.bits is None:
+            return ""
+        settings = [f"load_in_{self.bits}bit=True"]
+        if self.bits == 4:
+            settings += ['bnb_4bit_quant_type="nf4"', "bnb_4bit_use_double_quant=True"]
+            settings += [f"bnb_4bit_compute_dtype={compute}"] if compute else []
+        return f", quantization_config=BitsAndBytesConfig({', '.join(settings)})"
+
+    @property
     def loraplus_ratio(self) -> float:
         """Learning rate of B over that of A."""
         ratio: float = self.variant.options.get("ratio", 1.0)
@@ -234,9 +254,14 @@ class Recipe:
             names: what the tool calls each option it has; None: as PEFT does.
 
         Raises:
-            RecipeError: PEFT or the tool has no such option.
+            RecipeError: PEFT or the tool has no such option, or none that leaves a base in few bits as it is.
         """
         options = self.variant.peft_options
+        if self.bits and self.variant.subtracts:
+            raise RecipeError(
+                f"{tool} has no {self.variant.title} for a base in {self.bits} bits: its start there would change the "
+                "base. Export the trained adapter with --to peft, or train the variant with autolora"
+            )
         if options is None or (names is not None and not options.keys() <= names.keys()):
             raise self.inexpressible(tool)
         return {names[key] if names else key: value for key, value in options.items()}

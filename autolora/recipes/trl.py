@@ -22,6 +22,12 @@ def write(recipe: Recipe, out: Path) -> list[Path]:
     return [path]
 
 
+_FLOAT32 = """for parameter in trainer.model.parameters():
+    if parameter.requires_grad:  # TRL puts adapters of a packed base into bfloat16, where small steps round to nothing
+        parameter.data = parameter.data.float()
+"""
+
+
 def _script(recipe: Recipe, out: Path) -> str:
     data = recipe.data.known_to(TOOL, EXAMPLES).plain_alpaca(TOOL).in_folder(out)
     converts = recipe.variant.export_form == "rank 2r"
@@ -32,6 +38,7 @@ def _script(recipe: Recipe, out: Path) -> str:
         _model(recipe),
         _settings(recipe, data, out),
         _BEFORE_CONVERTING if converts else "",
+        _FLOAT32 if recipe.bits else "",
         _optimizer(recipe) if plus else "",
         "trainer.train()\nprint(trainer.evaluate())",
         _CONVERT if converts else "trainer.save_model()",
@@ -44,14 +51,14 @@ def _header(recipe: Recipe, data: Data, plus: bool) -> str:
     optimizers = "from peft.optimizers import create_loraplus_optimizer\n" if plus else ""
     return f'''"""{recipe.summary}.
 
-pip install trl peft; python {FILE}
+pip install trl peft{" bitsandbytes" if recipe.bits else ""}; python {FILE}
 For one GPU: with several, divide gradient_accumulation_steps by their number.{notes}
 """
 
 import torch
 from datasets import load_dataset
 from peft import LoraConfig
-{optimizers}from transformers import AutoModelForCausalLM, AutoTokenizer
+{optimizers}from transformers import AutoModelForCausalLM, AutoTokenizer{", BitsAndBytesConfig" if recipe.bits else ""}
 from trl import SFTConfig, SFTTrainer
 '''
 
@@ -159,8 +166,9 @@ def _model(recipe: Recipe) -> str:
     dtype = _BEST_DTYPE if recipe.training.dtype == "auto" else f"torch.{recipe.training.dtype}"
     revision = f", revision={_literal(recipe.spec['revision'])}" if recipe.spec["revision"] else ""
     trust = ", trust_remote_code=True" if recipe.spec["trust_remote_code"] else ""
+    where = f"{_literal(recipe.whole_model(TOOL))}, dtype=dtype{revision}{trust}{recipe.packing('dtype')}"
     return f"""dtype = {dtype}
-model = AutoModelForCausalLM.from_pretrained({_literal(recipe.whole_model(TOOL))}, dtype=dtype{revision}{trust})
+model = AutoModelForCausalLM.from_pretrained({where})
 tokenizer = AutoTokenizer.from_pretrained({_literal(recipe.whole_model(TOOL))}{revision}{trust})
 tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
 """

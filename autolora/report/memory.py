@@ -33,10 +33,13 @@ def _parts(memory: Memory) -> Table:
     table.add_column(no_wrap=True)
     table.add_column()
     table.add_column(justify="right", no_wrap=True)
-    table.add_row("base", f"{memory.parameters:,} parameters in {memory.dtype}", size(memory.base_bytes))
+    table.add_row("base", f"{memory.parameters:,} parameters in {memory.held}", size(memory.base_bytes))
     if memory.kept_bytes:
-        kept = f"that {memory.variant} subtracts its start from, kept besides"
-        table.add_row("base weights", kept, size(memory.kept_bytes))
+        if memory.bits:
+            table.add_row("start", f"that {memory.variant} subtracts beside the base", size(memory.kept_bytes))
+        else:
+            kept = f"that {memory.variant} subtracts its start from, kept besides"
+            table.add_row("base weights", kept, size(memory.kept_bytes))
     adapter = f"{memory.trained:,} trained, with gradients and optimizer in float32"
     table.add_row("adapter", adapter, size(memory.adapter_bytes))
     rows = {checkpointing: _row(memory, checkpointing) for checkpointing in (False, True)}

@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from autolora import __version__
 
-PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets", "optuna", "numpy")
+PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets", "optuna", "numpy", "bitsandbytes")
 
 
 def installed_versions() -> dict[str, str]:

@@ -153,6 +153,10 @@ class Trainer(Protocol):
         """Settings of ``training`` that the specification leaves open, as they were found from model and data."""
         return {}
 
+    def fits(self) -> Sequence[str]:
+        """Lines on which base exported adapters fit, where that is not the model as it is published."""
+        return ()
+
     def peak_memory(self) -> int | None:
         """Most bytes that training has taken so far; None if that is not known."""
         return None

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from autolora.adapters.memory import Memory
+from autolora.bases import packed
 from autolora.bases.device import dispatched, dtype_name
 from autolora.priors import Curvature
 from autolora.priors.probe import RangeTest
@@ -88,8 +89,10 @@ class BuiltinTrainer(Trainer):
         return self.bench.scored_rows
 
     def about(self) -> Mapping[str, Sequence[str]]:
+        from autolora.adapters.packed import parameter_count
+
         base = self.bench.base
-        parameters = sum(parameter.numel() for parameter in base.model.parameters())
+        parameters = parameter_count(base.model)
         return {
             "model": [f"{parameters:,} parameters, {dtype_name(base.dtype)} on {base.device}", *base.notes],
             "layers": self.bench.coverage.lines(),
@@ -101,6 +104,9 @@ class BuiltinTrainer(Trainer):
     def resolved(self) -> Mapping[str, object]:
         return {"max_length": self.bench.training.max_length}
 
+    def fits(self) -> Sequence[str]:
+        return packed.fits(self.bench.base.model)
+
     def peak_memory(self) -> int | None:
         peak = memory.peak(self.bench.base.device)
         return peak if peak is None else max(peak, self.bench.room.peak)
@@ -109,10 +115,9 @@ class BuiltinTrainer(Trainer):
         from autolora.bases.footprint import Footprint
         from autolora.bases.outline import Outline
         from autolora.bases.planning import Setting, Yields, plan_memory
-        from autolora.bases.tracing import without_values
 
         bench, base = self.bench, self.bench.base
-        outline = Outline(type(base.model).__name__, base.model.config, without_values(base.model))
+        outline = Outline(type(base.model).__name__, base.model.config, base.outline())
         longest = int(bench.data.train.lengths.max())
         on_cpu, asked = base.device.type == "cpu", bench.training.gradient_checkpointing
         checkpointing = base.checkpoints if asked == "auto" else asked
@@ -126,6 +131,8 @@ class BuiltinTrainer(Trainer):
                 rows=min(rows, max(1, IN_MAIN_MEMORY.tokens // longest)) if on_cpu else rows,
                 length=longest,
                 dropout=training.dropout,
+                dtype=base.dtype if base.bits else None,
+                bits=base.bits,
                 checkpointing=checkpointing,
             )
             plan = plan_memory(
