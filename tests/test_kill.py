@@ -41,7 +41,7 @@ def start(folder: Path, checkpoint_seconds: float, base: str) -> multiprocessing
     return process
 
 
-@pytest.fixture(scope="module", params=BASES)
+@pytest.fixture(scope="module", params=["numbers", pytest.param("4 bits", marks=pytest.mark.slow)])
 def undisturbed(request, tmp_path_factory) -> tuple[Path, float, str]:
     """The folder of a run that nobody killed, the seconds that it took, and how its base is held."""
     if request.param != "numbers":

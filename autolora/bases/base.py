@@ -12,7 +12,6 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from autolora.adapters.statistics import half_precision
-from autolora.bases.blank import blank_model
 from autolora.bases.device import dispatched
 from autolora.bases.limits import limits_of
 from autolora.bases.memory import Weights, collected, exceeded, out_of_memory
@@ -179,14 +178,6 @@ class Base:
                 for key in ours:
                     del attributes[key]
                 attributes.update(own)
-
-    def outline(self) -> PreTrainedModel:
-        """The model without values, on the device "meta"; of a packed one, as it is before it is packed."""
-        from autolora.bases.tracing import without_values
-
-        if self.bits is None:
-            return without_values(self.model)
-        return blank_model(self.model.config, self.model.config._attn_implementation)
 
     def placed(self, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """The tensors of a batch on the base's device."""

@@ -87,13 +87,13 @@ def check_asked(base: BaseSpec, held: int | None, what: str) -> None:
     raise ModelError(f"base.{KEYS[asked]} is true, but {what} {own}: {remedy}leave base.{KEYS[asked]} out")
 
 
-def check_packed(model: PreTrainedModel, base: BaseSpec) -> None:
+def check_packed(model: PreTrainedModel) -> None:
     """Raise ``ModelError`` if nothing of a model was packed that should be."""
-    asked = bits_asked(base)
-    if asked is not None and bits_held(model) is None:
+    method = getattr(model, "quantization_method", None)
+    if getattr(method, "value", method) == METHOD and bits_held(model) is None:
         raise ModelError(
-            f"base.{KEYS[asked]} is true, but {METHOD} packs nn.Linear and Conv1D, and no layer of "
-            f"{type(model).__name__} is one of them: leave base.{KEYS[asked]} out"
+            f"model: no layer of {type(model).__name__} is packed, though {METHOD} was asked to: it packs nn.Linear and "
+            "Conv1D alone. Leave base.load_in_4bit and base.load_in_8bit out, and give the unquantized model"
         )
 
 

@@ -8,13 +8,15 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from autolora.adapters.memory import STATE_BYTES, Growth, Memory, Remedy, by_formula
-from autolora.bases.base import Reading
+from autolora.bases.base import Base, Reading
+from autolora.bases.blank import blank_model
 from autolora.bases.device import dtype_name, own_dtype
 from autolora.errors import first_line
 
 if TYPE_CHECKING:
     import torch
     from peft import PeftModel
+    from transformers import PreTrainedModel
 
     from autolora.bases.footprint import Footprint
     from autolora.bases.tracing import Trace
@@ -64,6 +66,15 @@ class Yields:
 
 RIGID = Yields()
 PLAIN, WHOLE = Reading(masked=False, apart=True), Reading(masked=False, apart=False)
+
+
+def blank_of(base: Base) -> PreTrainedModel:
+    """The model of a base without values, on the device "meta"; of a packed one, as it is before it is packed."""
+    from autolora.bases.tracing import without_values
+
+    if base.bits is None:
+        return without_values(base.model)
+    return blank_model(base.model.config, base.model.config._attn_implementation)
 
 
 def plan_memory(

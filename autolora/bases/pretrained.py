@@ -124,8 +124,6 @@ def _load_whole(source: Source, held: BaseSpec, dtype: torch.dtype, device: torc
         **({} if bits is None else {"device_map": {"": device}}),
     )
     quantized.check_supported(model)
-    if packing is not None:
-        packed.check_packed(model, held)
     if bits is not None and packing is None:
         packed.recast(model, dtype)
     return Loaded(model, (*notes, *check_complete(model, loaded, source.where), *packed.note(model)))

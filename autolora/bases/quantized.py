@@ -98,6 +98,7 @@ def prepare(config: PretrainedConfig, held: BaseSpec, where: str) -> tuple[list[
 
 def check_supported(model: PreTrainedModel) -> None:
     """Raise ``ModelError`` if the weights of a model are quantized in a way that adapters cannot be trained on."""
+    packed.check_packed(model)
     if packed.bits_held(model):
         return
     method = getattr(model, "quantization_method", None)

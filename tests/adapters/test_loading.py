@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 import autolora
 from autolora.variants import VariantError, get
@@ -86,3 +87,23 @@ def test_an_adapter_of_another_model_is_refused_and_leaves_the_base_clean(export
         autolora.load_adapter(base, folder)
     assert fingerprint(base) == before
     assert set(vars(base)) == attributes
+
+
+def test_an_adapter_that_fails_amid_the_layers_leaves_the_base_as_it_was(exported, build, fingerprint):
+    """PEFT has wrapped all layers by the time that it finds a tensor of another shape."""
+    folder, _ = exported("lora")
+    file = folder / "adapter_model.safetensors"
+    state = load_file(file)
+    key = sorted(state)[-1]
+    state[key] = state[key][:, :2].contiguous()
+    save_file(state, file)
+    base = build()
+    before, modules = fingerprint(base), list(base.modules())
+    trainable, attributes = [parameter.requires_grad for parameter in base.parameters()], set(vars(base))
+    with pytest.raises(VariantError, match="is damaged or of another model"):
+        autolora.load_adapter(base, folder)
+    assert fingerprint(base) == before
+    assert list(base.modules()) == modules
+    assert [parameter.requires_grad for parameter in base.parameters()] == trainable
+    assert set(vars(base)) == attributes
+    get("lora").attach(base, rank=2, alpha=2.0)  # it carries nothing

@@ -408,3 +408,32 @@ def test_transformers_is_as_it_was_after_a_step_that_cannot_be_counted():
     own = masking_utils.find_packed_sequence_indices
     plan(model=OTHERS["jetmoe"]())
     assert masking_utils.find_packed_sequence_indices is own
+
+
+def test_a_base_in_four_bits_takes_what_it_does():
+    found, plain = plan(Setting(RANK, length=LENGTH, bits=4)), plan()
+    linear = 2 * (2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 48)
+    unpacked = 4 * 32 * 48  # the largest layer, for a product
+    assert found.bits == 4
+    assert found.base_bytes == pytest.approx(plain.base_bytes - linear * (4 - 0.5 - 1 / 64) + unpacked, rel=1e-3)
+    assert found.activations == plain.activations
+    assert found.held == "4 bits and float32"
+
+
+def test_a_start_that_is_subtracted_lies_beside_packed_weights():
+    found = plan(Setting(RANK, length=LENGTH, bits=8), "pissa", CPU)
+    assert found.kept_bytes == 4 * found.trained
+    assert plan(Setting(RANK, length=LENGTH, bits=8)).kept_bytes == 0
+
+
+@pytest.mark.parametrize(("variant", "offered"), [("lora", True), ("lokr", False)])
+def test_four_bits_make_a_large_base_fit_where_the_variant_trains_on_them(small_device, variant, offered):
+    wide = config(blocks=4)
+    wide.hidden_size, wide.intermediate_size, wide.head_dim = 512, 1024, 128
+    whole = plan(variant=variant, model=wide)
+    found = plan(variant=variant, model=wide, device=small_device(round(0.7 * whole.total_bytes)))
+    remedies = {remedy.change: remedy for remedy in found.remedies}
+    assert ("a 4-bit base" in remedies) == offered
+    if offered:
+        assert remedies["a 4-bit base"].fits
+        assert remedies["a 4-bit base"].total_bytes < remedies["a bfloat16 base"].total_bytes

@@ -114,10 +114,10 @@ class BuiltinTrainer(Trainer):
     def memory_plan(self, variants: Sequence[str], space: Space) -> Memory | None:
         from autolora.bases.footprint import Footprint
         from autolora.bases.outline import Outline
-        from autolora.bases.planning import Setting, Yields, plan_memory
+        from autolora.bases.planning import Setting, Yields, blank_of, plan_memory
 
         bench, base = self.bench, self.bench.base
-        outline = Outline(type(base.model).__name__, base.model.config, base.outline())
+        outline = Outline(type(base.model).__name__, base.model.config, blank_of(base))
         longest = int(bench.data.train.lengths.max())
         on_cpu, asked = base.device.type == "cpu", bench.training.gradient_checkpointing
         checkpointing = base.checkpoints if asked == "auto" else asked
