@@ -92,8 +92,8 @@ def check_packed(model: PreTrainedModel) -> None:
     method = getattr(model, "quantization_method", None)
     if getattr(method, "value", method) == METHOD and bits_held(model) is None:
         raise ModelError(
-            f"model: no layer of {type(model).__name__} is packed, though {METHOD} was asked to: it packs nn.Linear and "
-            "Conv1D alone. Leave base.load_in_4bit and base.load_in_8bit out, and give the unquantized model"
+            f"model: no layer of {type(model).__name__} is packed, though {METHOD} was asked to: it packs nn.Linear "
+            "and Conv1D alone. Leave base.load_in_4bit and base.load_in_8bit out, and give the unquantized model"
         )
 
 
