@@ -211,6 +211,7 @@ def variant_view(name: str) -> RenderableType:
         ("constraints", variant.constraints),
         ("own hyperparameters", options or "none"),
         ("experts", "each with factors of its own" if variant.adapts_experts else "none in one parameter"),
+        ("bases in few bits", " and ".join(f"{bits} bits" for bits in variant.bits) or "none"),
         ("optimizer", variant.optimizer_name),
         ("alpha", "always r" if traits.unit_scale else f"by the law: {law}"),
         ("best learning rate", f"{relation}, give or take {traits.shift_sd:g} decades"),
