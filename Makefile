@@ -4,8 +4,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 LOWEST ?= .venv-lowest
 DIR ?= runs/quickstart
+PYTHON_GPU ?= $(BIN)/python
 
-.PHONY: quickstart test test-all test-faults test-lowest attack lint bench-prior bench-laws bench-search bench-throughput clean
+.PHONY: quickstart test test-all test-faults test-lowest attack lint bench-prior bench-laws bench-search bench-throughput check-gpu clean
 
 # On a model this small one thread is twice as fast as two, and the numbers are README's.
 quickstart: export OMP_NUM_THREADS = 1
@@ -57,6 +58,11 @@ bench-throughput: export OMP_NUM_THREADS = 1
 bench-throughput: $(VENV)/.installed-dev
 	$(BIN)/python -m studies.throughput.run
 	$(BIN)/python -W ignore -m studies.throughput.memory
+
+# Is training right, how fast is it, does the memory plan hold: on the first GPU in eight minutes, or tiny on a CPU.
+# make check-gpu PYTHON_GPU=python3 OUT=table.md runs under any interpreter that has what it needs; nothing is installed.
+check-gpu: $(if $(filter $(BIN)/python,$(PYTHON_GPU)),$(VENV)/.installed)
+	$(PYTHON_GPU) -m studies.gpu $(if $(OUT),--out $(OUT))
 
 clean:
 	rm -rf $(VENV) $(LOWEST) .mypy_cache .pytest_cache .ruff_cache

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from pathlib import Path
 
 
 def commit() -> str:
-    """As ``git describe`` has it, "-dirty" where files were changed since."""
+    """As ``git describe`` has it, "-dirty" where files were changed since; "unknown" outside of a clone."""
+    if shutil.which("git") is None:
+        return "unknown"
     command = ["git", "describe", "--always", "--dirty"]
     done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
     return done.stdout.strip() or "unknown"

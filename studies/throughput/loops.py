@@ -24,6 +24,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import (
     DataCollatorForSeq2Seq,
+    PrinterCallback,
     Trainer,
     TrainerCallback,
     TrainerState,
@@ -79,11 +80,13 @@ def clock_of(device: torch.device) -> Clock:
     """Seconds that loops are timed by: of the processor, over all its cores, so that ratios hold on a busy machine. Of
     a GPU those that pass, read once it has done all that it was told to.
     """
-    return time.process_time if device.type == "cpu" else lambda: _wall(device)
+    return time.process_time if device.type == "cpu" else lambda: wall(device)
 
 
-def _wall(device: torch.device) -> float:
-    torch.accelerator.synchronize(device)
+def wall(device: torch.device) -> float:
+    """Seconds that pass, read once the device has done all that it was told to."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
     return time.perf_counter()
 
 
@@ -189,6 +192,7 @@ def transformers_trainer(
             data_collator=_counting(DataCollatorForSeq2Seq(bench.base.tokenizer, label_pad_token_id=IGNORED), measured),
             callbacks=[_Timer(measured, bench)],
         )
+        trainer.remove_callback(PrinterCallback)
         trainer.train()
     return measured
 
@@ -214,6 +218,7 @@ def trl_trainer(bench: Workbench, batch_size: int, steps: int, grouped: bool = F
             processing_class=bench.base.tokenizer,
             callbacks=[_Timer(measured, bench)],
         )
+        trainer.remove_callback(PrinterCallback)
         trainer.data_collator = _counting(trainer.data_collator, measured)
         trainer.train()
     return measured

@@ -1,0 +1,1 @@
+"""Correctness, speed and memory of training on the card that is there."""

@@ -1,0 +1,56 @@
+"""Is training right on this machine's card, how fast is it, and does the memory plan hold there?
+
+    python -m studies.gpu                            # on the first GPU; with tiny models where there is none
+    python -m studies.gpu --tiny --only correctness
+
+Runs under any interpreter that has torch, transformers, PEFT and pydantic, from the root of a clone; it installs and
+downloads nothing. Every row is printed as it ends, and all of them are written to --out. Ends with status 1 if
+something is wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+import tempfile
+from pathlib import Path
+
+from studies.gpu import needs
+from studies.gpu.report import GROUPS
+
+MINUTES = 7.5
+"""Of eight, for what ends after the last row."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tiny", action="store_true", help="tiny models on the CPU, in a minute")
+    parser.add_argument("--only", nargs="+", choices=GROUPS, default=GROUPS, help="these groups of rows")
+    parser.add_argument("--minutes", type=float, default=MINUTES, help="after which no row begins")
+    parser.add_argument("--out", type=Path, help="the Markdown file to write")
+    parser.add_argument("--commit", help="of the code, where git cannot tell")
+    arguments = parser.parse_args()
+    needs.check()
+    if arguments.tiny:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # one card: transformers.Trainer would take all that it sees
+    from studies.gpu.run import run  # imports torch, which looks for devices
+
+    command = shlex.join(["python", "-m", "studies.gpu", *sys.argv[1:]])
+    with tempfile.TemporaryDirectory() as scratch:
+        report = run(
+            Path(scratch),
+            groups=arguments.only,
+            minutes=arguments.minutes,
+            out=arguments.out,
+            command=command,
+            commit=arguments.commit,
+        )
+    print(f"\n{report.write()}")
+    sys.exit(int(any(row.wrong for row in report.rows)))
+
+
+if __name__ == "__main__":
+    main()
