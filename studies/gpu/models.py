@@ -22,7 +22,9 @@ from transformers import (
 
 from autolora import bases, quickstart
 from autolora import spec as specs
+from autolora.adapters.targets import survey
 from autolora.bases import Base
+from autolora.bases.packed import settle
 from autolora.losses import IGNORED
 from autolora.spec import Spec
 from autolora.trainers.builtin.workbench import Workbench, prepare_data
@@ -97,14 +99,25 @@ class Place:
         """The dtype of 16 bits that the device has."""
         return torch.bfloat16 if self.dtype == torch.float32 else self.dtype
 
-    def model(self, shape: str, layers: int | None = None, dtype: torch.dtype | None = None) -> PreTrainedModel:
-        """A model of random weights, the same at every call, made on the device."""
+    def model(
+        self, shape: str, layers: int | None = None, dtype: torch.dtype | None = None, packed: bool = False
+    ) -> PreTrainedModel:
+        """A model of random weights, the same at every call, made on the device.
+
+        Args:
+            shape: a key of ``SHAPES``.
+            layers: how many; None: all.
+            dtype: of its weights; None: that of the place.
+            packed: hold its linear layers in 4 bits, as ``base.load_in_4bit`` does; needs bitsandbytes.
+        """
         config = SHAPES[shape].config(layers)
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(0)
             with torch.device(self.device):
                 model = AutoModelForCausalLM.from_config(config, dtype=dtype or self.dtype)
         model.name_or_path = self.tokenizer.name_or_path
+        if packed:
+            _pack(model)
         return model
 
     def bench(self, model: PreTrainedModel, data: dict[str, Any], **training: Any) -> Workbench:
@@ -150,3 +163,21 @@ class Place:
         AutoTokenizer.from_pretrained(quickstart.resolve(quickstart.PREFIX)).save_pretrained(folder)
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
         return tokenizer
+
+
+def _pack(model: PreTrainedModel) -> None:
+    """Put what ``from_pretrained`` makes of linear layers in 4 bits in their place, without files in between."""
+    from bitsandbytes.nn import Linear4bit, Params4bit
+
+    for name in survey(model).layers:
+        whole = model.get_submodule(name)
+        weight, bias = whole.weight, whole.bias
+        options = {"quant_type": "nf4", "compress_statistics": True}
+        layer = Linear4bit(
+            whole.in_features, whole.out_features, bias=bias is not None, compute_dtype=weight.dtype, **options
+        )
+        layer.weight = Params4bit(weight.data, requires_grad=False, **options).to(weight.device)
+        layer.bias = bias
+        model.set_submodule(name, layer)
+    model.is_loaded_in_4bit = True  # what PEFT asks for
+    settle(model)

@@ -53,6 +53,7 @@ GPU = Scale(
     comparisons=(
         Comparison("0.5B", ALL, (1, 2, 4, 8, 16), 512, 8),
         Comparison("8B", ("lora",), (1, 2, 4, 8, 16), 512, 4),
+        Comparison("8B", ("lora",), (1, 4, 16), 512, 4, packed=True),
         Comparison("1B", ALL, (1, 4, 16), 512, 8),
     ),
     starts=Starts("8B", 4),
@@ -63,7 +64,7 @@ GPU = Scale(
 TINY = Scale(
     checked=Checked("tiny"),
     width=256,
-    comparisons=(Comparison("tiny", ALL, (1, 2), 32, 2),),
+    comparisons=(Comparison("tiny", ALL, (1, 2), 32, 2), Comparison("tiny", ("lora",), (1,), 32, 2, packed=True)),
     starts=Starts("tiny Llama", 2),
     sharing=Sharing("tiny", (2,), 32, 10),
     later=(Comparison("tiny Llama", ("pissa",), (1, 2), 32, 2),),

@@ -42,6 +42,7 @@ class Comparison:
         batches: micro-batches, each a step of its own.
         length: tokens of a row.
         steps: that are timed.
+        packed: whether the model's linear layers are in 4 bits.
     """
 
     shape: str
@@ -49,6 +50,17 @@ class Comparison:
     batches: tuple[int, ...]
     length: int
     steps: int
+    packed: bool = False
+
+    @property
+    def name(self) -> str:
+        """Of the model."""
+        return SHAPES[self.shape].name + (" in 4 bits" if self.packed else "")
+
+    @property
+    def package(self) -> str | None:
+        """What it cannot be made without, beside what all need."""
+        return "bitsandbytes" if self.packed else None
 
 
 @dataclass
@@ -139,14 +151,14 @@ class _Timed:
         if self._bench is None:
             asked = self.asked
             self._failure = "there is no model: making it has failed, see above"
-            model = self.place.model(asked.shape)
+            model = self.place.model(asked.shape, packed=asked.packed)
             data = self.place.timed(asked.shape, asked.length)
             self._bench = self.place.bench(model, data, examples=EXAMPLES)
             self._failure = ""
         return self._bench
 
     def _case(self, variant: str, batch: int, loop: str, run: Callable[[], Result]) -> Case:
-        return Case("speed", (SHAPES[self.asked.shape].name, variant, str(batch), loop), run)
+        return Case("speed", (self.asked.name, variant, str(batch), loop), run, self.asked.package)
 
     def _floor(self, batch: int) -> Result:
         measured = self._run(loops.floor, batch)
@@ -236,8 +248,8 @@ class _Timed:
             return _planned(planned, own.peak)
 
         for batch in self.asked.batches:
-            names = (SHAPES[self.asked.shape].name, variant, f"{batch} x {self.asked.length}")
-            yield Case("memory", names, partial(measure, batch))
+            names = (self.asked.name, variant, f"{batch} x {self.asked.length}")
+            yield Case("memory", names, partial(measure, batch), self.asked.package)
 
 
 def _planned(planned: int, measured: int) -> Result:

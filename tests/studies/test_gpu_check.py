@@ -72,22 +72,26 @@ def test_the_head_says_what_was_run_where_and_with_which_versions(whole):
 def test_training_is_right_and_no_error_is_above_its_tolerance(whole):
     found = {(row["check"], row["setting"]): row for row in rows(whole, "correctness")}
     about = SHAPES["tiny"].name
-    assert set(found) == {
+    packed = {
+        ("4-bit against float32", about),
+        ("cut at half and resumed", f"{about}, 4-bit"),
+        *((f"{name} exported, read by PEFT", f"{about}, 4-bit") for name in ("lora", "dora", "pissa")),
+    }
+    assert set(found) == packed | {
         *(("cut at half and resumed", f"{about}, {dtype}") for dtype in ("float32", "bfloat16")),
         *(("gradient checkpointing", f"{about}, {dtype}") for dtype in ("float32", "bfloat16")),
         ("bfloat16 against float32", about),
         *((f"{name} exported, read by PEFT", f"{about}, float32") for name in ("lora", "dora", "pissa")),
-        ("4-bit against float32", about),
         ("rows as datasets.Dataset", "the shipped task"),
         ("a study from begin to end", "the shipped model"),
     }
     for names, row in found.items():
-        if row["result"].startswith(SKIPPED):
-            assert names[0] == "4-bit against float32"
-            assert len(row["result"]) > len(SKIPPED)
+        if names in packed and not needs.installed("bitsandbytes"):
+            assert row["result"].startswith(f"{SKIPPED}bitsandbytes is not installed")
+        elif names[0] == "a study from begin to end":
+            assert row["result"].startswith(f"{AGREES}: the best loss is ")
         else:
-            assert row["result"].startswith(AGREES)
-        if row["result"] == AGREES:
+            assert row["result"] == AGREES
             assert 0 <= float(row["error"]) <= float(row["tolerance"])
 
 
@@ -100,9 +104,14 @@ def test_every_loop_is_timed_at_every_micro_batch_beside_the_floor_and_the_roofl
         *((model, "base alone", batch, "floor") for model in (tiny, llama) for batch in "12"),
         *((tiny, variant, batch, loop) for variant in ("lora", "dora") for batch in "12" for loop in LOOPS),
         *((llama, "pissa", batch, "autolora") for batch in "12"),
+        (f"{tiny} in 4 bits", "base alone", "1", "floor"),
+        *((f"{tiny} in 4 bits", "lora", "1", loop) for loop in LOOPS),
     }
     assert {(row["model"], row["variant"], row["micro-batch"], row["loop"]) for row in found} == expected
     for row in found:
+        if "4 bits" in row["model"] and not needs.installed("bitsandbytes"):
+            assert row["result"].startswith(f"{SKIPPED}bitsandbytes is not installed")
+            continue
         assert row["result"] == MEASURED
         assert float(row["tokens/s"]) > 0
         assert all(row[column].endswith("%") for column in ("of the floor", "of the roofline"))
@@ -132,14 +141,19 @@ runpy.run_module("studies.gpu", run_name="__main__", alter_sys=True)
 def test_without_optional_packages_segments_are_trained_and_the_rows_of_those_are_skipped(tmp_path):
     text, status = checked(tmp_path / "check.md", "--only", "correctness", program=("-c", WITHOUT))
     assert status == 0, text
-    found = {row["check"]: row["result"] for row in rows(text, "correctness")}
-    skipped = {check: result for check, result in found.items() if result.startswith(SKIPPED)}
-    assert {check: result.split()[1] for check, result in skipped.items()} == {
-        "4-bit against float32": "bitsandbytes",
-        "rows as datasets.Dataset": "datasets",
-        "a study from begin to end": "optuna",
+    found = {(row["check"], row["setting"]): row["result"] for row in rows(text, "correctness")}
+    skipped = {names: result.split()[1] for names, result in found.items() if result.startswith(SKIPPED)}
+    about = SHAPES["tiny"].name
+    assert {check for (check, setting), package in skipped.items() if package == "bitsandbytes"} >= {
+        "4-bit against float32",
+        "lora exported, read by PEFT",
     }
-    assert found["cut at half and resumed"] == found["lora exported, read by PEFT"] == AGREES
+    assert skipped["rows as datasets.Dataset", "the shipped task"] == "datasets"
+    assert skipped["a study from begin to end", "the shipped model"] == "optuna"
+    trained = {names: result for names, result in found.items() if names not in skipped}
+    assert set(trained.values()) == {AGREES}
+    assert ("cut at half and resumed", f"{about}, float32") in trained
+    assert ("pissa exported, read by PEFT", f"{about}, float32") in trained
     assert "optuna missing" in text
 
 
@@ -148,7 +162,7 @@ def test_a_segment_that_forgets_its_optimizer_is_found_out(place, monkeypatch):
     cases = {case.names: case for case in correctness.cases(place, Checked("tiny"))}
     result = cases["cut at half and resumed", f"{SHAPES['tiny'].name}, bfloat16"].run()
     assert result.word == DIFFERS
-    assert float(result.cells[0]) > 5 * correctness.ROUNDING[torch.bfloat16]  # what is allowed on a GPU
+    assert float(result.cells[0]) > 2 * correctness.REPEATED[torch.bfloat16]  # what is allowed on a GPU
 
 
 @pytest.mark.parametrize("name", ["lora", "pissa"])
@@ -262,7 +276,8 @@ def test_what_cannot_be_done_without_is_said_plainly(monkeypatch):
 
 def test_all_that_the_issue_names_is_checked_on_a_gpu():
     comparisons = (*run.GPU.comparisons, *run.GPU.later)
-    asked = {(each.shape, variant): each.batches for each in comparisons for variant in each.variants}
+    asked = {(each.shape, name): each.batches for each in comparisons if not each.packed for name in each.variants}
+    assert any(each.packed and each.shape == "8B" for each in comparisons)
     assert {("0.5B", name) for name in ("lora", "dora", "pissa")} | {("1B", "lora"), ("8B", "lora")} <= set(asked)
     assert asked["0.5B", "lora"] == asked["8B", "lora"] == (1, 2, 4, 8, 16)
     assert (run.GPU.starts.shape, run.GPU.starts.layers) == ("8B", 4)
