@@ -173,7 +173,7 @@ def _datasets(place: Place) -> Result:
     path = f"{quickstart.PREFIX}/train.jsonl"
     lines = Path(quickstart.resolve(path)).read_text(encoding="utf-8").splitlines()
     rows = Dataset.from_list([json.loads(line) for line in lines])
-    found = []
+    found: list[list[int]] = []
     for train in (path, rows):
         spec = specs.load({"model": quickstart.PREFIX, "data": train})
         data = prepare_data(spec, place.tokenizer, place.folder / f"rows-{len(found)}")

@@ -171,13 +171,10 @@ def _pack(model: PreTrainedModel) -> None:
 
     for name in survey(model).layers:
         whole = model.get_submodule(name)
-        weight, bias = whole.weight, whole.bias
-        options = {"quant_type": "nf4", "compress_statistics": True}
-        layer = Linear4bit(
-            whole.in_features, whole.out_features, bias=bias is not None, compute_dtype=weight.dtype, **options
-        )
-        layer.weight = Params4bit(weight.data, requires_grad=False, **options).to(weight.device)
-        layer.bias = bias
+        weight, width = whole.weight, (whole.in_features, whole.out_features)
+        layer = Linear4bit(*width, bias=whole.bias is not None, compute_dtype=weight.dtype, device="meta")
+        packed = Params4bit(weight.data, requires_grad=False, quant_type="nf4", compress_statistics=True)
+        layer.weight, layer.bias = packed.to(weight.device), whole.bias
         model.set_submodule(name, layer)
     model.is_loaded_in_4bit = True  # what PEFT asks for
     settle(model)

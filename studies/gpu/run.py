@@ -7,6 +7,7 @@ import platform
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -107,16 +108,16 @@ def run(
 def _cases(place: Place, scale: Scale) -> Iterator[tuple[str, Callable[[], Iterator[Case]]]]:
     """Groups and their cases, in order; making the cases makes models, so that each waits until it is asked for."""
     roofline = Roofline()
-    yield "correctness", lambda: correctness.cases(place, scale.checked)
-    yield "speed", lambda: roofline.cases(place, scale.width)
+    yield "correctness", partial(correctness.cases, place, scale.checked)
+    yield "speed", partial(roofline.cases, place, scale.width)
     for comparison in scale.comparisons:
-        yield "speed", lambda comparison=comparison: speed.cases(place, comparison, roofline)
+        yield "speed", partial(speed.cases, place, comparison, roofline)
     if place.device.type == "cpu":
         yield "speed", speed.processes
-    yield "starts", lambda: starts.cases(place, scale.starts)
-    yield "workers", lambda: workers.cases(place, scale.sharing)
+    yield "starts", partial(starts.cases, place, scale.starts)
+    yield "workers", partial(workers.cases, place, scale.sharing)
     for comparison in scale.later:
-        yield "speed", lambda comparison=comparison: speed.cases(place, comparison, roofline)
+        yield "speed", partial(speed.cases, place, comparison, roofline)
 
 
 def _about(place: Place) -> Mapping[str, str]:

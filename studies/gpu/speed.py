@@ -177,10 +177,11 @@ class _Timed:
         if "attached" in vars(bench):
             return
         collected()  # what other trainers have left would count in the peak
-        assert bench.identity  # is read off the base while it has no adapter, and kept
+        identity = bench.identity  # is read off the base while it has no adapter
         config = Config(RATE, self.asked.batches[0], RANK, RANK)
         adapted = self._attached.enter_context(bench.attached(variant, config, seed=0))
-        self._attached.enter_context(mock.patch.object(bench, "attached", return_value=nullcontext(adapted)))
+        attached = mock.Mock(return_value=nullcontext(adapted))
+        self._attached.enter_context(mock.patch.multiple(bench, identity=identity, attached=attached))
 
     def _others(self, variant: str, dora: bool) -> Iterator[Case]:
         own: dict[str, loops.Loop] = {
@@ -202,11 +203,12 @@ class _Timed:
     def _result(self, measured: Measured, variant: str, batch: int, operations: float) -> Result:
         rate = measured.tokens / measured.seconds
         own, floor = self.own.get((variant, batch)), self.floors.get(batch)
+        ours = None if own is None else own.tokens / own.seconds
         passes = measured.passes // self.asked.steps
         return Result(
             (
                 f"{rate:.0f}",
-                _share(rate, own and own.tokens / own.seconds),
+                _share(rate, ours),
                 _share(rate, floor),
                 _share(rate * operations, self.roofline.rate),
                 f"{measured.peak / 1e9:.2f}" if measured.peak else NOTHING,
@@ -221,10 +223,10 @@ class _Timed:
         attention to earlier tokens, twice as much backward as forward; and the factors of the adapter, with their own
         gradients.
         """
-        config, layers = self.bench.base.model.config, self.bench.coverage.layers.values()
+        shape, layers = SHAPES[self.asked.shape], self.bench.coverage.layers.values()
         frozen = 4 * sum(layer.in_features * layer.out_features for layer in layers)
-        head = 4 * config.hidden_size * config.vocab_size / 2
-        attention = 6 * config.num_hidden_layers * config.hidden_size * self.asked.length
+        head = 4 * shape.hidden * shape.vocabulary / 2
+        attention = 6 * shape.layers * shape.hidden * self.asked.length
         factors = 6 * RANK * sum(layer.in_features + layer.out_features for layer in layers) if adapter else 0
         return frozen + head + attention + factors
 

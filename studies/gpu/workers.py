@@ -14,6 +14,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -48,7 +49,7 @@ def cases(place: Place, asked: Sharing) -> Iterator[Case]:
         for batch in asked.batches:
             for number in (1, NUMBER):
                 names = (f"{SHAPES[asked.shape].name}, micro-batch {batch}", str(number))
-                yield Case("workers", names, lambda batch=batch, number=number: pool.measure(batch, number))
+                yield Case("workers", names, partial(pool.measure, batch, number))
     finally:
         pool.close()
 

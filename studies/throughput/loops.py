@@ -146,7 +146,8 @@ def autolora(
         _timed(torch.optim.AdamW, "step", measured),
         suppress(_Enough),
     ):
-        segment.run(bench, job, end)
+        outcome = segment.run(bench, job, end)
+        raise RuntimeError(f"the segment ended before its last step was timed ({outcome.kind}): {outcome.reason}")
     rows = bench.batches.rows(0, 0, len(measured.losses) * batch_size)
     measured.tokens = int(bench.data.train.lengths[rows].sum())
     return measured

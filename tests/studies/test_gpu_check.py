@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM
 from autolora.head import summed_loss
 from autolora.space import Config
 from autolora.trainers.builtin import segment
+from autolora.trainers.trainer import Outcome
 from studies.gpu import correctness, needs, run, speed
 from studies.gpu.correctness import Checked
 from studies.gpu.models import SHAPES, Place
@@ -210,6 +211,23 @@ def test_operations_of_the_roofline_are_those_that_torch_counts(place, shape):
     with timed.bench.attached("lora", Config(1e-4, 1, RANK, RANK), seed=0) as adapted:
         counted = products(lambda: summed_loss(adapted.train(), batch, apart=True).backward())
     assert counted == length * (timed._operations(adapter=True) - attention - unneeded)
+
+
+@pytest.mark.parametrize(
+    ("reason", "word"),
+    [
+        ("out of memory while training: CUDA out of memory. Tried to", f"{SKIPPED}the device's memory ran out"),
+        ("the loss is nan", f"{FAILED}RuntimeError: the segment ended before its last step"),
+    ],
+)
+def test_a_segment_that_ends_early_is_not_timed(place, monkeypatch, reason, word):
+    outcome = Outcome(0, "infeasible", None, 0.0, reason, 1.0)
+    monkeypatch.setattr(segment, "run", lambda *_: outcome)
+    asked = Comparison("tiny", ("lora",), (1,), 32, 1)
+    report = Report(1.0, [])
+    report.take(case for case in speed.cases(place, asked, Roofline()) if case.names[3] == "autolora")
+    (row,) = report.rows
+    assert row.word.startswith(word)
 
 
 class TestReport:
