@@ -30,8 +30,6 @@ TABLES = {
     "workers": ("model", "processes", "tokens/s together", "of one process"),
 }
 """Tables by name, and their columns; a last one says what became of the row."""
-GROUPS = ("correctness", "speed", "starts", "workers")
-"""Groups of rows that can be asked for; those of memory come with those of speed."""
 MEASURED, AGREES, DIFFERS = "measured", "agrees", "DIFFERS"
 FAILED, SKIPPED = "FAILED: ", "skipped: "
 NOTHING = "-"

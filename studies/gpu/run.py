@@ -85,7 +85,7 @@ def run(
 
     Args:
         folder: scratch.
-        groups: of :data:`studies.gpu.report.GROUPS`, those to run.
+        groups: those of :func:`_cases` to run.
         minutes: see :class:`Report`.
         out: the file to write; None: none.
         command, commit: for the report's head; None: as git says.

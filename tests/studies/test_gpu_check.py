@@ -292,7 +292,14 @@ def test_what_cannot_be_done_without_is_said_plainly(monkeypatch):
         needs.check()
 
 
-def test_all_that_the_issue_names_is_checked_on_a_gpu():
+def test_a_missing_package_is_said_before_it_is_imported():
+    program = WITHOUT.replace('"bitsandbytes", ', '"pydantic", ')
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"studies.gpu cannot run under {sys.executable}: pydantic >= 2.7 is missing. Use ")
+
+
+def test_on_a_gpu_every_size_and_variant_is_timed_at_its_micro_batches():
     comparisons = (*run.GPU.comparisons, *run.GPU.later)
     asked = {(each.shape, name): each.batches for each in comparisons if not each.packed for name in each.variants}
     assert any(each.packed and each.shape == "8B" for each in comparisons)
