@@ -34,9 +34,9 @@ def main() -> None:
     parser.add_argument("--commit", help="of the code, where git cannot tell")
     arguments = parser.parse_args()
     needs.check()
-    if arguments.tiny:
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # one card: transformers.Trainer would take all that it sees
+    # One card: transformers.Trainer would take all that it sees.
+    seen = "" if arguments.tiny else os.environ.get("CUDA_VISIBLE_DEVICES", "0")
+    os.environ["CUDA_VISIBLE_DEVICES"] = seen.partition(",")[0]
     from studies.gpu.run import run  # imports torch, which looks for devices
 
     command = shlex.join(["python", "-m", "studies.gpu", *sys.argv[1:]])
