@@ -28,7 +28,7 @@ from studies.throughput import loops
 
 ROOT = Path(__file__).parents[2]
 NUMBER = 2
-LONGEST = 150.0
+LONGEST = 240.0
 """Seconds after which processes are ended, come what may."""
 
 
