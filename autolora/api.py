@@ -116,8 +116,9 @@ def load_adapter(model: PreTrainedModel, folder: str | Path) -> PeftModel:
     weights, such as a mixture of experts, have a format of their own, which this function reads, too.
 
     Args:
-        model: the unmodified base, without adapters; its layers are wrapped in place. ``unload()`` of what is
-            returned takes the adapter off again; :func:`autolora.variants.detach` does if the format is its own.
+        model: the unmodified base, without adapters; its layers are wrapped in place. A base in 4 bits computes from
+            here on as it did in training, see :func:`autolora.bases.packed.settle`. ``unload()`` of what is returned
+            takes the adapter off again; :func:`autolora.variants.detach` does if the format is its own.
         folder: as ``export`` wrote it, ``best/<variant>`` of a run directory.
 
     Returns:
@@ -127,6 +128,9 @@ def load_adapter(model: PreTrainedModel, folder: str | Path) -> PeftModel:
         VariantError: the folder holds no whole adapter, or one of another model; or the variant it names is unknown.
     """
     from autolora.adapters.loading import load_exported
+    from autolora.bases.packed import settle
     from autolora.variants import get
 
-    return load_exported(model, folder, lambda name, options: get(name).configured(**options))
+    adapted = load_exported(model, folder, lambda name, options: get(name).configured(**options))
+    settle(model)
+    return adapted

@@ -11,6 +11,7 @@ pytest.importorskip("bitsandbytes")
 
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
+import autolora
 from autolora import bases
 from autolora.adapters.packed import bits_of, parameter_count
 from autolora.bases import packed
@@ -204,3 +205,20 @@ def test_memory_that_runs_out_points_to_four_bits(folder, monkeypatch):
         load(folder)
     with pytest.raises(bases.ModelError, match=r"in 4 bits and float32, and (?!.*load_in_4bit)"):
         load(folder, **asking(4))
+
+
+def test_a_loaded_adapter_computes_as_in_training(folder, tmp_path):
+    tokens = torch.arange(3, 19)[None]
+    base = load(folder, **asking(4))
+    adapted = get("dora").attach(base.model, rank=2, alpha=2.0)
+    for parameter in adapted.parameters():
+        if parameter.requires_grad:
+            parameter.data += 0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0))
+    get("dora").export(adapted, tmp_path / "adapter")
+    with torch.no_grad():
+        expected = adapted.eval()(input_ids=tokens).logits
+        fresh = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float32, quantization_config=packed.packing(4, torch.float32)
+        )
+        found = autolora.load_adapter(fresh, tmp_path / "adapter")(input_ids=tokens).logits
+    assert torch.allclose(found, expected, atol=1e-5 * float(expected.abs().max()))
