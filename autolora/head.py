@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn.functional import cross_entropy
 
-from autolora.losses import IGNORED, model_inputs, target_logits
+from autolora.losses import all_logits, target_logits, target_places
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -109,14 +109,14 @@ class _Parts:
 
         hook = inner.base_model.register_forward_hook(shorten)
         try:
-            logits = model(**model_inputs(batch)).logits
+            logits = all_logits(model, batch)
         finally:
             hook.remove()
         [output] = outputs
-        labels = batch["labels"][:, 1:].flatten()
-        places = (labels != IGNORED).nonzero()[:, 0]
-        states = output.last_hidden_state[:, :-1].flatten(0, 1).index_select(0, places)
-        return cls(inner, output, states, labels.index_select(0, places), logits.shape[-1])
+        places = target_places(batch)
+        states = output.last_hidden_state.flatten(0, 1).index_select(0, places)
+        targets = batch["labels"].flatten().index_select(0, places + 1)
+        return cls(inner, output, states, targets, logits.shape[-1])
 
     @property
     def trained(self) -> list[nn.Parameter]:

@@ -5,7 +5,8 @@ Here from the logits of whole batches, differentiable as often as one likes; :mo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,11 +16,58 @@ IGNORED = -100
 """The label that transformers and torch leave out of the loss."""
 INPUTS = ("input_ids", "attention_mask", "position_ids")
 """What of a batch a model reads."""
+PLACES = "places"
+"""Key of a batch under which :func:`with_places` keeps where its targets are."""
+
+
+def with_places(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A batch on the CPU with its :func:`target_places`, so that later no accelerator has to be asked for them."""
+    return {**batch, PLACES: target_places(batch)}
+
+
+def target_places(batch: Mapping[str, Tensor]) -> Tensor:
+    """Where the tokens are that predict a target: row * seq + position, (targets,) int64, row by row.
+
+    The token behind each is its target. On an accelerator this waits for the device, unless the batch was given them
+    by :func:`with_places`.
+    """
+    if PLACES in batch:
+        return batch[PLACES]
+    labels = batch["labels"]
+    found = (labels[:, 1:] != IGNORED).nonzero()
+    return found[:, 0] * labels.shape[1] + found[:, 1]
 
 
 def model_inputs(batch: Mapping[str, Tensor]) -> dict[str, object]:
     """The arguments of a forward pass over a batch: what it has of INPUTS, and no cache."""
     return {**{name: batch[name] for name in INPUTS if name in batch}, "use_cache": False}
+
+
+def all_logits(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+    """Logits (batch, seq, vocabulary) of a forward pass, as the model gives them."""
+    with _one_sequence_a_row("position_ids" not in batch):
+        logits: Tensor = model(**model_inputs(batch)).logits
+    return logits
+
+
+@contextmanager
+def _one_sequence_a_row(known: bool) -> Iterator[None]:
+    """Without transformers looking for several sequences in a row, if it is known that there are none.
+
+    It looks at the positions, which it has counted itself, and so waits for the device in every forward pass. Under
+    ``torch.compile`` it cannot look, and takes a slower mask.
+    """
+    if not known:
+        yield
+        return
+    from transformers import masking_utils
+
+    own = masking_utils.find_packed_sequence_indices
+    masking_utils.find_packed_sequence_indices = lambda position_ids: None
+    try:
+        yield
+    finally:
+        masking_utils.find_packed_sequence_indices = own
 
 
 def target_logits(model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -35,11 +83,10 @@ def target_logits(model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor
     """
     import torch
 
-    logits = model(**model_inputs(batch)).logits
-    labels = batch["labels"][:, 1:]
-    kept = labels != IGNORED
-    logits = logits[:, :-1][kept]
-    return logits if logits.dtype == torch.float64 else logits.float(), labels[kept]
+    places = target_places(batch)
+    logits = all_logits(model, batch).flatten(0, 1).index_select(0, places)
+    targets = batch["labels"].flatten().index_select(0, places + 1)
+    return logits if logits.dtype == torch.float64 else logits.float(), targets
 
 
 def token_losses(model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:

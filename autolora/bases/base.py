@@ -12,7 +12,7 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from autolora.adapters.statistics import half_precision
-from autolora.bases.device import dispatched
+from autolora.bases.device import dispatched, dtype_name
 from autolora.bases.limits import limits_of
 from autolora.bases.memory import Weights, collected, exceeded, out_of_memory
 from autolora.bases.packed import bits_held
@@ -95,6 +95,11 @@ class Base:
     def bits(self) -> int | None:
         """4 or 8 where linear layers are held in so many bits; None where none is."""
         return bits_held(self.model)
+
+    @property
+    def in_half(self) -> bool:
+        """Whether it has 16 bits, and so runs under :meth:`autocast`."""
+        return dtype_name(self.dtype) in ("bfloat16", "float16")
 
     def autocast(self) -> AbstractContextManager[object]:
         """Context of a forward pass: in 16 bits if the base is, so that adapters in float32 cost no more."""
@@ -180,8 +185,12 @@ class Base:
                 attributes.update(own)
 
     def placed(self, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """The tensors of a batch on the base's device."""
-        return {name: tensor.to(self.device) for name, tensor in batch.items()}
+        """The tensors of a batch on the base's device; a CUDA device copies them without being waited for."""
+        if self.device.type != "cuda":
+            return {name: tensor.to(self.device) for name, tensor in batch.items()}
+        # From pinned memory, which stays reserved until its copy is done. Pageable memory would be waited for.
+        pinned = {name: tensor.pin_memory() if tensor.is_cpu else tensor for name, tensor in batch.items()}
+        return {name: tensor.to(self.device, non_blocking=True) for name, tensor in pinned.items()}
 
     @contextmanager
     def set_aside(self) -> Iterator[None]:

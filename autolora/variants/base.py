@@ -309,11 +309,16 @@ class Variant:
         groups = self.parameter_groups(model, learning_rate)
         return torch.optim.AdamW(groups, lr=learning_rate, weight_decay=weight_decay, fused=True)
 
-    def clip_gradients(self, model: PeftModel, optimizer: torch.optim.Optimizer, max_norm: float) -> float:
-        """Scale the gradients in place so that their global norm is at most ``max_norm``; returns the norm before."""
+    def clip_gradients(self, model: PeftModel, optimizer: torch.optim.Optimizer, max_norm: float) -> Tensor | float:
+        """Scale the gradients in place so that their global norm is at most ``max_norm``.
+
+        Returns:
+            The norm before: a scalar on the gradients' device, which the training loop reads together with the loss;
+            a number does as well, but on an accelerator it is waited for.
+        """
         import torch
 
-        return float(torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], max_norm))
+        return torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], max_norm)
 
     def penalty(self, model: PeftModel) -> Tensor | None:
         """What training minimizes beside the loss: a scalar, of the last forward pass in training mode; or nothing."""

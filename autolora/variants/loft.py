@@ -14,6 +14,7 @@ from autolora.variants.registry import register
 if TYPE_CHECKING:
     import torch
     from peft import PeftModel
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Loft(Variant):
         pairs = [(layer.a, layer.b) for layer in layers]
         return LoftAdamW(pairs, learning_rate, eps=self.eps, weight_decay=weight_decay)
 
-    def clip_gradients(self, model: PeftModel, optimizer: torch.optim.Optimizer, max_norm: float) -> float:
+    def clip_gradients(self, model: PeftModel, optimizer: torch.optim.Optimizer, max_norm: float) -> Tensor | float:
         """The norm is of the full weights' gradient, as far as the step can see it."""
         from autolora.adapters.kernels.loft import LoftAdamW
 

@@ -20,6 +20,8 @@ SMOOTHING = 0.85
 class Singular(Branch):
     """B (e o A x), e the layer's ``singular_values``."""
 
+    takes_half = True
+
     def update(self, layer: AdaptedLayer, x: Tensor) -> Tensor:
         return layer.times_b(layer.times_a(x) * layer.given("singular_values"))
 

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from peft.tuners.lora.layer import LoraLayer, LoraVariant
+from collections.abc import Iterable
+
+from peft.tuners.lora.layer import Linear, LoraLayer, LoraVariant
 from peft.tuners.tuners_utils import BaseTunerLayer
-from torch import Tensor
+from torch import Tensor, nn
 
 from autolora.adapters.errors import VariantError
 from autolora.adapters.layer import AdaptedLayer, PeftLayer
 
 
 class Unmerged(LoraVariant):
-    """A forward pass that PEFT does not know and so cannot merge: left to its defaults it would drop the adapter."""
+    """A forward pass that PEFT does not know and so cannot merge: left to its defaults it would drop the adapter.
+
+    Attributes:
+        takes_half: under autocast to 16 bits it takes an input of 16 bits as it is, see :func:`take_half`. By default
+            it is given float32.
+    """
+
+    takes_half = False
 
     @staticmethod
     def merge_safe(module: LoraLayer, active_adapter: str, orig_weight: Tensor) -> Tensor:
@@ -44,6 +53,21 @@ class Branch(Unmerged):
     ) -> Tensor:
         x = module.lora_dropout[active_adapter](x)
         return result + self.update(AdaptedLayer(module, active_adapter), x) * module.scaling[active_adapter]
+
+
+def take_half(layers: Iterable[AdaptedLayer]) -> None:
+    """Let layers take inputs of 16 bits as they come, for a model that runs under autocast alone.
+
+    PEFT widens the input to the float32 of the adapter, and autocast rounds it to 16 bits again: the same numbers after
+    two copies of it in the forward pass, and two of its gradient in the backward pass. Where there is dropout it is
+    drawn in float32, as before, and a forward pass that does not say that it :attr:`Unmerged.takes_half` gets float32.
+    """
+    for layer in layers:
+        if not isinstance(layer.module, Linear):
+            continue
+        ready = layer.branch is None or getattr(layer.branch, "takes_half", False)
+        if ready and isinstance(layer.module.lora_dropout[layer.adapter], nn.Identity):
+            layer.module.cast_input_dtype_enabled = False
 
 
 def acts_alone(layer: BaseTunerLayer, adapter: str) -> bool:

@@ -24,6 +24,8 @@ class Bounded(Branch):
             and B.
     """
 
+    takes_half = True
+
     def __init__(self, layer: AdaptedLayer) -> None:
         norms = weight_matrix(layer.base_layer).norm(dim=0)
         layer.module.register_buffer("column_norms", norms, persistent=False)

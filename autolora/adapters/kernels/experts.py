@@ -31,6 +31,8 @@ class Experts(Unmerged):
         balanced: keep the load-balance term of the last forward pass in training mode for :meth:`take_balance`.
     """
 
+    takes_half = True
+
     def __init__(self, experts: int, top_k: int, shared_a: bool, balanced: bool) -> None:
         self.experts, self.top_k, self.slices = experts, top_k, 1 if shared_a else experts
         self.balanced = balanced and top_k < experts
@@ -49,7 +51,8 @@ class Experts(Unmerged):
     def gates(self, module: PeftLayer, x: Tensor) -> Tensor:
         """g (..., E) for x (..., n): they sum to 1, and are 0 for experts that are not chosen."""
         with torch.autocast(x.device.type, enabled=False):
-            logits = linear(x, getattr(module, ROUTER))
+            router = getattr(module, ROUTER)
+            logits = linear(x.to(router.dtype), router)
         if self.top_k >= self.experts:
             return logits.softmax(-1)
         chosen = self._chosen(logits)

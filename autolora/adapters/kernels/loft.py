@@ -79,24 +79,25 @@ class LoftAdamW(torch.optim.Optimizer):
         return loss
 
     @torch.no_grad()
-    def clip_grad_norm(self, max_norm: float) -> float:
+    def clip_grad_norm(self, max_norm: float) -> Tensor:
         """Scale all gradients in place so that what the next step sees of W's gradient has at most this norm.
 
         Returns:
-            The global norm, before scaling, of the projected gradients of W on the side that is about to move.
+            The global norm, before scaling, of the projected gradients of W on the side that is about to move: a scalar
+            on the device of the first, which nothing here waits for.
         """
         squares = []
         for group, moving, _ in self._sides():
             coordinates = moving.gradient @ moving.inverse_gram(group["damping"])
             squares.append((coordinates @ (moving.other @ moving.other.T) * coordinates).sum().clamp(min=0))
         if not squares:
-            return 0.0
-        norm = float(torch.stack([square.to(squares[0].device) for square in squares]).sum().sqrt())
-        if norm > max_norm:
-            for group in self.param_groups:
-                for parameter in group["params"]:
-                    if parameter.grad is not None:
-                        parameter.grad.mul_(max_norm / (norm + 1e-6))
+            return torch.zeros(())
+        norm = torch.stack([square.to(squares[0].device) for square in squares]).sum().sqrt()
+        factor = torch.where(norm > max_norm, max_norm / (norm.double() + 1e-6), 1.0).to(norm.dtype)
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    parameter.grad.mul_(factor.to(parameter.grad.device))
         return norm
 
     def _sides(self) -> Iterator[tuple[Group, _Side, _Side]]:

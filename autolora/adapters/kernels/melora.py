@@ -12,6 +12,8 @@ from autolora.adapters.layer import AdaptedLayer
 class BlockDiagonal(Branch):
     """B_i A_i x_i side by side, for the k parts x_i of x: A_i is columns of A (r, n), B_i rows of B (m, r)."""
 
+    takes_half = True
+
     def __init__(self, k: int) -> None:
         self.k = k
 

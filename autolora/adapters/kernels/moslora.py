@@ -12,5 +12,7 @@ from autolora.adapters.layer import AdaptedLayer
 class Mixed(Branch):
     """B M A x."""
 
+    takes_half = True
+
     def update(self, layer: AdaptedLayer, x: Tensor) -> Tensor:
         return layer.times_b(linear(layer.times_a(x), layer.given("mixer")))

@@ -20,6 +20,8 @@ def pooled_factors(layer: AdaptedLayer) -> tuple[Tensor, Tensor]:
 class Pooled(Branch):
     """[B_i B_S] D [A_i; A_S] x."""
 
+    takes_half = True
+
     def update(self, layer: AdaptedLayer, x: Tensor) -> Tensor:
         a, b = pooled_factors(layer)
         return linear(linear(x, a), b)

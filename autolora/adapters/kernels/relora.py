@@ -26,6 +26,8 @@ class Phased(Branch):
         phases: k.
     """
 
+    takes_half = True
+
     def __init__(self, layer: AdaptedLayer, phases: int) -> None:
         earlier = (phases - 1) * len(layer.a)
         shapes = {ENDED_A: (earlier, layer.in_features), ENDED_B: (layer.out_features, earlier)}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from autolora.bases import Base
+from autolora.losses import with_places
 from autolora.tasks.causal_lm.split import Split
 from autolora.trainers.builtin.randomness import ORDER, generator
 
@@ -24,14 +25,15 @@ CALIBRATION_EXAMPLES, CALIBRATION_BATCH = 32, 8
 def given(split: Split, rows: np.ndarray, base: Base) -> dict[str, torch.Tensor]:
     """Rows of a split as a base is best given them: one behind the other, or padded, without a mask if it needs none.
 
-    The shortcuts are those of :class:`autolora.bases.reading.Reading`.
+    The shortcuts are those of :class:`autolora.bases.reading.Reading`. Where the targets are is told with them, as it
+    is known here, on the CPU.
     """
     if base.reading.joined:
-        return split.joined(rows)
+        return with_places(split.joined(rows))
     batch = split.batch(rows, base.pad_token_id)
     if not base.reading.masked:
         del batch["attention_mask"]
-    return batch
+    return with_places(batch)
 
 
 @dataclass

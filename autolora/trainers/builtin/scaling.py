@@ -60,20 +60,21 @@ class LossScaler(Scaler):
         import torch
 
         self._scaler = torch.amp.GradScaler(device.type, init_scale=FIRST)
+        self._scale = FIRST  # as of the scaler's own, which lives on the device
         self._exhausted = False
 
     def early(self, share: float) -> float:
-        return float(self._scaler.get_scale()) * share
+        return self._scale * share
 
     def scaled(self, loss: torch.Tensor) -> torch.Tensor:
         scaled: torch.Tensor = self._scaler.scale(loss)
         return scaled
 
     def unscale(self, optimizer: torch.optim.Optimizer) -> bool:
-        before = self._scaler.get_scale()
         self._scaler.unscale_(optimizer)
         self._scaler.update()  # not its step(), since gradients are clipped before that
-        overflowed = self._scaler.get_scale() < before
+        before, self._scale = self._scale, float(self._scaler.get_scale())  # the one read of the device
+        overflowed = self._scale < before
         self._exhausted = overflowed and before <= LEAST
         return not overflowed
 
@@ -89,6 +90,7 @@ class LossScaler(Scaler):
     def restore(self, state: Mapping[str, float]) -> None:
         if state:
             self._scaler.load_state_dict(dict(state))
+            self._scale = float(state["scale"])
 
 
 def scaler_for(base: Base) -> Scaler:

@@ -68,6 +68,9 @@ class Stepper:
     def gradients(self, step: int, end: int | None = None) -> tuple[float, float]:
         """Gradients of the global batch of this step (0-based), clipped; the rest of the step is the caller's.
 
+        Whatever the number of passes, an accelerator is waited for once, when loss and norm are read together; in
+        float16 once more, for whether gradients have overflowed.
+
         Args:
             step: optimizer steps before.
             end: training examples of the run, at which its last batch is cut; None: it goes on.
@@ -98,10 +101,10 @@ class Stepper:
             self.passes = less
         self.overflowed = not self.scaler.unscale(self.optimizer)
         if self.overflowed:  # no clipping either, which may be an optimizer's own and change its state
-            return loss, math.inf
+            return float(loss), math.inf
         self.doing.what = "clipping gradients"
         clip = bench.training.of_trial(config).max_grad_norm or math.inf
-        return loss, self.variant.clip_gradients(self.adapted, self.optimizer, clip)
+        return _read(loss, self.variant.clip_gradients(self.adapted, self.optimizer, clip))
 
     def step(self) -> None:
         """Take the optimizer's step with the gradients, unless they have overflowed; they are gone afterwards."""
@@ -133,17 +136,20 @@ class Stepper:
         tokens = int(self.bench.data.train.lengths[self._latest].max(initial=0)) * len(self._latest)
         return self.bench.room.less(self._subject, self.passes, len(self._latest), tokens)
 
-    def _accumulate(self, passes: Sequence[np.ndarray]) -> float:
+    def _accumulate(self, passes: Sequence[np.ndarray]) -> torch.Tensor:
         """Backward over passes so that the sum is the gradient of the token average over all their rows.
 
-        A variant's penalty is averaged over passes by their tokens, and no part of the loss that is returned.
+        A variant's penalty is averaged over passes by their tokens, and no part of the loss that is returned, a scalar
+        on the device.
         """
+        import torch
+
         from autolora.head import summed_loss
 
         bench = self.bench
         counts = bench.data.train.target_counts
         targets = sum(int(counts[rows].sum()) for rows in passes)
-        total: torch.Tensor | float = 0.0
+        total = torch.zeros((), dtype=torch.float64, device=bench.base.device)
         for rows in passes:
             self._latest = rows
             batch = bench.base.placed(bench.batches.read(rows))
@@ -155,4 +161,15 @@ class Stepper:
             if penalty is not None:
                 loss = loss + penalty * (int(counts[rows].sum()) / targets)
             bench.accelerator.backward(self.scaler.scaled(loss))
-        return float(total)
+        return total
+
+
+def _read(loss: torch.Tensor, norm: torch.Tensor | float) -> tuple[float, float]:
+    """Both as numbers, in one transfer from the device; a norm that is a number already stays as it is."""
+    import torch
+
+    if not isinstance(norm, torch.Tensor):
+        return float(loss), norm
+    both = torch.stack([loss.double(), norm.detach().to(loss.device, torch.float64)])
+    first, second = both.tolist()
+    return first, second

@@ -188,7 +188,12 @@ class Workbench:
     def attached(
         self, variant_name: str, config: Config, seed: int, state: Mapping[str, torch.Tensor] | None = None
     ) -> Iterator[PeftModel]:
-        """The base with a fresh adapter of the variant, or with one in this state; it is itself again afterwards."""
+        """The base with a fresh adapter of the variant, or with one in this state; it is itself again afterwards.
+
+        Its forward passes are taken under :meth:`autolora.bases.Base.autocast`.
+        """
+        from autolora.adapters.attachment import attachment
+        from autolora.adapters.kernels.branch import take_half
         from autolora.adapters.state import allotment, load_adapter_state
 
         variant = self.variant(variant_name, config)
@@ -206,6 +211,8 @@ class Workbench:
         try:
             if state is not None:
                 load_adapter_state(adapted, state)
+            if self.base.in_half:
+                take_half(attachment(adapted).layers.values())
             yield adapted
         finally:
             variants.detach(adapted)
