@@ -530,7 +530,7 @@ def test_equal_specifications_do_not_differ():
 
 @pytest.mark.parametrize("key", specs.MUTABLE)
 def test_what_may_change_between_starts_is_no_difference(key):
-    values = {"device": "cpu", "gradient_checkpointing": True, "attn_implementation": "eager"}
+    values = {"device": "cpu", "gradient_checkpointing": True, "attn_implementation": "eager", "compile": True}
     value = values.get(key.partition(".")[2], 2)
     assert differences(**{key: value}) == []
 

@@ -16,6 +16,7 @@ from autolora.scores import Scores
 from autolora.search import Job
 from autolora.search.rungs import steps_until
 from autolora.trainers import checkpoint
+from autolora.trainers.builtin.compiling import compiling
 from autolora.trainers.builtin.passes import Passes
 from autolora.trainers.builtin.stepping import Doing, Stepper
 from autolora.trainers.builtin.workbench import Workbench
@@ -70,7 +71,7 @@ def _advance(
         if state is not None:
             run.restore(state)
         try:
-            with bench.base.fast_matmuls():
+            with bench.base.fast_matmuls(), compiling(bench, adapted, job.variant, job.config):
                 reason = run.train(steps_until(job.stop, bench.examples, job.config.batch_size), on_step)
         except Interrupted:
             run.commit()

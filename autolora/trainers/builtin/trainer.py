@@ -18,6 +18,7 @@ from autolora.spec import Spec
 from autolora.trainers import memory
 from autolora.trainers.builtin import curvature
 from autolora.trainers.builtin import segment as segments
+from autolora.trainers.builtin.compiling import check_compiled
 from autolora.trainers.builtin.exporting import complete_export
 from autolora.trainers.builtin.passes import IN_MAIN_MEMORY
 from autolora.trainers.builtin.range_test import range_test
@@ -84,6 +85,8 @@ class BuiltinTrainer(Trainer):
                     dropout=dropout,
                 )
                 variant.configured(**dict(config.options)).check(start)
+        if self.bench.training.compile:
+            check_compiled(self.bench, variants, space)
 
     def scored_rows(self) -> Sequence[int]:
         return self.bench.scored_rows

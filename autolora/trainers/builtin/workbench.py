@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from autolora import bases, variants
 from autolora.adapters.spec import AdapterSpec
 from autolora.bases import Base
+from autolora.bases.compiling import check_compiling
 from autolora.metrics.own import find as find_metric
 from autolora.search import Job
 from autolora.search.rungs import examples_seen, horizon
@@ -90,8 +91,10 @@ class Workbench:
 
         Raises:
             MetricError: the metric is not there, or the data lack what it needs.
-            ModelError: memory runs out while the metric is tried.
+            ModelError: memory runs out while the metric is tried, or the model cannot be compiled as it is asked for.
         """
+        if spec.training.compile:
+            check_compiling(base.model, base.device)
         with base.memory_for(f"trying the metric {spec.metric.name}"):
             evaluator = Evaluator.of(base, spec.metric, data)
         examples = spec.training.examples or len(data.train)

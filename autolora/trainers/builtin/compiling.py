@@ -1,0 +1,63 @@
+"""Compiled training: which variants can be, found out before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from autolora.bases import ModelError
+from autolora.bases.compiling import compiled, graphs
+from autolora.space import Config, Space, searchable
+from autolora.trainers.builtin.workbench import Workbench
+from autolora.variants import registry
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+PLAIN = "lora"
+"""Stands for all variants whose step is its own."""
+
+
+def compiling(bench: Workbench, adapted: PeftModel, variant: str, config: Config) -> AbstractContextManager[None]:
+    """Context in which an attached model is compiled, if the specification asks for it."""
+    if not bench.training.compile:
+        return nullcontext()
+    return compiled(adapted, f"{variant}, rank {config.rank},")
+
+
+def check_compiled(bench: Workbench, variants: Sequence[str], space: Space) -> None:
+    """Take rows of two lengths through each kind of adapter, compiled, forward and backward.
+
+    The graphs stay in the process, so for the largest rank a trial in it finds them.
+
+    Raises:
+        ModelError: naming the variant that cannot be compiled, or only for each length of rows again.
+    """
+    import torch
+
+    order = np.argsort(bench.data.train.lengths, kind="stable")
+    for name in dict.fromkeys(name if registry.get(name).own_step else PLAIN for name in variants):
+        config = searchable.largest(space, registry.get(name))
+        with torch.random.fork_rng(bench.base.seeded_devices), bench.attached(name, config, seed=0) as adapted:
+            adapted.train()
+            with compiling(bench, adapted, name, config):
+                _pass(bench, adapted, order[:2])
+                before = graphs()
+                _pass(bench, adapted, order[-2:])
+            if graphs() > before:
+                raise ModelError(
+                    f"training.compile is true, but with {name} {type(bench.base.model).__name__} is compiled again for "
+                    "rows of another length: set it to false"
+                )
+
+
+def _pass(bench: Workbench, adapted: PeftModel, rows: np.ndarray) -> None:
+    from autolora.head import summed_loss
+
+    batch = bench.base.placed(bench.batches.read(rows))
+    with bench.base.autocast():
+        loss = summed_loss(adapted, batch, bench.base.reading.apart)
+    bench.accelerator.backward(loss)
