@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, TypedDict
 
 import torch
@@ -74,8 +74,17 @@ class LoftAdamW(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for group, moving, resting in self._sides():
-            self._move(group, moving, resting)
+        turns = list(self._sides())
+        inverses = _inverse_grams([(moving, group["damping"]) for group, moving, _ in turns])
+        at_rest = _inverse_grams([(resting, group["damping"]) for group, _, resting in turns])
+        overlaps = [
+            self._move(group, moving, inverse, resting, own)
+            for (group, moving, resting), inverse, own in zip(turns, inverses, at_rest, strict=True)
+        ]
+        # moving.rows.T is now the new O of the resting side, which has not seen it yet.
+        at_rest = _inverse_grams([(resting, group["damping"]) for group, _, resting in turns])
+        for (_, _, resting), overlap, inverse in zip(turns, overlaps, at_rest, strict=True):
+            _carry(resting, overlap @ inverse)
         return loss
 
     @torch.no_grad()
@@ -87,8 +96,9 @@ class LoftAdamW(torch.optim.Optimizer):
             on the device of the first, which nothing here waits for.
         """
         squares = []
-        for group, moving, _ in self._sides():
-            coordinates = moving.gradient @ moving.inverse_gram(group["damping"])
+        sides = [(moving, group["damping"]) for group, moving, _ in self._sides()]
+        for (moving, _), inverse in zip(sides, _inverse_grams(sides), strict=True):
+            coordinates = moving.gradient @ inverse
             squares.append((coordinates @ (moving.other @ moving.other.T) * coordinates).sum().clamp(min=0))
         if not squares:
             return torch.zeros(())
@@ -102,12 +112,15 @@ class LoftAdamW(torch.optim.Optimizer):
 
     def _sides(self) -> Iterator[tuple[Group, _Side, _Side]]:
         """Per pair with gradients: its group, the side whose turn it is, and the other."""
+        triangles: dict[tuple[int, torch.device, torch.dtype], _Triangle] = {}
         for group in self.param_groups:
             for a, b in zip(group["params"][::2], group["params"][1::2], strict=True):
                 if a.grad is None or b.grad is None:
                     continue
-                side_b = _Side(self._state(b, b), b, b.grad, a)
-                side_a = _Side(self._state(a, a.T), a.T, a.grad.T, b.T)
+                kind = len(a), a.device, a.dtype
+                triangle = triangles[kind] if kind in triangles else triangles.setdefault(kind, _Triangle.like(b))
+                side_b = _Side(self._state(b, b), b, b.grad, a, triangle)
+                side_a = _Side(self._state(a, a.T), a.T, a.grad.T, b.T, triangle)
                 yield (group, side_b, side_a) if side_b.state["step"] % 2 == 0 else (group, side_a, side_b)
 
     def _state(self, parameter: Tensor, rows: Tensor) -> _State:
@@ -120,16 +133,23 @@ class LoftAdamW(torch.optim.Optimizer):
         return state
 
     @staticmethod
-    def _move(group: Group, moving: _Side, resting: _Side) -> None:
-        inverse = moving.inverse_gram(group["damping"])
+    def _move(group: Group, moving: _Side, inverse: Tensor, resting: _Side, at_rest: Tensor) -> Tensor:
+        """Take the gradients into the moments, and a step with the side whose turn it is.
+
+        Args:
+            group: of the pair.
+            moving, resting: its sides.
+            inverse, at_rest: K of each, (r, r).
+
+        Returns:
+            O_old O_new^T of the resting side, (r, r).
+        """
         _observe(moving, inverse, group["betas"])
-        _observe(resting, resting.inverse_gram(group["damping"]), group["betas"])
+        _observe(resting, at_rest, group["betas"])
         before = moving.rows.clone()
         update = _update(moving, inverse, group["betas"], group["eps"])
         moving.rows.mul_(1 - group["lr"] * group["weight_decay"]).sub_(update, alpha=group["lr"])
-        # moving.rows.T is now the new O of the resting side, which has not seen it yet.
-        overlap = before.T @ moving.rows
-        _carry(resting.state, overlap @ resting.inverse_gram(group["damping"]))
+        return before.T @ moving.rows
 
 
 class _State(TypedDict):
@@ -140,6 +160,30 @@ class _State(TypedDict):
     cross: Tensor
 
 
+class _Triangle(NamedTuple):
+    """Which products of g^T g (r, r) are kept, those with i <= j, in their order; t = r(r + 1)/2.
+
+    Attributes:
+        i, j: (t,) indices.
+        place: (r, r), where the product of i and j is kept.
+        times: (t, 1), how many entries of g^T g a kept one stands for: two off the diagonal.
+    """
+
+    i: Tensor
+    j: Tensor
+    place: Tensor
+    times: Tensor
+
+    @classmethod
+    def like(cls, rows: Tensor) -> _Triangle:
+        """For rows (k, r) of a factor."""
+        rank = rows.shape[1]
+        i, j = torch.triu_indices(rank, rank, device=rows.device)
+        place = torch.empty(rank, rank, dtype=torch.long, device=rows.device)
+        place[i, j] = place[j, i] = torch.arange(len(i), device=rows.device)
+        return cls(i, j, place, torch.where(i == j, 1.0, 2.0).to(rows.dtype)[:, None])
+
+
 class _Side(NamedTuple):
     """One factor as the rows X of X O, which is B A or its transpose. Views of the parameters, not copies.
 
@@ -147,16 +191,31 @@ class _Side(NamedTuple):
         state: the optimizer's, of this factor.
         rows, gradient: X and dL/dX, (rows, r).
         other: O, (r, columns).
+        triangle: of its rank.
     """
 
     state: _State
     rows: Tensor
     gradient: Tensor
     other: Tensor
+    triangle: _Triangle
 
-    def inverse_gram(self, damping: float) -> Tensor:
-        """K = (O O^T)^-1, (r, r), damped; about I where O = 0."""
-        return inverse_gram(self.other @ self.other.T, damping)
+
+def _inverse_grams(sides: Sequence[tuple[_Side, float]]) -> list[Tensor]:
+    """K = (O O^T)^-1, (r, r), of sides, with their damping; about I where O = 0.
+
+    Those of one size and device are one batch: a device starts a dozen kernels for all of them, not for each.
+    """
+    grams = [side.other @ side.other.T for side, _ in sides]
+    alike: dict[tuple[int, torch.dtype, torch.device, float], list[int]] = {}
+    for place, (gram, (_, damping)) in enumerate(zip(grams, sides, strict=True)):
+        alike.setdefault((len(gram), gram.dtype, gram.device, damping), []).append(place)
+    inverses = list(grams)
+    for (*_, damping), places in alike.items():
+        batch = inverse_gram(torch.stack([grams[place] for place in places]), damping)
+        for place, inverse in zip(places, batch, strict=True):
+            inverses[place] = inverse
+    return inverses
 
 
 def _observe(side: _Side, inverse: Tensor, betas: tuple[float, float]) -> None:
@@ -165,7 +224,7 @@ def _observe(side: _Side, inverse: Tensor, betas: tuple[float, float]) -> None:
     coordinates = side.gradient @ inverse
     state["step"] += 1
     state["mean"].lerp_(coordinates, 1 - betas[0])
-    i, j = _triangle(coordinates)
+    i, j, *_ = side.triangle
     count = max(1, CHUNK // len(i))
     for cross, rows in zip(torch.split(state["cross"], count), torch.split(coordinates, count), strict=True):
         cross.mul_(betas[1]).addcmul_(rows[:, i], rows[:, j], value=1 - betas[1])
@@ -176,8 +235,7 @@ def _update(side: _Side, inverse: Tensor, betas: tuple[float, float], eps: float
     state, other = side.state, side.other
     first, second = (1 - beta ** state["step"] for beta in betas)
     mean, cross = state["mean"] / first, state["cross"]
-    i, j = _triangle(mean)
-    times = torch.where(i == j, 1.0, 2.0).to(mean.dtype)[:, None]  # off the diagonal an entry stands for two
+    i, j, _, times = side.triangle
     update = torch.zeros_like(mean)
     for block in torch.split(other, max(1, CHUNK // max(cross.shape)), dim=1):
         # Rounding can take v below 0: it is a square where only one gradient has been seen.
@@ -187,16 +245,9 @@ def _update(side: _Side, inverse: Tensor, betas: tuple[float, float], eps: float
     return update @ inverse
 
 
-def _carry(state: _State, transfer: Tensor) -> None:
+def _carry(side: _Side, transfer: Tensor) -> None:
     """Moments with respect to the old O become those with respect to the new one: m R and R^T P R."""
+    state, (i, j, place, _) = side.state, side.triangle
     state["mean"].copy_(state["mean"] @ transfer)
-    i, j = _triangle(transfer)
-    place = torch.empty(transfer.shape, dtype=torch.long, device=transfer.device)
-    place[i, j] = place[j, i] = torch.arange(len(i), device=transfer.device)
     for cross in torch.split(state["cross"], max(1, CHUNK // transfer.numel())):
         cross.copy_((transfer.T @ cross[:, place] @ transfer)[:, i, j])
-
-
-def _triangle(like: Tensor) -> Tensor:
-    """Indices (i, j), i <= j < r, of the products that are kept, in their order; r is the last dimension's size."""
-    return torch.triu_indices(like.shape[-1], like.shape[-1], device=like.device)

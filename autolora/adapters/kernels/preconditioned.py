@@ -68,9 +68,9 @@ class PreconditionedAdamW(torch.optim.AdamW):
             with torch.enable_grad():
                 loss = closure()
         for alike in self._alike():
-            for pair, (grad_a, grad_b) in zip(alike, self.precondition(alike, self.damping), strict=True):
-                pair.grad_a.copy_(grad_a)
-                pair.grad_b.copy_(grad_b)
+            found = self.precondition(alike, self.damping)
+            old = [gradient for pair in alike for gradient in (pair.grad_a, pair.grad_b)]
+            torch._foreach_copy_(old, [gradient for both in found for gradient in both])
         super().step()
         return loss
 

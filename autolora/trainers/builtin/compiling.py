@@ -49,8 +49,8 @@ def check_compiled(bench: Workbench, variants: Sequence[str], space: Space) -> N
                 _pass(bench, adapted, order[-2:])
             if graphs() > before:
                 raise ModelError(
-                    f"training.compile is true, but with {name} {type(bench.base.model).__name__} is compiled again for "
-                    "rows of another length: set it to false"
+                    f"training.compile is true, but with {name} the blocks of {type(bench.base.model).__name__} are "
+                    "compiled again for rows of another length: set it to false"
                 )
 
 

@@ -125,7 +125,7 @@ def test_what_would_be_compiled_for_every_length_is_refused(make_bench, forgotte
         return real(function, **{**settings, "dynamic": False, "backend": "aot_eager"})
 
     monkeypatch.setattr(torch, "compile", of_fixed_lengths)
-    with pytest.raises(ModelError, match="is compiled again for rows of another length"):
+    with pytest.raises(ModelError, match="are compiled again for rows of another length"):
         BuiltinTrainer(make_bench(**COMPILED)).check(["lora"], Space(rank=4), {})
 
 
