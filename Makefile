@@ -58,6 +58,7 @@ bench-throughput: export OMP_NUM_THREADS = 1
 bench-throughput: $(VENV)/.installed-dev
 	$(BIN)/python -m studies.throughput.run
 	$(BIN)/python -W ignore -m studies.throughput.memory
+	$(BIN)/python -W ignore -m studies.throughput.counts
 
 # Is training right, how fast is it, does the memory plan hold: on the first GPU in eight minutes, or tiny on a CPU.
 # make check-gpu PYTHON_GPU=python3 OUT=table.md runs under any interpreter that has what it needs; nothing is installed.

@@ -1,6 +1,6 @@
 """What a training step asks of a device: reads that the host waits for, operators, and copies to another precision.
 
-    python -m studies.throughput.counts            # writes counts.md beside this file; two minutes
+    python -m studies.throughput.counts            # writes counts.md beside this file; five minutes
 
 Counted on a CPU, on the shipped model, batch 8. Unlike times, counts do not depend on the machine or on what else runs
 there, and an accelerator is waited for where the host reads a result.

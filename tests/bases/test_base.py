@@ -81,3 +81,27 @@ def test_the_base_has_16_bits_on_a_cuda_gpu_unless_a_dtype_is_named(monkeypatch,
 def test_a_directory_without_a_model_is_named_with_what_belongs_there(tmp_path):
     with pytest.raises(bases.ModelError, match=rf"(?s)cannot load .* from the directory {tmp_path}.*config\.json"):
         bases.load(small_spec(model=str(tmp_path)))
+
+
+def test_a_batch_goes_to_cuda_from_pinned_memory_without_being_waited_for(base):
+    """What the device would be asked is recorded: no GPU is at hand."""
+
+    class Recorded:
+        def __init__(self, is_cpu: bool) -> None:
+            self.is_cpu, self.asked = is_cpu, []
+
+        def pin_memory(self):
+            self.asked.append("pinned")
+            return self
+
+        def to(self, device, non_blocking):
+            self.asked.append((device, non_blocking))
+            return self
+
+    cuda = torch.device("cuda")
+    batch = {"input_ids": Recorded(is_cpu=True), "labels": Recorded(is_cpu=False)}
+    placed = replace(base, device=cuda).placed(batch)
+    assert {name: found.asked for name, found in placed.items()} == {
+        "input_ids": ["pinned", (cuda, True)],
+        "labels": [(cuda, True)],
+    }

@@ -149,19 +149,20 @@ class Stepper:
         bench = self.bench
         counts = bench.data.train.target_counts
         targets = sum(int(counts[rows].sum()) for rows in passes)
-        total = torch.zeros((), dtype=torch.float64, device=bench.base.device)
+        total: torch.Tensor | float = 0.0
+        precise = torch.float32 if bench.base.device.type == "mps" else torch.float64
         for rows in passes:
             self._latest = rows
             batch = bench.base.placed(bench.batches.read(rows))
             with bench.base.autocast():
                 early = self.scaler.early(1 / targets)
                 loss = summed_loss(self.adapted, batch, bench.base.reading.apart, early) / targets
-            total = loss.detach().double() + total
+            total = loss.detach().to(precise) + total
             penalty = self.variant.penalty(self.adapted)
             if penalty is not None:
                 loss = loss + penalty * (int(counts[rows].sum()) / targets)
             bench.accelerator.backward(self.scaler.scaled(loss))
-        return total
+        return torch.as_tensor(total)
 
 
 def _read(loss: torch.Tensor, norm: torch.Tensor | float) -> tuple[float, float]:
@@ -170,6 +171,5 @@ def _read(loss: torch.Tensor, norm: torch.Tensor | float) -> tuple[float, float]
 
     if not isinstance(norm, torch.Tensor):
         return float(loss), norm
-    both = torch.stack([loss.double(), norm.detach().to(loss.device, torch.float64)])
-    first, second = both.tolist()
+    first, second = torch.stack([loss, norm.detach().to(loss)]).tolist()
     return first, second
