@@ -25,6 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from autolora.adapters.attachment import attachment
+from autolora.adapters.kernels.branch import take_half
 from autolora.adapters.memory import Growth
 from autolora.bases.blank import without_logs
 from autolora.bases.reading import variable_length
@@ -188,6 +189,8 @@ def _traced(adapted: PeftModel, variant: Variant, each: Pass, tokens: int, opera
         base.gradient_checkpointing_disable()  # a model of the user's may have it on
         if each.checkpointing:
             base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        if each.half is not None:
+            take_half(attachment(model).layers.values())  # as a workbench does
         model.train()
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         for parameter in trained:

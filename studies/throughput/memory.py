@@ -168,6 +168,8 @@ def _train(config: Any, case: Case, rows: int, length: int) -> None:
     from transformers import AutoModelForCausalLM
 
     from autolora import variants
+    from autolora.adapters.attachment import attachment
+    from autolora.adapters.kernels.branch import take_half
     from autolora.head import summed_loss
 
     dtype, variant = getattr(torch, case.dtype), variants.get(case.variant)
@@ -175,6 +177,8 @@ def _train(config: Any, case: Case, rows: int, length: int) -> None:
     adapted = variant.attach(model, rank=RANK, alpha=float(RANK), horizon=100)
     if case.checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    if case.dtype == "bfloat16":
+        take_half(attachment(adapted).layers.values())  # as a workbench does
     adapted.train()
     optimizer = variant.optimizer(adapted, 1e-4)
     tokens = torch.randint(0, config.vocab_size, (rows, length))
