@@ -91,7 +91,7 @@ def _advise_on(found: Outline, variant: Variant, width: int | None, given: Mappi
         return advise(question, notes=(*found.notes, f"`autolora tune` would refuse this: {refusal}."))
     device = find_device("auto")
     length = min(LENGTH, found.positions or LENGTH)
-    setting = Setting(rank, length=length, dtype=find_dtype("auto", device))
+    setting = Setting(rank, length=length, dtype=find_dtype("auto", device), bits=found.bits)
     memory, notes = plan_memory(footprint, setting, device), found.notes
     if memory is None:
         notes += (f"Memory is not known: what {variant.name} trains can only be counted with the weights.",)

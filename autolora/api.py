@@ -116,7 +116,8 @@ def load_adapter(model: PreTrainedModel, folder: str | Path) -> PeftModel:
     weights, such as a mixture of experts, have a format of their own, which this function reads, too.
 
     Args:
-        model: the unmodified base, without adapters; its layers are wrapped in place. A base in 4 bits computes from
+        model: the unmodified base, without adapters, in as many bits as the adapter was trained on; otherwise you are
+            warned. Its layers are wrapped in place, unless the adapter cannot be loaded. A base in 4 bits computes from
             here on as it did in training, see :func:`autolora.bases.packed.settle`. ``unload()`` of what is returned
             takes the adapter off again; :func:`autolora.variants.detach` does if the format is its own.
         folder: as ``export`` wrote it, ``best/<variant>`` of a run directory.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import logging
 import os
 import select
 import signal
@@ -58,6 +59,8 @@ def main() -> None:
     # many short parallel regions, otherwise take up to a hundred times longer.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     _open_standard_streams()
+    # It asks for a package with kernels for its own way of evaluating on some CPUs, which autolora switches off.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     # Like Ctrl-C from here on, so that one line ends the command also while it loads.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     for stream in (sys.stdout, sys.stderr):

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 from autolora import files
 from autolora.adapters.attachment import attachment
 from autolora.adapters.layer import module_path, stacked, stored_weight, unstacked
+from autolora.adapters.packed import bits_of
 from autolora.adapters.renaming import misread
 from autolora.adapters.state import adapter_state
 from autolora.adapters.subtraction import weight_matrix
@@ -37,6 +38,8 @@ OWN_CONFIG, OWN_FORMAT = "autolora_adapter.json", 1
 """Of the adapters that no plain LoRA and no format of PEFT's can hold."""
 PREFIX, FACTOR_A, FACTOR_B = "base_model.model.", ".lora_A.weight", ".lora_B.weight"
 """PEFT's names of A and B: the layer's between the first and one of the others."""
+BASE_BITS = "base_bits"
+"""In the metadata of the file of weights: bits of the base that the adapter was trained on, if it was packed."""
 NATIVE, OWN = "native", "own"
 """``Variant.export_form`` of what is not a plain LoRA."""
 _STAGING = re.compile(r"-[a-z0-9_]{8}")
@@ -83,7 +86,7 @@ def save_plain(model: PeftModel, path: Path, factors: Callable[[AdaptedLayer], F
     common = distinct.pop() if len(distinct) == 1 else 1.0
     scaled = {name: (a, b * (scales[name] / common)) for name, (a, b) in pairs.items()}
     config = _plain_config(model, record.adapter_name, experts, rank, common)
-    _write(path, _padded(model, scaled, experts, rank), config)
+    _write(path, _padded(model, scaled, experts, rank), config, _bits_below(model))
 
 
 def save_native(model: PeftModel, path: Path) -> None:
@@ -96,7 +99,7 @@ def save_native(model: PeftModel, path: Path) -> None:
     # A tensor that all layers share is saved once, by its shortest name, which is the one that PEFT loads.
     once = {tensor.data_ptr(): key for key, tensor in sorted(state.items(), key=lambda item: -len(item[0]))}
     state = {key: state[key] for key in once.values()}
-    _write(path, state, _described(copy.deepcopy(model.peft_config[adapter]), model))
+    _write(path, state, _described(copy.deepcopy(model.peft_config[adapter]), model), _bits_below(model))
 
 
 def save_own(variant: Declaration, model: PeftModel, path: Path) -> None:
@@ -116,7 +119,7 @@ def save_own(variant: Declaration, model: PeftModel, path: Path) -> None:
     def describe(folder: Path) -> None:
         (folder / OWN_CONFIG).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
-    replace_adapter(path, adapter_state(model), OWN_CONFIG, describe)
+    replace_adapter(path, adapter_state(model), OWN_CONFIG, describe, _bits_below(model))
 
 
 @dataclass(frozen=True)
@@ -134,13 +137,14 @@ class Approximation:
     overall: float
 
 
-def save_approximation(model: PeftModel, path: Path, rank: int) -> Approximation:
+def save_approximation(model: PeftModel, path: Path, rank: int, bits: int | None = None) -> Approximation:
     """Write the best plain LoRA of a rank for any adapter that PEFT can merge: the SVD of each layer's change of W.
 
     Args:
         model: as PEFT loads it; its base in float32, or the change is rounded away.
         path: folder, see :func:`_write`.
         rank: of the plain LoRA; where every layer has less, that.
+        bits: of the base that the adapter was trained on; None: it was not packed.
     """
     import torch
     from peft.tuners.tuners_utils import BaseTunerLayer
@@ -162,7 +166,8 @@ def save_approximation(model: PeftModel, path: Path, rank: int) -> Approximation
         missing, total = missing + left, total + size
     rank = max(len(a) for a, _ in pairs.values())
     none = dict.fromkeys(pairs, 0)
-    _write(path, _padded(model, pairs, none, rank), _plain_config(model, model.active_adapter, none, rank, 1.0))
+    config = _plain_config(model, model.active_adapter, none, rank, 1.0)
+    _write(path, _padded(model, pairs, none, rank), config, bits)
     return Approximation(rank, errors, math.sqrt(missing / total) if total > 0 else 0.0)
 
 
@@ -181,18 +186,42 @@ def _padded(model: PeftModel, pairs: Mapping[str, Factors], experts: Mapping[str
     return state
 
 
-def _write(path: Path, state: Mapping[str, Tensor], config: PeftConfig) -> None:
+def _write(path: Path, state: Mapping[str, Tensor], config: PeftConfig, bits: int | None) -> None:
     """Write ``adapter_config.json`` and ``adapter_model.safetensors``."""
-    replace_adapter(path, state, CONFIG, lambda folder: config.save_pretrained(str(folder)))
+    replace_adapter(path, state, CONFIG, lambda folder: config.save_pretrained(str(folder)), bits)
 
 
-def replace_adapter(path: Path, state: Mapping[str, Tensor], config: str, describe: Callable[[Path], None]) -> None:
+def bits_of_base(folder: Path) -> int | None:
+    """4 or 8 where the adapter in a folder was trained on a base in so many bits; None where that is not recorded."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(folder / WEIGHTS, framework="np") as file:
+            recorded = (file.metadata() or {}).get(BASE_BITS, "")
+    except (SafetensorError, OSError):  # what reads the weights says so
+        return None
+    return int(recorded) if recorded.isdecimal() else None
+
+
+def _bits_below(model: PeftModel) -> int | None:
+    """Bits of the layers beneath an attached adapter; None if none is packed."""
+    return next((bits for layer in attachment(model).layers.values() if (bits := bits_of(layer.base_layer))), None)
+
+
+def replace_adapter(
+    path: Path,
+    state: Mapping[str, Tensor],
+    config: str,
+    describe: Callable[[Path], None],
+    bits: int | None = None,
+) -> None:
     """Write weights and configuration to a folder, in place of an adapter that is there.
 
     The folder holds at every moment the old adapter, the new one, or none that loads.
 
     Args:
         config: name of the file that ``describe`` writes to the folder it is given.
+        bits: of the base, which the file of weights records; None: it was not packed.
     """
     from safetensors.torch import save_file
 
@@ -200,7 +229,8 @@ def replace_adapter(path: Path, state: Mapping[str, Tensor], config: str, descri
     with TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:  # _STAGING
         staged = Path(folder)
         tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in state.items()}
-        save_file(tensors, staged / WEIGHTS, metadata={"format": "pt"})
+        recorded = {} if bits is None else {BASE_BITS: str(bits)}
+        save_file(tensors, staged / WEIGHTS, metadata={"format": "pt", **recorded})
         describe(staged)
         # The configuration goes first and comes last: old and new halves never load together.
         for older in (CONFIG, OWN_CONFIG):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from autolora.adapters.attachment import remove, whole_or_untouched
 from autolora.adapters.errors import VariantError
-from autolora.adapters.export import CONFIG, OWN_CONFIG, OWN_FORMAT, WEIGHTS
-from autolora.adapters.packed import weights_kept
+from autolora.adapters.export import CONFIG, OWN_CONFIG, OWN_FORMAT, WEIGHTS, bits_of_base
+from autolora.adapters.packed import bits_of, weights_kept
 from autolora.adapters.spec import AdapterSpec
 from autolora.adapters.start import DEFAULT_NAME
 from autolora.adapters.state import load_adapter_state
@@ -49,8 +50,21 @@ def load_exported(model: PreTrainedModel, folder: str | Path, resolve: Resolve) 
         raise VariantError(f"{path} holds no adapter: neither {CONFIG} nor {OWN_CONFIG} is there")
     if not (path / WEIGHTS).exists():
         raise VariantError(f"{path} holds no {WEIGHTS}: export the adapter again")
+    _warn_of_other_bits(model, path)
     adapted = _load_own(model, path, resolve) if own else _load_peft_s(model, path)
     return adapted.requires_grad_(False).eval()
+
+
+def _warn_of_other_bits(model: PreTrainedModel, path: Path) -> None:
+    trained = bits_of_base(path)
+    held = next((bits for module in model.modules() if (bits := bits_of(module))), None)
+    if trained not in (None, held):
+        own = f"is in {held} bits" if held else "is not quantized"
+        warnings.warn(
+            f"the adapter in {path} was trained on a base in {trained} bits, and this one {own}: outputs differ from "
+            "those in training. Load the base in as many bits",
+            stacklevel=4,
+        )
 
 
 def _load_peft_s(model: PreTrainedModel, path: Path) -> PeftModel:

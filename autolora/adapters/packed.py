@@ -23,12 +23,13 @@ def bits_of(module: nn.Module) -> int | None:
 
 
 def unpacked(module: nn.Module) -> Tensor:
-    """W (m, n) of a layer for which :func:`bits_of` is not None: the numbers that its forward pass multiplies by."""
+    """W (m, n) of a layer for which :func:`bits_of` is not None: the numbers that its forward pass multiplies by, in
+    the dtype that it computes in where it has one of its own."""
     from peft.utils.integrations import dequantize_bnb_weight
 
     weight, state = cast("nn.Parameter", module.weight), getattr(module, "state", None)
     found: Tensor = dequantize_bnb_weight(weight, state=state)
-    return found.detach()
+    return found.detach().to(getattr(module, "compute_dtype", None) or found.dtype)
 
 
 @contextmanager

@@ -74,23 +74,31 @@ class Beside(Subtracted):
     def put(self, layer: AdaptedLayer) -> None:
         self.restore(layer)
         device = layer.base_layer.weight.device
-        a0, b0, scaling = self.a0.to(device), self.b0.to(device), layer.scaling
-
-        def subtract(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
-            import torch
-            from torch.nn.functional import linear
-
-            x = inputs[0]
-            if not torch.is_autocast_enabled(x.device.type):
-                x = x.to(a0.dtype)
-            return output - (scaling * linear(linear(x, a0), b0)).to(output.dtype)
-
-        self.hook = layer.base_layer.register_forward_hook(subtract)
+        minus = _Minus(self.a0.to(device), self.b0.to(device), layer.scaling)
+        self.hook = layer.base_layer.register_forward_hook(minus)
 
     def restore(self, layer: AdaptedLayer) -> None:
         if self.hook is not None:
             self.hook.remove()
             self.hook = None
+
+
+@dataclass
+class _Minus:
+    """A hook of a layer that subtracts s B0 A0 x from its output."""
+
+    a0: Tensor
+    b0: Tensor
+    scaling: float
+
+    def __call__(self, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+        import torch
+        from torch.nn.functional import linear
+
+        x = inputs[0]
+        if not torch.is_autocast_enabled(x.device.type):
+            x = x.to(self.a0.dtype)
+        return output - (self.scaling * linear(linear(x, self.a0), self.b0)).to(output.dtype)
 
 
 def weight_matrix(module: nn.Module) -> Tensor:

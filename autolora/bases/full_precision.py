@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from autolora.adapters.statistics import evaluating
 from autolora.bases import attention, kinds, packed, quantized
 from autolora.bases.base import Base, fingerprint
 from autolora.bases.blank import blank_model
@@ -15,6 +16,7 @@ from autolora.bases.errors import ModelError
 from autolora.bases.memory import Weights, collected, exceeded, out_of_memory
 from autolora.bases.pretrained import Loaded, load_config, load_tokenizer, load_weights
 from autolora.bases.reading import reading_of
+from autolora.errors import first_line
 from autolora.spec import Spec
 
 if TYPE_CHECKING:
@@ -74,6 +76,8 @@ def _load(spec: Spec, device: torch.device, dtype: torch.dtype) -> Base:
         revision=spec.revision,
         digest=digest,
     )
+    if base.bits:
+        _check_runs(base)
     attention.check_works(asked, base)
     check_causal(base)
     return replace(base, reading=reading_of(base))
@@ -109,6 +113,33 @@ def _weights(spec: Spec, dtype: torch.dtype) -> Weights:
         return Weights(dtype_name(dtype), bits)
 
 
+def _check_runs(base: Base) -> None:
+    """Take a forward pass of a packed model, as bitsandbytes packs some models that it cannot run.
+
+    Raises:
+        ModelError: it fails, or would in training.
+    """
+    import torch
+
+    name, where = type(base.model).__name__, f"{base.bits} bits on {base.device}"
+    if base.bits == 8 and base.device.type == "cpu" and base.dtype == torch.float16:
+        raise ModelError(
+            f"model: with layers in {where}, {packed.METHOD} overwrites inputs in float16, so that gradients fail: set "
+            "training.dtype to float32 or bfloat16"
+        )
+    rows = torch.full((1, 4), base.pad_token_id, device=base.device)
+    try:
+        with evaluating(base.model), torch.no_grad(), base.autocast():
+            base.model(input_ids=rows, use_cache=False)
+    except Exception as error:  # of the model's own code, on layers that it did not expect
+        if out_of_memory(error):
+            raise
+        raise ModelError(
+            f"model: {name} fails with layers in {where} ({first_line(error) or type(error).__name__}). "
+            f"{packed.METHOD} does not support all models: give it unquantized, without base.load_in_{base.bits}bit"
+        ) from error
+
+
 def _own_device(model: PreTrainedModel, asked: str) -> torch.device:
     """The device of a model that is used where it is.
 
@@ -116,12 +147,18 @@ def _own_device(model: PreTrainedModel, asked: str) -> torch.device:
         ModelError: the specification names another one.
     """
     device: torch.device = model.get_input_embeddings().weight.device
-    if asked != "auto" and find_device(asked) not in {parameter.device for parameter in model.parameters()}:
+    if asked != "auto" and not any(_is_on(parameter, find_device(asked)) for parameter in model.parameters()):
         raise ModelError(
             f"training.device is {asked!r}, but the {type(model).__name__} is on {device} and is used where it is: "
             "load it there, or leave training.device out"
         )
     return device
+
+
+def _is_on(parameter: torch.Tensor, device: torch.device) -> bool:
+    """Whether a device holds a parameter; "cuda" names any of its kind."""
+    own = parameter.device
+    return own.type == device.type and device.index in (None, own.index)
 
 
 def _checked(model: PreTrainedModel, spec: Spec) -> PreTrainedModel:

@@ -27,12 +27,14 @@ class Outline:
         config: of the model; of an adapter, that of its base.
         model: on the device "meta", whose parameters have shapes and no values; None if it cannot be built.
         notes: lines for people, one of them why there is no model.
+        bits: of linear layers, where bitsandbytes has packed the checkpoint.
     """
 
     name: str
     config: PretrainedConfig
     model: PreTrainedModel | None = None
     notes: tuple[str, ...] = ()
+    bits: int | None = None
 
     @property
     def hidden_size(self) -> int | None:
@@ -104,8 +106,8 @@ def _built(name: str, config: PretrainedConfig, notes: tuple[str, ...] = ()) -> 
     import torch
     import transformers
 
-    method = quantized.method_of(config)
-    if method is not None:
+    method, bits = quantized.method_of(config), quantized.packed_bits(config)
+    if method is not None and bits is None:
         notes = (*notes, f"The checkpoint is quantized ({method}); memory is that of unpacked weights.")
     try:
         kinds.check(config, name)
@@ -119,4 +121,4 @@ def _built(name: str, config: PretrainedConfig, notes: tuple[str, ...] = ()) -> 
         said = str(error).removeprefix("model: ").strip().partition("\n")[0]
         why = said if isinstance(error, ModelError) else f"{type(error).__name__}: {said:.200}"
         return Outline(name, config, None, (*notes, f"Memory is not known: {why.rstrip('.')}."))
-    return Outline(name, config, model, notes)
+    return Outline(name, config, model, notes, bits)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Mapping
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, cast
@@ -20,7 +21,7 @@ from autolora.errors import first_line
 from autolora.spec import BaseSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     import torch
     from torch import nn
@@ -30,6 +31,11 @@ METHOD = "bitsandbytes"
 INSTALL = 'pip install "autolora-tune[bitsandbytes]"'
 KEYS = {4: "load_in_4bit", 8: "load_in_8bit"}
 """What asks for so many bits: here, in ``BitsAndBytesConfig`` and in ``config.json``."""
+SETTINGS: Mapping[int, Mapping[str, object]] = {
+    4: {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True},
+    8: {"load_in_8bit": True},
+}
+"""Arguments of ``BitsAndBytesConfig``, but for the dtype to compute in."""
 SCALES = {4: 1 / 64 + 4 / (64 * 256), 8: 0.0}
 """Bytes a weight of what packed weights are multiplied by: one of 8 bits for 64 weights, and one of 32 for 256 of
 those; in 8 bits it is one a row, which counts for nothing."""
@@ -82,7 +88,7 @@ def check_asked(base: BaseSpec, held: int | None, what: str) -> None:
     asked = bits_asked(base)
     if asked is None or asked == held:
         return
-    own = f"is in {held} bits already" if held else "is not packed"
+    own = f"is in {held} bits already" if held else "is not quantized"
     remedy = f"load it with quantization_config=BitsAndBytesConfig({KEYS[asked]}=True), or " if not held else ""
     raise ModelError(f"base.{KEYS[asked]} is true, but {what} {own}: {remedy}leave base.{KEYS[asked]} out")
 
@@ -106,14 +112,7 @@ def packing(bits: int, dtype: torch.dtype) -> BitsAndBytesConfig:
     """
     from transformers import BitsAndBytesConfig
 
-    if bits == 8:
-        return BitsAndBytesConfig(load_in_8bit=True)
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=dtype,
-    )
+    return BitsAndBytesConfig(**SETTINGS[bits], **({"bnb_4bit_compute_dtype": dtype} if bits == 4 else {}))
 
 
 def held_bytes(model: PreTrainedModel, dtype: torch.dtype | None = None, bits: int | None = None) -> int:

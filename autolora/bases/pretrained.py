@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from autolora.adapters.export import CONFIG as ADAPTER
+from autolora.adapters.export import bits_of_base
 from autolora.bases import attention, folders, kinds, packed, quantized
 from autolora.bases.completeness import check_complete
+from autolora.bases.device import dtype_name
 from autolora.bases.errors import ModelError
 from autolora.bases.merged import Merged, adapter_in, merge
 from autolora.bases.source import Source
@@ -54,18 +56,20 @@ def load_weights(spec: Spec, dtype: torch.dtype, device: torch.device) -> Loaded
         return _load_whole(source, spec.base, dtype, device)
     if packed.bits_asked(spec.base):
         raise ModelError(
-            f"model: {source.where} holds an adapter, which cannot be merged into a base in few bits: merge it into "
-            "its base, save that, and give its folder as model"
+            f"model: {source.where} holds an adapter, which cannot be merged into a quantized base: merge it into its "
+            "base in full precision, save that, and give its folder as model"
         )
     base = _load_whole(adapter.base, spec.base, dtype, device)
     if packed.bits_held(base.model):
         raise ModelError(
-            f"model: {source.where} holds an adapter of {adapter.base.name}, whose weights are in few bits, so it "
-            "cannot be merged: give that base as model, or one that the adapter is merged into"
+            f"model: {source.where} holds an adapter of {adapter.base.name}, which is quantized, so it cannot be "
+            "merged: give that base as model, or one that the adapter is merged into"
         )
     merged = merge(base.model, adapter)
     note = f"{adapter.base.name} with the {adapter.method} of {source.name} merged in; tuning starts there"
-    return Loaded(base.model, (note, *base.notes), merged)
+    trained = bits_of_base(adapter.weights.parent)
+    other = f"that adapter was trained on a base in {trained} bits, and is merged into one in {dtype_name(dtype)}"
+    return Loaded(base.model, (note, *([other] if trained else []), *base.notes), merged)
 
 
 def load_tokenizer(spec: Spec) -> PreTrainedTokenizerBase:

@@ -59,6 +59,11 @@ def method_of(config: PretrainedConfig) -> str | None:
     return str(getattr(method, "value", method))
 
 
+def packed_bits(config: PretrainedConfig) -> int | None:
+    """4 or 8 where bitsandbytes has packed a checkpoint in so many bits, by its configuration; else None."""
+    return packed.bits_of_checkpoint(_settings(config)) if method_of(config) == packed.METHOD else None
+
+
 def prepare(config: PretrainedConfig, held: BaseSpec, where: str) -> tuple[list[str], int | None]:
     """Settle how the weights of a checkpoint are held.
 
@@ -76,7 +81,7 @@ def prepare(config: PretrainedConfig, held: BaseSpec, where: str) -> tuple[list[
     """
     method, asked = method_of(config), packed.bits_asked(held)
     if method == packed.METHOD:
-        bits = packed.bits_of_checkpoint(_settings(config))
+        bits = packed_bits(config)
         packed.check_installed(f"model: {where} is in {bits} bits of {packed.METHOD}, which")
         packed.check_asked(held, bits, where)
         return [f"the checkpoint is quantized ({method})"], bits

@@ -38,12 +38,12 @@ def write(recipe: Recipe, out: Path) -> list[Path]:
     model = {"base_model": recipe.whole_model(TOOL), "trust_remote_code": trusted}
     if recipe.spec["revision"]:
         model["revision_of_model"] = recipe.spec["revision"]
-    if recipe.bits:
-        model |= {KEYS[recipe.bits]: True}
+    if recipe.base_bits:
+        model |= {KEYS[recipe.base_bits]: True}
     sections = {
         "model": model,
         "adapter": {
-            "adapter": "qlora" if recipe.bits == 4 else "lora",
+            "adapter": "qlora" if recipe.base_bits == 4 else "lora",
             "lora_r": config.rank,
             "lora_alpha": recipe.whole_alpha(TOOL),
             "lora_dropout": training.dropout,

@@ -56,11 +56,12 @@ def write(recipe: Recipe, out: Path, rank: int | None = None) -> PlainLora:
     base = specs.BaseSpec.model_validate(recipe.spec.get("base") or {})
     spec = specs.Spec.model_construct(model=model, base=base, **where)  # not validated: files of data may have gone
     loaded = load_weights(spec, torch.float32, torch.device("cpu")).model
-    if bits_held(loaded):  # what the adapter changes is what it was trained on, and can be merged in full precision
+    bits = bits_held(loaded)
+    if bits:  # what the adapter changes is what it was trained on, and can be merged in full precision
         loaded = loaded.dequantize()
     with warnings.catch_warnings():
         # PEFT misses the other names of a tensor that layers share and that is saved once, as RandLoRA's bases are.
         warnings.filterwarnings("ignore", message="Found missing adapter keys")
         adapted = PeftModel.from_pretrained(loaded, recipe.adapter)
-    found = save_approximation(adapted, out, rank or 2 * recipe.config.rank)
+    found = save_approximation(adapted, out, rank or 2 * recipe.config.rank, bits)
     return PlainLora([out / CONFIG, out / WEIGHTS], found)

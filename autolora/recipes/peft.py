@@ -15,6 +15,10 @@ from autolora.recipes.recipe import AGAIN, Recipe, RecipeError
 from autolora.space import registry
 from autolora.variants import Variant
 
+REPACKED = """
+On a CPU with AVX-512 and bfloat16, load it with `autolora.load_adapter(base, folder)`: there bitsandbytes evaluates a
+base in 4 bits less exactly, or not at all, unless it is told not to.
+"""
 SETTINGS, README = "autolora.yaml", "README.md"
 LOADING = f"""These are the settings of the training; the others are in `{SETTINGS}`. `{CONFIG}` is how the trained
 adapter loads."""
@@ -105,4 +109,4 @@ from transformers import {imported}
 base = AutoModelForCausalLM.from_pretrained({base!r}{revision}{recipe.packing()})
 model = {"load_adapter" if own else "PeftModel.from_pretrained"}(base, "path/of/this/folder")
 ```
-"""
+{REPACKED if recipe.base_bits == 4 and not own else ""}"""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,9 +15,9 @@ from pydantic import BaseModel
 
 from autolora import files, quickstart, variants
 from autolora import spec as specs
-from autolora.adapters.export import config_file
+from autolora.adapters.export import bits_of_base, config_file
 from autolora.bases.folders import MERGED_BASE, holds_adapter
-from autolora.bases.packed import bits_asked
+from autolora.bases.packed import SETTINGS, bits_asked
 from autolora.documents import read_json, shaped
 from autolora.driver.result import BEST_FOLDER, TunedVariant, TuneResult
 from autolora.errors import AutoloraError
@@ -223,21 +224,27 @@ class Recipe:
 
     @property
     def bits(self) -> int | None:
-        """4 or 8 where the specification has the base packed in so many; None where the model's files say how."""
+        """4 or 8 where the specification has the base quantized to so many; None where the model's files say how."""
         return bits_asked(BaseSpec.model_validate(self.spec["base"] or {}))
+
+    @cached_property
+    def base_bits(self) -> int | None:
+        """4 or 8 where the adapter was trained on a base in so many, which may have been saved so; None: on none."""
+        return self.bits or (bits_of_base(self.adapter) if self.tuned.adapter_dir else None)
 
     def packing(self, compute: str = "") -> str:
         """The keyword of ``from_pretrained``, as Python, that packs the base as in the study; empty if it is not.
 
         Args:
-            compute: name of the dtype to compute in; empty: that of ``transformers``.
+            compute: name of the dtype that 4 bits are computed in; empty: that of ``transformers``.
         """
         if self.bits is None:
             return ""
-        settings = [f"load_in_{self.bits}bit=True"]
-        if self.bits == 4:
-            settings += ['bnb_4bit_quant_type="nf4"', "bnb_4bit_use_double_quant=True"]
-            settings += [f"bnb_4bit_compute_dtype={compute}"] if compute else []
+        settings = [
+            f"{key}={json.dumps(value) if isinstance(value, str) else value}"
+            for key, value in SETTINGS[self.bits].items()
+        ]
+        settings += [f"bnb_4bit_compute_dtype={compute}"] if compute and self.bits == 4 else []
         return f", quantization_config=BitsAndBytesConfig({', '.join(settings)})"
 
     @property
@@ -254,13 +261,13 @@ class Recipe:
             names: what the tool calls each option it has; None: as PEFT does.
 
         Raises:
-            RecipeError: PEFT or the tool has no such option, or none that leaves a base in few bits as it is.
+            RecipeError: PEFT or the tool has no such option, or none that leaves a quantized base as it is.
         """
         options = self.variant.peft_options
-        if self.bits and self.variant.subtracts:
+        if self.base_bits and self.variant.subtracts:
             raise RecipeError(
-                f"{tool} has no {self.variant.title} for a base in {self.bits} bits: its start there would change the "
-                "base. Export the trained adapter with --to peft, or train the variant with autolora"
+                f"{tool} has no {self.variant.title} for a base in {self.base_bits} bits: its start there would change "
+                "the base. Export the trained adapter with --to peft, or train the variant with autolora"
             )
         if options is None or (names is not None and not options.keys() <= names.keys()):
             raise self.inexpressible(tool)

@@ -38,7 +38,7 @@ def _script(recipe: Recipe, out: Path) -> str:
         _model(recipe),
         _settings(recipe, data, out),
         _BEFORE_CONVERTING if converts else "",
-        _FLOAT32 if recipe.bits else "",
+        _FLOAT32 if recipe.base_bits else "",
         _optimizer(recipe) if plus else "",
         "trainer.train()\nprint(trainer.evaluate())",
         _CONVERT if converts else "trainer.save_model()",
@@ -51,7 +51,7 @@ def _header(recipe: Recipe, data: Data, plus: bool) -> str:
     optimizers = "from peft.optimizers import create_loraplus_optimizer\n" if plus else ""
     return f'''"""{recipe.summary}.
 
-pip install trl peft{" bitsandbytes" if recipe.bits else ""}; python {FILE}
+pip install trl peft{" bitsandbytes" if recipe.base_bits else ""}; python {FILE}
 For one GPU: with several, divide gradient_accumulation_steps by their number.{notes}
 """
 

@@ -94,7 +94,9 @@ def _adapters(result: TuneResult) -> list[str]:
         if not tuned.adapter_dir:
             continue
         (own if is_own(Path(tuned.adapter_dir)) else plain).append(f"  {name}: {tuned.adapter_dir}")
-    lines = ["Adapters, which plain peft loads on the unmodified base:", *plain] if plain else []
+    lines = (
+        ["Adapters, which plain peft loads on the base that they were trained on, unmodified:", *plain] if plain else []
+    )
     return [*lines, "Adapters in a format of their own, which autolora.load_adapter loads:", *own] if own else lines
 
 
@@ -211,7 +213,7 @@ def variant_view(name: str) -> RenderableType:
         ("constraints", variant.constraints),
         ("own hyperparameters", options or "none"),
         ("experts", "each with factors of its own" if variant.adapts_experts else "none in one parameter"),
-        ("bases in few bits", " and ".join(f"{bits} bits" for bits in variant.bits) or "none"),
+        ("quantized bases", " and ".join(f"{bits} bits" for bits in variant.bits) or "none"),
         ("optimizer", variant.optimizer_name),
         ("alpha", "always r" if traits.unit_scale else f"by the law: {law}"),
         ("best learning rate", f"{relation}, give or take {traits.shift_sd:g} decades"),

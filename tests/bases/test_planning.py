@@ -344,7 +344,7 @@ def test_a_shorter_example_or_a_smaller_rank_comes_last(small_device):
     setting = Setting(16, length=256, dtype=torch.bfloat16, checkpointing=True)
     found = plan(setting, device=small_device(plan(setting).checkpointed_bytes - 1000))
     changes = [remedy.change for remedy in found.remedies if remedy.fits]
-    assert changes == ["max_length 128", "rank 8"]
+    assert changes == ["a 4-bit base", "max_length 128", "rank 8"]
 
 
 def test_nothing_is_promised_where_nothing_helps(small_device):
@@ -373,12 +373,18 @@ def test_what_does_not_fit_after_all_is_the_least_that_a_trainer_turns_to(small_
     assert [remedy.change for remedy in cut.remedies] == [
         "gradient checkpointing",
         "a bfloat16 base",
+        "a 4-bit base",
         "gradient checkpointing, a bfloat16 base",
+        "gradient checkpointing, a bfloat16 base, a 4-bit base",
     ]
     both = plan(setting, device=device, yields=Yields(passes=True, checkpointing=True))
     assert (both.rows, both.checkpointing) == (1, True)
     assert both.yielded == "a batch of 8 cut into passes of 1 and gradient checkpointing"
-    assert [remedy.change for remedy in both.remedies] == ["a bfloat16 base"]
+    assert [remedy.change for remedy in both.remedies] == [
+        "a bfloat16 base",
+        "a 4-bit base",
+        "a bfloat16 base, a 4-bit base",
+    ]
     assert both.remedies[0].total_bytes < both.planned_bytes
 
 
