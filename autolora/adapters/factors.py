@@ -57,6 +57,11 @@ class _Kept:
 _cache: WeakKeyDictionary[nn.Module, dict[Hashable, _Kept]] = WeakKeyDictionary()
 
 
+def forget(base: nn.Module) -> None:
+    """Free what is kept of a base model."""
+    _cache.pop(base, None)
+
+
 def weight_factors(
     base: nn.Module, layers: Layers, rank: int, factorize: Callable[[Tensor, int], Factors], few: bool = False
 ) -> dict[str, Factors]:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from itertools import count
 from typing import TYPE_CHECKING
 
+from autolora.adapters import factors
 from autolora.adapters.statistics import half_precision
-from autolora.bases.device import dispatched, dtype_name
+from autolora.bases.aside import empty, fill
+from autolora.bases.device import dispatched, dtype_name, placed_on
+from autolora.bases.errors import ModelError
 from autolora.bases.limits import limits_of
 from autolora.bases.memory import Weights, collected, exceeded, out_of_memory
 from autolora.bases.packed import bits_held
@@ -60,6 +63,9 @@ class Base:
         reading: the shortcuts that it can be read with, see :mod:`autolora.bases.reading`.
         digest: of the parameters before they were rounded to float16, see :func:`fingerprint`; None means that they
             were not.
+        again: loads the same model once more, to the same devices; None if it is an object of the user's.
+        left: of a base whose parameters were dropped, its fingerprint, and that of the parameters alone; empty while
+            they are here.
     """
 
     model: PreTrainedModel
@@ -71,6 +77,8 @@ class Base:
     revision: str | None = None
     reading: Reading = Reading()
     digest: str | None = None
+    again: Callable[[], PreTrainedModel] | None = None
+    left: list[str] = field(default_factory=list, compare=False, repr=False)
 
     @cached_property
     def limits(self) -> Limits:
@@ -192,36 +200,57 @@ class Base:
         pinned = {name: tensor.pin_memory() if tensor.is_cpu else tensor for name, tensor in batch.items()}
         return {name: tensor.to(self.device, non_blocking=True) for name, tensor in pinned.items()}
 
-    @contextmanager
-    def set_aside(self) -> Iterator[None]:
-        """The base on the CPU for a while, so that a worker on the same machine has all of its device.
+    def set_aside(self) -> None:
+        """Leave device and memory to workers on the same machine, until :meth:`recall`.
+
+        What can be loaded again is dropped, factorizations of it included. A model object of the user's goes to the
+        CPU, unless its parts were dispatched to devices or are packed.
 
         Raises:
-            ModelError: the device or the CPU has no memory for it on the way.
+            ModelError: the CPU has no memory for a model object.
         """
-        import torch
-
-        if self.device.type == "cpu" or dispatched(self.model) or self.bits:
-            yield
+        if self.left:
             return
-        with self.memory_for("moving it to the CPU"):
-            self.model.to("cpu")
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-        try:
-            yield
-        finally:
+        factors.forget(self.model)
+        if self.again is not None:
+            self.left[:] = self.fingerprint(), fingerprint(self.model)
+            empty(self.model)
+        elif self.device.type != "cpu" and not dispatched(self.model) and not self.bits:
+            with self.memory_for("moving it to the CPU"):
+                self.model.to("cpu")
+        collected()
+
+    def recall(self) -> None:
+        """Have the base where it was before :meth:`set_aside`; nothing happens if it is there.
+
+        Raises:
+            ModelError: the device has no memory for it, or it cannot be loaded again, or is another model by now.
+        """
+        if self.left:
+            assert self.again is not None
+            with self.memory_for("loading it again"):
+                fresh = self.again()
+            if fingerprint(fresh) != self.left[1]:
+                raise ModelError(
+                    f"model: {self.model.name_or_path} holds other weights than when it was loaded before. Completed "
+                    "work is saved. Put the weights back and rerun the same command"
+                )
+            fill(self.model, fresh)
+            self.left.clear()
+        elif self.device.type != "cpu" and not dispatched(self.model) and not self.bits:
             with self.memory_for("moving it back to its device"):
                 self.model.to(self.device)
 
     def fingerprint(self) -> str:
         """A digest of the model's parameters and the adapter merged into them, the same on every device and dtype."""
-        return self.digest or fingerprint(self.model, self.merged)
+        return self.left[0] if self.left else self.digest or fingerprint(self.model, self.merged)
 
     @property
     def seeded_devices(self) -> list[torch.device]:
         """Devices beside the CPU whose generators a training draws from."""
-        return [self.device] if self.device.type == "cuda" else []
+        if not dispatched(self.model):
+            return [self.device] if self.device.type == "cuda" else []
+        return sorted((each for each in placed_on(self.model) if each.type == "cuda"), key=str)
 
 
 def fingerprint(model: PreTrainedModel, merged: Merged | None = None) -> str:

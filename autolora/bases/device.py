@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from autolora.spec import Spec
+
 
 def find_device(name: str) -> torch.device:
     """The device named, or the best there is: cuda, then mps, then cpu."""
@@ -52,6 +54,59 @@ def _checked(name: str) -> torch.device:
     return device
 
 
+def visible_cards() -> int:
+    """CUDA devices that this process sees."""
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def cards_for(spec: Spec) -> int:
+    """GPUs that the base of a specification is spread over; 1 means that it is on one device.
+
+    They are as many as ``resources.gpu`` asks for. A process that sees fewer, as the driver of a cluster may, uses
+    those: executors see to it that what trains has them all.
+
+    Raises:
+        ModelError: several are asked for, and the model cannot be spread over them.
+    """
+    asked = int(spec.resources.gpu or 0)
+    if asked < 2:
+        return 1
+    over = f"resources.gpu is {asked}, which spreads the model over {asked} GPUs"
+    if spec.training.device != "auto":
+        raise ModelError(
+            f"{over}, but training.device is {spec.training.device!r}, which names one device: leave training.device "
+            "out, or set resources.gpu to 1"
+        )
+    if isinstance(spec.model, str):
+        return max(1, min(asked, visible_cards()))
+    used = len(placed_on(spec.model))
+    if used != asked:
+        raise ModelError(
+            f"{over}, but the {type(spec.model).__name__} given is on {used} device{'s' if used != 1 else ''}, and a "
+            "model object is used where it is: load it with device_map='auto', give its directory or hub id as model, "
+            f"or set resources.gpu to {used}"
+        )
+    return 1
+
+
+def placement(device: torch.device, cards: int) -> dict[str, object]:
+    """Arguments of ``from_pretrained`` that load a model onto its device, without a copy of it in main memory first.
+
+    Args:
+        device: of a model that is not spread.
+        cards: as :func:`cards_for`.
+    """
+    if cards < 2:
+        return {"device_map": {"": device}}
+    from accelerate.utils import get_max_memory
+
+    room = get_max_memory()
+    # Without an entry for the CPU, what does not fit is an error and not offloaded.
+    return {"device_map": "auto", "max_memory": {card: room[card] for card in range(cards)}}
+
+
 def find_dtype(name: str, device: torch.device) -> torch.dtype:
     """The dtype named; for "auto" bfloat16 on a CUDA GPU that has it, float16 on one that does not, else float32."""
     import torch
@@ -83,6 +138,11 @@ def own_dtype(model: nn.Module) -> torch.dtype:
 def dispatched(model: nn.Module) -> bool:
     """Whether the parts of a model were placed on several devices, by ``device_map``."""
     return len(set(getattr(model, "hf_device_map", {}).values())) > 1
+
+
+def placed_on(model: nn.Module) -> set[torch.device]:
+    """The devices that hold a model's parameters."""
+    return {parameter.device for parameter in model.parameters()}
 
 
 def dtype_name(dtype: torch.dtype) -> str:

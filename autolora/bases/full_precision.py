@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from autolora.adapters.statistics import evaluating
@@ -11,11 +13,20 @@ from autolora.bases.base import Base, fingerprint
 from autolora.bases.blank import blank_model
 from autolora.bases.causality import check_causal
 from autolora.bases.completeness import check_finite, check_present
-from autolora.bases.device import dispatched, dtype_name, find_device, find_dtype, own_dtype
+from autolora.bases.device import (
+    cards_for,
+    dispatched,
+    dtype_name,
+    find_device,
+    find_dtype,
+    own_dtype,
+    placement,
+)
 from autolora.bases.errors import ModelError
 from autolora.bases.memory import Weights, collected, exceeded, out_of_memory
 from autolora.bases.pretrained import Loaded, load_config, load_tokenizer, load_weights
 from autolora.bases.reading import reading_of
+from autolora.bases.turns import turn
 from autolora.errors import first_line
 from autolora.spec import Spec
 
@@ -28,19 +39,21 @@ NO_BFLOAT16 = "in float16, as this GPU has no bfloat16 (training.dtype); the los
 
 
 def load(spec: Spec) -> Base:
-    """Load the model and tokenizer of a specification onto its device.
+    """Load the model and tokenizer of a specification onto its device, or spread it over ``resources.gpu`` of them.
 
     A model object is used as it is, in its own precision; it is moved unless its parts were dispatched to devices.
 
     Raises:
         ModelError: not found, damaged, incomplete, of NaN, quantized by an unsupported method, not a causal language
             model, without the implementation of attention that is asked for, or an object in another dtype, in other
-            bits or on another device than the specification's; the hub cannot be reached; or memory runs out.
+            bits or on another device than the specification's; it cannot be spread over the GPUs asked for; the hub
+            cannot be reached; or memory runs out.
     """
     device = find_device(spec.training.device)
     dtype = find_dtype(spec.training.dtype, device)
+    cards = cards_for(spec)
     try:
-        return _load(spec, device, dtype)
+        return _load(spec, device, dtype, cards)
     except (RuntimeError, MemoryError, OSError) as error:
         if not out_of_memory(error):
             raise
@@ -50,19 +63,20 @@ def load(spec: Spec) -> Base:
     raise answer
 
 
-def _load(spec: Spec, device: torch.device, dtype: torch.dtype) -> Base:
+def _load(spec: Spec, device: torch.device, dtype: torch.dtype, cards: int) -> Base:
     asked = spec.base.attn_implementation
     if isinstance(spec.model, str):
-        loaded, digest = _loaded(spec, device, dtype)
+        loaded, digest = _loaded(spec, device, dtype, placement(device, cards))
+        again = partial(_again, spec, device, dtype, getattr(loaded.model, "hf_device_map", None))
+        if cards > 1 and not dispatched(loaded.model):
+            raise ModelError(_unspread(loaded, cards))
     else:
-        loaded, digest = Loaded(_checked(spec.model, spec), packed.note(spec.model)), None
+        loaded, digest, again = Loaded(_checked(spec.model, spec), packed.note(spec.model)), None, None
         attention.check_object(asked, loaded.model)
+        _put(loaded.model, device)
     model = loaded.model
-    check_present(model)
-    if dispatched(model) or packed.bits_held(model):  # .to would undo it; inputs go to where the embeddings are
+    if dispatched(model) or packed.bits_held(model):  # inputs go to where the embeddings are
         device = _own_device(model, spec.training.device)
-    else:
-        model = model.to(device)  # the device alone: a cast of the whole would round what is float32 on purpose
     check_finite(model)
     packed.settle(model)
     model.requires_grad_(False)
@@ -75,6 +89,7 @@ def _load(spec: Spec, device: torch.device, dtype: torch.dtype) -> Base:
         merged=loaded.merged,
         revision=spec.revision,
         digest=digest,
+        again=again,
     )
     if base.bits:
         _check_runs(base)
@@ -83,8 +98,10 @@ def _load(spec: Spec, device: torch.device, dtype: torch.dtype) -> Base:
     return replace(base, reading=reading_of(base))
 
 
-def _loaded(spec: Spec, device: torch.device, dtype: torch.dtype) -> tuple[Loaded, str | None]:
-    """The model from its files; and its fingerprint, where rounding to float16 changes that.
+def _loaded(
+    spec: Spec, device: torch.device, dtype: torch.dtype, placed: Mapping[str, object]
+) -> tuple[Loaded, str | None]:
+    """The model from its files, on its device; and its fingerprint, where rounding to float16 changes that.
 
     A study that began in float32 or bfloat16 is continued on a GPU without bfloat16, so the fingerprint is that of
     weights that were not in float16. They are loaded and dropped before: rounding a model that was loaded would also
@@ -92,14 +109,55 @@ def _loaded(spec: Spec, device: torch.device, dtype: torch.dtype) -> tuple[Loade
     """
     import torch
 
-    if dtype != torch.float16:
-        return load_weights(spec, dtype, device), None
-    wide = load_weights(spec, torch.bfloat16, device)
-    digest = fingerprint(wide.model, wide.merged)
-    del wide
-    loaded = load_weights(spec, dtype, device)
-    notes = (NO_BFLOAT16,) if spec.training.dtype == "auto" else ()
+    digest = None
+    with turn():
+        if dtype == torch.float16:
+            wide = load_weights(spec, torch.bfloat16, placed)
+            digest = fingerprint(wide.model, wide.merged)
+            del wide
+            collected()
+        loaded = load_weights(spec, dtype, placed)
+        _put(loaded.model, device)
+    notes = (NO_BFLOAT16,) if dtype == torch.float16 and spec.training.dtype == "auto" else ()
     return replace(loaded, notes=(*notes, *loaded.notes)), digest
+
+
+def _again(
+    spec: Spec, device: torch.device, dtype: torch.dtype, places: Mapping[str, object] | None
+) -> PreTrainedModel:
+    """A model from its files once more, where it was before.
+
+    Args:
+        spec, device, dtype: as it was loaded.
+        places: its ``hf_device_map``; None if it has none.
+    """
+    placed = placement(device, 1) if places is None else {"device_map": dict(places)}
+    with turn():
+        model = load_weights(spec, dtype, placed).model
+        _put(model, device)
+    return model
+
+
+def _put(model: PreTrainedModel, device: torch.device) -> None:
+    """Move a model that is whole to a device, unless its parts were dispatched to several or are packed.
+
+    Raises:
+        ModelError: a weight of it holds no data.
+    """
+    check_present(model)
+    if not dispatched(model) and not packed.bits_held(model):  # where they were, .to would undo it
+        model.to(device)  # the device alone: a cast of the whole would round what is float32 on purpose
+
+
+def _unspread(loaded: Loaded, cards: int) -> str:
+    """That a model is on one of the cards over which it was to be spread, and what to do."""
+    if loaded.merged is not None:
+        why = "an adapter is merged into it, which is done on one device. Save the merged model and give that as model"
+    else:
+        why = f"{type(loaded.model).__name__} is too small to be divided. Use a larger model"
+    return (
+        f"model: resources.gpu asks for {cards} GPUs, and the model is on one of them: {why}, or set resources.gpu to 1"
+    )
 
 
 def _weights(spec: Spec, dtype: torch.dtype) -> Weights:

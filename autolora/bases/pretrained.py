@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,7 @@ class Loaded:
     """A model that was loaded.
 
     Attributes:
-        model: on the CPU; on its device if it is packed.
+        model: where it was to be placed; on the CPU, if an adapter was merged into it.
         notes: lines for people about how it was loaded.
         merged: the adapter that was merged into it; None if there was none.
     """
@@ -35,15 +36,18 @@ class Loaded:
     merged: Merged | None = None
 
 
-def load_weights(spec: Spec, dtype: torch.dtype, device: torch.device) -> Loaded:
+def load_weights(spec: Spec, dtype: torch.dtype, placed: Mapping[str, object]) -> Loaded:
     """The model that the specification names, in a dtype but for what its class keeps in float32 and what is packed.
 
-    If the source is an adapter, it is merged into its base.
+    On the CPU, weights whose file holds them in this dtype are pages of the file, which processes share.
+
+    If the source is an adapter, it is merged into its base, on the CPU: elsewhere it would be rounded otherwise, and be
+    another model by its fingerprint.
 
     Args:
         spec: names it, and says how it is held.
         dtype: of its weights, or of those that are not packed.
-        device: where a packed model is loaded to; any other is loaded to the CPU.
+        placed: where it goes, see :func:`autolora.bases.device.placement`.
 
     Raises:
         ModelError: it is not there, is damaged, incomplete, or quantized by a method that autolora cannot train on, is
@@ -53,13 +57,13 @@ def load_weights(spec: Spec, dtype: torch.dtype, device: torch.device) -> Loaded
     source = Source.of(spec)
     adapter = adapter_in(source)
     if adapter is None:
-        return _load_whole(source, spec.base, dtype, device)
+        return _load_whole(source, spec.base, dtype, placed)
     if packed.bits_asked(spec.base):
         raise ModelError(
             f"model: {source.where} holds an adapter, which cannot be merged into a quantized base: merge it into its "
             "base in full precision, save that, and give its folder as model"
         )
-    base = _load_whole(adapter.base, spec.base, dtype, device)
+    base = _load_whole(adapter.base, spec.base, dtype, {})
     if packed.bits_held(base.model):
         raise ModelError(
             f"model: {source.where} holds an adapter of {adapter.base.name}, which is quantized, so it cannot be "
@@ -104,7 +108,7 @@ def hidden_size(config: PretrainedConfig) -> int | None:
     return width
 
 
-def _load_whole(source: Source, held: BaseSpec, dtype: torch.dtype, device: torch.device) -> Loaded:
+def _load_whole(source: Source, held: BaseSpec, dtype: torch.dtype, placed: Mapping[str, object]) -> Loaded:
     """A model that is not an adapter, with all of its weights, held and computed as asked."""
     folder, asked = source.folder, held.attn_implementation
     if folder is not None and folders.holds_weights(folder) and (folder / ADAPTER).is_file():
@@ -125,7 +129,7 @@ def _load_whole(source: Source, held: BaseSpec, dtype: torch.dtype, device: torc
         ignore_mismatched_sizes=True,
         **({} if asked is None else {"attn_implementation": asked}),
         **({} if packing is None else {"quantization_config": packing}),
-        **({} if bits is None else {"device_map": {"": device}}),
+        **placed,
     )
     quantized.check_supported(model)
     if bits is not None and packing is None:

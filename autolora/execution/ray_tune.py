@@ -97,7 +97,7 @@ class RayTuneExecutor(Executor):
 
     def start(self, trainer: Trainer) -> None:
         self._mark = checkpoint.mark(checkpoint.root_of(self._spec.checkpoints, self._folder))
-        self._stack.enter_context(trainer.set_aside())
+        trainer.set_aside()
         self._run = self._new_run()
 
     def _new_run(self) -> TuneRun:

@@ -41,6 +41,7 @@ def write(recipe: Recipe, out: Path, rank: int | None = None) -> PlainLora:
     from autolora import spec as specs
     from autolora.adapters.export import CONFIG, NATIVE, OWN, WEIGHTS, save_approximation
     from autolora.bases.packed import bits_held
+    from autolora.bases.device import placement
     from autolora.bases.pretrained import load_weights
 
     variant = recipe.variant
@@ -55,7 +56,7 @@ def write(recipe: Recipe, out: Path, rank: int | None = None) -> PlainLora:
     where = {key: recipe.spec[key] for key in ("revision", "trust_remote_code") if key in recipe.spec}
     base = specs.BaseSpec.model_validate(recipe.spec.get("base") or {})
     spec = specs.Spec.model_construct(model=model, base=base, **where)  # not validated: files of data may have gone
-    loaded = load_weights(spec, torch.float32, torch.device("cpu")).model
+    loaded = load_weights(spec, torch.float32, placement(torch.device("cpu"), 1)).model
     bits = bits_held(loaded)
     if bits:  # what the adapter changes is what it was trained on, and can be merged in full precision
         loaded = loaded.dequantize()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
@@ -165,9 +164,8 @@ class Trainer(Protocol):
         """What the largest setting of these variants would take in memory; None if that is not known."""
         return None
 
-    def set_aside(self) -> AbstractContextManager[object]:
-        """Context in which this process leaves its device to workers on the same machine."""
-        return nullcontext()
+    def set_aside(self) -> None:
+        """Leave device and memory to workers on the same machine, until this trainer trains, tests or exports next."""
 
 
 @runtime_checkable

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 from autolora.adapters.memory import Memory
@@ -150,8 +149,8 @@ class BuiltinTrainer(Trainer):
         known = [plan for plan in plans if plan is not None]
         return max(known, key=lambda plan: plan.planned_bytes or 0, default=None)
 
-    def set_aside(self) -> AbstractContextManager[object]:
-        return self.bench.base.set_aside()
+    def set_aside(self) -> None:
+        self.bench.base.set_aside()
 
     def curvature_examples(self) -> int:
         return curvature.sample_size(self.bench)

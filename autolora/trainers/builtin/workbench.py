@@ -49,7 +49,7 @@ class Workbench:
     """The parts of a trainer; holds nothing of any one trial between calls.
 
     Attributes:
-        base: the resident model and tokenizer.
+        base: the resident model and tokenizer; they may be set aside until an adapter is attached.
         data: tokenized splits.
         batches: of the training split.
         evaluator: scores adapters.
@@ -199,6 +199,7 @@ class Workbench:
         from autolora.adapters.kernels.branch import take_half
         from autolora.adapters.state import allotment, load_adapter_state
 
+        self.base.recall()
         variant = self.variant(variant_name, config)
         adapted = variant.attach(
             self.base.model,

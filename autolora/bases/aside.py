@@ -1,0 +1,31 @@
+"""A model without its parameters for a while: the same object, whose memory others can use."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def empty(model: nn.Module) -> None:
+    """Put parameters of the same shape, dtype and ties that take no memory in place of a model's own."""
+    import torch
+
+    bare: dict[nn.Parameter, nn.Parameter] = {}
+    for module in model.modules():
+        for name, own in module._parameters.items():
+            if own is None:
+                continue
+            if own not in bare:
+                shape = torch.zeros((), dtype=own.dtype).expand(own.shape)
+                bare[own] = torch.nn.Parameter(shape, requires_grad=False)
+            module._parameters[name] = bare[own]
+
+
+def fill(model: nn.Module, other: nn.Module) -> None:
+    """Give a model that was emptied the parameters of another with the same layers; they share them afterwards."""
+    own = dict(model.named_modules(remove_duplicate=False))
+    for path, module in other.named_modules(remove_duplicate=False):
+        own[path]._parameters.update(module._parameters)
+    model.requires_grad_(False)
