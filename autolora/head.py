@@ -47,7 +47,7 @@ def summed_loss(model: nn.Module, batch: Mapping[str, Tensor], apart: bool, scal
         return cross_entropy(logits, targets, reduction="sum")
     parts = _Parts.of(model, batch)
     if not torch.is_grad_enabled():
-        return sum((loss.sum() for loss, _ in parts.losses()), parts.hidden.new_zeros((), dtype=torch.float32))
+        return sum((loss.sum() for loss, _ in parts.losses()), parts.targets.new_zeros((), dtype=torch.float32))
     loss: Tensor = _ChunkedLoss.apply(parts, scale, parts.hidden, *parts.trained)  # type: ignore[no-untyped-call]
     return loss
 
@@ -114,7 +114,8 @@ class _Parts:
             hook.remove()
         [output] = outputs
         places = target_places(batch)
-        states = output.last_hidden_state.flatten(0, 1).index_select(0, places)
+        hidden = output.last_hidden_state  # on the device of the last layer, where a model is spread over several
+        states = hidden.flatten(0, 1).index_select(0, places.to(hidden.device))
         targets = batch["labels"].flatten().index_select(0, places + 1)
         return cls(inner, output, states, targets, logits.shape[-1])
 
@@ -150,7 +151,7 @@ class _ChunkedLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, parts: _Parts, scale: float, hidden: Tensor, *trained: Tensor) -> Tensor:
         gradients = [torch.empty_like(hidden), *map(torch.zeros_like, trained)]
-        total = hidden.new_zeros((), dtype=torch.float32)
+        total = parts.targets.new_zeros((), dtype=torch.float32)
         for chunk in parts.chunks():
             states = hidden[chunk].detach().requires_grad_()
             with torch.enable_grad():
@@ -168,7 +169,8 @@ class _ChunkedLoss(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, factor: Tensor) -> tuple[Tensor | None, ...]:
-        return None, None, *(gradient * (factor / ctx.scale) for gradient in ctx.saved_tensors)
+        scale = factor / ctx.scale
+        return None, None, *(gradient * scale.to(gradient.device) for gradient in ctx.saved_tensors)
 
 
 def _with_states(output: Any, states: Tensor) -> Any:

@@ -121,11 +121,13 @@ class BaseSpec(Section):
 
 
 class ResourcesSpec(Section):
-    """What one worker of a cluster gets; a worker trains one trial at a time. Without meaning inline.
+    """What one worker of a cluster gets; a worker trains one trial at a time. Without meaning inline, but for GPUs
+    above 1.
 
     Args:
         cpu: CPU cores.
-        gpu: GPUs; below 1, several workers share one. None: 1 where the cluster has any when it is looked at, else 0.
+        gpu: GPUs; below 1, several workers share one, above 1 the model is spread over them, layer by layer, in this
+            process, too. None: 1 where the cluster has any when it is looked at, else 0.
         workers: most workers at once; None: as many as fit into the cluster.
         stall_minutes: a worker that takes no optimizer step for so long, while it loads the base or evaluates too, is
             killed, and its trial goes on elsewhere from its newest checkpoint.

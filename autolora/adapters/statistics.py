@@ -320,7 +320,7 @@ def attended(batch: Batch) -> Tensor:
 
 def _kept(values: Tensor, mask: Tensor) -> Tensor:
     """The unmasked tokens' rows, (tokens, features) float32; all where they are out of their places, as in experts."""
-    kept = values[mask] if values.shape[:-1] == mask.shape else values
+    kept = values[mask.to(values.device)] if values.shape[:-1] == mask.shape else values
     return kept.float().reshape(-1, values.shape[-1])
 
 

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 DTYPES = ("float32", "bfloat16", "float16")
 NO_BFLOAT16 = "in float16, as this GPU has no bfloat16 (training.dtype); the loss is scaled"
+FEWER_CARDS = "not spread over {asked:g} GPUs in this process, which sees {cards} at most (resources.gpu)"
 
 
 def load(spec: Spec) -> Base:
@@ -66,7 +67,7 @@ def load(spec: Spec) -> Base:
 def _load(spec: Spec, device: torch.device, dtype: torch.dtype, cards: int) -> Base:
     asked = spec.base.attn_implementation
     if isinstance(spec.model, str):
-        loaded, digest = _loaded(spec, device, dtype, placement(device, cards))
+        loaded, digest = _loaded(spec, device, dtype, cards)
         again = partial(_again, spec, device, dtype, getattr(loaded.model, "hf_device_map", None))
         if cards > 1 and not dispatched(loaded.model):
             raise ModelError(_unspread(loaded, cards))
@@ -98,9 +99,7 @@ def _load(spec: Spec, device: torch.device, dtype: torch.dtype, cards: int) -> B
     return replace(base, reading=reading_of(base))
 
 
-def _loaded(
-    spec: Spec, device: torch.device, dtype: torch.dtype, placed: Mapping[str, object]
-) -> tuple[Loaded, str | None]:
+def _loaded(spec: Spec, device: torch.device, dtype: torch.dtype, cards: int) -> tuple[Loaded, str | None]:
     """The model from its files, on its device; and its fingerprint, where rounding to float16 changes that.
 
     A study that began in float32 or bfloat16 is continued on a GPU without bfloat16, so the fingerprint is that of
@@ -109,7 +108,7 @@ def _loaded(
     """
     import torch
 
-    digest = None
+    digest, placed = None, placement(device, cards)
     with turn():
         if dtype == torch.float16:
             wide = load_weights(spec, torch.bfloat16, placed)
@@ -118,7 +117,9 @@ def _loaded(
             collected()
         loaded = load_weights(spec, dtype, placed)
         _put(loaded.model, device)
-    notes = (NO_BFLOAT16,) if dtype == torch.float16 and spec.training.dtype == "auto" else ()
+    notes = [NO_BFLOAT16] if dtype == torch.float16 and spec.training.dtype == "auto" else []
+    if cards < (spec.resources.gpu or 0) > 1:
+        notes.append(FEWER_CARDS.format(cards=cards, asked=spec.resources.gpu))
     return replace(loaded, notes=(*notes, *loaded.notes)), digest
 
 

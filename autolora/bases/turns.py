@@ -1,4 +1,4 @@
-"""One model at a time is loaded on a machine, so that what loading takes for a while is not taken many times at once."""
+"""Turns: one process of a machine loads a model at a time, so that what loading takes meanwhile is taken once."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ __all__ = [
 def _inline(spec: Spec, folder: Path) -> Executor:
     from autolora.execution.inline import InlineExecutor
 
-    return InlineExecutor()
+    return InlineExecutor(spec)
 
 
 def _ray(spec: Spec, folder: Path) -> Executor:

@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
+from autolora.execution.devices import check_cards, idle_cards
 from autolora.execution.executor import Executor, LostWorker, Pack
+from autolora.spec import Spec
 from autolora.trainers import Outcome, Progress, Trainer
 
 
 class InlineExecutor(Executor):
-    """The executor of one machine without workers: the trainer that it is started with runs the jobs."""
+    """The executor of one machine without workers: the trainer that it is started with runs the jobs.
 
-    def __init__(self) -> None:
+    Args:
+        spec: whose base the trainer holds; None means one that is on a single device.
+
+    Raises:
+        DevicesError: the specification asks for more GPUs than this process sees.
+    """
+
+    def __init__(self, spec: Spec | None = None) -> None:
+        if spec is not None:
+            check_cards(spec)
+        self._spec = spec
         self._packs: deque[Pack] = deque()
+
+    def about(self) -> Sequence[str]:
+        return [] if self._spec is None else idle_cards(self._spec)
 
     @property
     def in_process(self) -> bool:

@@ -14,6 +14,7 @@ from typing import Any, TypedDict
 import ray
 from ray import cloudpickle, tune
 
+from autolora.execution.devices import check_cards
 from autolora.execution.executor import Pack
 from autolora.spec import Spec
 from autolora.trainers import Interrupted, Outcome, Progress, Trainer, checkpoint, open_trainer
@@ -139,6 +140,7 @@ class SegmentWorker(tune.Trainable):
 
     def _outcomes(self, pack: Pack) -> tuple[Outcome, ...]:
         if self._trainer is None:
+            check_cards(self._spec)
             self._trainer = open_trainer(self._spec, self._folder)
             checkpoint.check_mark(checkpoint.root_of(self._spec.checkpoints, self._folder), self._mark)
             self._loads += 1

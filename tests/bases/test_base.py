@@ -34,11 +34,6 @@ def test_any_token_pads_if_the_tokenizer_names_none(base):
     assert replace(base, tokenizer=tokenizer).pad_token_id == 0
 
 
-def test_a_base_on_the_cpu_stays_there_while_it_is_set_aside(base):
-    with base.set_aside():
-        assert next(base.model.parameters()).device.type == "cpu"
-
-
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_a_forward_pass_is_in_16_bits_if_the_base_is(base, dtype):
     with base.autocast():

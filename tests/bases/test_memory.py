@@ -104,10 +104,11 @@ class _Movable(torch.nn.Linear):
 
 def test_on_the_way_back_to_a_device(failing, base):
     model = _Movable(failing)
-    elsewhere: Base = replace(base, model=model, device=torch.device("mps"))
+    elsewhere: Base = replace(base, model=model, device=torch.device("mps"), again=None)
+    elsewhere.set_aside()
     said = "while moving it back to its device on mps: the 6 weights"
-    with pytest.raises(bases.ModelError, match=said), elsewhere.set_aside():
-        pass
+    with pytest.raises(bases.ModelError, match=said):
+        elsewhere.recall()
     assert model.moves == ["cpu", "mps"]
 
 

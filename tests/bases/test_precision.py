@@ -175,8 +175,9 @@ def test_a_model_that_was_dispatched_stays_where_it_is(mixed, monkeypatch):
     mixed.hf_device_map = {"model": "cpu", "lm_head": "disk"}
     monkeypatch.setattr(type(mixed), "to", lambda *_: pytest.fail("moved"))
     base = load(mixed)
-    with base.set_aside():
-        assert base.device == torch.device("cpu")
+    base.set_aside()
+    base.recall()
+    assert base.device == torch.device("cpu")
 
 
 @pytest.mark.parametrize("places", [{"model": "cpu", "lm_head": "disk"}, {}], ids=["dispatched", "whole"])

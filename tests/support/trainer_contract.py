@@ -109,8 +109,7 @@ class TrainerContract:
             trainer.check(["lora"], Space(rank=4), {"lora": CONFIG.replaced(rank=100000)})
 
     def test_it_trains_after_its_device_was_given_away_for_a_while(self, trainer, uncut):
-        with trainer.set_aside():
-            pass
+        trainer.set_aside()
         assert trainer.run(piece(6, rung=1)).value == uncut.value
 
     def test_what_it_has_loaded_is_told_in_lines(self, trainer):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from autolora.adapters.memory import Memory
 from autolora.bases import packed
-from autolora.bases.device import dispatched, dtype_name
+from autolora.bases.device import dispatched, dtype_name, placed_on
 from autolora.priors import Curvature
 from autolora.priors.probe import RangeTest
 from autolora.search import Job
@@ -95,8 +95,9 @@ class BuiltinTrainer(Trainer):
 
         base = self.bench.base
         parameters = parameter_count(base.model)
+        where = ", ".join(sorted(map(str, placed_on(base.model)))) if dispatched(base.model) else base.device
         return {
-            "model": [f"{parameters:,} parameters, {dtype_name(base.dtype)} on {base.device}", *base.notes],
+            "model": [f"{parameters:,} parameters, {dtype_name(base.dtype)} on {where}", *base.notes],
             "layers": self.bench.coverage.lines(),
             "data": self.bench.data.report.lines(),
             "evaluation": list(filter(None, [rows_in_words(self.bench.rungs, self.bench.scored_rows)])),
