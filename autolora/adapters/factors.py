@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+import json
+import time
+from collections import deque
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakKeyDictionary
@@ -19,6 +23,7 @@ from autolora.adapters.statistics import (
     memory_groups,
     shape_of,
 )
+from autolora.adapters.store import Store, digest_of, key_of, name_of
 from autolora.adapters.subtraction import weight_matrix
 from autolora.adapters.svd import EXACT_WIDTH, leading_svd
 from autolora.losses import target_count
@@ -48,17 +53,66 @@ ITERATIONS = 10
 """Of LOBPCG at most, as LoRA-DA's authors take; it needs three times as many rows as eigenvectors."""
 
 
+LOOK_SECONDS, PATIENCE = 0.2, 600.0
+"""While other processes compute what is needed: how often it is looked for, and after what time without any of it this
+process computes it, too."""
+
+
 @dataclass(frozen=True)
 class _Kept:
     version: int  # of what it is computed from, which an in-place update (another checkpoint loaded) advances
     factors: Factors
 
 
-_cache: WeakKeyDictionary[nn.Module, dict[Hashable, _Kept]] = WeakKeyDictionary()
+@dataclass
+class _Cache:
+    """What is kept of one base.
+
+    Attributes:
+        kept: factors in memory.
+        store: on disk; None if there is none.
+        digests: of parameters, with the version that they are of, by ``id``; a parameter that is held keeps its own.
+    """
+
+    kept: dict[Hashable, _Kept] = field(default_factory=dict)
+    store: Store | None = None
+    digests: dict[int, tuple[Tensor, int, str]] = field(default_factory=dict)
+
+    def digest(self, parameter: Tensor) -> str:
+        known = self.digests.get(id(parameter))
+        if known is None or known[1] != _version(parameter):
+            known = self.digests[id(parameter)] = parameter, _version(parameter), digest_of(parameter)
+        return known[2]
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """Factors of one layer: their key in memory, the version of what they are of, and their key on disk.
+
+    The latter is empty where they are not kept there.
+    """
+
+    key: Hashable
+    version: int
+    stored: str
+
+
+_cache: WeakKeyDictionary[nn.Module, _Cache] = WeakKeyDictionary()
+
+
+@contextmanager
+def kept_in(base: nn.Module, store: Store) -> Iterator[None]:
+    """Context in which factorizations of a base model are also looked for, and kept, on disk."""
+    cache = _cache.setdefault(base, _Cache())
+    before, cache.store = cache.store, store
+    try:
+        yield
+    finally:
+        cache.store = before
 
 
 def forget(base: nn.Module) -> None:
-    """Free what is kept of a base model."""
+    """Free the memory of what is kept of a base model."""
     _cache.pop(base, None)
 
 
@@ -79,17 +133,24 @@ def weight_factors(
         What ``factorize`` returned for some k of at least ``rank``, which depends on the rank alone and on no earlier
         call: the caller cuts.
     """
-    kept = _cache.setdefault(base, {})
-    found = {}
-    for name, layer in layers.items():
-        components, version = _components(rank, shape_of(layer), few), _version(stored_weight(layer))
-        key = factorize, name, components
-        if not _serves(kept.get(key), version):
-            weight = weight_matrix(layer)
+    cache = _cache.setdefault(base, _Cache())
+    components = {name: _components(rank, shape, few) for name, shape in _shapes(layers).items()}
+
+    def wanted(name: str) -> _Wanted:
+        weight = stored_weight(layers[name])
+        key, version = (factorize, name, components[name]), _version(weight)
+        if _serves(cache.kept.get(key), version) or not _is_stored(cache, layers[name], factorize):
+            return _Wanted(key, version, "")
+        facts = name_of(factorize), components[name], shape_of(layers[name]), cache.digest(weight)
+        return _Wanted(key, version, key_of(weight.device, *facts))
+
+    def compute(names: Sequence[str]) -> Iterator[tuple[str, Factors]]:
+        for name in names:
+            weight = weight_matrix(layers[name])
             _check_finite(name, weight)
-            kept[key] = _factorized(version, factorize(weight, components))
-        found[name] = kept[key].factors
-    return found
+            yield name, factorize(weight, components[name])
+
+    return _completed(cache, {name: wanted(name) for name in layers}, lambda names: [[name] for name in names], compute)
 
 
 def gradient_factors(base: nn.Module, layers: Layers, batches: Sequence[Batch], rank: int) -> dict[str, Factors]:
@@ -161,21 +222,111 @@ def _sample_factors(
     few: bool = False,
 ) -> dict[str, Factors]:
     """Collect what is missing, few layers at a time: ``floats`` is what collecting takes of memory, by layer."""
-    kept = _cache.setdefault(base, {})
+    cache = _cache.setdefault(base, _Cache())
     version = sum(map(_version, base_parameters(base)))
     if not sum(map(target_count, batches)):
         raise VariantError("the batches have no target token: all their labels are masked")
     sample = _digest(batches)
     components = {name: _components(rank, shape, few) for name, shape in _shapes(layers).items()}
-    keys = {name: (collect, factorize, sample, name, components[name]) for name in layers}
-    missing = [name for name in layers if not _serves(kept.get(keys[name]), version)]
-    for group in memory_groups({name: 4 * floats[name] for name in missing}, STATISTICS_BYTES):
-        collected = collect(base, {name: layers[name] for name in group}, batches)
-        for name in group:
+
+    def wanted(name: str) -> _Wanted:
+        key = collect, factorize, sample, name, components[name]
+        if _serves(cache.kept.get(key), version) or not _is_stored(cache, layers[name], collect, factorize):
+            return _Wanted(key, version, "")
+        facts = name_of(collect), name_of(factorize), sample, name, components[name], _model_digest(cache, base)
+        return _Wanted(key, version, key_of(stored_weight(layers[name]).device, *facts))
+
+    def grouped(names: Sequence[str]) -> list[list[str]]:
+        return memory_groups({name: 4 * floats[name] for name in names}, STATISTICS_BYTES)
+
+    def compute(names: Sequence[str]) -> Iterator[tuple[str, Factors]]:
+        collected = collect(base, {name: layers[name] for name in names}, batches)
+        for name in names:
             data, weight = collected.pop(name), weight_matrix(layers[name])
             _check_finite(name, weight, *(vars(data).values() if isinstance(data, FisherFactors) else (data,)))
-            kept[keys[name]] = _factorized(version, factorize(data, weight, components[name]))
-    return {name: kept[key].factors for name, key in keys.items()}
+            yield name, factorize(data, weight, components[name])
+
+    return _completed(cache, {name: wanted(name) for name in layers}, grouped, compute)
+
+
+def _completed(
+    cache: _Cache,
+    wanted: Mapping[str, _Wanted],
+    grouped: Callable[[Sequence[str]], list[list[str]]],
+    compute: Callable[[Sequence[str]], Iterator[tuple[str, Factors]]],
+) -> dict[str, Factors]:
+    """Factors of all layers: from memory, from disk, or computed.
+
+    Processes that need the same at once share the work: what another one computes is left for later, and read then.
+
+    Args:
+        cache: of the base.
+        wanted: by layer.
+        grouped: groups of layers that are computed together.
+        compute: factors of some layers, one after the other.
+    """
+    pending = deque(grouped([name for name, each in wanted.items() if not _found(cache, each)]))
+    until, postponed = time.monotonic() + PATIENCE, 0
+    while pending:
+        group = pending.popleft()
+        with _turn(cache, wanted[group[0]]) as mine:
+            missing = [name for name in group if not _found(cache, wanted[name])]
+            if not missing or mine or time.monotonic() > until:
+                for name, factors in compute(missing) if missing else ():
+                    _keep(cache, wanted[name], factors)
+                until, postponed = time.monotonic() + PATIENCE, 0
+                continue
+        pending.append(group)
+        postponed += 1
+        if postponed >= len(pending):  # others compute all that is left
+            time.sleep(LOOK_SECONDS)
+            postponed = 0
+    return {name: cache.kept[each.key].factors for name, each in wanted.items()}
+
+
+def _turn(cache: _Cache, wanted: _Wanted) -> AbstractContextManager[bool]:
+    return cache.store.turn(wanted.stored) if cache.store is not None and wanted.stored else nullcontext(True)
+
+
+def _found(cache: _Cache, wanted: _Wanted) -> bool:
+    """Whether factors are in memory, or were on disk and are in memory now."""
+    if _serves(cache.kept.get(wanted.key), wanted.version):
+        return True
+    factors = cache.store.load(wanted.stored) if cache.store is not None and wanted.stored else None
+    if factors is None:
+        return False
+    cache.kept[wanted.key] = _Kept(wanted.version, factors)
+    return True
+
+
+def _keep(cache: _Cache, wanted: _Wanted, factors: Factors) -> None:
+    # Copies: a view would keep the whole factorization alive.
+    copies = tuple(factor.to("cpu", copy=True).contiguous() for factor in factors)
+    cache.kept[wanted.key] = _Kept(wanted.version, copies)
+    if cache.store is not None and wanted.stored:
+        cache.store.save(wanted.stored, copies)
+
+
+def _is_stored(cache: _Cache, layer: nn.Module, *functions: object) -> bool:
+    """Whether factors of a layer are kept on disk: those of unquantized weights that are worth a file, by functions
+    that another process can tell apart.
+    """
+    if cache.store is None or None in map(name_of, functions):
+        return False
+    weight = stored_weight(layer)
+    return weight.is_floating_point() and weight.numel() >= cache.store.least
+
+
+def _model_digest(cache: _Cache, base: nn.Module) -> str:
+    """A digest of all that a base computes with."""
+    config = getattr(base, "config", None)
+    settings = {} if config is None else config.to_dict()
+    attention = getattr(config, "_attn_implementation", None)
+    digest = hashlib.sha256(f"{type(base).__qualname__} {attention}".encode())
+    digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
+    for parameter in base_parameters(base):
+        digest.update(cache.digest(parameter).encode())
+    return digest.hexdigest()
 
 
 def _check_finite(name: str, *values: object) -> None:
@@ -195,11 +346,6 @@ def _components(rank: int, shape: tuple[int, int], few: bool) -> int:
 
 def _serves(entry: _Kept | None, version: int) -> bool:
     return entry is not None and entry.version == version
-
-
-def _factorized(version: int, parts: Factors) -> _Kept:
-    # Copies: a view would keep the whole factorization alive.
-    return _Kept(version, tuple(part.to("cpu", copy=True).contiguous() for part in parts))
 
 
 def _version(parameter: Tensor) -> int:

@@ -9,6 +9,7 @@ from autolora.adapters.export import sweep_staged
 from autolora.driver.result import BEST_FOLDER
 from autolora.spec import Spec
 from autolora.trainers import checkpoint
+from autolora.trainers.builtin.workbench import FACTORS
 from autolora.trainers.places import ABANDONED
 
 
@@ -24,7 +25,7 @@ def sweep(spec: Spec, folder: Path, alone: bool) -> None:
     Raises:
         CheckpointError: the checkpoints cannot be reached.
     """
-    for part in (folder, folder / "data"):
+    for part in (folder, folder / "data", folder / FACTORS):
         files.sweep(part)
     for name in {*spec.names, *(adapter.name for adapter in (folder / BEST_FOLDER).glob("[!.]*"))}:
         sweep_staged(folder / BEST_FOLDER / name)

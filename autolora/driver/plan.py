@@ -17,6 +17,7 @@ from statistics import median
 
 from autolora import variants
 from autolora.adapters.memory import Memory
+from autolora.adapters.store import size_of
 from autolora.driver.directory import adopted
 from autolora.driver.opening import Opening
 from autolora.errors import AutoloraError
@@ -26,6 +27,7 @@ from autolora.search.trials import Sampled
 from autolora.space import Space, searchable
 from autolora.spec import Spec
 from autolora.trainers import Trainer, checkpoint, horizon
+from autolora.trainers.builtin.workbench import FACTORS
 from autolora.trainers.places import place
 
 PROBE_STEPS = 4
@@ -58,7 +60,7 @@ class DryRun:
         seconds: of the whole study.
         memory_bytes: peak of the process (CPU) or of the device, while training; None on a CPU whose platform does not
             tell, such as Windows.
-        disk_bytes: of checkpoints and exported adapters.
+        disk_bytes: of checkpoints, exported adapters and the factorizations that variants start from.
         memory: the plan of the largest setting; None if the trainer has none.
     """
 
@@ -113,6 +115,7 @@ def dry_run(
         kept = PAUSED * len(spec.names) + max(len(spec.names), spec.resources.workers or 1)  # being trained
         complete = min(math.floor(spec.budget), spec.keep + FINALISTS + search.plan.confirm)
         finished = (complete + 1) * len(spec.names)  # and the exported adapter
+        factors = size_of(scratch / FACTORS)  # which the probes have left, all that a study will
         return DryRun(
             notes=notes,
             spending=_spending(spec, search.plan.confirm, search.table.upfront),
@@ -121,7 +124,7 @@ def dry_run(
             evaluation_share=evaluation_share,
             seconds=seconds_per_run * (spec.budget - search.table.upfront) * len(spec.names),
             memory_bytes=trainer.peak_memory(),
-            disk_bytes=round(ROOM * checkpoint_bytes * (checkpoint.KEEP * kept + finished)),
+            disk_bytes=round(ROOM * checkpoint_bytes * (checkpoint.KEEP * kept + finished)) + factors,
             memory=memory,
         )
 

@@ -6,9 +6,7 @@ A_e = sqrt(S_e / (s rho)) V_e^T, B_e = U_e sqrt(S_e / (s rho)). W gives up (s / 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING
 
 from autolora.adapters.attachment import anchor, frozen_layers
@@ -45,7 +43,7 @@ class Goat(Loramoe):
         experts, layers = self.count(rank), start.layers
         share = rank // experts
         starts = {}
-        for name, factors in weight_factors(*frozen_layers(start.model), rank, segmented_svd(experts)).items():
+        for name, factors in weight_factors(*frozen_layers(start.model), rank, SegmentedSvd(experts)).items():
             u, values, vh = factors[0][:, :, :share], factors[1][:, :share], factors[2][:, :share]
             root = (values / (layers[name].scaling * self.rho)).sqrt()
             starts[name] = (root[..., None] * vh).flatten(0, 1), (u * root).flatten(1)
@@ -55,16 +53,19 @@ class Goat(Loramoe):
         super().initialize(start)
 
 
-@cache  # weight_factors knows a factorization by the function: there must be one for each number of segments
-def segmented_svd(segments: int) -> Callable[[Tensor, int], tuple[Tensor, ...]]:
+@dataclass(frozen=True)
+class SegmentedSvd:
     """Of W's triplets in this many equal segments, the largest first, the leading ones of each, k in all.
 
     As U (m, segments, c), singular values (segments, c) and V^T (segments, c, n), where c = k // segments.
     """
 
-    import torch
+    segments: int
 
-    def factorize(matrix: Tensor, components: int) -> tuple[Tensor, ...]:
+    def __call__(self, matrix: Tensor, components: int) -> tuple[Tensor, ...]:
+        import torch
+
+        segments = self.segments
         length = min(matrix.shape) // segments
         whole, kept, cut = segments * length, components // segments, (segments, length)
         u, values, vh = exact_svd(matrix)
@@ -73,8 +74,6 @@ def segmented_svd(segments: int) -> Callable[[Tensor, int], tuple[Tensor, ...]]:
             torch.unflatten(values[:whole], 0, cut)[:, :kept],
             torch.unflatten(vh[:whole], 0, cut)[:, :kept],
         )
-
-    return factorize
 
 
 register(

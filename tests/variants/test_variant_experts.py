@@ -17,7 +17,7 @@ from autolora.adapters.subtraction import weight_matrix
 from autolora.adapters.svd import leading_svd
 from autolora.api import load_adapter
 from autolora.variants import VariantError, detach, get, names
-from autolora.variants.goat import segmented_svd
+from autolora.variants.goat import SegmentedSvd
 from tests.support.variant_readings import factors, original_weights
 
 MIXTURES = [name for name in names() if get(name).mixture]
@@ -335,13 +335,13 @@ class TestGoat:
     def test_one_factorization_serves_every_rank_of_as_many_experts(self, build):
         base = build()
         layer = {LAYER: base.get_submodule(LAYER)}
-        first = weight_factors(base, layer, 4, segmented_svd(4))[LAYER]
-        assert weight_factors(base, layer, 32, segmented_svd(4))[LAYER] is first
+        first = weight_factors(base, layer, 4, SegmentedSvd(4))[LAYER]
+        assert weight_factors(base, layer, 32, SegmentedSvd(4))[LAYER] is first
         assert [tuple(part.shape) for part in first] == [(32, 4, 8), (4, 8), (4, 8, 48)]
 
     def test_segments_are_whole_triplets_and_few_are_kept_of_a_large_matrix(self, difference):
         matrix = torch.randn(70, 90, generator=torch.Generator().manual_seed(7))
-        u, values, vh = segmented_svd(4)(matrix, 10)
+        u, values, vh = SegmentedSvd(4)(matrix, 10)
         expected_u, expected_values, expected_vh = leading_svd(matrix, 70)
         assert values.shape == (4, 2)
         indices = [0, 1, 17, 18, 34, 35, 51, 52]

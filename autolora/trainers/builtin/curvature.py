@@ -13,6 +13,7 @@ from typing import Annotated
 from pydantic import BaseModel, Field, FiniteFloat, ValidationError
 
 from autolora import files, variants
+from autolora.adapters import factors
 from autolora.documents import DocumentError, read_json
 from autolora.errors import first_line
 from autolora.priors import Curvature, curvature
@@ -59,17 +60,18 @@ def cached(bench: Workbench, names: Sequence[str], rank: int) -> tuple[dict[str,
     missing = [name for name in names if name not in found]
     if missing:
         model = bench.base.model
-        fresh = curvature(
-            model,
-            bench.batches.calibration_sample(EXAMPLES),
-            missing,
-            rank,
-            alpha=None,
-            method="kfac",
-            blocks=affordable_blocks(model, bench.adapter),
-            start_batches=bench.batches.calibration,
-            adapter=bench.adapter,
-        )
+        with factors.kept_in(model, bench.store):
+            fresh = curvature(
+                model,
+                bench.batches.calibration_sample(EXAMPLES),
+                missing,
+                rank,
+                alpha=None,
+                method="kfac",
+                blocks=affordable_blocks(model, bench.adapter),
+                start_batches=bench.batches.calibration,
+                adapter=bench.adapter,
+            )
         for name, measured in fresh.items():
             _keep(paths[name], dict(measured.per_block))
         found |= fresh

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autolora import bases, variants
+from autolora.adapters import factors
 from autolora.adapters.spec import AdapterSpec
+from autolora.adapters.store import Store
 from autolora.bases import Base
 from autolora.bases.compiling import check_compiling
 from autolora.metrics.own import find as find_metric
@@ -42,6 +44,8 @@ if TYPE_CHECKING:
 
 ROOM = "room.json"
 """What the device was found to have room for, in the run directory."""
+FACTORS = "factors"
+"""Folder of factorizations in the run directory, which all workers that see it share."""
 
 
 @dataclass
@@ -60,6 +64,7 @@ class Workbench:
         scored_rows: evaluation rows that each rung is scored on.
         checkpoints: path or URL beneath which trial ``n`` keeps its checkpoints in ``trials/n``.
         room: what the device has room for.
+        store: factorizations of the base's weights, in the run directory.
     """
 
     base: Base
@@ -73,6 +78,7 @@ class Workbench:
     scored_rows: tuple[int, ...]
     checkpoints: Location
     room: Room
+    store: Store
 
     @classmethod
     def open(cls, spec: Spec, folder: Path) -> Workbench:
@@ -115,6 +121,7 @@ class Workbench:
             scored_rows=subsets.rows_of_rungs(spec.evaluation.subset, spec.rungs, len(data.eval), share),
             checkpoints=checkpoint.root_of(spec.checkpoints, folder),
             room=Room(base, int(data.train.lengths.max()), spec.training.gradient_checkpointing, folder / ROOM),
+            store=Store(folder / FACTORS),
         )
 
     @cached_property
@@ -201,17 +208,18 @@ class Workbench:
 
         self.base.recall()
         variant = self.variant(variant_name, config)
-        adapted = variant.attach(
-            self.base.model,
-            rank=config.rank,
-            alpha=config.alpha,
-            batches=self.batches.calibration if variant.needs_batches else None,
-            horizon=self.steps(config.batch_size),
-            seed=torch_seed(self.seed, seed, INITIALIZATION),
-            dropout=self.training.of_trial(config).dropout,
-            allotted=None if state is None else allotment(state),
-            adapter=self.adapter,
-        )
+        with factors.kept_in(self.base.model, self.store):
+            adapted = variant.attach(
+                self.base.model,
+                rank=config.rank,
+                alpha=config.alpha,
+                batches=self.batches.calibration if variant.needs_batches else None,
+                horizon=self.steps(config.batch_size),
+                seed=torch_seed(self.seed, seed, INITIALIZATION),
+                dropout=self.training.of_trial(config).dropout,
+                allotted=None if state is None else allotment(state),
+                adapter=self.adapter,
+            )
         try:
             if state is not None:
                 load_adapter_state(adapted, state)
