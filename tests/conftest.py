@@ -67,6 +67,15 @@ def base():
     return bases.load(small_spec())
 
 
+@pytest.fixture(autouse=True)
+def _recalled(request) -> Iterator[None]:
+    """A test that leaves the shared base to workers leaves it to the next test as it was."""
+    held = request.getfixturevalue("base") if "base" in request.fixturenames else None
+    yield
+    if held is not None:
+        held.recall()
+
+
 @pytest.fixture(scope="session")
 def open_bench(base, tmp_path_factory):
     """``open_bench(folder, **overrides)``: a workbench on the shared base; tokens are kept from test to test."""

@@ -78,7 +78,7 @@ class Base:
     reading: Reading = Reading()
     digest: str | None = None
     again: Callable[[], PreTrainedModel] | None = None
-    left: list[str] = field(default_factory=list, compare=False, repr=False)
+    left: list[str] = field(default_factory=list, init=False, compare=False, repr=False)
 
     @cached_property
     def limits(self) -> Limits:
