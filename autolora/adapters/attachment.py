@@ -124,6 +124,7 @@ def inject(
             _plain_start(layers, start.seed)
             variant.initialize(replace(start, model=attached, layers=layers))  # type: ignore[arg-type]
             _check_adapter(attached)
+            _check_devices(layers, variant.name)
         except BaseException:
             remove(attached)
             raise
@@ -277,6 +278,19 @@ def _plain_start(layers: Mapping[str, AdaptedLayer], seed: int) -> None:
 def _exactly(name: str) -> str:
     """PEFT's patterns are regular expressions that also match the end of a longer name."""
     return f"^{re.escape(name)}"
+
+
+def _check_devices(layers: Mapping[str, AdaptedLayer], variant: str) -> None:
+    """Refuse parameters that layers on different devices would share."""
+    for name, layer in layers.items():
+        own = next(layer.base_layer.parameters()).device
+        elsewhere = {str(p.device) for p in layer.parameters.values() if p.device != own}
+        if elsewhere:
+            raise VariantError(
+                f"{variant} shares parameters between layers, and of this model layer {name!r} is on {own} while they "
+                f"are on {', '.join(sorted(elsewhere))}: leave {variant} out of variants, or have the model on one "
+                "device (resources.gpu, device_map)"
+            )
 
 
 def _check_adapter(model: PeftModel) -> None:

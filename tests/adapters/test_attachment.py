@@ -11,6 +11,7 @@ from peft.tuners.hira import HiraModel
 from peft.tuners.hira.layer import Linear
 from torch import nn
 
+from autolora.adapters.attachment import _check_devices as check_devices
 from autolora.adapters.attachment import attachment
 from autolora.adapters.kernels.hira import LeanHira
 from autolora.adapters.state import adapter_state
@@ -131,3 +132,13 @@ class TestLeanTuners:
         assert len(found) == 12
         assert all(kinds == {lean[name]} for name, kinds in found)
         assert PEFT_TYPE_TO_TUNER_MAPPING["HIRA"] is HiraModel
+
+
+@pytest.mark.parametrize("name", ["rasa", "denselora"])
+def test_parameters_are_not_shared_between_devices(build, name):
+    model = get(name).attach(build(), rank=4, alpha=4)
+    layers = attachment(model).layers
+    check_devices(layers, name)
+    layers["model.layers.1.mlp.up_proj"].base_layer.to("meta")  # as where the second block is on another GPU
+    with pytest.raises(VariantError, match=rf"{name} shares parameters .*'model.layers.1.mlp.up_proj' is on meta"):
+        check_devices(layers, name)

@@ -38,6 +38,19 @@ class TestRayTuneExecutor(ExecutorContract):
         assert list(executor.loads.values()) == [1]
 
 
+def test_the_driver_has_no_weights_while_workers_train(cluster, make_bench):
+    bench = make_bench()
+    executor = on_cluster(bench)
+    known = bench.base.fingerprint()
+    executor.submit((piece(0),))
+    outcomes(executor, 1)
+    executor.close()
+    assert sum(p.untyped_storage().nbytes() for p in bench.base.model.parameters()) < 1000
+    assert bench.base.fingerprint() == known
+    with bench.attached("lora", piece(0).config, 0):
+        assert sum(p.untyped_storage().nbytes() for p in bench.base.model.parameters()) > 100_000
+
+
 @pytest.mark.usefixtures("cluster")
 class TestClosingRayTuneExecutor(ClosingContract):
     @pytest.fixture

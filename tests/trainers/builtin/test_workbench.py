@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from autolora import bases
+from autolora.adapters.store import Store
 from autolora.driver.plan import dry_run
 from autolora.trainers import checkpoint
+from autolora.trainers.builtin import workbench
 from autolora.trainers.builtin.workbench import Workbench
 from autolora.trainers.places import CheckpointError, place
 from tests.support.specs import small_spec
@@ -35,6 +39,17 @@ def test_a_dry_run_leaves_nothing_in_the_place_of_the_checkpoints(tmp_path, url)
     assert dry_run(small_spec(checkpoints=url, prior=None), tmp_path).disk_bytes > 0
     assert checkpoint.newest(f"{url}/trials/0") is None
     assert place(url).names() == []
+
+
+def test_a_dry_run_counts_the_factorizations_that_a_study_keeps(tmp_path, monkeypatch):
+    spec = small_spec(prior=None, variants=["pissa"])
+    without = dry_run(spec, tmp_path).disk_bytes
+    monkeypatch.setattr(workbench, "Store", partial(Store, least=0))
+    with_factors = dry_run(spec, tmp_path).disk_bytes
+    matrices = [p for p in bases.load(spec).model.model.layers.parameters() if p.dim() == 2]
+    factors = sum(4 * min(p.shape) * (sum(p.shape) + 1) for p in matrices)  # all triplets of narrow matrices
+    assert with_factors - without == pytest.approx(factors, rel=0.05)
+    assert list(tmp_path.glob("**/*.safetensors")) == []
 
 
 def test_a_length_that_was_found_counts_as_if_it_had_been_asked_for(make_bench):
