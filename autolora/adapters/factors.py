@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ from weakref import WeakKeyDictionary
 
 from autolora.adapters.errors import VariantError
 from autolora.adapters.layer import base_parameters, stored_weight
+from autolora.adapters.packed import bits_of
 from autolora.adapters.statistics import (
     FisherFactors,
     fisher_factors,
@@ -78,10 +80,12 @@ class _Cache:
     store: Store | None = None
     digests: dict[int, tuple[Tensor, int, str]] = field(default_factory=dict)
 
-    def digest(self, parameter: Tensor) -> str:
+    def digest(self, parameter: Tensor, layer: nn.Module | None = None) -> str:
+        """A digest of a parameter, or of the numbers that it stands for in a layer in few bits."""
         known = self.digests.get(id(parameter))
         if known is None or known[1] != _version(parameter):
-            known = self.digests[id(parameter)] = parameter, _version(parameter), digest_of(parameter)
+            values = weight_matrix(layer) if layer is not None and bits_of(layer) else parameter
+            known = self.digests[id(parameter)] = parameter, _version(parameter), digest_of(values)
         return known[2]
 
 
@@ -141,7 +145,7 @@ def weight_factors(
         key, version = (factorize, name, components[name]), _version(weight)
         if _serves(cache.kept.get(key), version) or not _is_stored(cache, layers[name], factorize):
             return _Wanted(key, version, "")
-        facts = name_of(factorize), components[name], shape_of(layers[name]), cache.digest(weight)
+        facts = name_of(factorize), components[name], shape_of(layers[name]), cache.digest(weight, layers[name])
         return _Wanted(key, version, key_of(weight.device, *facts))
 
     def compute(names: Sequence[str]) -> Iterator[tuple[str, Factors]]:
@@ -308,13 +312,12 @@ def _keep(cache: _Cache, wanted: _Wanted, factors: Factors) -> None:
 
 
 def _is_stored(cache: _Cache, layer: nn.Module, *functions: object) -> bool:
-    """Whether factors of a layer are kept on disk: those of unquantized weights that are worth a file, by functions
-    that another process can tell apart.
+    """Whether factors of a layer are kept on disk: those that are worth a file, by functions that another process can
+    tell apart.
     """
     if cache.store is None or None in map(name_of, functions):
         return False
-    weight = stored_weight(layer)
-    return weight.is_floating_point() and weight.numel() >= cache.store.least
+    return math.prod(shape_of(layer)) >= cache.store.least
 
 
 def _model_digest(cache: _Cache, base: nn.Module) -> str:
@@ -324,8 +327,9 @@ def _model_digest(cache: _Cache, base: nn.Module) -> str:
     attention = getattr(config, "_attn_implementation", None)
     digest = hashlib.sha256(f"{type(base).__qualname__} {attention}".encode())
     digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
+    packed = {id(layer.weight): layer for layer in base.modules() if bits_of(layer)}
     for parameter in base_parameters(base):
-        digest.update(cache.digest(parameter).encode())
+        digest.update(cache.digest(parameter, packed.get(id(parameter))).encode())
     return digest.hexdigest()
 
 

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from autolora.adapters.packed import bits_of
+
 if TYPE_CHECKING:
     from torch import nn
+
+STATES = ("state", "quant_state")
+"""Where layers of bitsandbytes keep scales beside the parameter, and those in 8 bits the weight itself."""
 
 
 def empty(model: nn.Module) -> None:
@@ -14,6 +19,8 @@ def empty(model: nn.Module) -> None:
 
     bare: dict[nn.Parameter, nn.Parameter] = {}
     for module in model.modules():
+        if bits_of(module) == 8:  # these hold their weight twice, see fill
+            module.state = type(module.state)()
         for name, own in module._parameters.items():
             if own is None:
                 continue
@@ -28,4 +35,6 @@ def fill(model: nn.Module, other: nn.Module) -> None:
     own = dict(model.named_modules(remove_duplicate=False))
     for path, module in other.named_modules(remove_duplicate=False):
         own[path]._parameters.update(module._parameters)
+        if bits_of(module):
+            own[path].__dict__.update({name: vars(module)[name] for name in STATES if name in vars(module)})
     model.requires_grad_(False)

@@ -40,8 +40,8 @@ def write(recipe: Recipe, out: Path, rank: int | None = None) -> PlainLora:
 
     from autolora import spec as specs
     from autolora.adapters.export import CONFIG, NATIVE, OWN, WEIGHTS, save_approximation
-    from autolora.bases.packed import bits_held
     from autolora.bases.device import placement
+    from autolora.bases.packed import bits_held
     from autolora.bases.pretrained import load_weights
 
     variant = recipe.variant

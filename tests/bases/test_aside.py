@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import ExitStack
 
 import pytest
 import torch
 
 from autolora import bases, variants
 from autolora.adapters import factors
+from autolora.adapters.state import adapter_state
+from autolora.adapters.store import Store
 from autolora.bases.base import fingerprint
 from autolora.space import Config
 from tests.support.checkpoints import saved, tiny
@@ -109,3 +112,56 @@ def test_attaching_an_adapter_recalls_it(make_trainer):
     assert stored(trainer.bench.base.model) < 1000
     with trainer.bench.attached("lora", Config(1e-3, 4, 2, 4.0), 0) as adapted:
         assert stored(adapted) > 100_000
+
+
+class TestInFewBits:
+    @pytest.fixture(params=[4, 8])
+    def packed(self, request, tmp_path):
+        pytest.importorskip("bitsandbytes")
+        shape = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, "num_key_value_heads": 2}
+        return load(saved(tmp_path, tiny(**shape)), **{f"base.load_in_{request.param}bit": True})
+
+    def test_it_comes_back_with_its_scales(self, packed):
+        ids = torch.arange(8)[None]
+
+        def outputs():
+            with torch.no_grad():
+                return packed.model(ids).logits
+
+        expected, known = outputs(), packed.fingerprint()
+        packed.set_aside()
+        assert stored(packed.model) < 1000
+        states = [vars(module).get("state") for module in packed.model.modules()]
+        assert all(state is None or state.CB is None for state in states), "8-bit layers hold their weight twice"
+        assert packed.fingerprint() == known
+        packed.recall()
+        assert torch.equal(outputs(), expected)
+        assert packed.fingerprint() == known
+        packed.set_aside()
+        packed.recall()
+        assert torch.equal(outputs(), expected)
+
+    @pytest.mark.parametrize("name", ["pissa", "lora_ga"])
+    def test_its_factorizations_are_kept_on_disk(self, packed, tmp_path, name):
+        ids = torch.arange(8)[None]
+        batches = [{"input_ids": ids, "labels": ids, "attention_mask": torch.ones_like(ids)}]
+        kept = Store(tmp_path / "factors", least=0)
+
+        def start(*stores):
+            factors.forget(packed.model)
+            with ExitStack() as stack:
+                for each in stores:
+                    stack.enter_context(factors.kept_in(packed.model, each))
+                adapted = variants.get(name).attach(packed.model, rank=2, alpha=2, batches=batches)
+            state = adapter_state(adapted)
+            variants.detach(adapted)
+            return state
+
+        plain, first = start(), start(kept)
+        written = sorted(kept.folder.glob("*.safetensors"))
+        later = start(kept)
+        assert written
+        assert sorted(kept.folder.glob("*.safetensors")) == written
+        for key, tensor in plain.items():
+            assert torch.equal(first[key], tensor), key
+            assert torch.equal(later[key], tensor), key

@@ -151,6 +151,7 @@ class BuiltinTrainer(Trainer):
         return max(known, key=lambda plan: plan.planned_bytes or 0, default=None)
 
     def set_aside(self) -> None:
+        _ = self.bench.identity  # what it is computed from is read off the weights
         self.bench.base.set_aside()
 
     def curvature_examples(self) -> int:
