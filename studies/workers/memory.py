@@ -110,7 +110,11 @@ def _measured(folder: Path, checkout: Path, model: Path, workers: int) -> tuple[
     began = time.monotonic()
     with (folder / "log").open("wb") as log:
         study = subprocess.Popen(
-            [*command, "--executor", "ray", "--dir", str(folder / "run")], env=environment, stdout=log, stderr=log
+            [*command, "--executor", "ray", "--dir", str(folder / "run")],
+            env=environment,
+            cwd=folder,  # of which Python imports first
+            stdout=log,
+            stderr=log,
         )
         peak, meanwhile = Counter[str](), 0
         while study.poll() is None:
