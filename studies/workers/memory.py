@@ -31,9 +31,11 @@ from studies.throughput.model import Shape, make
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 SHAPE = Shape(hidden=1024, layers=8, intermediate=2752, vocabulary=4096)
-"""Of 104 million parameters."""
+"""Of 101 million parameters, 405 MB in float32."""
 WORKER = "ray::Segment"
 """How Ray names the processes of workers."""
+WORKER_BYTES = 200 << 20
+"""Of a worker that has begun to load, libraries included."""
 LOOK_SECONDS = 0.2
 FILES = ("float32", "bfloat16")
 """Dtypes of the checkpoint; training is in float32, so that weights in bfloat16 are converted and not shared."""
@@ -121,7 +123,7 @@ def _measured(folder: Path, checkout: Path, model: Path, workers: int) -> tuple[
             now = _sizes(study.pid)
             if now.total() > peak.total():
                 peak = now
-            if now["workers"] > 2 * 104 * 2**20:  # a base is there
+            if now["workers"] > WORKER_BYTES:
                 meanwhile = max(meanwhile, now["driver"])
             time.sleep(LOOK_SECONDS)
     if study.returncode:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from autolora.execution import Executor
+from autolora.execution.devices import DevicesError
 from autolora.spec import SpecError
 from autolora.trainers import Outcome, checkpoint
 from autolora.trainers.builtin.trainer import BuiltinTrainer
@@ -77,6 +78,19 @@ def test_an_error_in_the_user_s_metric_is_raised_and_what_was_done_goes_on(clust
 def test_workers_that_fit_nowhere_are_refused_with_what_to_do(cluster, make_bench):
     with pytest.raises(ClusterError, match=r"no node .*GPU.* resources.workers"):
         on_cluster(make_bench(), **{"resources.gpu": 1})
+
+
+def test_a_worker_that_sees_fewer_gpus_than_it_was_given_does_not_train(cluster, make_bench):
+    """Ray hands out the GPUs that a node says it has, and torch has none here."""
+    node = cluster.add_node(num_cpus=1, num_gpus=2)
+    try:
+        executor = on_cluster(make_bench(), **{"resources.gpu": 2, "training.device": "auto"})
+        executor.submit((piece(0),))
+        with pytest.raises(DevicesError, match=r"resources\.gpu is 2.*this process sees 0"):
+            outcomes(executor, 1)
+        executor.close()
+    finally:
+        cluster.remove_node(node)
 
 
 def test_capacity_is_what_fits_into_the_cluster(cluster, second_node, make_bench):
