@@ -144,6 +144,10 @@ def tune(
         _quiet_libraries()
         folder = folder or Path("runs") / (spec.stem if spec else "autolora")
         if dry_run:
+            if executor == "inline":
+                from autolora.execution.devices import check_cards
+
+                check_cards(checked)
             _dry_run(checked, folder)
         else:
             from autolora import driver

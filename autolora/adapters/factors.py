@@ -10,12 +10,12 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakKeyDictionary
 
 from autolora.adapters.errors import VariantError
-from autolora.adapters.layer import base_parameters, stored_weight
+from autolora.adapters.layer import base_buffers, base_parameters, stored_weight
 from autolora.adapters.packed import bits_of
 from autolora.adapters.statistics import (
     FisherFactors,
@@ -233,11 +233,15 @@ def _sample_factors(
     sample = _digest(batches)
     components = {name: _components(rank, shape, few) for name, shape in _shapes(layers).items()}
 
+    @lru_cache(maxsize=1)  # of all layers of this call
+    def model_digest() -> str:
+        return _model_digest(cache, base)
+
     def wanted(name: str) -> _Wanted:
         key = collect, factorize, sample, name, components[name]
         if _serves(cache.kept.get(key), version) or not _is_stored(cache, layers[name], collect, factorize):
             return _Wanted(key, version, "")
-        facts = name_of(collect), name_of(factorize), sample, name, components[name], _model_digest(cache, base)
+        facts = name_of(collect), name_of(factorize), sample, name, components[name], model_digest()
         return _Wanted(key, version, key_of(stored_weight(layers[name]).device, *facts))
 
     def grouped(names: Sequence[str]) -> list[list[str]]:
@@ -330,6 +334,8 @@ def _model_digest(cache: _Cache, base: nn.Module) -> str:
     packed = {id(layer.weight): layer for layer in base.modules() if bits_of(layer)}
     for parameter in base_parameters(base):
         digest.update(cache.digest(parameter, packed.get(id(parameter))).encode())
+    for buffer in base_buffers(base):
+        digest.update(digest_of(buffer).encode())
     return digest.hexdigest()
 
 

@@ -218,3 +218,18 @@ def base_parameters(base: nn.Module) -> list[nn.Parameter]:
     adapted = [module for module in base.modules() if isinstance(module, BaseTunerLayer)]
     adapters = {id(parameter) for layer in adapted for parameter in adapter_parameters(layer).values()}
     return [parameter for parameter in base.parameters() if id(parameter) not in adapters]
+
+
+def base_buffers(base: nn.Module) -> list[Tensor]:
+    """A model's persistent buffers, some of which are weights, without those of an adapter that is attached to it."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    adapters = [f"{path}." for path, module in base.named_modules() if isinstance(module, BaseTunerLayer)]
+    found = []
+    for path, module in base.named_modules():
+        own = next((prefix for prefix in reversed(adapters) if f"{path}.".startswith(prefix)), None)
+        if own is not None and not f"{path}.".startswith(f"{own}base_layer."):
+            continue
+        names = module._buffers.keys() - module._non_persistent_buffers_set
+        found += [buffer for name in sorted(names) if (buffer := module._buffers[name]) is not None]
+    return found

@@ -38,6 +38,8 @@ MOST_BYTES = 32 << 30
 """Most that a store takes on disk. PiSSA on a model of 8B parameters takes 1 GB, OLoRA or MiLoRA 3 GB."""
 SPARE_BYTES = 8 << 30
 """What is left free on the disk, for checkpoints."""
+RECOUNT = 16
+"""Entries after which the folder is counted again."""
 SLOTS = 64
 """Lock files; factorizations that share one are not computed at once by two processes."""
 SUFFIX = ".safetensors"
@@ -56,7 +58,7 @@ class Store:
 
     def __init__(self, folder: Path, least: int = LEAST) -> None:
         self.folder, self.least = folder, least
-        self._bytes: int | None = None
+        self._bytes = self._saves = 0
         self._closed = False
 
     def load(self, key: str) -> Factors | None:
@@ -96,6 +98,8 @@ class Store:
             with files.replacing(self._path(key)) as file:
                 file.write(digest)
                 file.write(content)
+        except FileNotFoundError as error:  # the folder was removed, or swept, meanwhile
+            logger.warning("a factorization is not kept for other workers and later starts: %s", first_line(error))
         except OSError as error:
             self._closed = True
             logger.warning("factorizations are not kept for other workers and later starts: %s", first_line(error))
@@ -121,8 +125,9 @@ class Store:
             lock.release()
 
     def _has_room(self, size: int) -> bool:
-        if self._bytes is None:  # what others add meanwhile is not counted: the disk's own free space is looked at
+        if self._saves % RECOUNT == 0:  # others add to it meanwhile
             self._bytes = size_of(self.folder)
+        self._saves += 1
         if self._bytes + size > MOST_BYTES or shutil.disk_usage(self.folder).free < size + SPARE_BYTES:
             self._closed = True
             logger.warning(
@@ -187,8 +192,19 @@ def _machine(kind: str, index: int | None) -> tuple[object, ...]:
     import torch
 
     if kind == "cuda":
-        return kind, torch.cuda.get_device_name(index)
-    return kind, platform.machine(), _processor(), torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()
+        return kind, _matmuls(), torch.cuda.get_device_name(index)
+    capability, threads = torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()
+    return kind, _matmuls(), platform.machine(), _processor(), capability, threads
+
+
+def _matmuls() -> str:
+    """How exact the process has matrix products in float32."""
+    import torch
+
+    try:
+        return torch.get_float32_matmul_precision()
+    except RuntimeError:  # chosen by a newer setting, which this older call does not read
+        return str(torch.backends.cuda.matmul.fp32_precision)
 
 
 @cache

@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING
 
-from autolora.adapters.packed import bits_of
+from autolora.adapters.layer import base_buffers
+from autolora.adapters.packed import bits_of, scales
+from autolora.adapters.store import digest_of
 
 if TYPE_CHECKING:
     from torch import nn
 
 STATES = ("state", "quant_state")
 """Where layers of bitsandbytes keep scales beside the parameter, and those in 8 bits the weight itself."""
+
+
+def digest(model: nn.Module) -> str:
+    """A digest of every bit that a model was loaded with: parameters, scales of packed ones, persistent buffers."""
+    found = hashlib.sha256()
+    for name, parameter in model.named_parameters():
+        found.update(f"{name} {digest_of(parameter)}".encode())
+    for module in model.modules():
+        if bits_of(module):
+            found.update(digest_of(scales(module)).encode())
+    for buffer in base_buffers(model):
+        found.update(digest_of(buffer).encode())
+    return found.hexdigest()
 
 
 def empty(model: nn.Module) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from autolora.adapters import factors
 from autolora.adapters.statistics import half_precision
-from autolora.bases.aside import empty, fill
+from autolora.bases.aside import digest, empty, fill
 from autolora.bases.device import dispatched, dtype_name, placed_on
 from autolora.bases.errors import ModelError
 from autolora.bases.limits import limits_of
@@ -64,7 +64,7 @@ class Base:
         digest: of the parameters before they were rounded to float16, see :func:`fingerprint`; None means that they
             were not.
         again: loads the same model once more, to the same devices; None if it is an object of the user's.
-        left: of a base whose parameters were dropped, its fingerprint, and that of the parameters alone; empty while
+        left: of a base whose parameters were dropped, its fingerprint, and a digest of all bits; empty while
             they are here.
     """
 
@@ -213,7 +213,7 @@ class Base:
             return
         factors.forget(self.model)
         if self.again is not None:
-            self.left[:] = self.fingerprint(), fingerprint(self.model)
+            self.left[:] = self.fingerprint(), digest(self.model)
             empty(self.model)
         elif self.device.type != "cpu" and not dispatched(self.model) and not self.bits:
             with self.memory_for("moving it to the CPU"):
@@ -230,7 +230,7 @@ class Base:
             assert self.again is not None
             with self.memory_for("loading it again"):
                 fresh = self.again()
-            if fingerprint(fresh) != self.left[1]:
+            if digest(fresh) != self.left[1]:
                 raise ModelError(
                     f"model: {self.model.name_or_path} holds other weights than when it was loaded before. Completed "
                     "work is saved. Put the weights back and rerun the same command"

@@ -86,6 +86,7 @@ def compiled(model: PeftModel, title: str) -> Iterator[None]:
     import torch
     import torch._dynamo
     import torch._inductor.config
+    from torch._inductor.runtime.cache_dir_utils import cache_dir as default_cache_dir
 
     base: PreTrainedModel = model.get_base_model()
     blocks = blocks_of(base)
@@ -100,9 +101,16 @@ def compiled(model: PeftModel, title: str) -> Iterator[None]:
     except Exception as error:
         if out_of_memory(error) or not _of_a_compiler(error):
             raise
+        said = f"{type(error).__name__}: {first_line(error)}"
+        if isinstance(error.__cause__ or error.__context__, (ImportError, OSError)) or "ImportError" in said:
+            raise ModelError(
+                f"training.compile is true, but what torch has compiled before cannot be read ({said}); a process that "
+                f"was killed may have left half a file. Remove the folder {default_cache_dir()} and rerun the same "
+                "command"
+            ) from error
         raise ModelError(
             f"training.compile is true, but the blocks of {type(base).__name__} with {title} cannot be compiled "
-            f"({type(error).__name__}: {first_line(error)}): set it to false, or leave the variant out of variants"
+            f"({said}): set it to false, or leave the variant out of variants"
         ) from error
     finally:
         for block, before in zip(blocks, own, strict=True):

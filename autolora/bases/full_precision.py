@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from autolora.adapters.statistics import evaluating
 from autolora.bases import attention, kinds, packed, quantized
+from autolora.bases import device as devices
 from autolora.bases.base import Base, fingerprint
 from autolora.bases.blank import blank_model
 from autolora.bases.causality import check_causal
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 DTYPES = ("float32", "bfloat16", "float16")
 NO_BFLOAT16 = "in float16, as this GPU has no bfloat16 (training.dtype); the loss is scaled"
-FEWER_CARDS = "not spread over {asked:g} GPUs in this process, which sees {cards} at most (resources.gpu)"
+FEWER_CARDS = "this process sees {there} of the {asked:g} GPUs that workers spread the model over (resources.gpu)"
 
 
 def load(spec: Spec) -> Base:
@@ -119,7 +120,7 @@ def _loaded(spec: Spec, device: torch.device, dtype: torch.dtype, cards: int) ->
         _put(loaded.model, device)
     notes = [NO_BFLOAT16] if dtype == torch.float16 and spec.training.dtype == "auto" else []
     if cards < (spec.resources.gpu or 0) > 1:
-        notes.append(FEWER_CARDS.format(cards=cards, asked=spec.resources.gpu))
+        notes.append(FEWER_CARDS.format(there=devices.visible_cards(), asked=spec.resources.gpu))
     return replace(loaded, notes=(*notes, *loaded.notes)), digest
 
 

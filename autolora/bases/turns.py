@@ -66,5 +66,5 @@ def _folder() -> Path:
     folder = Path(tempfile.gettempdir()) / FOLDER.format(user)
     folder.mkdir(mode=0o700, exist_ok=True)
     if hasattr(os, "getuid") and (folder.is_symlink() or folder.stat().st_uid != user):
-        raise PermissionError(f"{folder} is another user's")
+        raise PermissionError(f"{folder} is a link, or another user's")
     return folder

@@ -25,7 +25,7 @@ def sweep(spec: Spec, folder: Path, alone: bool) -> None:
     Raises:
         CheckpointError: the checkpoints cannot be reached.
     """
-    for part in (folder, folder / "data", folder / FACTORS):
+    for part in (folder, folder / "data", *([folder / FACTORS] if alone else [])):
         files.sweep(part)
     for name in {*spec.names, *(adapter.name for adapter in (folder / BEST_FOLDER).glob("[!.]*"))}:
         sweep_staged(folder / BEST_FOLDER / name)

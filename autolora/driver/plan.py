@@ -37,6 +37,7 @@ KEYS = {
     "checkpointing": "training.gradient_checkpointing: true",
     "rows": "training.micro_batch: 1",
     "dtype": "training.dtype: bfloat16",
+    "bits": "base.load_in_4bit: true",
 }
 """Keys of the specification by the fields of a memory plan's setting."""
 ROOM = 1.1

@@ -112,7 +112,8 @@ class RayTuneExecutor(Executor):
         return TuneRun(self._desk, setting, self._cluster.resources, self._workers, capacity)
 
     def _check_room(self) -> None:
-        if self._workers is None and not self._cluster.fitting():
+        grows = self._workers is not None and not self._cluster.started
+        if not grows and not self._cluster.fitting():
             there = "; ".join(f"{node} has {shown(node.resources)}" for node in self._cluster.nodes())
             raise ClusterError(
                 f"no node of the cluster has {shown(self._cluster.resources)} for a worker: {there}. Ask for less in "

@@ -27,7 +27,10 @@ def find(spec: MetricSpec) -> Metric:
         raise MetricError(f"metric {spec.name!r} is {function!r}, which is not a function")
 
     def scores(evaluation: Evaluation) -> Scores:
-        returned = function(evaluation.model, evaluation.tokenizer, evaluation.rows)
+        from autolora.adapters.kernels.branch import widening
+
+        with widening(evaluation.model):
+            returned = function(evaluation.model, evaluation.tokenizer, evaluation.rows)
         return _checked(spec.name, returned, len(evaluation.rows))
 
     return Metric(spec.name, spec.resolved_direction, scores, needs=frozenset({"columns"}))

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from autolora import head, quickstart
 from autolora import spec as specs
+from autolora.adapters.attachment import attachment
 from autolora.adapters.state import adapter_state
 from autolora.bases.device import dtype_name
 from autolora.search import Job
@@ -33,6 +34,9 @@ EXAMPLES = 64
 REPEATED = {torch.float32: 2e-2, torch.bfloat16: 0.1, torch.float16: 0.1}
 """How far two runs may be apart on a GPU, as a share of how far training moves the adapter. Noise in the gradients of
 1e-4 of their size moves it by 5e-3, of 1e-2 by 6e-2; a segment that forgets its optimizer by 0.8."""
+LEARNED, LEARNED_LOSS = 1e-3, 5.0
+"""Share of the first loss by which losses must fall; and what the study must end below: the shipped model begins its
+task at 11, and ends at 2."""
 EXPORTED = ("lora", "dora", "pissa")
 ROUNDING = {torch.float32: 1e-4, torch.bfloat16: 2e-2, torch.float16: 2e-2}
 """Largest error of what is computed twice in another order on a GPU, by the dtype of the base."""
@@ -122,6 +126,9 @@ def _checkpointed(subject: _Subject, dtype: torch.dtype) -> Result:
         _perturbed(adapted)
         adapted.train()
         found = []
+        calls: list[object] = []
+        layer = next(iter(attachment(adapted).layers.values())).module
+        hook = layer.register_forward_pre_hook(lambda *_: calls.append(None))
         for wanted in (False, True):
             adapted.zero_grad(set_to_none=True)
             with bench.base.checkpointing(wanted), bench.base.autocast():
@@ -129,6 +136,9 @@ def _checkpointed(subject: _Subject, dtype: torch.dtype) -> Result:
                 loss.backward()
             trained = ((name, each) for name, each in adapted.named_parameters() if each.requires_grad)
             found.append({name: each.grad.clone() for name, each in trained if each.grad is not None})
+    hook.remove()
+    if len(calls) != 3:  # one without, and two with it
+        return Result((f"{len(calls)} forward passes", "3"), f"{DIFFERS}: nothing was computed again")
     plain, again = found
     error = _norm({name: plain[name] - again[name] for name in plain}) / _norm(plain)
     return _judged(error, ROUNDING[dtype])
@@ -167,7 +177,7 @@ def _exported(subject: _Subject, name: str, packed: bool = False) -> Result:
 
 
 def _datasets(place: Place) -> Result:
-    """How many tokens differ from those of the file."""
+    """How many tokens, targets and places of rows differ from those of the file."""
     from datasets import Dataset
 
     path = f"{quickstart.PREFIX}/train.jsonl"
@@ -177,7 +187,8 @@ def _datasets(place: Place) -> Result:
     for train in (path, rows):
         spec = specs.load({"model": quickstart.PREFIX, "data": train})
         data = prepare_data(spec, place.tokenizer, place.folder / f"rows-{len(found)}")
-        found.append(data.train.tokens.tolist())
+        train_rows = data.train
+        found.append([*train_rows.tokens.tolist(), *train_rows.targets.tolist(), *train_rows.offsets.tolist()])
     differing = sum(one != other for one, other in zip_longest(*found))
     return _judged(float(differing), 0.0)
 
@@ -191,7 +202,8 @@ def _study(place: Place) -> Result:
     spec = {**given, "space": space, **place.settings({"examples": EXAMPLES, "max_length": 64})}
     with contextlib.redirect_stdout(io.StringIO()):
         result = autolora.tune(spec=spec, dir=place.folder / "study")
-    return Result((NOTHING, NOTHING), f"{AGREES}: the best loss is {result['lora'].value:.3f}")
+    value, found = result["lora"].value, f"the best loss is {result['lora'].value:.3f}"
+    return Result((NOTHING, NOTHING), f"{AGREES}: {found}" if value < LEARNED_LOSS else f"{DIFFERS}: {found}")
 
 
 def _curves(exact: Workbench, other: Workbench, tolerance: float) -> Result:
@@ -202,7 +214,10 @@ def _curves(exact: Workbench, other: Workbench, tolerance: float) -> Result:
         _scored(bench, Job(number, "lora", CONFIG, 0, 0.0, 1.0, 1))
         curves.append(torch.tensor(bench.finished(number)[0].losses))
     first, second = curves
-    return _judged(float((first - second).abs().max() / (first[0] - first[-1])), tolerance)
+    fell = float(first[0] - first[-1])
+    if fell < LEARNED * float(first[0]):
+        return Result((f"losses {first[0]:.2f} to {first[-1]:.2f}", f"{tolerance:g}"), f"{DIFFERS}: nothing is learned")
+    return _judged(float((first - second).abs().max()) / fell, tolerance)
 
 
 def _states(bench: Workbench, job: Job) -> tuple[Mapping[str, torch.Tensor], Mapping[str, torch.Tensor]]:

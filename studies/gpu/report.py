@@ -75,7 +75,7 @@ class Row:
     @property
     def wrong(self) -> bool:
         """Whether the check has found a fault."""
-        return self.word == DIFFERS or self.word.startswith(FAILED)
+        return self.word.startswith((DIFFERS, FAILED))
 
     def line(self) -> str:
         """Of a table in Markdown."""

@@ -277,3 +277,33 @@ def test_trials_share_it_with_later_starts_of_a_study(make_bench, computed, name
     assert not computed
     assert store.size_of(bench.store.folder) > 0
     assert bench.store.folder.name == "factors"
+
+
+def test_products_of_another_precision_are_other_numbers():
+    device = torch.device("cpu")
+    exact = store.key_of(device, "fact")
+    torch.set_float32_matmul_precision("medium")
+    try:
+        assert store.key_of(device, "fact") != exact
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert store.key_of(device, "fact") == exact
+
+
+def test_a_file_that_was_swept_while_it_was_written_closes_nothing(tmp_path, monkeypatch, caplog):
+    kept = store.Store(tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(store.files, "replacing", lambda path: (_ for _ in ()).throw(FileNotFoundError("gone")))
+        kept.save("0" * 32, (torch.ones(2),))
+    assert "is not kept" in caplog.text
+    kept.save("1" * 32, (torch.ones(2),))
+    assert kept.load("1" * 32) is not None
+
+
+def test_the_bound_holds_for_all_that_write_to_a_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "MOST_BYTES", 3000)
+    monkeypatch.setattr(store, "RECOUNT", 1)
+    writers = [store.Store(tmp_path) for _ in range(4)]
+    for place in range(12):
+        writers[place % 4].save(f"{place:032}", (torch.ones(200),))
+    assert store.size_of(tmp_path) <= 3000 + 4 * 1000

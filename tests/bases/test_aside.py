@@ -14,7 +14,7 @@ from autolora.adapters.state import adapter_state
 from autolora.adapters.store import Store
 from autolora.bases.base import fingerprint
 from autolora.space import Config
-from tests.support.checkpoints import saved, tiny
+from tests.support.checkpoints import reweighted, saved, tiny
 from tests.support.specs import small_spec
 from tests.support.tiny_models import build_model
 
@@ -79,7 +79,7 @@ def test_another_model_is_not_taken_for_it(tmp_path):
     base = load(folder)
     other = tiny()
     with torch.no_grad():
-        other.lm_head.weight[0] += 1
+        other.lm_head.weight[-1, -1] += 1
     base.set_aside()
     shutil.move(folder, tmp_path / "kept")
     with pytest.raises(bases.ModelError, match="model"):
@@ -165,3 +165,18 @@ class TestInFewBits:
         for key, tensor in plain.items():
             assert torch.equal(first[key], tensor), key
             assert torch.equal(later[key], tensor), key
+
+
+def test_a_model_with_another_buffer_is_not_taken_for_it(tmp_path):
+    """Some buffers are weights, as the scale of a layer of Gemma 4's or the biases of routers."""
+    folder = saved(tmp_path / "model", build_model("deepseek_v3"))
+    base = load(folder)
+    base.set_aside()
+
+    def change(weights):
+        key = next(name for name in weights if name.endswith("e_score_correction_bias"))
+        weights[key][-1] += 1
+
+    reweighted(folder, change)
+    with pytest.raises(bases.ModelError, match=r"holds other weights than when it was loaded before"):
+        base.recall()

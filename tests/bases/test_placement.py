@@ -92,7 +92,7 @@ class TestSeveralCards:
     def test_a_process_that_sees_fewer_says_so(self, cards):
         cards(1)
         base = bases.load(small_spec(**TWO))
-        assert any("not spread over 2 GPUs in this process" in note for note in base.notes)
+        assert any("this process sees 1 of the 2 GPUs" in note for note in base.notes)
 
     @pytest.mark.parametrize("gpu", [None, 0, 0.5, 1])
     def test_one_or_a_share_is_one_device(self, cards, asked_for, gpu):

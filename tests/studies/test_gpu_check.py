@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,11 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM
 
+from autolora.bases import Base
 from autolora.head import summed_loss
 from autolora.space import Config
 from autolora.trainers.builtin import segment
+from autolora.trainers.builtin.stepping import Stepper
 from autolora.trainers.trainer import Outcome
 from studies.gpu import correctness, needs, run, speed
 from studies.gpu.correctness import Checked
@@ -94,6 +97,35 @@ def test_training_is_right_and_no_error_is_above_its_tolerance(whole):
         else:
             assert row["result"] == AGREES
             assert 0 <= float(row["error"]) <= float(row["tolerance"])
+
+
+@pytest.mark.parametrize("fault", ["ascends", "keeps all"])
+def test_training_that_is_wrong_is_found(place, monkeypatch, fault):
+    """Whose losses rise, which no difference between two runs would show; or that does not compute layers again."""
+    if fault == "ascends":
+        own = Stepper.step
+
+        def step(self):
+            for parameter in self.adapted.parameters():
+                if parameter.grad is not None:
+                    parameter.grad.neg_()
+            own(self)
+
+        monkeypatch.setattr(Stepper, "step", step)
+        wanted = ("bfloat16 against float32", "a study from begin to end")
+    else:
+        monkeypatch.setattr(Base, "checkpointing", lambda self, wanted: nullcontext())
+        wanted = ("gradient checkpointing",)
+    found = [case for case in correctness.cases(place, Checked("tiny")) if case.names[0] in wanted]
+    assert found
+    for case in found:
+        assert case.run().word.startswith(DIFFERS), case.names
+
+
+def test_a_run_that_checked_nothing_fails(tmp_path):
+    text, status = checked(tmp_path / "check.md", "--minutes", "0", "--only", "correctness")
+    assert status == 1
+    assert AGREES not in text
 
 
 def test_every_loop_is_timed_at_every_micro_batch_beside_the_floor_and_the_roofline(whole):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from peft.tuners.lora.layer import Linear, LoraLayer, LoraVariant
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -68,6 +69,21 @@ def take_half(layers: Iterable[AdaptedLayer]) -> None:
         ready = layer.branch is None or getattr(layer.branch, "takes_half", False)
         if ready and isinstance(layer.module.lora_dropout[layer.adapter], nn.Identity):
             layer.module.cast_input_dtype_enabled = False
+
+
+@contextmanager
+def widening(model: nn.Module) -> Iterator[None]:
+    """Context in which inputs of 16 bits are widened again, as PEFT's layers do: for callers without autocast."""
+    narrow = [
+        module for module in model.modules() if isinstance(module, Linear) and not module.cast_input_dtype_enabled
+    ]
+    for module in narrow:
+        module.cast_input_dtype_enabled = True
+    try:
+        yield
+    finally:
+        for module in narrow:
+            module.cast_input_dtype_enabled = False
 
 
 def acts_alone(layer: BaseTunerLayer, adapter: str) -> bool:

@@ -103,7 +103,8 @@ class LoftAdamW(torch.optim.Optimizer):
         if not squares:
             return torch.zeros(())
         norm = torch.stack([square.to(squares[0].device) for square in squares]).sum().sqrt()
-        factor = torch.where(norm > max_norm, max_norm / (norm.double() + 1e-6), 1.0).to(norm.dtype)
+        precise = norm if norm.device.type == "mps" else norm.double()  # which MPS does not have
+        factor = torch.where(norm > max_norm, max_norm / (precise + 1e-6), 1.0).to(norm.dtype)
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:

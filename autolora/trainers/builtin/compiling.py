@@ -17,6 +17,8 @@ from autolora.variants import registry
 if TYPE_CHECKING:
     from peft import PeftModel
 
+ROWS = 2
+"""Of a pass: with one, torch would compile for one row alone."""
 PLAIN = "lora"
 """Stands for all variants whose step is its own."""
 
@@ -38,15 +40,24 @@ def check_compiled(bench: Workbench, variants: Sequence[str], space: Space) -> N
     """
     import torch
 
+    # Torch takes two equal sizes for one, so no pass has as many rows as tokens.
+    rows = min(ROWS, bench.training.micro_batch or ROWS)
     order = np.argsort(bench.data.train.lengths, kind="stable")
+    order = order[bench.data.train.lengths[order] > rows]
+    base, asked = bench.base, bench.training.gradient_checkpointing
     for name in dict.fromkeys(name if registry.get(name).own_step else PLAIN for name in variants):
         config = searchable.largest(space, registry.get(name))
         with torch.random.fork_rng(bench.base.seeded_devices), bench.attached(name, config, seed=0) as adapted:
             adapted.train()
-            with compiling(bench, adapted, name, config):
-                _pass(bench, adapted, order[:2])
+            with (
+                base.memory_for(f"compiling {name} (training.compile)"),
+                base.fast_matmuls(),
+                base.checkpointing(base.checkpoints if asked == "auto" else asked),
+                compiling(bench, adapted, name, config),
+            ):
+                _pass(bench, adapted, order[:rows])
                 before = graphs()
-                _pass(bench, adapted, order[-2:])
+                _pass(bench, adapted, order[-rows:])
             if graphs() > before:
                 raise ModelError(
                     f"training.compile is true, but with {name} the blocks of {type(bench.base.model).__name__} are "

@@ -59,6 +59,7 @@ def cached(bench: Workbench, names: Sequence[str], rank: int) -> tuple[dict[str,
     found = {name: measured for name, measured in kept.items() if measured is not None}
     missing = [name for name in names if name not in found]
     if missing:
+        bench.base.recall()
         model = bench.base.model
         with factors.kept_in(model, bench.store):
             fresh = curvature(

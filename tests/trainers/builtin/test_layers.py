@@ -28,7 +28,7 @@ def open_family(base, tmp_path_factory):
 
     def make(family, folder, **overrides):
         if family not in bases:
-            bases[family] = dataclasses.replace(base, model=random_model(family, len(base.tokenizer)))
+            bases[family] = dataclasses.replace(base, model=random_model(family, len(base.tokenizer)), again=None)
         spec = small_spec(**{**SETTINGS, **overrides})
         return BuiltinTrainer(Workbench.of(spec, folder, bases[family], prepare_data(spec, base.tokenizer, tokens)))
 
