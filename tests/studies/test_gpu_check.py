@@ -342,6 +342,6 @@ def test_on_a_gpu_every_size_and_variant_is_timed_at_its_micro_batches():
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
 def test_another_interpreter_is_given_nothing_to_install():
-    command = ["make", "--dry-run", "check-gpu", "PYTHON_GPU=/other/python", "OUT=table.md"]
+    command = ["make", "--no-print-directory", "--dry-run", "check-gpu", "PYTHON_GPU=/other/python", "OUT=table.md"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["/other/python", "-m", "studies.gpu", "--out", "table.md"]
