@@ -45,17 +45,18 @@ def model_inputs(batch: Mapping[str, Tensor]) -> dict[str, object]:
 
 def all_logits(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
     """Logits (batch, seq, vocabulary) of a forward pass, as the model gives them."""
-    with _one_sequence_a_row("position_ids" not in batch):
+    with one_sequence_a_row("position_ids" not in batch):
         logits: Tensor = model(**model_inputs(batch)).logits
     return logits
 
 
 @contextmanager
-def _one_sequence_a_row(known: bool) -> Iterator[None]:
+def one_sequence_a_row(known: bool) -> Iterator[None]:
     """Without transformers looking for several sequences in a row, if it is known that there are none.
 
     It looks at the positions, which it has counted itself, and so waits for the device in every forward pass. Under
-    ``torch.compile`` it cannot look, and takes a slower mask.
+    ``torch.compile``, or where tensors have no values, it cannot look, and builds a mask with which attention is slower
+    and needs more memory.
     """
     if not known:
         yield

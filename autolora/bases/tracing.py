@@ -30,7 +30,7 @@ from autolora.adapters.memory import Growth
 from autolora.bases.blank import without_logs
 from autolora.bases.reading import variable_length
 from autolora.head import summed_loss
-from autolora.losses import model_inputs
+from autolora.losses import model_inputs, one_sequence_a_row
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -181,7 +181,7 @@ def _traced(adapted: PeftModel, variant: Variant, each: Pass, tokens: int, opera
     Raises:
         ManyOperations: its forward pass has more than ``operations``; None: any number is traced.
     """
-    with _unpacked(), _quiet(), FakeTensorMode(allow_non_fake_inputs=True):
+    with one_sequence_a_row(True), _quiet(), FakeTensorMode(allow_non_fake_inputs=True):
         model = without_values(adapted, "cpu", each.dtype)
         base: PreTrainedModel = model.get_base_model()
         if variable_length(base):
@@ -319,23 +319,6 @@ def _shortened(model: PeftModel, number: int) -> Iterator[None]:
     finally:
         setattr(owner, name, blocks)
         record.layers = layers
-
-
-@contextmanager
-def _unpacked() -> Iterator[None]:
-    """Without a mask that training does not have.
-
-    transformers reads in the positions whether a row holds several sequences. Where there are no values it has to
-    assume so, and builds a mask, with which attention needs more memory.
-    """
-    from transformers import masking_utils
-
-    own = masking_utils.find_packed_sequence_indices
-    masking_utils.find_packed_sequence_indices = lambda position_ids: None
-    try:
-        yield
-    finally:
-        masking_utils.find_packed_sequence_indices = own
 
 
 @contextmanager
