@@ -6,7 +6,7 @@ import hashlib
 from typing import TYPE_CHECKING
 
 from autolora.adapters.layer import base_buffers
-from autolora.adapters.packed import bits_of, scales
+from autolora.adapters.packed import bits_of, unpacked
 from autolora.adapters.store import digest_of
 
 if TYPE_CHECKING:
@@ -17,13 +17,13 @@ STATES = ("state", "quant_state")
 
 
 def digest(model: nn.Module) -> str:
-    """A digest of every bit that a model was loaded with: parameters, scales of packed ones, persistent buffers."""
+    """A digest of all that a model was loaded with: parameters, what packed ones stand for, persistent buffers."""
     found = hashlib.sha256()
     for name, parameter in model.named_parameters():
         found.update(f"{name} {digest_of(parameter)}".encode())
     for module in model.modules():
         if bits_of(module):
-            found.update(digest_of(scales(module)).encode())
+            found.update(digest_of(unpacked(module)).encode())  # with all scales, which lie beside the parameter
     for buffer in base_buffers(model):
         found.update(digest_of(buffer).encode())
     return found.hexdigest()

@@ -20,6 +20,7 @@ from autolora import bases
 from autolora.adapters.export import bits_of_base
 from autolora.adapters.packed import bits_of, parameter_count
 from autolora.bases import packed
+from autolora.bases.aside import digest
 from autolora.bases.device import own_dtype
 from autolora.bases.given import as_given
 from autolora.bases.outline import outline
@@ -286,3 +287,14 @@ def test_a_loaded_adapter_computes_as_in_training(folder, tmp_path):
         )
         found = autolora.load_adapter(fresh, tmp_path / "adapter")(input_ids=tokens).logits
     assert torch.allclose(found, expected, atol=1e-5 * float(expected.abs().max()))
+
+
+def test_other_scales_are_another_model(folder, bits):
+    """The bits are those of before, and stand for other weights."""
+    model = load(folder, **asking(bits)).model
+    before, layer = digest(model), model.model.layers[1].mlp.down_proj
+    if bits == 4:
+        layer.weight.quant_state.absmax[-1] ^= 1
+    else:
+        layer.state.SCB[-1] *= 2
+    assert digest(model) != before
