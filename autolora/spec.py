@@ -104,7 +104,7 @@ class BaseSpec(Section):
     Args:
         attn_implementation: of attention, by the name that ``from_pretrained`` takes, such as "sdpa", "eager" or
             "flash_attention_2"; None: the model's own default. It may change between two starts.
-        load_in_4bit, load_in_8bit: hold linear layers in so many bits, through bitsandbytes: NF4 with double
+        load_in_4bit, load_in_8bit: hold linear layers in 4 or 8 bits, through bitsandbytes: NF4 with double
             quantization (QLoRA), or LLM.int8(). ``training.dtype`` is then that of all else, and what 4 bits are
             computed in.
     """

@@ -192,7 +192,7 @@ def _write(path: Path, state: Mapping[str, Tensor], config: PeftConfig, bits: in
 
 
 def bits_of_base(folder: Path) -> int | None:
-    """4 or 8 where the adapter in a folder was trained on a base in so many bits; None where that is not recorded."""
+    """Bits of the base that the adapter in a folder was trained on: 4 or 8, or None if that is not recorded."""
     from safetensors import SafetensorError, safe_open
 
     try:

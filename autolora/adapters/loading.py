@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from autolora.adapters.attachment import remove, whole_or_untouched
 from autolora.adapters.errors import VariantError
 from autolora.adapters.export import CONFIG, OWN_CONFIG, OWN_FORMAT, WEIGHTS, bits_of_base
-from autolora.adapters.packed import bits_of, weights_kept
+from autolora.adapters.packed import bits_held, weights_kept
 from autolora.adapters.spec import AdapterSpec
 from autolora.adapters.start import DEFAULT_NAME
 from autolora.adapters.state import load_adapter_state
@@ -57,7 +57,7 @@ def load_exported(model: PreTrainedModel, folder: str | Path, resolve: Resolve) 
 
 def _warn_of_other_bits(model: PreTrainedModel, path: Path) -> None:
     trained = bits_of_base(path)
-    held = next((bits for module in model.modules() if (bits := bits_of(module))), None)
+    held = bits_held(model)
     if trained not in (None, held):
         own = f"is in {held} bits" if held else "is not quantized"
         warnings.warn(

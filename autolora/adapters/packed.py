@@ -14,12 +14,17 @@ if TYPE_CHECKING:
 
 
 def bits_of(module: nn.Module) -> int | None:
-    """4 or 8 where a layer holds its weight in so many bits; None where it holds numbers."""
+    """Bits of a layer's packed weight: 4 or 8, or None if it is not packed."""
     from peft.utils.integrations import get_bnb_param_type
 
     weight = module._parameters.get("weight")  # its own, where PEFT's layers show that of the layer that they wrap
     kind = get_bnb_param_type(weight) if weight is not None else False
     return {"4bit": 4, "8bit": 8}.get(kind) if kind else None
+
+
+def bits_held(model: nn.Module) -> int | None:
+    """Bits of the weights of a model's linear layers: 4 or 8, or None if none is packed."""
+    return next((bits for module in model.modules() if (bits := bits_of(module))), None)
 
 
 def unpacked(module: nn.Module) -> Tensor:

@@ -22,7 +22,7 @@ class LinearLayer:
         out_features, in_features: m and n of the weight W (m, n), of each expert.
         transposed: the module stores W as (n, m), as GPT-2's ``Conv1D`` does.
         experts: matrices in the one parameter that holds them all; 0: the layer is a module of its own.
-        bits: 4 or 8 where the layer holds W in so many; None where it holds numbers.
+        bits: of the packed W: 4 or 8, or None if it is not packed.
     """
 
     out_features: int

@@ -101,7 +101,7 @@ class Base:
 
     @cached_property
     def bits(self) -> int | None:
-        """4 or 8 where linear layers are held in so many bits; None where none is."""
+        """Bits of the packed linear layers: 4 or 8, or None if none is packed."""
         return bits_held(self.model)
 
     @property

@@ -51,7 +51,7 @@ class Weights:
 
     Attributes:
         dtype: of most of those in numbers, such as "float32".
-        bits: 4 or 8 where linear layers are held in so many; None where none is.
+        bits: of the packed linear layers: 4 or 8, or None if none is packed.
         parameters: of the model; None if that is not known.
         bytes: of its weights; None if not known.
     """

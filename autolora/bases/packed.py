@@ -13,6 +13,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, cast
 
+from autolora.adapters.packed import bits_held as bits_held
 from autolora.adapters.packed import bits_of, parameter_count
 from autolora.adapters.statistics import shape_of as _shape
 from autolora.bases.device import dtype_name, own_dtype
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 METHOD = "bitsandbytes"
 INSTALL = 'pip install "autolora-tune[bitsandbytes]"'
 KEYS = {4: "load_in_4bit", 8: "load_in_8bit"}
-"""What asks for so many bits: here, in ``BitsAndBytesConfig`` and in ``config.json``."""
+"""The key that asks for each number of bits: here, in ``BitsAndBytesConfig`` and in ``config.json``."""
 SETTINGS: Mapping[int, Mapping[str, object]] = {
     4: {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True},
     8: {"load_in_8bit": True},
@@ -46,11 +47,6 @@ REPACKS = "support_avx512bf16_for_cpu"
 def bits_asked(base: BaseSpec) -> int | None:
     """4 or 8; None if the specification asks for neither."""
     return next((bits for bits, key in KEYS.items() if getattr(base, key)), None)
-
-
-def bits_held(model: nn.Module) -> int | None:
-    """Bits of the weights of a model's linear layers; None if none is packed."""
-    return next((bits for module in model.modules() if (bits := bits_of(module))), None)
 
 
 def bits_of_checkpoint(settings: Mapping[str, Any]) -> int | None:

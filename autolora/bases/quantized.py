@@ -60,7 +60,7 @@ def method_of(config: PretrainedConfig) -> str | None:
 
 
 def packed_bits(config: PretrainedConfig) -> int | None:
-    """4 or 8 where bitsandbytes has packed a checkpoint in so many bits, by its configuration; else None."""
+    """Bits of a checkpoint that bitsandbytes has packed, by its configuration: 4 or 8, or None for any other."""
     return packed.bits_of_checkpoint(_settings(config)) if method_of(config) == packed.METHOD else None
 
 
@@ -73,7 +73,7 @@ def prepare(config: PretrainedConfig, held: BaseSpec, where: str) -> tuple[list[
         where: the checkpoint, for messages.
 
     Returns:
-        A line about it, none if the checkpoint is not quantized; and 4 or 8 if linear layers are held in so many bits.
+        A line about it, none if the checkpoint is not quantized; and the bits of the linear layers: 4, 8 or None.
 
     Raises:
         ModelError: the weights can neither be unpacked nor trained on, the checkpoint is in other bits than asked, or

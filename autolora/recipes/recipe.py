@@ -224,12 +224,12 @@ class Recipe:
 
     @property
     def bits(self) -> int | None:
-        """4 or 8 where the specification has the base quantized to so many; None where the model's files say how."""
+        """Bits that the specification quantizes the base to: 4 or 8, or None if it leaves that to the model's files."""
         return bits_asked(BaseSpec.model_validate(self.spec["base"] or {}))
 
     @cached_property
     def base_bits(self) -> int | None:
-        """4 or 8 where the adapter was trained on a base in so many, which may have been saved so; None: on none."""
+        """Bits of the base that the adapter was trained on, also if it was saved so: 4 or 8, or None."""
         return self.bits or (bits_of_base(self.adapter) if self.tuned.adapter_dir else None)
 
     def packing(self, compute: str = "") -> str:
