@@ -43,7 +43,8 @@ def check_compiled(bench: Workbench, variants: Sequence[str], space: Space) -> N
     # Torch takes two equal sizes for one, so no pass has as many rows as tokens.
     rows = min(ROWS, bench.training.micro_batch or ROWS)
     order = np.argsort(bench.data.train.lengths, kind="stable")
-    order = order[bench.data.train.lengths[order] > rows]
+    longer = order[bench.data.train.lengths[order] > rows]
+    order = longer if len(longer) >= rows else order
     base, asked = bench.base, bench.training.gradient_checkpointing
     for name in dict.fromkeys(name if registry.get(name).own_step else PLAIN for name in variants):
         config = searchable.largest(space, registry.get(name))

@@ -8,6 +8,7 @@ import logging
 import pytest
 import torch
 import torch._dynamo
+from torch._dynamo.exc import TorchDynamoException
 from torch._dynamo.utils import counters
 
 from autolora.bases import ModelError, compiling
@@ -15,6 +16,7 @@ from autolora.bases.compiling import graphs
 from autolora.search import Job
 from autolora.space import Config, Space
 from autolora.trainers import checkpoint
+from autolora.trainers.builtin import compiling as trials
 from autolora.trainers.builtin import segment
 from autolora.trainers.builtin.trainer import BuiltinTrainer
 
@@ -156,3 +158,35 @@ def test_other_errors_are_not_taken_for_those_of_a_compiler(make_bench, traced):
         compiling.compiled(adapted, "lora"),
     ):
         raise RuntimeError("of mine")
+
+
+def test_half_a_file_of_the_compilers_is_not_the_variant_s_fault(make_bench, traced):
+    """As a process leaves it that is killed while it compiles."""
+    with (
+        make_bench().attached("lora", CONFIG, 0) as adapted,
+        pytest.raises(ModelError, match=r"cannot be read \(TorchDynamoException: no block.*Remove the folder "),
+        compiling.compiled(adapted, "lora"),
+    ):
+        raise TorchDynamoException("no block") from ImportError("main.so: file too short")
+
+
+def test_memory_that_runs_out_while_it_is_tried_is_an_answer(make_bench, traced, monkeypatch):
+    def fails(*args: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(trials, "_pass", fails)
+    with pytest.raises(ModelError, match=r"memory ran out while compiling lora \(training\.compile\)"):
+        BuiltinTrainer(make_bench(**COMPILED)).check(["lora"], Space(rank=4), {})
+
+
+def test_no_pass_has_as_many_rows_as_tokens(make_bench, traced, monkeypatch):
+    """Torch would take the two sizes for one, and compile again for the next length."""
+    taken = []
+    monkeypatch.setattr(trials, "_pass", lambda bench, adapted, rows: taken.append(bench.data.train.lengths[rows]))
+    bench = make_bench(**COMPILED)
+    lengths = bench.data.train.lengths.copy()
+    lengths[:6] = 2
+    monkeypatch.setitem(vars(bench.data.train), "lengths", lengths)
+    BuiltinTrainer(bench).check(["lora"], Space(rank=4), {})
+    assert len(taken) == 2
+    assert all(len(lengths) == 2 and lengths.max() > 2 for lengths in taken)
