@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Iterator, Mapping
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    Field,
+    SerializeAsAny,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from autolora import documents, files, quickstart, references, urls, variants
 from autolora.adapters.spec import AdapterSpec
-from autolora.errors import AutoloraError, closest
+from autolora.errors import AutoloraError
 from autolora.files import Document
 from autolora.metrics import EvaluationSpec, MetricSpec
+from autolora.mistakes import explain, shortened
 from autolora.search.rungs import RUNGS, ascend_to_one
 from autolora.sections import Section, nearby, required
 from autolora.space import Config, Space, registry, searchable
@@ -27,6 +36,8 @@ from autolora.space.space import specified
 from autolora.study import storage, terms
 from autolora.tasks.causal_lm.spec import DataSpec, located_data
 from autolora.tasks.data.sources import ROLES
+from autolora.trainer_specs import TrainerSpec, trainer_of
+from autolora.trainer_specs.builtin import BuiltinTrainerSpec
 
 SHORT_FOR = {"data": "train", "metric": "name"}
 """The key that a bare value stands for."""
@@ -198,23 +209,28 @@ def _prior(value: object) -> object:
 
 def _wrap(section: str) -> BeforeValidator:
     key = SHORT_FOR[section]
-    return BeforeValidator(lambda value: value if isinstance(value, (Mapping, BaseModel)) else {key: value})
+    plain = (Mapping, BaseModel, type(None))
+    return BeforeValidator(lambda value: value if isinstance(value, plain) else {key: value})
 
 
 class Spec(Section):
     """A whole study.
 
     Args:
-        model: path or hub id of a causal language model, or a loaded ``PreTrainedModel``.
+        trainer: who trains: "builtin", a function of yours as ``"my_training:make_trainer"``, or a mapping as in
+            :mod:`autolora.trainer_specs`.
+        model: path or hub id of a causal language model, or a loaded ``PreTrainedModel``. None where the trainer has
+            its own.
         data: a :class:`autolora.tasks.causal_lm.spec.DataSpec`, or just the training file, hub id or
-            ``datasets.Dataset``.
+            ``datasets.Dataset``. None where the trainer has its own.
         variants: names of registered LoRA variants, or references to those of other packages:
             ``my_package.module:MyVariant``.
         space: the :class:`autolora.Space` searched.
         base: a :class:`BaseSpec`: how the model is held and computed.
         adapter: an :class:`autolora.adapters.spec.AdapterSpec`: which layers carry an adapter.
         training: the :class:`TrainingSpec` of one full run.
-        metric: name of a metric, or a :class:`autolora.metrics.MetricSpec`.
+        metric: name of a metric, or a :class:`autolora.metrics.MetricSpec`. Of trainers other than the builtin one,
+            the name under which they report the score.
         evaluation: an :class:`autolora.metrics.EvaluationSpec`: on how many rows rungs are scored.
         budget: full-run equivalents per variant, everything included, in total for the study.
         rungs: fractions of a full run at which a trial is scored, ending in 1.
@@ -231,17 +247,18 @@ class Spec(Section):
         revision, trust_remote_code: as in ``from_pretrained``.
     """
 
-    model: Any
-    data: Annotated[DataSpec, _wrap("data")]
+    trainer: Annotated[SerializeAsAny[TrainerSpec], BeforeValidator(trainer_of)] = BuiltinTrainerSpec()
+    model: Any = Field(default=None, validate_default=True)
+    data: Annotated[DataSpec | None, _wrap("data")] = Field(default=None, validate_default=True)
     variants: list[str] = Field(default=["lora"], min_length=1)
     space: Annotated[Space, BeforeValidator(specified)] = Space()
     base: BaseSpec = BaseSpec()
     adapter: AdapterSpec = AdapterSpec()
     training: TrainingSpec = TrainingSpec()
-    metric: Annotated[MetricSpec, _wrap("metric")] = MetricSpec()
+    metric: Annotated[MetricSpec, _wrap("metric")] = Field(default=MetricSpec(), validate_default=True)
     evaluation: EvaluationSpec = EvaluationSpec()
     budget: float = Field(default=8.0, ge=1, le=1e6)
-    rungs: tuple[float, ...] = RUNGS
+    rungs: tuple[float, ...] = Field(default=RUNGS, validate_default=True)
     confirm: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
         default="auto", description='"auto" or a whole number of at least 0'
     )
@@ -270,21 +287,46 @@ class Spec(Section):
     @property
     def references(self) -> list[str]:
         """What it names of the user's own modules, as ``"package.module:attribute"``."""
-        return [name for name in (*self.variants, self.metric.name) if ":" in name]
+        own_metric = [] if self.trainer.reports_metrics else [self.metric.name]
+        return [name for name in (*self.variants, *own_metric, *self.trainer.references) if ":" in name]
 
     @property
     def names(self) -> list[str]:
         """Names of the variants; those that are named by a reference are registered by that."""
         return [variants.resolve(reference).name for reference in self.variants]
 
+    @field_validator("model", "data", mode="before")
+    @classmethod
+    def _given_where_required(cls, value: object, info: ValidationInfo) -> object:
+        trainer = info.data.get("trainer")  # missing if it is wrong itself
+        return required(value) if trainer is not None and info.field_name in trainer.requires else value
+
+    @field_validator("metric")
+    @classmethod
+    def _metric_is_known(cls, value: MetricSpec, info: ValidationInfo) -> MetricSpec:
+        trainer = info.data.get("trainer")
+        if trainer is not None:
+            value.check(reported=trainer.reports_metrics)
+        return value
+
+    @field_validator("rungs", mode="before")
+    @classmethod
+    def _only_the_end_where_nothing_stops(cls, value: object, info: ValidationInfo) -> object:
+        trainer = info.data.get("trainer")
+        if trainer is None or trainer.stops_early:
+            return value
+        given = tuple(value) if isinstance(value, (list, tuple)) else value
+        if given not in (RUNGS, (1.0,)):
+            raise ValueError(f"{value} cannot be reached with early_stop: false; leave rungs out, or write [1.0]")
+        return (1.0,)
+
     @field_validator("model")
     @classmethod
     def _model_path_exists(cls, value: object) -> object:
-        value = required(value)
         if isinstance(value, os.PathLike):
             value = os.fspath(value)
         if isinstance(value, (int, float, bytes, list, tuple, Mapping, date)):
-            raise ValueError(f"{_shorten(value)} is not allowed; use a path, a hub id or a loaded model")
+            raise ValueError(f"{shortened(value)} is not allowed; use a path, a hub id or a loaded model")
         if isinstance(value, str):
             path = files.expanded(quickstart.resolve(value))
             looks_local = value.startswith((".", "/", "~")) or value.count("/") > 1 or path.is_symlink()
@@ -363,7 +405,7 @@ def validate(raw: Mapping[str, object]) -> Spec:
     try:
         return Spec.model_validate(dict(raw))
     except ValidationError as error:
-        raise SpecError(urls.scrubbed(_explain(error, raw), *_urls_in(raw))) from None
+        raise SpecError(urls.scrubbed(explain(error, raw, Spec), *_urls_in(raw))) from None
 
 
 def _urls_in(raw: object) -> Iterator[str]:
@@ -383,7 +425,7 @@ def dump(spec: Spec) -> dict[str, object]:
     plain: Document = json.loads(json.dumps(raw, default=_fingerprint))
     for key in ("model", *URLS):
         plain[key] = _without_secrets(plain[key])
-    for role in ROLES:
+    for role in ROLES if plain["data"] is not None else ():
         plain["data"][role] = _without_secrets(plain["data"][role])
     return plain
 
@@ -453,7 +495,7 @@ def save(spec: Spec, path: Path) -> None:
 
 # The keys that may change between two starts on one run directory: they do not alter what a trial computes.
 MUTABLE = (
-    *("budget", "keep", "training.device", "training.checkpoint_seconds", "training.micro_batch"),
+    *("budget", "keep", "trainer.cwd", "training.device", "training.checkpoint_seconds", "training.micro_batch"),
     *("training.gradient_checkpointing", "training.compile"),
     "base.attn_implementation",
     *(f"resources.{name}" for name in ResourcesSpec.model_fields),
@@ -512,86 +554,7 @@ def _set(raw: Document, dotted: str, value: object) -> None:
             node[parent] = {SHORT_FOR[parent]: child}
         else:
             raise SpecError(
-                f"{dotted}: cannot be set inside {_shorten(child)}, which holds no keys; set {parent} whole"
+                f"{dotted}: cannot be set inside {shortened(child)}, which holds no keys; set {parent} whole"
             )
         node = node[parent]
     node[leaf] = value
-
-
-def _explain(error: ValidationError, raw: Mapping[str, object]) -> str:
-    """One line per mistake, in the user's terms."""
-    lines: dict[str, str] = {}
-    for item in error.errors():
-        section, path, rest = _locate(item["loc"])
-        if item["type"] == "extra_forbidden" and not rest[1:]:
-            path, rest = (*path, str(rest[0])), ()
-        is_union_branch = bool(rest) and isinstance(rest[0], str)
-        key = ".".join(path) + ("" if is_union_branch else "".join(f"[{index}]" for index in rest))
-        if item["type"] == "value_error":  # written by a validator of ours: better than anything below
-            lines[key] = str(item["ctx"]["error"])
-        elif is_union_branch:
-            expected = section.model_fields[path[-1]].description
-            lines.setdefault(key, f"{_shorten(_given(raw, path))} is not allowed; use {expected}")
-        elif item["type"] == "extra_forbidden":
-            close = closest(path[-1], section.model_fields)
-            hint = f"did you mean {close!r}?" if close else f"known here: {', '.join(section.model_fields)}"
-            lines[key] = f"unknown key; {hint}"
-        elif item["type"] == "missing":
-            lines[key] = "missing; it has no default"
-        elif item["type"] == "model_type":
-            holds = _section(section.model_fields[path[-1]].annotation) or section
-            lines[key] = f"{_shorten(item['input'])} is not allowed; it holds keys: {', '.join(holds.model_fields)}"
-        else:
-            lines[key] = f"{_shorten(item['input'])} is not allowed; {_reworded(item['msg'])}"
-    return "\n".join(f"{key}: {line}" if key else line for key, line in lines.items())
-
-
-def _locate(location: tuple[int | str, ...]) -> tuple[type[BaseModel], tuple[str, ...], tuple[int | str, ...]]:
-    """Split pydantic's location.
-
-    Returns:
-        The innermost section that it leads into, the field names, and what follows them: list indices, or names of
-        the branches of a union.
-    """
-    section: type[BaseModel] = Spec
-    for depth, part in enumerate(location):
-        if part not in section.model_fields:
-            return section, tuple(map(str, location[:depth])), location[depth:]
-        inner = _section(section.model_fields[str(part)].annotation)
-        if inner is None or depth + 1 == len(location):
-            return section, tuple(map(str, location[: depth + 1])), location[depth + 1 :]
-        section = inner
-    return section, tuple(map(str, location)), ()
-
-
-def _section(annotation: object) -> type[BaseModel] | None:
-    """The model that a field holds, if it can hold nothing else but None."""
-    kinds = [kind for kind in get_args(annotation) or (annotation,) if kind is not type(None)]
-    return kinds[0] if len(kinds) == 1 and isinstance(kinds[0], type) and issubclass(kinds[0], BaseModel) else None
-
-
-def _given(raw: object, path: tuple[str, ...]) -> object:
-    for key in path:
-        raw = raw[key] if isinstance(raw, Mapping) else getattr(raw, key)
-    return raw
-
-
-def _reworded(message: str) -> str:
-    """Pydantic's message, without its vocabulary."""
-    text = re.sub(r"^\w+ should", "it should", message)
-    text = re.sub(r"(, unable to| after validation|, got a).*", "", text)
-    for ours, theirs in (
-        ("a whole number", "a valid integer"),
-        ("a list", "a valid tuple"),
-        ("a ", "a valid "),
-        ("at least ", "greater than or equal to "),
-        ("above ", "greater than "),
-        ("below ", "less than "),
-    ):
-        text = text.replace(theirs, ours)
-    return text
-
-
-def _shorten(value: object) -> str:
-    text = urls.scrubbed(repr(value))  # before it is cut: of a part of a URL nobody can tell what is secret
-    return text if len(text) <= 80 else text[:77] + "..."

@@ -44,6 +44,7 @@ def rendered(
     if not rows:
         return []
     data = specs.validate({"model": "unused", "data": {"train": "rows", **data_keys}}).data
+    assert data is not None
     table = Table.of("rows", rows)
     for index, row in enumerate(rows):
         whole_text(row, table.place(index))

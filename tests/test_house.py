@@ -17,6 +17,7 @@ ROOT = Path(autolora.__file__).parent
 FLOORS = (
     ("laws", "errors", "losses", "scores", "files", "references", "quickstart"),
     ("documents", "head", "sections", "urls"),
+    ("mistakes",),
     ("space",),
     ("adapters",),
     ("variants",),
@@ -24,7 +25,7 @@ FLOORS = (
     ("search",),
     ("analysis",),
     ("study",),
-    ("metrics", "tasks"),
+    ("metrics", "tasks", "trainer_specs"),
     ("spec",),
     ("bases",),
     ("advising", "trainers"),

@@ -179,7 +179,7 @@ def test_an_unknown_key_of_the_baseline_has_a_suggestion():
 
 
 def test_an_unknown_key_like_none_lists_what_there_is():
-    assert message(color=1).startswith("color: unknown key; known here: model, data, variants")
+    assert message(color=1).startswith("color: unknown key; known here: trainer, model, data, variants")
     assert "known here: learning_rate, batch_size, rank" in message(**{"space.color": 1})
 
 
@@ -424,7 +424,7 @@ def test_what_has_no_default_is_named(missing):
 @pytest.mark.parametrize("empty", [None, ""])
 def test_a_key_written_without_a_value_is_missing(empty):
     assert message(model=empty) == "model: missing; it has no default"
-    assert message(data=empty) == "data.train: missing; it has no default"
+    assert message(data=empty) == "data: missing; it has no default"
 
 
 def test_several_mistakes_are_a_line_each():
@@ -528,11 +528,17 @@ def test_equal_specifications_do_not_differ():
     assert differences() == []
 
 
-@pytest.mark.parametrize("key", specs.MUTABLE)
+@pytest.mark.parametrize("key", [key for key in specs.MUTABLE if not key.startswith("trainer.")])
 def test_what_may_change_between_starts_is_no_difference(key):
     values = {"device": "cpu", "gradient_checkpointing": True, "attn_implementation": "eager", "compile": True}
     value = values.get(key.partition(".")[2], 2)
     assert differences(**{key: value}) == []
+
+
+def test_a_command_may_be_run_in_another_folder(tmp_path):
+    command = {"command": "train", "examples": 10}
+    here, there = (specs.dump(load(trainer={**command, "cwd": str(each)})) for each in (tmp_path, tmp_path.parent))
+    assert specs.differences(here, there) == []
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,8 @@ def cards_for(spec: Spec) -> int:
             f"{over}, but training.device is {spec.training.device!r}, which names one device: leave training.device "
             "out, or set resources.gpu to 1"
         )
+    if spec.model is None:  # the trainer places its own
+        return 1
     if isinstance(spec.model, str):
         return max(1, min(asked, visible_cards()))
     used = len(placed_on(spec.model))

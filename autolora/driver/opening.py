@@ -17,7 +17,7 @@ from autolora.search import Recorder, Search
 from autolora.space import Config, Space
 from autolora.spec import Spec
 from autolora.study.directory import STUDY_FILE, STUDY_NAME, begun_study, storage_of
-from autolora.trainers import Trainer, open_trainer
+from autolora.trainers import Trainer, open_trainer, warn_of_unused
 
 if TYPE_CHECKING:
     from autolora.study.study import Study
@@ -50,13 +50,15 @@ class Opening:
             AutoloraError: see :func:`autolora.trainers.open_trainer` and :meth:`autolora.trainers.Trainer.check`.
         """
         begun = look_ahead(spec, study_in or folder)
+        if begun is None:
+            warn_of_unused(spec)
         trainer = open_trainer(spec, folder)
         spec = spec.model_copy(update={"evaluation": spec.evaluation.settled(trainer.scored_rows())})
-        space = resolved_space(spec)
+        space = resolved_space(spec, trainer)
         # Earlier versions took batches larger than a run, and what they began goes on as it is.
         if begun is None or begun.terms["space"]["batch_size"] != space.batch_size:
             space = fitting_space(space, trainer.examples)
-        baselines = baseline_of(spec, space)
+        baselines = baseline_of(spec, space, trainer)
         if begun is None:
             check_baselines(baselines, trainer.examples)
             check_rungs(spec.rungs, space.batch_size, trainer.examples)
@@ -93,7 +95,7 @@ class Opening:
             seed=spec.seed,
             prior=prior,
             confirm=spec.confirm,
-            baseline=baseline_of(spec, self.space),
+            baseline=baseline_of(spec, self.space, self.trainer),
             examples=self.trainer.examples,
             in_steps=True,
             scored_rows=self.trainer.scored_rows(),
@@ -137,18 +139,30 @@ def look_ahead(spec: Spec, folder: Path) -> Study | None:
     return None
 
 
-def resolved_space(spec: Spec) -> Space:
+def resolved_space(spec: Spec, trainer: Trainer | None = None) -> Space:
     """The space with the model's width filled in, which makes alpha's law analytic."""
     if spec.space.hidden_size is not None:
         return spec.space
-    return spec.space.model_copy(update={"hidden_size": hidden_size(load_config(spec))})
+    own = None if trainer is None else trainer.hidden_size()
+    width = hidden_size(load_config(spec)) if own is None and spec.model is not None else own
+    return spec.space.model_copy(update={"hidden_size": width})
 
 
-def baseline_of(spec: Spec, space: Space) -> dict[str, Config]:
-    """The user's baseline for every variant, in the resolved space; empty where there is none."""
+def baseline_of(spec: Spec, space: Space, trainer: Trainer | None = None) -> dict[str, Config]:
+    """The user's baseline for every variant, in the resolved space; empty where there is none.
+
+    Args:
+        spec: whose baseline wins.
+        space: resolved.
+        trainer: whose own settings are a baseline otherwise.
+    """
     given = spec.baseline
-    if given is None:
-        return {}
-    batch = given.batch_size or space.batch_size[0]
-    config = spec.training.baseline(Config(given.learning_rate, batch, given.rank, given.alpha), space)
-    return dict.fromkeys(spec.names, config)
+    if given is not None:
+        batch = given.batch_size or space.batch_size[0]
+        config = Config(given.learning_rate, batch, given.rank, given.alpha)
+    else:
+        found = None if trainer is None else trainer.baseline()
+        if found is None:
+            return {}
+        config = found
+    return dict.fromkeys(spec.names, spec.training.baseline(config, space))

@@ -98,7 +98,7 @@ def completed(recorded: Document) -> Document:
     found = _completed(specs.located(plain), specs.dump(specs.load(model="none", data="none")))
     for key, value in FORMER.items():
         section, _, name = key.rpartition(".")
-        if name not in (recorded.get(section) or {}):
+        if found[section] is not None and name not in (recorded.get(section) or {}):
             found[section][name] = value
     return found
 
@@ -110,7 +110,10 @@ def continued(spec: Spec, recorded: Document) -> Spec:
     found = completed(recorded)
     for key, value in FORMER.items():
         section, _, name = key.rpartition(".")
-        own, then = getattr(spec, section), found[section][name]
+        own = getattr(spec, section)
+        if own is None or found[section] is None:
+            continue
+        then = found[section][name]
         left_to_default = name not in own.model_fields_set and then == value
         left_open = key in SETTLED and getattr(own, name) == "auto"
         if left_to_default or left_open:

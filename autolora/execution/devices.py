@@ -38,7 +38,7 @@ def idle_cards(spec: Spec) -> list[str]:
     from autolora.bases.device import cards_for, dispatched, visible_cards
 
     there = visible_cards()
-    if not spec.training.device.startswith(("auto", "cuda")):
+    if spec.model is None or not spec.training.device.startswith(("auto", "cuda")):
         return []
     used = cards_for(spec) if isinstance(spec.model, str) or not dispatched(spec.model) else there
     if there <= used:

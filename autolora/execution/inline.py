@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Sequence
 
 from autolora.execution.devices import check_cards, idle_cards
 from autolora.execution.executor import Executor, LostWorker, Pack
+from autolora.search import Job
 from autolora.spec import Spec
-from autolora.trainers import Outcome, Progress, Trainer
+from autolora.trainers import LostSegment, Outcome, Progress, Trainer
 
 
 class InlineExecutor(Executor):
@@ -45,7 +46,13 @@ class InlineExecutor(Executor):
         self._packs.append(pack)
 
     def wait(self, on_step: Callable[[Progress], None]) -> Iterable[Outcome | LostWorker]:
-        return [self._trainer.run(each, on_step) for each in self._packs.popleft()]
+        return [self._outcome(each, on_step) for each in self._packs.popleft()]
+
+    def _outcome(self, job: Job, on_step: Callable[[Progress], None]) -> Outcome | LostWorker:
+        try:
+            return self._trainer.run(job, on_step)
+        except LostSegment as lost:
+            return LostWorker((job.trial,), str(lost))
 
     def close(self) -> None:
         self._packs.clear()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Annotated, Literal
 
-from pydantic import Field, StrictBool, field_validator, model_validator
+from pydantic import Field, StrictBool, field_validator
 
 from autolora.errors import closest
 from autolora.metrics.metric import registry
@@ -21,7 +21,8 @@ _FUNCTION = re.compile(f"{_WORDS}:{_WORDS}")
 
 
 class MetricSpec(Section):
-    """What is optimized: a registered name, or ``module:function`` with a stated direction.
+    """What is optimized: a registered name, or ``module:function`` with a stated direction. Of trainers other than the
+    builtin one, any name under which the trainer reports a number.
 
     Args:
         name: of a metric in :mod:`autolora.metrics`, or a function of your own. It is called as
@@ -29,7 +30,8 @@ class MetricSpec(Section):
             the mean: variants are then compared row by row. A row is a mapping with every column of the table;
             "prompt" and "completion" are the text as it was tokenized, and ``row.columns`` is the table's row
             untouched.
-        direction: "minimize" or "maximize"; a registered metric has its own.
+        direction: "minimize" or "maximize"; a registered metric has its own, and what a trainer reports as a loss is
+            minimized.
         max_new_tokens: most tokens that a metric generates for a row.
     """
 
@@ -37,8 +39,19 @@ class MetricSpec(Section):
     direction: Direction | None = None
     max_new_tokens: int = Field(default=128, ge=1)
 
-    @model_validator(mode="after")
-    def _known(self) -> MetricSpec:
+    def check(self, reported: bool) -> None:
+        """Check name and direction.
+
+        Args:
+            reported: whether the trainer reports the score under the name.
+
+        Raises:
+            ValueError: the metric is unknown, or its direction has to be stated, or is another.
+        """
+        if reported:
+            if self.direction is None and not self._is_loss:
+                raise ValueError(f"{self.name!r} needs a direction: minimize or maximize")
+            return
         known = registry()
         if self.name in known:
             natural = known[self.name].direction
@@ -54,7 +67,10 @@ class MetricSpec(Section):
             raise ValueError(f"{self.name!r} names no function; write package.module:function")
         elif self.direction is None:
             raise ValueError(f"{self.name!r} needs a direction: minimize or maximize")
-        return self
+
+    @property
+    def _is_loss(self) -> bool:
+        return self.name.endswith("loss")
 
     @property
     def own(self) -> bool:
@@ -63,12 +79,14 @@ class MetricSpec(Section):
 
     @property
     def resolved_direction(self) -> Direction:
-        return self.direction or registry()[self.name].direction
+        if self.direction is not None:
+            return self.direction
+        return "minimize" if self._is_loss else registry()[self.name].direction
 
     @property
     def needs_columns(self) -> bool:
         """Whether evaluation rows must carry every column of their table."""
-        return self.own or "columns" in registry()[self.name].needs
+        return self.own or (self.name in registry() and "columns" in registry()[self.name].needs)
 
 
 class EvaluationSpec(Section):

@@ -2,8 +2,8 @@
 
 A checkpoint is a folder ``trials/<n>/step-<step>-<scores>-<token>`` of a place, see :mod:`autolora.trainers.places`:
 
-- ``adapter.safetensors``: the adapter;
-- ``optimizer.pt``: optimizer and schedule, by ``torch.save``, read with ``weights_only=True``; finished runs have none;
+- what the trainer keeps. Of the builtin one that is ``adapter.safetensors``, the adapter, and ``optimizer.pt``, its
+  optimizer and schedule by ``torch.save``, read with ``weights_only=True``; finished runs have none;
 - ``manifest.json``, written last: a :class:`Manifest`, with the SHA-256 of the files above.
 
 Step and number of scores order them, for a rung may be scored after a run was stopped right there. The token keeps
@@ -138,17 +138,32 @@ def save(folder: Location, manifest: Manifest, state: State) -> None:
     import torch
     from safetensors.torch import save as serialized
 
-    files = {ADAPTER: serialized({name: tensor.contiguous() for name, tensor in state["adapter"].items()})}
+    contents = {ADAPTER: serialized({name: tensor.contiguous() for name, tensor in state["adapter"].items()})}
     training = {name: value for name, value in state.items() if name != "adapter"}
     if training:
         content = io.BytesIO()
         torch.save(training, content)
-        files[OPTIMIZER] = content.getvalue()
-    digests = {name: _digest(content) for name, content in files.items()}
-    files[MANIFEST] = _encoded(replace(manifest, files=digests))
+        contents[OPTIMIZER] = content.getvalue()
+    commit(folder, manifest, contents, finished=not training)
+
+
+def commit(folder: Location, manifest: Manifest, contents: Mapping[str, bytes], *, finished: bool) -> None:
+    """Commit a checkpoint of any files, as :func:`save` does.
+
+    Args:
+        folder: of the trial.
+        manifest: its ``files`` are filled in.
+        contents: of the files, by name; no name has a folder in it.
+        finished: whether the run is at its end.
+
+    Raises:
+        CheckpointError: as :func:`save`.
+    """
+    digests = {name: _digest(content) for name, content in contents.items()}
+    files = {**contents, MANIFEST: _encoded(replace(manifest, files=digests))}
     at = place(folder)
     at.commit(f"step-{manifest.step:09d}-{len(manifest.scores):02d}-{uuid.uuid4().hex[:8]}", files)
-    _prune(at, KEEP if training else 1)
+    _prune(at, 1 if finished else KEEP)
 
 
 def newest(folder: Location) -> tuple[Manifest, State] | None:
@@ -159,13 +174,19 @@ def newest(folder: Location) -> tuple[Manifest, State] | None:
     Raises:
         CheckpointError: the place cannot be read.
     """
+    found = newest_files(folder)
+    return None if found is None or ADAPTER not in found[1] else (found[0], _state(found[1]))
+
+
+def newest_files(folder: Location) -> tuple[Manifest, dict[str, bytes]] | None:
+    """The newest whole checkpoint of a trial with the files that :func:`commit` took, or None; see :func:`newest`."""
     at = place(folder)
     for name, manifest in _manifests(at):
         if not manifest.files:
             return None
-        state = _state(at, name, manifest)
-        if state is not None:
-            return manifest, state
+        contents = _contents(at, name, manifest)
+        if contents is not None:
+            return manifest, contents
     return None
 
 
@@ -197,8 +218,9 @@ def shed(folder: Location) -> None:
         for other in at.names():  # half-written ones too: whoever still trains a completed trial was given up
             if other != name:
                 at.remove(other)
-        for file in (ADAPTER, OPTIMIZER):
-            at.remove(f"{name}/{file}")
+        for file in place(join(folder, name)).names():
+            if file != MANIFEST:
+                at.remove(f"{name}/{file}")
         return
 
 
@@ -270,22 +292,25 @@ def _manifest(at: Place, name: str) -> Manifest | None:
         return None
 
 
-def _state(at: Place, name: str, manifest: Manifest) -> State | None:
-    """What is beside a manifest, or None where it is not what the manifest says."""
-    import torch
-    from safetensors.torch import load
-
-    files: dict[str, bytes] = {}
+def _contents(at: Place, name: str, manifest: Manifest) -> dict[str, bytes] | None:
+    """The files beside a manifest, or None where they are not what the manifest says."""
+    contents: dict[str, bytes] = {}
     for file, digest in manifest.files.items():
         content = at.read(f"{name}/{file}")
         if content is None or _digest(content) != digest:
             return None
-        files[file] = content
-    if ADAPTER not in files:
-        return None
-    state: State = {"adapter": load(files[ADAPTER])}
-    if OPTIMIZER in files:
-        state |= torch.load(io.BytesIO(files[OPTIMIZER]), map_location="cpu", weights_only=True)
+        contents[file] = content
+    return contents
+
+
+def _state(contents: Mapping[str, bytes]) -> State:
+    """What :func:`save` took."""
+    import torch
+    from safetensors.torch import load
+
+    state: State = {"adapter": load(contents[ADAPTER])}
+    if OPTIMIZER in contents:
+        state |= torch.load(io.BytesIO(contents[OPTIMIZER]), map_location="cpu", weights_only=True)
     return state
 
 

@@ -1,7 +1,8 @@
 """Who trains a segment: the protocol, and what goes in and comes out.
 
 The study, the policy and the executors see a trainer through six things: ``examples``, ``fingerprints``, ``run``,
-``verify``, ``test`` and ``export``. All else is its own.
+``verify``, ``test`` and ``export``. All else is its own. A trainer is opened from a specification by its class method
+``open(spec, folder)``, see :func:`autolora.trainers.open_trainer`.
 """
 
 from __future__ import annotations
@@ -66,6 +67,10 @@ class Interrupted(Exception):
     """Raised by ``on_step`` to stop: the trial is checkpointed where it is and can go on later."""
 
 
+class LostSegment(Exception):
+    """What trained a segment was lost, as a process that was killed: the trial goes on from its newest checkpoint."""
+
+
 OnStep: TypeAlias = Callable[[Progress], None]
 
 
@@ -91,7 +96,8 @@ class Trainer(Protocol):
 
         Args:
             segment: the trial, from where to where, and the rung that it ends at.
-            on_step: called after every optimizer step; may raise :class:`Interrupted`.
+            on_step: called after every optimizer step that the trainer hears of, and again with the newest one as a
+                sign of life; may raise :class:`Interrupted`.
 
         Returns:
             The outcome, after its checkpoint has been committed.
@@ -99,6 +105,7 @@ class Trainer(Protocol):
         Raises:
             CheckpointError: a checkpoint cannot be written.
             Interrupted: ``on_step`` asked to stop; a checkpoint has been committed.
+            LostSegment: what trained it was lost; executors hand the trial out again.
             Exception: whatever the user's metric or data raise; the checkpoints so far stay.
         """
 
@@ -139,6 +146,18 @@ class Trainer(Protocol):
         Raises:
             AutoloraError: naming the variant or dimension and the setting.
         """
+
+    def baseline(self) -> Config | None:
+        """What the user trains with today by the trainer's own settings; None if these do not say."""
+        return None
+
+    def hidden_size(self) -> int | None:
+        """Width of a model that the trainer's own settings name, which informs the laws; None if they name none."""
+        return None
+
+    def can_be_timed(self) -> bool:
+        """Whether a few steps can be trained to tell how long a run takes."""
+        return True
 
     def scored_rows(self) -> Sequence[int]:
         """Evaluation rows that each rung is scored on, the first ones of one order; empty if all have the same."""

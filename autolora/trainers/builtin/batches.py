@@ -11,7 +11,7 @@ import numpy as np
 from autolora.bases import Base
 from autolora.losses import with_places
 from autolora.tasks.causal_lm.split import Split
-from autolora.trainers.builtin.randomness import ORDER, generator
+from autolora.trainers.randomness import ORDER, generator
 
 if TYPE_CHECKING:
     import torch

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from autolora.errors import first_line
@@ -23,8 +24,8 @@ from autolora.trainers.builtin.workbench import Workbench
 from autolora.trainers.checkpoint import Manifest, State
 from autolora.trainers.divergence import DivergenceWatch
 from autolora.trainers.memory import out_of_memory
-from autolora.trainers.places import shown
 from autolora.trainers.trainer import Interrupted, OnStep, Outcome, Progress
+from autolora.trainers.trials import scored
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -33,9 +34,7 @@ if TYPE_CHECKING:
 def run(bench: Workbench, job: Job, on_step: OnStep | None = None) -> Outcome:
     """Run a segment to its end; see :meth:`autolora.trainers.trainer.Trainer.run`."""
     began = time.monotonic()
-    found = checkpoint.newest(bench.trial_folder(job.trial))
-    manifest, state = found if found else (_fresh(bench, job), None)
-    _check_owner(bench, job, manifest)
+    manifest, state = bench.trials.begun(job, checkpoint.newest)
     if job.rung in manifest.scores:  # committed before a crash, never reported
         return _scored(job, manifest)
     doing = Doing()
@@ -96,30 +95,11 @@ def _share(bench: Workbench, manifest: Manifest, job: Job) -> float:
 
 def _scored(job: Job, manifest: Manifest) -> Outcome:
     """What the committed manifest says of the rung, so that a score reported again says the same."""
-    value = manifest.scores[job.rung]
-    rows = None
-    if job.stop == 1.0:
-        rows = Scores.of(manifest.totals, manifest.weights) if manifest.totals else Scores(value)
-    return Outcome(job.trial, "scored", value, job.stop, "", manifest.seconds, rows=rows)
-
-
-def _fresh(bench: Workbench, job: Job) -> Manifest:
-    return Manifest(job.trial, job.variant, job.config.as_dict(), job.seed, bench.identity)
-
-
-def _check_owner(bench: Workbench, job: Job, manifest: Manifest) -> None:
-    fresh = _fresh(bench, job)
-    if manifest.study and manifest.study != fresh.study:
-        raise checkpoint.CheckpointError(
-            f"{shown(bench.trial_folder(job.trial))} holds a checkpoint of another model, dataset or training: "
-            "studies cannot share a place for checkpoints; give each a folder of its own, with --dir or `checkpoints`"
-        )
-    if (manifest.variant, manifest.config, manifest.seed) != (fresh.variant, fresh.config, fresh.seed):
-        raise checkpoint.CheckpointError(
-            f"{shown(bench.trial_folder(job.trial))} holds a checkpoint of another configuration "
-            f"({manifest.variant} {manifest.config}, seed {manifest.seed}) than trial {job.trial} of the study: "
-            "the study was replaced; remove the folder, or use another run directory"
-        )
+    outcome = scored(job, manifest)
+    if job.stop < 1.0:
+        return outcome
+    rows = Scores.of(manifest.totals, manifest.weights) if manifest.totals else Scores(manifest.scores[job.rung])
+    return replace(outcome, rows=rows)
 
 
 class _Run:

@@ -11,10 +11,10 @@ import numpy as np
 
 from autolora.space import Config
 from autolora.trainers.builtin.passes import Passes
-from autolora.trainers.builtin.randomness import STEP, torch_seed
 from autolora.trainers.builtin.scaling import scaler_for
 from autolora.trainers.builtin.workbench import Workbench
 from autolora.trainers.memory import collected, out_of_memory
+from autolora.trainers.randomness import STEP, torch_seed
 
 if TYPE_CHECKING:
     import torch

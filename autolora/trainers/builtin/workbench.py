@@ -29,9 +29,10 @@ from autolora.trainers import checkpoint
 from autolora.trainers.builtin import subsets
 from autolora.trainers.builtin.batches import Batches
 from autolora.trainers.builtin.evaluation import Evaluator
-from autolora.trainers.builtin.randomness import EVALUATION, INITIALIZATION, generator, torch_seed
 from autolora.trainers.builtin.room import Room
-from autolora.trainers.places import Location, place, shown
+from autolora.trainers.places import Location, place
+from autolora.trainers.randomness import EVALUATION, INITIALIZATION, generator, torch_seed
+from autolora.trainers.trials import Trials
 
 if TYPE_CHECKING:
     import torch
@@ -186,8 +187,13 @@ class Workbench:
         """Training examples of the first optimizer steps of a run."""
         return examples_seen(steps, self.examples, batch_size)
 
+    @cached_property
+    def trials(self) -> Trials:
+        """Their checkpoints."""
+        return Trials(self.checkpoints, lambda: self.identity)
+
     def trial_folder(self, trial: int) -> Location:
-        return checkpoint.trial_folder(self.checkpoints, trial)
+        return self.trials.folder(trial)
 
     @staticmethod
     def variant(name: str, config: Config) -> Variant:
@@ -245,30 +251,11 @@ class Workbench:
         """The last checkpoint of a completed trial.
 
         Raises:
-            LostCheckpointError: the trial has none that is whole and of its end: where the last was damaged, one of an
-                earlier step must not stand in for it; or its weights have been shed.
-            CheckpointError: the place cannot be read.
+            LostCheckpointError, CheckpointError: see :meth:`autolora.trainers.trials.Trials.finished`.
         """
-        folder = self.trial_folder(trial)
-        found = checkpoint.newest(folder)
-        if found is not None:
-            manifest, _ = found
-            if manifest.trial != trial or (manifest.study and manifest.study != self.identity):
-                raise checkpoint.LostCheckpointError(f"{folder} holds a checkpoint of another trial or study")
-            steps = self.steps(Config.of(**manifest.config).batch_size)
-            if manifest.step >= steps:
-                return found
-            raise checkpoint.LostCheckpointError(
-                f"its last checkpoint in {shown(folder)} is damaged or gone; of those before, the last is of step "
-                f"{manifest.step} of {steps}"
-            )
-        known = checkpoint.read_manifest(folder)
-        if known is not None and not known.files:
-            raise checkpoint.LostCheckpointError(
-                f"its weights were removed from {shown(folder)}, since others of its variant were better: `keep` says "
-                "of how many completed trials they stay"
-            )
-        raise checkpoint.LostCheckpointError(f"{shown(folder)} holds no intact checkpoint")
+        return self.trials.finished(
+            trial, checkpoint.newest, lambda manifest: self.steps(Config.of(**manifest.config).batch_size)
+        )
 
 
 def prepare_data(
@@ -278,6 +265,7 @@ def prepare_data(
     limits: Limits = Limits(),  # noqa: B008  # frozen
 ) -> PreparedData:
     """The tokenized splits of a specification, kept in the folder ``cache``, for a model with these limits."""
+    assert spec.data is not None
     return prepare(
         spec.data,
         tokenizer,

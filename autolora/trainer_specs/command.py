@@ -1,0 +1,84 @@
+"""Any command line that trains."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from pydantic import Field, field_validator, model_validator
+
+from autolora import files
+from autolora.trainer_specs.function import LOOP
+from autolora.trainer_specs.trainer_spec import TrainerSpec, register
+
+TRAINING = (*(f"training.{name}" for name in LOOP), "training.micro_batch", "training.checkpoint_seconds")
+"""Keys that a command cannot be told."""
+
+
+class ProcessSpec(TrainerSpec):
+    """What all trainers have that run in a process of their own.
+
+    Args:
+        examples: training examples of a full run.
+        early_stop: whether the command stops where it is told to, and goes on from there when it is run again. False:
+            every trial is trained to the end.
+        cwd: folder that it is run in; None means the one of the first start.
+    """
+
+    ignores = ("data", "evaluation", *TRAINING)
+
+    examples: int = Field(ge=1, le=10**12)
+    early_stop: bool = True
+    cwd: str | None = Field(default=None, validate_default=True)
+
+    @property
+    def stops_early(self) -> bool:
+        return self.early_stop
+
+    @field_validator("cwd")
+    @classmethod
+    def _from_any_folder(cls, value: str | None) -> str:
+        path = Path(os.getcwd()) if value is None else files.absolute(files.expanded(value))
+        if not path.is_dir():
+            raise ValueError(f"no such folder: {files.shown(path)}")
+        return str(path)
+
+
+@register
+class CommandTrainerSpec(ProcessSpec):
+    """A command line that trains one segment of one trial.
+
+    Args:
+        command: with ``{learning_rate}``, ``{folder}`` and the like, each of which is replaced by its value, quoted for
+            the shell. A brace of the command's own is written twice.
+        metric_file: file with the score, JSON, in place of a report; with the same fields as ``command``.
+        metric_pattern: regular expression that is looked for in each line of the output, in place of a report. Its
+            first group is the score; the last line that matches counts.
+    """
+
+    kind = "command"
+    home = "autolora.trainers.command.trainer:CommandTrainer"
+
+    command: str = Field(min_length=1)
+    metric_file: str | None = Field(default=None, min_length=1)
+    metric_pattern: str | None = Field(default=None, min_length=1)
+
+    @field_validator("metric_pattern")
+    @classmethod
+    def _has_a_group(cls, value: str | None) -> str | None:
+        if value is None:
+            return value
+        try:
+            groups = re.compile(value).groups
+        except re.error as error:
+            raise ValueError(f"{value!r} is not a regular expression: {error}") from None
+        if groups < 1:
+            raise ValueError(f"{value!r} has no group; put the number in brackets, as in 'accuracy: ([0-9.]+)'")
+        return value
+
+    @model_validator(mode="after")
+    def _one_way(self) -> CommandTrainerSpec:
+        if self.metric_file is not None and self.metric_pattern is not None:
+            raise ValueError("metric_file and metric_pattern are both given: set one of them")
+        return self

@@ -1,0 +1,242 @@
+"""A trial as a user's own training sees it: its settings, its folder, and how its variant is attached."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from autolora import variants
+from autolora.adapters.errors import VariantError
+from autolora.adapters.spec import ALL_LINEAR, AUTO
+from autolora.search import Job
+from autolora.search.rungs import horizon
+from autolora.space import Config
+from autolora.spec import Spec
+from autolora.trainers.randomness import INITIALIZATION, TRAINING, torch_seed
+
+if TYPE_CHECKING:
+    import torch
+    from peft import LoraConfig, PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from autolora.adapters.start import Batch
+    from autolora.variants import Variant
+
+Load = Callable[[], Any]
+"""Loads what :meth:`Trial.base` returns."""
+
+
+class Fields(Mapping[str, Any]):
+    """Every searched field of a trial by name, as a mapping and as attributes: ``config["rank"]``, ``config.rank``.
+
+    A variant's own options are fields, too.
+
+    Args:
+        values: by name.
+    """
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self._values = dict(values)
+
+    @classmethod
+    def of(cls, config: Config) -> Fields:
+        """The fields of a configuration."""
+        values = config.as_dict()
+        options = values.pop("options", {})
+        assert isinstance(options, dict)
+        return cls({**values, **options})
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._values:
+            raise KeyError(f"{name!r} is not searched; searched: {', '.join(self._values)}")
+        return self._values[name]
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        try:
+            return self[name]
+        except KeyError as error:
+            raise AttributeError(error.args[0]) from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __repr__(self) -> str:
+        return f"Fields({', '.join(f'{name}={value!r}' for name, value in self._values.items())})"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One segment of one trial, for a training that autolora does not run itself.
+
+    Attributes:
+        number: of the trial.
+        variant: name of the LoRA variant.
+        config: every searched field, see :class:`Fields`.
+        seed: for the training's own randomness; the same for all trials that are compared, another one for each
+            further seed of a finalist.
+        folder: of the trial, for whatever the training writes.
+        start, stop: fractions of a full run that this segment begins and ends at.
+        rung: index of the score that it ends with.
+        examples: training examples of a full run; None while that is being found out.
+    """
+
+    number: int
+    variant: str
+    config: Fields
+    seed: int
+    folder: Path
+    start: float
+    stop: float
+    rung: int
+    examples: int | None
+    _spec: Spec = field(repr=False)
+    _job: Job = field(repr=False)
+    _take: Callable[[Load], Any] = field(repr=False)
+
+    @classmethod
+    def of(
+        cls, spec: Spec, job: Job, folder: Path, examples: int | None, take: Callable[[Load], Any] = lambda load: load()
+    ) -> Trial:
+        """The trial of a job.
+
+        Args:
+            spec: of the study.
+            job: the segment.
+            folder: of the trial.
+            examples: of a full run, if known.
+            take: gives what a function loads; one that keeps it loads it once.
+        """
+        return cls(
+            number=job.trial,
+            variant=job.variant,
+            config=Fields.of(job.config),
+            seed=torch_seed(spec.seed, job.seed, TRAINING),
+            folder=folder,
+            start=job.start,
+            stop=job.stop,
+            rung=job.rung,
+            examples=examples,
+            _spec=spec,
+            _job=job,
+            _take=take,
+        )
+
+    @property
+    def stop_examples(self) -> int | None:
+        """Training examples of a full run that have been seen where this segment ends."""
+        return None if self.examples is None else max(1, round(self.stop * self.examples))
+
+    @property
+    def steps(self) -> int | None:
+        """Optimizer steps of a full run, where every step sees a whole batch but the last."""
+        return None if self.examples is None else horizon(self.examples, self._job.config.batch_size)
+
+    def base(self, load: Load | None = None) -> Any:
+        """The frozen model and its tokenizer, loaded once a process and clean again for every trial.
+
+        Args:
+            load: returns what is wanted in place of ``model`` of the specification, such as a classifier and its
+                tokenizer: one model, or a tuple whose first item is one. None means ``(model, tokenizer)`` of the
+                specification, held as its section ``base`` says.
+
+        Raises:
+            ModelError: the specification names no model, or it cannot be loaded.
+        """
+        return self._take(load or self._load)
+
+    def _load(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        from autolora import bases
+
+        if self._spec.model is None:
+            raise bases.ModelError("model: missing; trial.base() loads it. Set it, or load your own with base(load)")
+        base = bases.load(self._spec)
+        return base.model, base.tokenizer
+
+    @property
+    def own_variant(self) -> Variant:
+        """The variant with its own options as this trial has them."""
+        return variants.get(self.variant).configured(**dict(self._job.config.options))
+
+    @property
+    def dropout(self) -> float:
+        """Dropout on the adapter's input, as searched or as in ``training``."""
+        return self._spec.training.of_trial(self._job.config).dropout
+
+    @property
+    def weight_decay(self) -> float:
+        """As searched or as in ``training``."""
+        return self._spec.training.of_trial(self._job.config).weight_decay
+
+    def peft_config(self, **options: Any) -> LoraConfig:
+        """The variant as plain PEFT trains it, for ``get_peft_model`` or a trainer's ``peft_config``.
+
+        Args:
+            options: of ``LoraConfig`` beside rank, alpha, dropout, target modules and what makes the variant, such as
+                ``task_type="SEQ_CLS"`` and ``modules_to_save``.
+
+        Raises:
+            VariantError: plain PEFT has no such variant, or would alter the base or need another optimizer for it:
+                :meth:`attach` it.
+        """
+        from peft import LoraConfig
+
+        variant = self.own_variant
+        if variant.peft_options is None or variant.subtracts or variant.kind == "optimizer":
+            raise VariantError(
+                f"{variant.name} cannot be made by a LoraConfig alone: use trial.attach(model) in place of "
+                "trial.peft_config()"
+            )
+        asked, config = self._spec.adapter, self._job.config
+        targets = asked.target_modules if isinstance(asked.target_modules, str) else list(asked.target_modules)
+        excluded = {"exclude_modules": asked.exclude_modules} if asked.exclude_modules is not None else {}
+        parameters = {} if asked.target_parameters in (AUTO, ()) else {"target_parameters": asked.target_parameters}
+        return LoraConfig(
+            **{
+                "r": config.rank,
+                "lora_alpha": config.alpha,
+                "lora_dropout": self.dropout,
+                "target_modules": ALL_LINEAR if targets == ALL_LINEAR else targets,
+                "bias": "none",
+                "task_type": "CAUSAL_LM",
+                **excluded,
+                **parameters,
+                **variant.peft_options,
+                **options,
+            }
+        )
+
+    def attach(
+        self, model: PreTrainedModel, batches: Sequence[Batch] | None = None, horizon: int | None = None
+    ) -> PeftModel:
+        """The model with the variant's adapter, in its own start; see :meth:`autolora.variants.Variant.attach`.
+
+        Args:
+            model: frozen; its layers are wrapped in place.
+            batches: token batches, for variants that start from data.
+            horizon: optimizer steps of a full run, for variants that need it; None means :attr:`steps`.
+
+        Raises:
+            VariantError: see there.
+        """
+        config = self._job.config
+        return self.own_variant.attach(
+            model,
+            rank=config.rank,
+            alpha=config.alpha,
+            batches=batches,
+            horizon=horizon or self.steps or 1,
+            seed=torch_seed(self._spec.seed, self._job.seed, INITIALIZATION),
+            dropout=self.dropout,
+            adapter=self._spec.adapter,
+        )
+
+    def optimizer(self, model: PeftModel) -> torch.optim.Optimizer:
+        """The variant's optimizer at the trial's learning rate, for a model that :meth:`attach` has returned."""
+        return self.own_variant.optimizer(model, self._job.config.learning_rate, weight_decay=self.weight_decay)
