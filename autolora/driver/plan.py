@@ -10,7 +10,7 @@ import math
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -22,7 +22,7 @@ from autolora.driver.directory import adopted
 from autolora.driver.opening import Opening
 from autolora.errors import AutoloraError
 from autolora.search import Job
-from autolora.search.policy import FINALISTS, PAUSED
+from autolora.search.policy import FINALISTS, PAUSED, Plan
 from autolora.search.trials import Sampled
 from autolora.space import Space, searchable
 from autolora.spec import Spec
@@ -56,7 +56,8 @@ class DryRun:
         notes: what model and data are, which layers are adapted, and what the prior took, line by line.
         spending: per variant, what its budget buys, in words.
         first: the first trials, each with the reason for it.
-        seconds_per_run: of one full run of the largest configuration, evaluation included.
+        seconds_per_run: of one full run of the largest configuration, evaluation included. It and the next four are
+            None where the trainer cannot train a few steps to tell.
         evaluation_share: of that, what the evaluations at all rungs take.
         seconds: of the whole study.
         memory_bytes: peak of the process (CPU) or of the device, while training; None on a CPU whose platform does not
@@ -68,11 +69,11 @@ class DryRun:
     notes: Sequence[str]
     spending: str
     first: Sequence[Sampled]
-    seconds_per_run: float
-    evaluation_share: float
-    seconds: float
+    seconds_per_run: float | None
+    evaluation_share: float | None
+    seconds: float | None
     memory_bytes: int | None
-    disk_bytes: int
+    disk_bytes: int | None
     memory: Memory | None = None
 
 
@@ -112,26 +113,36 @@ def dry_run(
             on_memory(memory)
         prior = opening.prior(folder, lambda scouted: notes.extend(scouted.notes))
         search = opening.search(prior)
+        untimed = DryRun(
+            notes=notes,
+            spending=_spending(spec, search.plan, search.table.upfront),
+            first=search.preview(max(preview, len(spec.names) + 3)),
+            seconds_per_run=None,
+            evaluation_share=None,
+            seconds=None,
+            memory_bytes=None,
+            disk_bytes=None,
+            memory=memory,
+        )
+        if not trainer.can_be_timed():
+            return untimed
         seconds_per_run, evaluation_share, checkpoint_bytes = _measure(trainer, scratch, spec, space, memory)
         kept = PAUSED * len(spec.names) + max(len(spec.names), spec.resources.workers or 1)  # being trained
         complete = min(math.floor(spec.budget), spec.keep + FINALISTS + search.plan.confirm)
         finished = (complete + 1) * len(spec.names)  # and the exported adapter
         factors = size_of(scratch / FACTORS)  # which the probes have left, all that a study will
-        return DryRun(
-            notes=notes,
-            spending=_spending(spec, search.plan.confirm, search.table.upfront),
-            first=search.preview(max(preview, len(spec.names) + 3)),
+        return replace(
+            untimed,
             seconds_per_run=seconds_per_run,
             evaluation_share=evaluation_share,
             seconds=seconds_per_run * (spec.budget - search.table.upfront) * len(spec.names),
             memory_bytes=trainer.peak_memory(),
             disk_bytes=round(ROOM * checkpoint_bytes * (checkpoint.KEEP * kept + finished)) + factors,
-            memory=memory,
         )
 
 
-def _spending(spec: Spec, confirm: int, upfront: float) -> str:
-    baseline = 0 if spec.baseline is None else 1
+def _spending(spec: Spec, plan: Plan, upfront: float) -> str:
+    baseline, confirm = int(bool(plan.baselines)), plan.confirm
     left = spec.budget - baseline - confirm - upfront
     parts = [f"prior {upfront:.3f}"] if upfront else []
     if baseline:

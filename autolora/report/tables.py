@@ -141,16 +141,22 @@ def plan_view(plan: DryRun, spec: Spec, folder: Path) -> RenderableType:
         "",
         "The first trials:",
     ]
-    memory = "" if plan.memory_bytes is None else f"{size(plan.memory_bytes)} of memory{_included(plan)}; "
-    estimate = (
-        f"\nEstimated from a few real steps of the largest batch and rank: {duration(plan.seconds_per_run)} a full "
-        f"run, {plan.evaluation_share:.0%} of it evaluation, {duration(plan.seconds)} in all; {memory}"
-        f"at most {size(plan.disk_bytes)} of disk."
-    )
     planned = [] if plan.memory is None else [Text(), memory_view(plan.memory)]
     if plan.memory is not None and plan.memory.fits is False:
         planned.append(Text(saving_keys(plan.memory)))
-    return Group(Text("\n".join(lines)), first, Text(estimate), *planned)
+    return Group(Text("\n".join(lines)), first, Text(f"\n{_estimate(plan)}"), *planned)
+
+
+def _estimate(plan: DryRun) -> str:
+    """What the study takes, as far as that was measured."""
+    if plan.seconds_per_run is None or plan.seconds is None or plan.disk_bytes is None:
+        return "Time, memory and disk are not estimated, since this trainer cannot train a few steps alone."
+    memory = "" if plan.memory_bytes is None else f"{size(plan.memory_bytes)} of memory{_included(plan)}; "
+    return (
+        f"Estimated from a few real steps of the largest batch and rank: {duration(plan.seconds_per_run)} a full "
+        f"run, {plan.evaluation_share:.0%} of it evaluation, {duration(plan.seconds)} in all; {memory}"
+        f"at most {size(plan.disk_bytes)} of disk."
+    )
 
 
 def _included(plan: DryRun) -> str:

@@ -18,7 +18,7 @@ class BuiltinTrainerSpec(TrainerSpec):
     requires = ("model", "data")
     reports_metrics = False
 
-    builtin: Literal["builtin"] = BUILTIN
+    builtin: Literal["builtin"] = "builtin"
 
     @model_serializer
     def _as_recorded(self) -> str:
