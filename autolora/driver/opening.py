@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from autolora.driver.limits import check_baselines, check_rungs, fitting_space, 
 from autolora.driver.scouting import Scouted, recalled, scout
 from autolora.priors import Prior
 from autolora.search import Recorder, Search
-from autolora.space import Config, Space
+from autolora.space import Config, Space, registry
 from autolora.spec import Spec
 from autolora.study.directory import STUDY_FILE, STUDY_NAME, begun_study, storage_of
 from autolora.trainers import Trainer, open_trainer, warn_of_unused
@@ -156,13 +156,15 @@ def baseline_of(spec: Spec, space: Space, trainer: Trainer | None = None) -> dic
         space: resolved.
         trainer: whose own settings are a baseline otherwise.
     """
-    given = spec.baseline
+    given, further = spec.baseline, {}
     if given is not None:
-        batch = given.batch_size or space.batch_size[0]
-        config = Config(given.learning_rate, batch, given.rank, given.alpha)
+        config = Config(given.learning_rate, given.batch_size or space.batch_size[0], given.rank, given.alpha)
     else:
         found = None if trainer is None else trainer.baseline()
         if found is None:
             return {}
-        config = found
-    return dict.fromkeys(spec.names, spec.training.baseline(config, space))
+        searched = {dimension.name for dimension in registry() if dimension.searched(space)}
+        further = {name: value for name, value in found.further if name in searched}
+        config = replace(found, further=())
+    config = spec.training.baseline(config, space)
+    return dict.fromkeys(spec.names, config.replaced(**further) if further else config)

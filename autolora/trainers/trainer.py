@@ -148,7 +148,8 @@ class Trainer(Protocol):
         """
 
     def baseline(self) -> Config | None:
-        """What the user trains with today by the trainer's own settings; None if these do not say."""
+        """What the user trains with today by the trainer's own settings, other searched fields than the four under
+        ``further``; None if these do not say."""
         return None
 
     def hidden_size(self) -> int | None:
