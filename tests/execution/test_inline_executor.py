@@ -8,16 +8,15 @@ from autolora.bases import device
 from autolora.execution import Executor, make_executor
 from autolora.execution.devices import DevicesError
 from autolora.execution.inline import InlineExecutor
-from autolora.trainers.builtin.trainer import BuiltinTrainer
-from tests.support.executor_contract import ClosingContract, ExecutorContract
+from tests.support.executor_contract import BuiltinExecutorContract, ClosingContract
 from tests.support.specs import small_spec
 
 
-class TestInlineExecutor(ExecutorContract):
+class TestInlineExecutor(BuiltinExecutorContract):
     @pytest.fixture(scope="class")
-    def executor(self, bench) -> Executor:
+    def executor(self, trainer) -> Executor:
         executor = InlineExecutor()
-        executor.start(BuiltinTrainer(bench))
+        executor.start(trainer)
         return executor
 
 

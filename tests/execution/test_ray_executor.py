@@ -10,7 +10,7 @@ from autolora.spec import SpecError
 from autolora.trainers import Outcome, checkpoint
 from autolora.trainers.builtin.trainer import BuiltinTrainer
 from tests.support.cluster_runs import nobody_trains_within, tune
-from tests.support.executor_contract import SETTINGS, ClosingContract, ExecutorContract, outcomes, piece
+from tests.support.executor_contract import SETTINGS, BuiltinExecutorContract, ClosingContract, outcomes, piece
 from tests.support.specs import small_spec
 
 pytest.importorskip("ray")
@@ -24,7 +24,7 @@ def on_cluster(bench, **overrides) -> RayTuneExecutor:
     return executor
 
 
-class TestRayTuneExecutor(ExecutorContract):
+class TestRayTuneExecutor(BuiltinExecutorContract):
     @pytest.fixture(scope="class")
     def executor(self, cluster, bench) -> Executor:
         executor = on_cluster(bench, **SETTINGS)

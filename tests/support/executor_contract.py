@@ -5,16 +5,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from autolora.execution import Executor
 from autolora.search import Job
 from autolora.space import Config
-from autolora.trainers import Interrupted, Outcome, checkpoint
+from autolora.spec import Spec
+from autolora.trainers import Interrupted, Outcome, Trainer, checkpoint, open_trainer
 from autolora.trainers.builtin.trainer import BuiltinTrainer
+from tests.support.specs import small_spec
 
 SETTINGS = {"evaluation.subset": 9}
-"""Of the specification that workers open in :class:`ExecutorContract`."""
+"""Of the specification that workers open in :class:`BuiltinExecutorContract`."""
 
 
 def piece(trial: int, stop: float = 1 / 9, rung: int = 0) -> Job:
@@ -29,14 +33,27 @@ def outcomes(executor: Executor, count: int, on_step=lambda _: None) -> list[Out
 
 
 class ExecutorContract:
-    """Of one executor for all tests, whose trials have numbers of their own: on a cluster it takes seconds to start."""
+    """Of one executor for all tests, whose trials have numbers of their own: on a cluster it takes seconds to start.
+
+    The fixture ``trainer`` is of the class :attr:`spec`, in :attr:`folder`.
+    """
 
     @pytest.fixture(scope="class")
-    def bench(self, open_bench, tmp_path_factory):
-        return open_bench(tmp_path_factory.mktemp("contract"), **SETTINGS)
+    def spec(self, tmp_path_factory) -> Spec:
+        """What is tuned."""
+        raise NotImplementedError
 
     @pytest.fixture(scope="class")
-    def executor(self, bench) -> Executor:
+    def folder(self, tmp_path_factory) -> Path:
+        """The run directory."""
+        return tmp_path_factory.mktemp("contract")
+
+    @pytest.fixture(scope="class")
+    def trainer(self, spec, folder) -> Trainer:
+        return open_trainer(spec, folder)
+
+    @pytest.fixture(scope="class")
+    def executor(self, spec, folder, trainer) -> Executor:
         raise NotImplementedError
 
     def test_it_says_in_lines_where_jobs_run(self, executor):
@@ -47,25 +64,45 @@ class ExecutorContract:
         (outcome,) = outcomes(executor, 1)
         assert (outcome.trial, outcome.kind) == (0, "scored")
 
-    def test_workers_score_on_the_rows_of_this_process(self, executor, open_bench, tmp_path):
+    def test_workers_score_as_this_process_does(self, executor, spec, tmp_path):
         executor.submit((piece(4),))
         (outcome,) = outcomes(executor, 1)
-        here = BuiltinTrainer(open_bench(tmp_path, **SETTINGS))
-        everywhere = BuiltinTrainer(open_bench(tmp_path / "all"))
-        assert outcome.value == pytest.approx(here.run(piece(4)).value, rel=1e-5)
-        assert outcome.value != pytest.approx(everywhere.run(piece(4)).value, rel=1e-5)
+        assert outcome.value == pytest.approx(open_trainer(spec, tmp_path).run(piece(4)).value, rel=1e-5)
 
     def test_a_pack_of_several_segments_comes_back_whole(self, executor):
         executor.submit((piece(1), piece(2)))
         assert {outcome.trial for outcome in outcomes(executor, 2)} == {1, 2}
 
-    def test_a_promotion_goes_on_from_the_checkpoint(self, executor, bench):
+    def test_a_promotion_goes_on_from_the_checkpoint(self, executor, folder):
         executor.submit((piece(3),))
         outcomes(executor, 1)
         executor.submit((piece(3, stop=1 / 3, rung=1),))
         outcomes(executor, 1)
-        manifest, _ = checkpoint.newest(bench.trial_folder(3))
+        manifest = checkpoint.read_manifest(checkpoint.trial_folder(folder, 3))
+        assert manifest is not None
         assert set(manifest.scores) == {0, 1}
+
+
+class BuiltinExecutorContract(ExecutorContract):
+    """Of an executor on which the builtin trainer trains."""
+
+    @pytest.fixture(scope="class")
+    def spec(self) -> Spec:
+        return small_spec(**SETTINGS)
+
+    @pytest.fixture(scope="class")
+    def bench(self, open_bench, folder):
+        return open_bench(folder, **SETTINGS)
+
+    @pytest.fixture(scope="class")
+    def trainer(self, bench) -> Trainer:
+        return BuiltinTrainer(bench)
+
+    def test_workers_score_on_the_rows_of_this_process(self, executor, open_bench, tmp_path):
+        executor.submit((piece(5),))
+        (outcome,) = outcomes(executor, 1)
+        everywhere = BuiltinTrainer(open_bench(tmp_path))
+        assert outcome.value != pytest.approx(everywhere.run(piece(5)).value, rel=1e-5)
 
 
 class ClosingContract:
