@@ -25,13 +25,13 @@ from optuna.trial import FrozenTrial, TrialState
 
 from autolora import variants
 from autolora.integrations.parameters import NAMES, Alpha, Distributions, Parameters, Values, usable
-from autolora.integrations.watching import ReportWatch
 from autolora.priors.prior import Prior, uniform_sample
 from autolora.search.rungs import RUNGS
 from autolora.search.sampler import Sampler
 from autolora.search.trials import Event, Finished, Outcome, Sampled, Scored, TrialTable
 from autolora.space import Config, Space
 from autolora.trainers.divergence import FAST_EXAMPLES
+from autolora.trainers.watching import ReportWatch
 
 DIVERGED = "diverged"
 """Key of the constraint that marks a trial as diverged, here as in autolora's own studies."""

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 import math
-import re
 from typing import TYPE_CHECKING
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from autolora.integrations.watching import ReportWatch
+from autolora.trainers.watching import LogWatch, ReportWatch
 
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial
@@ -40,7 +39,7 @@ class DivergenceCallback(TrainerCallback):  # type: ignore[misc]  # its types ar
     def __init__(self, trial: BaseTrial | None = None) -> None:
         self.trial = trial
         self.reason: str | None = None
-        self._watch: ReportWatch | None = None
+        self._watch: LogWatch | None = None
 
     @property
     def diverged(self) -> bool:
@@ -53,10 +52,7 @@ class DivergenceCallback(TrainerCallback):  # type: ignore[misc]  # its types ar
         self.reason = None
         examples = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
         steps = state.logging_steps if args.logging_strategy == "steps" else 1
-        self._watch = ReportWatch(examples * max(1, steps))
-        for logs in state.log_history:
-            if "loss" in logs:
-                self._watch.update(logs["loss"], _gradient_norm(args, logs))
+        self._watch = LogWatch(ReportWatch(examples * max(1, steps)), args.fp16, state.log_history)
 
     def on_log(
         self,
@@ -67,12 +63,11 @@ class DivergenceCallback(TrainerCallback):  # type: ignore[misc]  # its types ar
         **kwargs: object,
     ) -> None:
         """Stop the training where the logged loss has diverged."""
-        if self._watch is None or self.diverged or logs is None or "loss" not in logs:
+        if self._watch is None or self.diverged or logs is None:
             return
-        reason = self._watch.update(logs["loss"], _gradient_norm(args, logs))
+        reason = self._watch.update(logs, state.global_step)
         if reason is not None:
-            # The watch counts logs.
-            self._stop(re.sub(r"step \d+", f"step {state.global_step}", reason), state, control)
+            self._stop(reason, state, control)
 
     def on_evaluate(
         self,
@@ -112,11 +107,6 @@ class DivergenceCallback(TrainerCallback):  # type: ignore[misc]  # its types ar
             logger.warning("The training diverged and is stopped: %s.", reason)
         if self.trial is not None:
             self.trial.set_constraint("diverged", 1.0)
-
-
-def _gradient_norm(args: TrainingArguments, logs: dict[str, float]) -> float:
-    """As logged; where there is none to be relied on, one that never changes and so never counts."""
-    return 1.0 if args.fp16 else float(logs.get("grad_norm", 1.0))
 
 
 def _is_broken_loss(name: str, value: object) -> bool:

@@ -23,7 +23,7 @@ class FunctionTrainerSpec(TrainerSpec):
     """
 
     kind = "function"
-    home = "autolora.trainers.transformers.trainer:FunctionTrainer"
+    home = "autolora.trainers.transformers.function:FunctionTrainer"
     ignores = ("data", "evaluation", *(f"training.{name}" for name in LOOP))
 
     function: str

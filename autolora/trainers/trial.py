@@ -21,11 +21,34 @@ if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from autolora.adapters.start import Batch
+    from autolora.adapters.start import Allotment, Batch
     from autolora.variants import Variant
 
 Load = Callable[[], Any]
 """Loads what :meth:`Trial.base` returns."""
+
+
+@dataclass(eq=False)
+class Session:
+    """What a trainer gives to a trial, and what the trial's training has made of it.
+
+    Args:
+        take: gives what a function loads; one that keeps it loads it once.
+        micro_batch: most examples in one forward pass; None: no limit.
+        steps: optimizer steps of a full run by its batch size, if known.
+        allotted: rank and alpha of each layer, of a trial that goes on; see :class:`autolora.adapters.start.Allotment`.
+
+    Attributes:
+        attached: what :meth:`Trial.attach` has returned.
+        asked: whether :meth:`Trial.arguments` was called, and so ``micro_batch`` heard of.
+    """
+
+    take: Callable[[Load], Any] = lambda load: load()
+    micro_batch: int | None = None
+    steps: Callable[[int], int] | None = None
+    allotted: Mapping[str, Allotment] | None = None
+    attached: list[PeftModel] = field(default_factory=list)
+    asked: bool = False
 
 
 class Fields(Mapping[str, Any]):
@@ -98,12 +121,10 @@ class Trial:
     examples: int | None
     _spec: Spec = field(repr=False)
     _job: Job = field(repr=False)
-    _take: Callable[[Load], Any] = field(repr=False)
+    _session: Session = field(repr=False)
 
     @classmethod
-    def of(
-        cls, spec: Spec, job: Job, folder: Path, examples: int | None, take: Callable[[Load], Any] = lambda load: load()
-    ) -> Trial:
+    def of(cls, spec: Spec, job: Job, folder: Path, examples: int | None, session: Session | None = None) -> Trial:
         """The trial of a job.
 
         Args:
@@ -111,7 +132,7 @@ class Trial:
             job: the segment.
             folder: of the trial.
             examples: of a full run, if known.
-            take: gives what a function loads; one that keeps it loads it once.
+            session: what the trainer gives to it; None: nothing.
         """
         return cls(
             number=job.trial,
@@ -125,7 +146,7 @@ class Trial:
             examples=examples,
             _spec=spec,
             _job=job,
-            _take=take,
+            _session=session or Session(),
         )
 
     @property
@@ -135,8 +156,12 @@ class Trial:
 
     @property
     def steps(self) -> int | None:
-        """Optimizer steps of a full run, where every step sees a whole batch but the last."""
-        return None if self.examples is None else horizon(self.examples, self._job.config.batch_size)
+        """Optimizer steps of a full run, where every step sees a whole batch but the last, of each epoch if the trainer
+        has told how long these are."""
+        if self.examples is None:
+            return None
+        size = self._job.config.batch_size
+        return horizon(self.examples, size) if self._session.steps is None else self._session.steps(size)
 
     def base(self, load: Load | None = None) -> Any:
         """The frozen model and its tokenizer, loaded once a process and clean again for every trial.
@@ -149,7 +174,7 @@ class Trial:
         Raises:
             ModelError: the specification names no model, or it cannot be loaded.
         """
-        return self._take(load or self._load)
+        return self._session.take(load or self._load)
 
     def _load(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         from autolora import bases
@@ -223,10 +248,16 @@ class Trial:
             horizon: optimizer steps of a full run, for variants that need it; None means :attr:`steps`.
 
         Raises:
-            VariantError: see there.
+            VariantError: see there; or the model is not a language model.
         """
+        if not model.can_generate():
+            raise VariantError(
+                f"trial.attach got a {type(model).__name__}: it trains adapters alone, so the new head of a model that "
+                "is no language model would stay as it was drawn. Use get_peft_model(model, "
+                'trial.peft_config(task_type="SEQ_CLS")), which trains the head, too, with a variant that PEFT has'
+            )
         config = self._job.config
-        return self.own_variant.attach(
+        attached = self.own_variant.attach(
             model,
             rank=config.rank,
             alpha=config.alpha,
@@ -234,9 +265,47 @@ class Trial:
             horizon=horizon or self.steps or 1,
             seed=torch_seed(self._spec.seed, self._job.seed, INITIALIZATION),
             dropout=self.dropout,
+            allotted=self._session.allotted,
             adapter=self._spec.adapter,
         )
+        self._session.attached.append(attached)
+        return attached
 
     def optimizer(self, model: PeftModel) -> torch.optim.Optimizer:
         """The variant's optimizer at the trial's learning rate, for a model that :meth:`attach` has returned."""
         return self.own_variant.optimizer(model, self._job.config.learning_rate, weight_decay=self.weight_decay)
+
+    def arguments(self, micro_batch: int | None = None) -> dict[str, Any]:
+        """The trial's settings under the names of ``transformers.TrainingArguments``, and of what derives from it.
+
+        Learning rate, batch size by accumulation, seeds, the output folder, and what else is searched. Checkpoints,
+        evaluation and logs are off: autolora checkpoints and evaluates itself. ``TrainingArguments(**arguments, ...)``.
+
+        Args:
+            micro_batch: most examples in one forward pass; None means ``training.micro_batch``, or as many as the batch
+                has. Where memory runs out they become fewer, and the trainer is made again.
+        """
+        self._session.asked = True
+        config, spec = self._job.config, self._spec
+        asked = [micro_batch or spec.training.micro_batch, self._session.micro_batch]
+        most = min([config.batch_size, *(limit for limit in asked if limit)])
+        micro = max(size for size in range(1, most + 1) if config.batch_size % size == 0)
+        searched = {
+            "weight_decay": config.value("weight_decay"),
+            "warmup_steps": config.value("warmup_ratio"),  # below 1 it is a share
+        }
+        return {
+            "output_dir": str(self.folder / "output"),
+            "learning_rate": config.learning_rate,
+            "per_device_train_batch_size": micro,
+            "gradient_accumulation_steps": config.batch_size // micro,
+            "seed": self.seed,
+            "data_seed": self.seed,
+            "use_cpu": spec.training.device == "cpu",
+            "report_to": "none",
+            "disable_tqdm": True,
+            "save_strategy": "no",
+            "eval_strategy": "no",
+            "logging_steps": 1,
+            **{name: value for name, value in searched.items() if value is not None},
+        }

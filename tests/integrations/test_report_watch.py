@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from autolora.integrations.watching import ReportWatch
+from autolora.trainers.watching import ReportWatch
 
 
 def stop_of(losses: list[float], examples: int = 8) -> int | None:

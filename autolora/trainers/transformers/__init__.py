@@ -1,0 +1,1 @@
+"""Any ``transformers.Trainer``, as a function of the user's makes it: stopped at rungs, checkpointed, resumed."""

@@ -1,0 +1,124 @@
+"""The callback that stops a training at its rung, has it saved, watches it, and tells of its steps."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from autolora.trainers.trainer import Interrupted, OnStep, Progress
+from autolora.trainers.transformers.randomness import seed_all
+from autolora.trainers.watching import AnyLossWatch, LogWatch, ReportWatch
+
+SIGN_OF_LIFE = 10.0
+"""Seconds after which an evaluation tells again of the last step."""
+
+
+class Conductor(TrainerCallback):  # type: ignore[misc]  # its types are not followed, see pyproject.toml
+    """Conducts one segment of one trial.
+
+    Args:
+        trial: number.
+        until: optimizer step to stop after.
+        steps: of a full run.
+        epoch_steps: of one pass over the data; 0 if these have no end.
+        seed: a function from the epoch to the seed that it begins with.
+        watch: takes the losses, from the start of the trial.
+        checkpoint_seconds: longest time between two checkpoints.
+        save: commits the checkpoint that the trainer has written to a folder.
+        on_step: as for :meth:`autolora.trainers.trainer.Trainer.run`.
+        last: newest step of the segments before; None at the trial's start.
+
+    Attributes:
+        reason: why the training has diverged; None if it has not.
+        interrupted: what ``on_step`` raised.
+    """
+
+    def __init__(
+        self,
+        *,
+        trial: int,
+        until: int,
+        steps: int,
+        epoch_steps: int,
+        seed: Callable[[int], int],
+        watch: ReportWatch | AnyLossWatch,
+        checkpoint_seconds: float,
+        save: Callable[[Path, TrainerState], None],
+        on_step: OnStep | None,
+        last: Progress | None,
+    ) -> None:
+        self.reason: str | None = None
+        self.interrupted: Interrupted | None = None
+        self._trial, self._until, self._steps, self._epoch_steps = trial, until, steps, epoch_steps
+        self._seed, self._losses, self._every, self._save, self._on_step = (
+            seed,
+            watch,
+            checkpoint_seconds,
+            save,
+            on_step,
+        )
+        self._watch: LogWatch | None = None
+        self._told = 0
+        self._last = last
+        self._saved = self._heard = time.monotonic()
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Begin to watch, from the past logs where the training is resumed."""
+        self._watch = LogWatch(self._losses, args.fp16, state.log_history)
+        self._told = state.global_step
+
+    def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Seed the epoch: samplers that draw its order from the process's own generator draw it again on resuming."""
+        seed_all(self._seed(state.global_step // self._epoch_steps if self._epoch_steps else 0))
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Ask for the step's loss, and for a checkpoint where one is due."""
+        control.should_log, control.should_evaluate = True, False
+        at_end = state.global_step >= self._until
+        control.should_save = at_end or time.monotonic() - self._saved >= self._every
+        control.should_training_stop = control.should_training_stop or at_end
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        """Watch the loss and tell of the step; a trainer saves after it has logged."""
+        if self._watch is None or not logs or "loss" not in logs or state.global_step <= self._told:
+            return
+        self._told = state.global_step
+        self.reason = self._watch.update(logs, state.global_step)
+        if self.reason is not None:
+            control.should_save, control.should_training_stop = False, True
+            return
+        self._last = Progress(self._trial, state.global_step, self._steps, float(logs["loss"]))
+        try:
+            self._tell()
+        except Interrupted as error:  # raised again once the checkpoint is committed
+            self.interrupted = error
+            control.should_save = control.should_training_stop = True
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Commit what the trainer has written."""
+        self._save(Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}", state)
+        self._saved = time.monotonic()
+
+    def on_prediction_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """A sign of life from a long evaluation."""
+        if time.monotonic() - self._heard >= SIGN_OF_LIFE:
+            self._tell()
+
+    def _tell(self) -> None:
+        self._heard = time.monotonic()
+        if self._on_step is not None and self._last is not None:
+            self._on_step(self._last)

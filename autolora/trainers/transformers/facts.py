@@ -1,0 +1,175 @@
+"""What a trainer tells of itself once it is made: for checks, for people, and for whom scores can be compared with."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+from autolora.trainers.transformers.length import Epoch, own_examples
+from autolora.trainers.transformers.making import Made
+
+if TYPE_CHECKING:
+    import torch
+    import transformers
+
+SHARED = (
+    *("lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "weight_decay", "max_grad_norm", "optim"),
+    *("optim_args", "adam_beta1", "adam_beta2", "adam_epsilon", "label_smoothing_factor", "neftune_noise_alpha"),
+    *("dataloader_drop_last", "train_sampling_strategy", "bf16", "fp16"),
+)
+"""Training arguments that scores depend on; those of the classes derived from them all count."""
+SAMPLE = 8
+"""Rows at either end of a dataset that are looked at."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known once a trainer was made.
+
+    Attributes:
+        kind: name of the trainer's class.
+        model: name of the model's class, without the adapter.
+        parameters: of the model, and those that are trained.
+        layers: (out, in) features of the adapted layers by name.
+        hidden_size: of the model; None if its configuration names none.
+        rows: of the training data and of the evaluation data; None where they have no length.
+        own_examples: of a full run by the trainer's own arguments.
+        epoch: one pass over the data.
+        from_base: whether the model comes from ``trial.base()``.
+        device: that it trains on.
+        digests: of what scores depend on.
+    """
+
+    kind: str
+    model: str
+    parameters: tuple[int, int]
+    layers: Mapping[str, tuple[int, int]]
+    hidden_size: int | None
+    rows: tuple[int | None, int | None]
+    own_examples: int
+    epoch: Epoch
+    from_base: bool
+    device: torch.device
+    digests: Mapping[str, str]
+
+    @classmethod
+    def of(cls, made: Made, examples: int | None, from_base: bool) -> Facts:
+        """Those of a trainer.
+
+        Args:
+            made: not trained yet.
+            examples: of a full run; None: the trainer's arguments say.
+            from_base: whether it took its model from ``trial.base()``.
+        """
+        trainer, model = made.trainer, made.model
+        sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+        base = model.get_base_model() if hasattr(model, "get_base_model") else model
+        data = trainer.train_dataset, trainer.eval_dataset
+        return cls(
+            kind=type(trainer).__name__,
+            model=type(base).__name__,
+            parameters=(sum(size for size, _ in sizes), sum(size for size, trained in sizes if trained)),
+            layers=_adapted(model),
+            hidden_size=getattr(getattr(base, "config", None), "hidden_size", None),
+            rows=(_rows(data[0]), _rows(data[1])),
+            own_examples=own_examples(trainer) if examples is None else examples,
+            epoch=Epoch.of(trainer),
+            from_base=from_base,
+            device=trainer.args.device,
+            digests={
+                "model": _model_digest(model),
+                "data": _digest(*map(_sample, data)),
+                "arguments": _digest(_arguments(trainer.args)),
+            },
+        )
+
+    def lines(self) -> dict[str, list[str]]:
+        """For people, by subject."""
+        kept = (
+            "the base is loaded once"
+            if self.from_base
+            else ("the model is loaded for every trial, since it does not come from trial.base()")
+        )
+        total, trained = self.parameters
+        train, test = (f"{rows:,} rows" if rows is not None else "rows without a number" for rows in self.rows)
+        return {
+            "model": [f"{self.model}, {total:,} parameters, {trained:,} of them trained, on {self.device}", kept],
+            "data": [f"train: {train}; evaluation: {test}"],
+            "trainer": [self.kind],
+        }
+
+
+def _adapted(model: Any) -> dict[str, tuple[int, int]]:
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)}
+    return {
+        name: (layer.out_features, layer.in_features)
+        for name, layer in layers.items()
+        if hasattr(layer, "out_features") and hasattr(layer, "in_features")
+    }
+
+
+def _rows(data: Any) -> int | None:
+    if isinstance(data, dict):
+        counts = [_rows(each) for each in data.values()]
+        return None if None in counts else sum(count for count in counts if count is not None)
+    return len(data) if hasattr(data, "__len__") else None
+
+
+def _sample(data: Any) -> object:
+    """Some rows of a dataset, as text."""
+    if isinstance(data, dict):
+        return {name: _sample(each) for name, each in data.items()}
+    count = _rows(data)
+    if count is None:
+        return type(data).__name__
+    ends = [*range(min(SAMPLE, count)), *range(max(SAMPLE, count - SAMPLE), count)]
+    return [count, [_text(data[index]) for index in ends]]
+
+
+def _text(row: Any) -> str:
+    """The same in every process, unlike what objects print of themselves."""
+    import torch
+
+    if isinstance(row, Mapping):
+        return json.dumps({str(name): _text(value) for name, value in row.items()}, sort_keys=True)
+    if isinstance(row, torch.Tensor):
+        return str(row.tolist())
+    if isinstance(row, (list, tuple)):
+        return str([_text(each) for each in row])
+    return repr(row) if isinstance(row, (str, int, float, bool, bytes, type(None))) else type(row).__name__
+
+
+def _model_digest(model: Any) -> str:
+    """Of the frozen parameters; those that are trained depend on the variant."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            sample = parameter.detach().flatten()[:16]
+            sample = (sample if sample.is_floating_point() else sample.float()).to(torch.bfloat16).float().cpu()
+            plain = name.removeprefix("base_model.model.").replace(".base_layer", "")
+            digest.update(f"{plain} {tuple(parameter.shape)}".encode() + sample.numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _arguments(args: transformers.TrainingArguments) -> dict[str, object]:
+    from transformers import TrainingArguments
+
+    shared = {field.name for field in fields(TrainingArguments)}
+    own = [field.name for field in fields(args) if field.name not in shared]
+    found = {name: getattr(args, name, None) for name in [*SHARED, *own]}
+    return {name: value if _is_plain(value) else str(value) for name, value in found.items()}
+
+
+def _is_plain(value: object) -> bool:
+    return isinstance(value, (str, int, float, bool, type(None), list, dict))
+
+
+def _digest(*values: object) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:16]

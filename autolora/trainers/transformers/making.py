@@ -1,0 +1,110 @@
+"""A trainer that was made for a trial, checked and settled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from autolora import variants
+from autolora.search import Job
+from autolora.spec import Spec
+from autolora.trainers.transformers.length import Epoch
+from autolora.trainers.transformers.randomness import seeded
+from autolora.trainers.transformers.resident import Resident
+from autolora.trainers.transformers.settings import check_made, on_one_device, settle
+from autolora.trainers.transformers.state import attached_part, load_trained_state
+from autolora.trainers.trial import Session, Trial
+
+if TYPE_CHECKING:
+    import transformers
+    from peft import PeftModel
+    from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Made:
+    """What :func:`making` has made.
+
+    Attributes:
+        trial: that it is for.
+        trainer: ready to train.
+        attached: its model, if that was attached by a variant; None if plain PEFT made it.
+        scratch: empty folder, the trainer's ``output_dir``.
+        asked: whether the batch comes from ``trial.arguments()``, and so could come in smaller passes.
+    """
+
+    trial: Trial
+    trainer: transformers.Trainer
+    attached: PeftModel | None
+    scratch: Path
+    asked: bool
+
+    @property
+    def model(self) -> Any:
+        return self.trainer.model
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Give the model what a checkpoint has of it."""
+        load_trained_state(self.model, self.attached, state)
+
+
+@dataclass(frozen=True)
+class Maker:
+    """Makes the trainers of a study.
+
+    Args:
+        spec: of the study.
+        make: the user's function, or what stands for it.
+        resident: what is kept between trials.
+    """
+
+    spec: Spec
+    make: Callable[[Trial], transformers.Trainer]
+    resident: Resident
+
+    @contextmanager
+    def making(
+        self,
+        job: Job,
+        folder: Path,
+        *,
+        examples: int | None = None,
+        epoch: Epoch | None = None,
+        micro_batch: int | None = None,
+        state: Mapping[str, Tensor] | None = None,
+    ) -> Iterator[Made]:
+        """A trainer for a trial, as long as the context lasts; then everything shared is as it was.
+
+        Args:
+            job: a segment of the trial.
+            folder: of the trial.
+            examples: of a full run; None while that is being found out.
+            epoch: one pass over the data, if known.
+            micro_batch: most examples in one forward pass; None: no limit.
+            state: of the trial's newest checkpoint, see :func:`~autolora.trainers.transformers.state.trained_state`.
+                It is not loaded here.
+        """
+        from autolora.adapters.state import allotment
+
+        session = Session(
+            take=self.resident.take,
+            micro_batch=micro_batch,
+            steps=None if epoch is None or examples is None else lambda size: epoch.with_batch(size).steps_of(examples),
+            allotted=None if state is None else allotment(attached_part(state)),
+        )
+        trial = Trial.of(self.spec, job, folder, examples, session)
+        with TemporaryDirectory(prefix="autolora-") as scratch, self.resident.lent(), seeded(trial.seed):
+            try:
+                trainer = self.make(trial)
+                on_one_device(trainer)
+                attached = next((each for each in session.attached if each is trainer.model), None)
+                check_made(trial, trainer, attached)
+                settle(trial, trainer, attached, Path(scratch))
+                yield Made(trial, trainer, attached, Path(scratch), session.asked)
+            finally:
+                for model in session.attached:
+                    variants.detach(model)

@@ -1,0 +1,51 @@
+"""The score of a trial among what its trainer reports."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from autolora.errors import AutoloraError, closest
+
+if TYPE_CHECKING:
+    import transformers
+
+PREFIX = "eval_"
+
+
+def evaluated(trainer: transformers.Trainer, metric: str, data: Any = None) -> float:
+    """Evaluate a trainer's model; the value that is reported under a name, or under it with "eval_" in front.
+
+    Args:
+        trainer: with its model as it was trained.
+        metric: the name.
+        data: in place of the trainer's own evaluation data.
+
+    Raises:
+        AutoloraError: the trainer has no evaluation data, or reports no such number.
+    """
+    if data is None and trainer.eval_dataset is None:
+        raise AutoloraError(
+            f"the trainer has no eval_dataset, so it cannot report {metric!r}: pass eval_dataset=... to it"
+        )
+    return reported(trainer.evaluate() if data is None else trainer.evaluate(data), metric)
+
+
+def reported(metrics: Mapping[str, object], metric: str) -> float:
+    """The value of a metric among those that were reported.
+
+    Raises:
+        AutoloraError: there is no such metric, or it is not a number.
+    """
+    name = next((each for each in (metric, PREFIX + metric) if each in metrics), None)
+    if name is None:
+        close = closest(metric, metrics) or closest(PREFIX + metric, metrics)
+        hint = f"did you mean {close!r}? " if close else ""
+        raise AutoloraError(
+            f"metric.name: the trainer reports no {metric!r}; {hint}it reports {', '.join(map(str, metrics))}"
+        )
+    value = metrics[name]
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raise AutoloraError(f"metric.name: {name!r} that the trainer reports is {value!r}, not a number") from None

@@ -1,0 +1,173 @@
+"""One segment of one trial, trained by a ``transformers.Trainer`` from its newest checkpoint to the next rung."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from autolora.errors import AutoloraError
+from autolora.search import Job
+from autolora.search.rungs import WITHIN
+from autolora.spec import Spec
+from autolora.trainers import checkpoint
+from autolora.trainers.checkpoint import ADAPTER, Manifest
+from autolora.trainers.places import Location
+from autolora.trainers.randomness import EVALUATION, TRAINING, torch_seed
+from autolora.trainers.trainer import OnStep, Outcome, Progress
+from autolora.trainers.transformers.callback import Conductor
+from autolora.trainers.transformers.folders import RNG_STATE, packed, unpack
+from autolora.trainers.transformers.length import Epoch
+from autolora.trainers.transformers.making import Made
+from autolora.trainers.transformers.randomness import seed_all
+from autolora.trainers.transformers.scoring import evaluated
+from autolora.trainers.transformers.state import trained_state
+from autolora.trainers.trials import scored
+from autolora.trainers.watching import AnyLossWatch, ReportWatch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import TrainerState
+
+
+@dataclass
+class Segment:
+    """A segment with the trainer that was made for it.
+
+    Args:
+        spec: of the study.
+        job: the segment.
+        made: its trainer.
+        manifest: of the trial's newest checkpoint.
+        contents: the files of that one; None at the trial's start.
+        location: where the trial keeps its checkpoints.
+        examples: of a full run.
+        watch: takes the losses.
+        began: ``time.monotonic()`` when work on the segment began.
+        on_step: as for :meth:`autolora.trainers.trainer.Trainer.run`.
+    """
+
+    spec: Spec
+    job: Job
+    made: Made
+    manifest: Manifest
+    contents: Mapping[str, bytes] | None
+    location: Location
+    examples: int
+    watch: ReportWatch | AnyLossWatch
+    began: float
+    on_step: OnStep | None
+
+    def __post_init__(self) -> None:
+        self._before = self.manifest.seconds
+        self.epoch = Epoch.of(self.made.trainer)
+        self.steps = self.epoch.steps_of(self.examples)
+        self.until = min(self.steps, math.ceil(self.job.stop * self.steps - WITHIN))
+        self.made.trainer.args.max_steps = self.steps
+
+    def run(self) -> Outcome:
+        """Train, evaluate, commit."""
+        conductor = self._conductor()
+        self.made.trainer.add_callback(conductor)
+        if self.manifest.step < self.until:
+            self._train()
+            if conductor.interrupted is not None:
+                raise conductor.interrupted
+        elif self.contents is not None:
+            self.made.load(adapter_of(self.contents))
+        step = self.made.trainer.state.global_step
+        reason = conductor.reason
+        if reason is None and self.manifest.step < self.until:
+            raise AutoloraError(
+                f"the training of trial {self.job.trial} ended by itself at step {step}, before step {self.until} of "
+                f"{self.steps}: give the trainer no callback that stops it, autolora does"
+            )
+        value = math.nan
+        if reason is None:
+            seed_all(torch_seed(self.spec.seed, self.job.seed, EVALUATION))
+            value = evaluated(self.made.trainer, self.spec.metric.name)
+            if not math.isfinite(value):
+                reason, step = f"{self.spec.metric.name} became {value}", self.manifest.step
+        if reason is not None:
+            return Outcome(self.job.trial, "diverged", None, self._share(step), reason, self._seconds())
+        self.manifest.scores[self.job.rung] = value
+        assert self.contents is not None
+        finished = self.job.stop == 1.0  # and from now on it is only evaluated and exported
+        self._commit({ADAPTER: self.contents[ADAPTER]} if finished else self.contents, finished=finished)
+        return scored(self.job, self.manifest)
+
+    def _conductor(self) -> Conductor:
+        losses, step = self.manifest.losses, self.manifest.step
+        return Conductor(
+            last=Progress(self.job.trial, step, self.steps, losses[-1]) if losses else None,
+            trial=self.job.trial,
+            until=self.until,
+            steps=self.steps,
+            epoch_steps=0 if self.epoch.rows is None else self.epoch.steps,
+            seed=lambda epoch: torch_seed(self.spec.seed, self.job.seed, TRAINING, epoch),
+            watch=self.watch,
+            checkpoint_seconds=self.spec.training.checkpoint_seconds,
+            save=self._save,
+            on_step=self.on_step,
+        )
+
+    def _train(self) -> None:
+        """Have the trainer train, with our own files for what it trains of the model."""
+        trainer, resumed = self.made.trainer, None
+        if self.contents is not None:
+            resumed = self.made.scratch / "resumed"
+            unpack(self.contents, resumed)
+        # On the object alone. Its own ways know PEFT's adapters and whole models; of ours, and of transformers'
+        # add_adapter, they would save too little, and PEFT's start again from an initialization.
+        trainer.save_model = self._save_model
+        trainer._load_from_checkpoint = self._load_model
+        trainer.train(resume_from_checkpoint=None if resumed is None else str(resumed))
+        if resumed is not None:
+            shutil.rmtree(resumed)
+
+    def _save_model(self, output_dir: str | None = None, **_: Any) -> None:
+        from safetensors.torch import save_file
+
+        folder = Path(output_dir or self.made.scratch)
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(trained_state(self.made.model, self.made.attached), folder / ADAPTER)
+
+    def _load_model(self, *_: Any, **__: Any) -> None:
+        assert self.contents is not None
+        self.made.load(adapter_of(self.contents))
+
+    def _save(self, folder: Path, state: TrainerState) -> None:
+        """Commit what the trainer has written to a folder."""
+        contents = packed(folder)
+        shutil.rmtree(folder)
+        if self.epoch.rows is not None and state.global_step % self.epoch.steps == 0:
+            contents.pop(RNG_STATE, None)  # the next epoch begins with a seed of its own
+        logs = [logs for logs in state.log_history if "loss" in logs]
+        self.manifest.step = state.global_step
+        self.manifest.losses = [float(each["loss"]) for each in logs]
+        self.manifest.gradient_norms = [float(each.get("grad_norm", math.nan)) for each in logs]
+        self._commit(contents, finished=False)
+
+    def _commit(self, contents: Mapping[str, bytes], *, finished: bool) -> None:
+        self.contents = contents
+        self.manifest.seconds = self._seconds()
+        self.manifest.examples = min(self.examples, self.manifest.step * self.job.config.batch_size)
+        checkpoint.commit(self.location, self.manifest, contents, finished=finished)
+
+    def _share(self, step: int) -> float:
+        return min(1.0, step / self.steps)
+
+    def _seconds(self) -> float:
+        return self._before + time.monotonic() - self.began
+
+
+def adapter_of(contents: Mapping[str, bytes]) -> dict[str, Tensor]:
+    """What a checkpoint has of the model, see :func:`~autolora.trainers.transformers.state.trained_state`."""
+    from safetensors.torch import load
+
+    tensors: dict[str, Tensor] = load(contents[ADAPTER])
+    return tensors

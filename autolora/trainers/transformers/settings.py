@@ -1,0 +1,161 @@
+"""Whether a trainer that was made for a trial has the trial's settings, and those that autolora has to set itself."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from autolora.errors import AutoloraError
+from autolora.trainers.transformers.state import carries_adapter
+from autolora.trainers.trial import Trial
+from autolora.variants import Variant
+
+if TYPE_CHECKING:
+    import transformers
+    from peft import PeftModel
+
+CLOSE = 1e-9
+"""Relative difference of numbers that are the same."""
+OTHER_PROCESSES = 'use trainer: {command: "accelerate launch ..."} for training in several processes'
+
+
+def on_one_device(trainer: transformers.Trainer) -> None:
+    """A trial trains on one device, also where a trainer would spread its batches over all that it sees."""
+    trainer.args._n_gpu = min(1, trainer.args.n_gpu)
+    trainer._train_batch_size = trainer.args.train_batch_size
+
+
+def check_made(trial: Trial, trainer: transformers.Trainer, attached: PeftModel | None) -> None:
+    """Refuse a trainer that would not train the trial as it was asked for.
+
+    Args:
+        trial: that it was made for.
+        trainer: as it was made.
+        attached: its model, if that was attached by :meth:`autolora.trainers.trial.Trial.attach`.
+
+    Raises:
+        AutoloraError: naming both values, and what to pass.
+    """
+    _check_kind(trainer)
+    args, config = trainer.args, trial.config
+    batch = trainer.get_total_train_batch_size(args)
+    _same("learning_rate", args.learning_rate, config["learning_rate"], 'learning_rate=trial.config["learning_rate"]')
+    if batch != config["batch_size"]:
+        raise AutoloraError(
+            f"the trainer's batch size is {batch} (per_device_train_batch_size {args.per_device_train_batch_size} x "
+            f"gradient_accumulation_steps {args.gradient_accumulation_steps} x {args.world_size} processes), the "
+            f"trial's is {config['batch_size']}: use TrainingArguments(**trial.arguments(), ...)"
+        )
+    if "weight_decay" in config:
+        _same("weight_decay", args.weight_decay, config["weight_decay"], 'weight_decay=trial.config["weight_decay"]')
+    if "warmup_ratio" in config:
+        _same("warmup_steps", args.warmup_steps, config["warmup_ratio"], 'warmup_steps=trial.config["warmup_ratio"]')
+    if not carries_adapter(trainer.model):
+        raise AutoloraError(
+            f"the trainer's model, a {type(trainer.model).__name__}, carries no adapter: give it "
+            "get_peft_model(model, trial.peft_config()), or trial.attach(model)"
+        )
+    if attached is None:
+        _check_plain(trial, trainer)
+
+
+def _check_kind(trainer: transformers.Trainer) -> None:
+    args = trainer.args
+    if trainer.model_init is not None:
+        raise AutoloraError("the trainer has a model_init, which makes the model again: pass model=... in its place")
+    if trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled:
+        raise AutoloraError(f"the trainer shards its model by DeepSpeed or FSDP, which needs {OTHER_PROCESSES}")
+    if args.world_size > 1:
+        raise AutoloraError(f"the trainer is one of {args.world_size} processes: {OTHER_PROCESSES}")
+
+
+def _check_plain(trial: Trial, trainer: transformers.Trainer) -> None:
+    """Refuse an adapter that plain PEFT made, and that is not the trial's."""
+    variant, config = trial.own_variant, trial.config
+    if variant.peft_options is None or variant.subtracts or _has_own_optimizer(variant):
+        raise AutoloraError(
+            f"the trainer's model was not attached by trial.attach(model), and plain PEFT cannot train {variant.name}: "
+            "use trial.attach(model)"
+        )
+    made = getattr(trainer.model, "peft_config", {})
+    for own in [made[name] for name in _active(trainer.model) if name in made]:
+        expected = {"r": config["rank"], "lora_alpha": config["alpha"], **variant.peft_options}
+        if "dropout" in config:
+            expected["lora_dropout"] = config["dropout"]
+        for name, value in expected.items():
+            _same(name, getattr(own, name, None), value, "trial.peft_config() in place of a LoraConfig of your own")
+
+
+def _active(model: Any) -> list[str]:
+    names = model.active_adapters
+    found = names() if callable(names) else names
+    return [found] if isinstance(found, str) else list(found)
+
+
+def _same(name: str, found: Any, expected: Any, remedy: str) -> None:
+    numbers = isinstance(found, (int, float)) and isinstance(expected, (int, float))
+    if math.isclose(found, expected, rel_tol=CLOSE) if numbers else found == expected:
+        return
+    raise AutoloraError(f"the trainer has {name} = {found!r}, the trial {expected!r}: pass {remedy}")
+
+
+def _has_own_optimizer(variant: Variant) -> bool:
+    kind = type(variant)
+    return kind.optimizer is not Variant.optimizer or kind.parameter_groups is not Variant.parameter_groups
+
+
+def settle(trial: Trial, trainer: transformers.Trainer, attached: PeftModel | None, scratch: Path) -> None:
+    """Set what a trial needs: who saves, evaluates and stops, and the variant's own optimizer.
+
+    Args:
+        trial: that it was made for.
+        trainer: checked by :func:`check_made`.
+        attached: as there.
+        scratch: folder that the trainer writes its checkpoints to.
+    """
+    from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback
+
+    args = trainer.args
+    stopping = [each for each in trainer.callback_handler.callbacks if isinstance(each, EarlyStoppingCallback)]
+    _warn_of_settings(args, bool(stopping))
+    for callback in [*stopping, PrinterCallback, ProgressCallback]:
+        trainer.remove_callback(callback)
+    settings = {
+        "output_dir": str(scratch),
+        "eval_strategy": "no",
+        "eval_on_start": False,
+        "save_strategy": "no",
+        "save_total_limit": None,
+        "save_only_model": False,
+        "load_best_model_at_end": False,
+        "push_to_hub": False,
+        "auto_find_batch_size": False,
+        "ignore_data_skip": False,
+        "logging_nan_inf_filter": False,  # it would hide the losses that divergence is told by
+    }
+    for name, value in settings.items():
+        current = getattr(args, name)
+        setattr(args, name, type(current)(value) if name.endswith("_strategy") else value)
+    if attached is not None and trainer.optimizer is None and _has_own_optimizer(trial.own_variant):
+        trainer.optimizer = trial.own_variant.optimizer(
+            attached, trial.config["learning_rate"], weight_decay=args.weight_decay
+        )
+
+
+def _warn_of_settings(args: transformers.TrainingArguments, stopping: bool) -> None:
+    given = {
+        "eval_strategy": args.eval_strategy != "no",
+        "load_best_model_at_end": args.load_best_model_at_end,
+        "push_to_hub": args.push_to_hub,
+        "auto_find_batch_size": args.auto_find_batch_size,
+        "EarlyStoppingCallback": stopping,
+    }
+    named = [name for name, is_given in given.items() if is_given]
+    if named:
+        warnings.warn(
+            f"the trainer's {', '.join(named)} {'are' if len(named) > 1 else 'is'} switched off: autolora evaluates "
+            "and checkpoints at the rungs, and stops trials itself",
+            stacklevel=2,
+        )

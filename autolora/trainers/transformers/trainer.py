@@ -1,0 +1,245 @@
+"""Any ``transformers.Trainer`` behind the protocol."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from autolora import variants as registered
+from autolora.errors import first_line
+from autolora.search import Job
+from autolora.space import Config, Space, searchable
+from autolora.spec import Spec, mutable_in
+from autolora.trainers import checkpoint, memory
+from autolora.trainers.checkpoint import Manifest
+from autolora.trainers.places import place
+from autolora.trainers.trainer import OnStep, Outcome, Trainer
+from autolora.trainers.transformers.checks import check_configs, check_variant
+from autolora.trainers.transformers.exporting import export_trained
+from autolora.trainers.transformers.facts import Facts
+from autolora.trainers.transformers.making import Made, Maker
+from autolora.trainers.transformers.resident import Resident
+from autolora.trainers.transformers.scoring import evaluated
+from autolora.trainers.transformers.segment import Segment, adapter_of
+from autolora.trainers.trial import Trial
+from autolora.trainers.trials import Trials, scored
+from autolora.trainers.watching import AnyLossWatch, ReportWatch
+from autolora.variants import registry
+
+if TYPE_CHECKING:
+    import transformers
+
+OPENING_RATE = 1e-4
+"""Learning rate of the trainer that is made to look at it, and never trained."""
+
+
+class TransformersTrainer(Trainer):
+    """Trains segments with ``transformers.Trainer`` objects, one made for each.
+
+    A subclass says in :meth:`make` how one is made. A callback stops it at the rung, on the full run's schedule, and
+    autolora keeps the checkpoints that it writes. On a CPU a run that was cut anywhere equals an uncut one bit for bit,
+    unless its data collator draws random numbers, as for masked language models: batches are collated ahead.
+
+    Args:
+        spec: of the study.
+        folder: run directory.
+    """
+
+    def __init__(self, spec: Spec, folder: Path) -> None:
+        self.spec, self.folder = spec, folder
+        self.resident = Resident()
+        self.trials = Trials(checkpoint.root_of(spec.checkpoints, folder), lambda: self.identity)
+        self._maker = Maker(spec, self.make, self.resident)
+        self._micro_batch: int | None = None
+        self._asked = False
+        for reference in spec.variants:
+            registered.resolve(reference)  # on a worker, those of other packages are not registered yet
+        place(self.trials.root)  # what is wrong with it is said before the model is loaded
+
+    @classmethod
+    def open(cls, spec: Spec, folder: Path) -> TransformersTrainer:
+        """Make a trainer once, to see what it trains; see :func:`autolora.trainers.open_trainer`."""
+        opened = cls(spec, folder)
+        _ = opened.facts
+        return opened
+
+    @abstractmethod
+    def make(self, trial: Trial) -> transformers.Trainer:
+        """The trainer of a trial, not trained yet. Python, NumPy and torch are seeded with ``trial.seed``.
+
+        Raises:
+            AutoloraError: it cannot be made.
+        """
+
+    def is_cross_entropy(self, trainer: transformers.Trainer) -> bool:
+        """Whether the training loss is a mean cross-entropy, which starts above zero and falls where a model learns.
+
+        Otherwise it tells of divergence only where it is not finite, or has grown a hundredfold. True for the loss of
+        the model itself, unless that is a regression; not for trainers that compute one of their own.
+        """
+        from transformers import Trainer as Base
+
+        config = getattr(trainer.model, "config", None)
+        regression = getattr(config, "problem_type", None) == "regression" or getattr(config, "num_labels", 2) == 1
+        own = type(trainer).compute_loss is not Base.compute_loss or trainer.compute_loss_func is not None
+        return not own and not regression
+
+    @cached_property
+    def facts(self) -> Facts:
+        """What a trainer tells that was made for the first variant, at the smallest batch size and rank."""
+        variant, space = registry.get(self.spec.names[0]), self.spec.space
+        corner = min(searchable.corners(space, variant), key=lambda config: config.rank)
+        opening = Config(OPENING_RATE, min(space.batch_size), corner.rank, corner.alpha, corner.options)
+        job = Job(0, variant.name, searchable.completed(space, variant, opening), 0, 0.0, 1.0, len(self.spec.rungs) - 1)
+        examples = self.spec.training.examples
+        with (
+            TemporaryDirectory(prefix="autolora-") as folder,
+            self._maker.making(job, Path(folder), examples=examples) as made,
+        ):
+            return Facts.of(made, examples, self.resident.taken > 0)
+
+    @property
+    def examples(self) -> int:
+        return self.facts.own_examples
+
+    def fingerprints(self) -> Mapping[str, str]:
+        return {**self.facts.digests, "metric": self.spec.metric.name, "trainer": self.facts.kind}
+
+    @cached_property
+    def identity(self) -> str:
+        """What a trial's training depends on beside the trial, as a digest."""
+        training = self.spec.training.model_dump(exclude=mutable_in("training"))
+        facts = {
+            **self.fingerprints(),
+            "training": {**training, "examples": self.examples},
+            "seed": self.spec.seed,
+        }
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+    def run(self, segment: Job, on_step: OnStep | None = None) -> Outcome:
+        began = time.monotonic()
+        while True:
+            manifest, contents = self.trials.begun(segment, checkpoint.newest_files)
+            if segment.rung in manifest.scores:  # committed before a crash, never reported
+                return scored(segment, manifest)
+            try:
+                return self._attempt(segment, manifest, contents, began, on_step)
+            except (RuntimeError, MemoryError) as error:
+                if not memory.out_of_memory(error):
+                    raise
+                reason = f"out of memory: {first_line(error)}"
+            memory.collected()
+            smaller = self._smaller(segment)
+            if smaller is None:
+                seconds = manifest.seconds + time.monotonic() - began
+                return Outcome(segment.trial, "infeasible", None, manifest.examples / self.examples, reason, seconds)
+            self._micro_batch = smaller
+
+    def _smaller(self, segment: Job) -> int | None:
+        """The micro-batch to try after memory ran out; None if there is none, or nobody would hear of it."""
+        size = self._micro_batch or self.spec.training.micro_batch or segment.config.batch_size
+        size = min(size, segment.config.batch_size)
+        return size // 2 if self._asked and size > 1 else None
+
+    def _attempt(
+        self,
+        job: Job,
+        manifest: Manifest,
+        contents: Mapping[str, bytes] | None,
+        began: float,
+        on_step: OnStep | None,
+    ) -> Outcome:
+        with self._made(job, contents) as made:
+            watch = ReportWatch(job.config.batch_size) if self.is_cross_entropy(made.trainer) else AnyLossWatch()
+            segment = Segment(
+                spec=self.spec,
+                job=job,
+                made=made,
+                manifest=manifest,
+                contents=contents,
+                location=self.trials.folder(job.trial),
+                examples=self.examples,
+                watch=watch,
+                began=began,
+                on_step=on_step,
+            )
+            return segment.run()
+
+    @contextmanager
+    def _made(self, job: Job, contents: Mapping[str, bytes] | None) -> Iterator[Made]:
+        folder = self.folder / checkpoint.TRIALS / str(job.trial)
+        folder.mkdir(parents=True, exist_ok=True)
+        with self._maker.making(
+            job,
+            folder.absolute(),
+            examples=self.examples,
+            epoch=self.facts.epoch,
+            micro_batch=self._micro_batch,
+            state=None if contents is None else adapter_of(contents),
+        ) as made:
+            self._asked = made.asked
+            yield made
+
+    @contextmanager
+    def _trained(self, trial: int) -> Iterator[Made]:
+        """The trainer of a completed trial, with the model as it was trained."""
+        manifest, contents = self._finished(trial)
+        config = Config.of(**manifest.config)
+        last = len(self.spec.rungs) - 1
+        with self._made(Job(trial, manifest.variant, config, manifest.seed, 1.0, 1.0, last), contents) as made:
+            made.load(adapter_of(contents))
+            yield made
+
+    def _finished(self, trial: int) -> tuple[Manifest, dict[str, bytes]]:
+        last = len(self.spec.rungs) - 1
+
+        def steps(manifest: Manifest) -> int:
+            whole = self.facts.epoch.with_batch(int(manifest.config["batch_size"])).steps_of(self.examples)  # type: ignore[arg-type]
+            return manifest.step if last in manifest.scores else max(whole, manifest.step + 1)
+
+        return self.trials.finished(trial, checkpoint.newest_files, steps)
+
+    def verify(self, trial: int) -> None:
+        self._finished(trial)
+
+    def test(self, trial: int) -> float | None:
+        """The score on the ``test_dataset`` of the trainer that was made, if it has an attribute of this name."""
+        self._finished(trial)
+        with self._trained(trial) as made:
+            data = getattr(made.trainer, "test_dataset", None)
+            return None if data is None else evaluated(made.trainer, self.spec.metric.name, data)
+
+    def export(self, trial: int, folder: Path) -> None:
+        with self._trained(trial) as made:
+            export_trained(made, folder)
+
+    def check(self, variants: Sequence[str], space: Space, baselines: Mapping[str, Config]) -> None:
+        for name in variants:
+            variant = registry.get(name)
+            check_variant(variant)
+            configs = searchable.corners(space, variant)
+            if name in baselines:
+                configs.append(searchable.completed(space, variant, baselines[name]))
+            check_configs(self.facts, variant, configs)
+
+    def about(self) -> Mapping[str, Sequence[str]]:
+        return {**self.facts.lines(), "warning": list(self.resident.notes)}
+
+    def hidden_size(self) -> int | None:
+        return self.facts.hidden_size if self.spec.model is None else None
+
+    def peak_memory(self) -> int | None:
+        return memory.peak(self.facts.device)
+
+    def set_aside(self) -> None:
+        _ = self.identity
+        self.resident.drop()
+        memory.collected()
