@@ -37,12 +37,13 @@ class _RecordedData(BaseModel):
 class _Recorded(BaseModel):
     """What is read of a recorded specification without validating the rest; earlier versions lack some keys."""
 
-    model: str = ""
+    model: str | None = ""
     data: _RecordedData | None = None
     variants: list[str] = []
     space: dict[str, Any] = {}
     training: dict[str, Any] = {}
     metric: dict[str, Any] = {}
+    trainer: str | dict[str, Any] = "builtin"
     budget: float = 0.0
     confirm: int | Literal["auto"] = "auto"
     seed: int = 0

@@ -1,0 +1,1 @@
+"""TRL's trainers, as its own configuration files describe them."""

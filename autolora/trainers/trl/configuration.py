@@ -1,0 +1,137 @@
+"""A configuration file of TRL's, read by TRL's own parser."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from autolora import files
+from autolora.documents import DocumentError, read_yaml
+from autolora.errors import AutoloraError, closest
+
+ALIASES: Mapping[str, str] = {"dropout": "lora_dropout", "warmup_ratio": "warmup_ratio", "weight_decay": "weight_decay"}
+"""TRL's keys by the names of the dimensions that are optional."""
+OFF: Mapping[str, object] = {
+    "eval_strategy": "no",
+    "save_strategy": "no",
+    "load_best_model_at_end": False,
+    "push_to_hub": False,
+    "report_to": "none",
+    "do_train": True,
+    "resume_from_checkpoint": None,
+}
+"""What autolora does itself, at the rungs."""
+
+
+class TrlError(AutoloraError, ValueError):
+    """TRL is missing, or its configuration cannot be used; the message says which key of which file."""
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """The four parts into which TRL parses a configuration.
+
+    Attributes:
+        script: where the rows are, and what the trainer is given beside.
+        training: the ``TrainingArguments``.
+        model: the model and its adapter.
+        data: a mixture of data sets.
+        unknown: keys that TRL does not know.
+    """
+
+    script: Any
+    training: Any
+    model: Any
+    data: Any
+    unknown: tuple[str, ...]
+
+    @property
+    def batch_size(self) -> int:
+        """Examples of an optimizer step in this process."""
+        return int(self.training.per_device_train_batch_size * self.training.gradient_accumulation_steps)
+
+    def names(self) -> list[str]:
+        """All keys that this trainer knows."""
+        return [field.name for part in (self.script, self.training, self.model, self.data) for field in fields(part)]
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """What ``trl <kind> --config <file>`` would read.
+
+    Args:
+        kind: "sft", "dpo" and so on.
+        file: YAML; None means TRL's defaults.
+    """
+
+    kind: str
+    file: str | None
+
+    @cached_property
+    def content(self) -> dict[str, object]:
+        """The file's keys.
+
+        Raises:
+            TrlError: it is not a YAML mapping.
+        """
+        if self.file is None:
+            return {}
+        try:
+            found = read_yaml(Path(self.file))
+        except DocumentError as error:
+            raise TrlError(f"trainer.config: {error}") from None
+        if not isinstance(found, dict):
+            raise TrlError(f"trainer.config: {self.where} must hold keys such as learning_rate, not {found!r:.40}")
+        return found
+
+    @property
+    def where(self) -> str:
+        """The file, for messages."""
+        return "TRL's defaults" if self.file is None else files.shown(self.file)
+
+    def parsed(self, **changes: object) -> Parsed:
+        """As TRL's parser reads the file, with some keys changed.
+
+        Raises:
+            TrlError: TRL is not installed, or refuses a value.
+        """
+        try:
+            parser = importlib.import_module(f"trl.scripts.{self.kind}").make_parser()
+        except ImportError as error:
+            raise TrlError(f'trainer: trl needs TRL: pip install "autolora-tune[trl]" ({error})') from None
+        content = {**self.content, **changes}
+        content.setdefault("output_dir", os.curdir)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "config.yaml"
+            path.write_text(yaml.safe_dump(content), encoding="utf-8")
+            try:
+                *parts, remaining = parser.parse_args_and_config(["--config", str(path)], return_remaining_strings=True)
+            except (ValueError, TypeError, OSError, SystemExit) as error:
+                said = f"{error}".strip() or type(error).__name__
+                raise TrlError(f"trainer.config: TRL's {self.kind} refuses {self.where}: {said}") from error
+        unknown = tuple(word[2:] for word in remaining if word.startswith("--"))
+        script, training, model, data = parts
+        return Parsed(script, training, model, data, unknown)
+
+    @cached_property
+    def as_written(self) -> Parsed:
+        """The file without changes, but that nothing is evaluated, saved or pushed."""
+        return self.parsed(**OFF)
+
+    def warnings(self) -> list[str]:
+        """A line on each key that TRL does not know."""
+        known = self.as_written.names()
+        lines = []
+        for key in self.as_written.unknown:
+            close = closest(key, known)
+            hint = f"; did you mean {close!r}?" if close else ""
+            lines.append(f"{self.where}: TRL's {self.kind} does not know {key!r}, which has no effect{hint}")
+        return lines

@@ -1,0 +1,152 @@
+"""The rows that a trainer of TRL's is given: those of its own file, or of the specification."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from autolora.spec import Spec
+from autolora.tasks.causal_lm.spec import default_eval_rows
+from autolora.tasks.data.errors import DataError
+from autolora.tasks.data.sources import open_sources
+from autolora.trainers.randomness import EVALUATION, generator
+from autolora.trainers.trl.configuration import Configuration, TrlError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+    from autolora.tasks.causal_lm.limits import Limits
+    from autolora.tasks.causal_lm.split import Split
+    from autolora.tasks.data.table import Table
+
+Rows = Mapping[str, "Dataset"]
+"""Under "train" and "eval", and under "test" where there is such a split."""
+
+
+def tokenized(
+    spec: Spec, tokenizer: PreTrainedTokenizerBase, limits: Limits, longest: int | None, cache: Path
+) -> tuple[Rows, list[str]]:
+    """The specification's rows as the builtin trainer sees them: its tokens, splits and learned stretches.
+
+    Args:
+        spec: of the study.
+        tokenizer: of the model.
+        limits: of the model.
+        longest: most tokens of a row, as TRL's file says; None: as the specification's own "auto".
+        cache: folder for the tokens.
+
+    Returns:
+        The rows with the columns "input_ids" and "labels", and lines on what became of them.
+
+    Raises:
+        DataError: see :func:`autolora.tasks.causal_lm.preparation.prepare`.
+    """
+    from autolora.tasks.causal_lm.preparation import prepare
+
+    assert spec.data is not None
+    data = prepare(
+        spec.data,
+        tokenizer,
+        max_length="auto" if longest is None else longest,
+        examples=spec.training.examples,
+        seed=spec.seed,
+        cache_dir=cache,
+        limits=limits,
+    )
+    return {role: _dataset(split) for role, split in data.splits.items()}, data.report.lines()
+
+
+def _dataset(split: Split) -> Dataset:
+    from datasets import Dataset
+
+    def rows() -> list[dict[str, list[int]]]:
+        found = []
+        for row in range(len(split)):
+            begin, end = split.offsets[row], split.offsets[row + 1]
+            ids, learned = split.tokens[begin:end], split.targets[begin:end]
+            found.append({"input_ids": ids.tolist(), "labels": np.where(learned, ids, -100).tolist()})
+        return found
+
+    return Dataset.from_list(rows())
+
+
+def untouched(spec: Spec) -> Rows:
+    """The specification's rows with all of their columns, for trainers that read columns of their own.
+
+    Evaluation rows are those of ``data.eval``, or rows of ``data.train`` that are held out.
+
+    Raises:
+        DataError: rows cannot be read, or too few are left.
+    """
+    assert spec.data is not None
+    sources = open_sources(spec.data)
+    rows = {role: _all(source.table) for role, source in sources.items()}
+    for role, size in (("eval", spec.data.eval_size), ("test", spec.data.test_size)):
+        if role in rows:
+            rows[role] = rows[role].select(range(min(size or len(rows[role]), len(rows[role]))))
+        elif role == "eval" or size:
+            rows["train"], rows[role] = held_out(rows["train"], size, spec.seed)
+    return rows
+
+
+def _all(table: Table) -> Dataset:
+    from datasets import Dataset
+
+    if len(table) == 0:
+        raise DataError(f"{table.name} holds no rows")
+    return Dataset.from_list([dict(row) for row in table.fetch(range(len(table)), table.columns)])
+
+
+def held_out(rows: Dataset, size: int | None, seed: int) -> tuple[Dataset, Dataset]:
+    """Training rows, and rows that are held out of them for evaluation.
+
+    Args:
+        rows: all of them.
+        size: how many are held out; None: a tenth, at most 512.
+        seed: of the study.
+
+    Raises:
+        DataError: none would be left for training.
+    """
+    wanted = size or default_eval_rows(len(rows))
+    if wanted >= len(rows):
+        raise DataError(f"{wanted} of {len(rows)} training rows would be held out for evaluation: lower data.eval_size")
+    order = generator(seed, 0, EVALUATION).permutation(len(rows))
+    return rows.select(np.sort(order[wanted:])), rows.select(np.sort(order[:wanted]))
+
+
+def of_file(configuration: Configuration, seed: int) -> tuple[Rows, list[str]]:
+    """The rows that TRL's own file names, and lines on what became of them.
+
+    Raises:
+        TrlError: it names none, or a split that is not there.
+    """
+    from datasets import IterableDataset, load_dataset
+    from trl import get_dataset
+
+    parsed = configuration.as_written
+    script, mixture = parsed.script, parsed.data
+    if mixture.datasets:
+        found = get_dataset(mixture)
+    elif script.dataset_name:
+        found = load_dataset(script.dataset_name, name=script.dataset_config, streaming=script.dataset_streaming)
+    else:
+        raise TrlError(f"data: {configuration.where} names no dataset_name and no datasets: add one, or set data")
+    if script.dataset_train_split not in found:
+        raise TrlError(
+            f"trainer.config: {configuration.where} trains on the split {script.dataset_train_split!r}, and there are "
+            f"{', '.join(found)}: set dataset_train_split"
+        )
+    train, test = found[script.dataset_train_split], found.get(script.dataset_test_split)
+    if isinstance(train, IterableDataset):
+        raise TrlError("trainer.config: dataset_streaming cannot be resumed exactly: set it to false")
+    if test is not None:
+        return {"train": train, "eval": test}, []
+    train, test = held_out(train, None, seed)
+    return {"train": train, "eval": test}, [
+        f"{len(test)} training rows are held out for evaluation, as there is no split {script.dataset_test_split!r}"
+    ]

@@ -1,0 +1,182 @@
+"""A trainer of TRL's, run with its own configuration file and stopped at the rungs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from autolora.adapters.spec import ALL_LINEAR, AdapterSpec
+from autolora.space import Config
+from autolora.spec import BaseSpec, Spec
+from autolora.trainer_specs.trl import TrlTrainerSpec
+from autolora.trainers.transformers.trainer import TransformersTrainer
+from autolora.trainers.trial import Trial
+from autolora.trainers.trl import rows as trl_rows
+from autolora.trainers.trl.configuration import ALIASES, OFF, Configuration, TrlError
+from autolora.trainers.trl.kinds import KINDS, Kind, load_scorer
+
+if TYPE_CHECKING:
+    import transformers
+
+OURS = ("lora_r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "use_peft", "max_steps")
+"""Keys of TRL's that a trial's settings, or the study's, take the place of."""
+
+
+class TrlTrainer(TransformersTrainer):
+    """Trains segments with SFT, DPO, KTO, GRPO, RLOO or a reward model, by TRL's own classes.
+
+    ``model`` and ``data`` of the specification take the place of what the file names.
+
+    Args:
+        spec: of the study.
+        folder: run directory.
+
+    Raises:
+        TrlError: TRL is not installed, or its file cannot be used.
+    """
+
+    def __init__(self, spec: Spec, folder: Path) -> None:
+        asked = spec.trainer
+        assert isinstance(asked, TrlTrainerSpec)
+        self.configuration = Configuration(asked.trl, asked.config)
+        self.kind: Kind = KINDS[asked.trl]
+        self._said: list[str] = []
+        super().__init__(_completed(spec, self.configuration), folder)
+
+    def baseline(self) -> Config | None:
+        if self.configuration.file is None:
+            return None
+        parsed = self.configuration.as_written
+        further = {name: self._value(key) for name, key in ALIASES.items()}
+        return Config(
+            learning_rate=parsed.training.learning_rate,
+            batch_size=parsed.batch_size,
+            rank=parsed.model.lora_r,
+            alpha=float(parsed.model.lora_alpha),
+            further=tuple((name, value) for name, value in further.items() if value is not None),
+        )
+
+    def _value(self, key: str) -> float | None:
+        parsed = self.configuration.as_written
+        found = getattr(parsed.model, key, getattr(parsed.training, key, None))
+        return None if found is None else float(found)
+
+    def is_cross_entropy(self, trainer: transformers.Trainer) -> bool:
+        return self.configuration.kind == "sft"
+
+    def make(self, trial: Trial) -> transformers.Trainer:
+        import trl
+
+        model, tokenizer = trial.base(partial(load_scorer, self.spec) if self.kind.classifies else None)
+        rows = self._rows(model, tokenizer)
+        parsed = self.configuration.parsed(**{**OFF, **self._changes(trial)})
+        adapter: dict[str, Any] = {"model": trial.attach(model)}
+        if self.kind.classifies:
+            adapter = {"model": model, "peft_config": trial.peft_config(task_type="SEQ_CLS")}
+        made: transformers.Trainer = getattr(trl, self.kind.trainer)(
+            **adapter,
+            **self.kind.extras(parsed.script),
+            args=parsed.training,
+            train_dataset=rows["train"],
+            eval_dataset=rows["eval"],
+            processing_class=tokenizer,
+        )
+        for parameter in made.model.parameters():
+            if (
+                parameter.requires_grad
+            ):  # TRL puts adapters of a packed base into bfloat16, where steps round to nothing
+                parameter.data = parameter.data.float()
+        return made
+
+    def _changes(self, trial: Trial) -> dict[str, object]:
+        """What a trial changes of the file."""
+        searched = {key: trial.config[name] for name, key in ALIASES.items() if name in trial.config}
+        micro = self.configuration.as_written.training.per_device_train_batch_size
+        device = {"use_cpu": True} if self.spec.training.device == "cpu" else {}
+        return {**trial.arguments(micro_batch=micro), **searched, **device}
+
+    def _rows(self, model: Any, tokenizer: Any) -> trl_rows.Rows:
+        if self._known_rows is None:
+            self._known_rows, lines = self._read_rows(model, tokenizer)
+            self._said += lines
+        return self._known_rows
+
+    _known_rows: trl_rows.Rows | None = None
+
+    def _read_rows(self, model: Any, tokenizer: Any) -> tuple[trl_rows.Rows, list[str]]:
+        from autolora.bases.limits import limits_of
+
+        if self.spec.data is None:
+            return trl_rows.of_file(self.configuration, self.spec.seed)
+        if not self.kind.reads_tokens:
+            return trl_rows.untouched(self.spec), []
+        longest = self.configuration.as_written.training.max_length
+        return trl_rows.tokenized(self.spec, tokenizer, limits_of(model), longest, self.folder / "data")
+
+    def hidden_size(self) -> int | None:
+        return self.facts.hidden_size
+
+    def about(self) -> Mapping[str, Sequence[str]]:
+        about = {subject: list(lines) for subject, lines in super().about().items()}
+        about.setdefault("data", []).extend(self._said)
+        about.setdefault("warning", []).extend(self.configuration.warnings())
+        return about
+
+    @cached_property
+    def _digest(self) -> str:
+        """Of the file, without what trials change and what changes nothing."""
+        kept = {key: value for key, value in self.configuration.content.items() if key not in (*OURS, *OFF)}
+        return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+    def fingerprints(self) -> Mapping[str, str]:
+        return {**super().fingerprints(), "trl": f"{self.configuration.kind} {self._digest}"}
+
+
+def _completed(spec: Spec, configuration: Configuration) -> Spec:
+    """The specification with what TRL's file says of the model, its adapter and its training, where it says nothing."""
+    parsed = configuration.as_written
+    model, training = parsed.model, parsed.training
+    if model.lora_modules_to_save:
+        raise TrlError(
+            f"trainer.config: {configuration.where}: lora_modules_to_save trains whole modules, which the variants do "
+            "not: leave it out"
+        )
+    changes: dict[str, Any] = {}
+    if spec.model is None:
+        if not model.model_name_or_path:
+            raise TrlError(f"model: {configuration.where} names no model_name_or_path: add it, or set model")
+        changes |= {
+            "model": model.model_name_or_path,
+            "revision": None if model.model_revision in (None, "main") else model.model_revision,
+            "trust_remote_code": bool(getattr(training, "trust_remote_code", False)),
+        }
+    if spec.base == BaseSpec():
+        if model.load_in_4bit and model.bnb_4bit_quant_type != "nf4":
+            raise TrlError(f"trainer.config: {configuration.where}: bnb_4bit_quant_type: only nf4 is known here")
+        changes["base"] = BaseSpec(
+            attn_implementation=model.attn_implementation,
+            load_in_4bit=model.load_in_4bit,
+            load_in_8bit=model.load_in_8bit,
+        )
+    if spec.adapter == AdapterSpec() and model.lora_target_modules not in (None, [], ALL_LINEAR):
+        targets = model.lora_target_modules
+        parameters = model.lora_target_parameters or ()
+        changes["adapter"] = AdapterSpec(
+            target_modules=targets if isinstance(targets, str) else tuple(targets),
+            target_parameters=(parameters,) if isinstance(parameters, str) else tuple(parameters),
+        )
+    dtype = (model.dtype or "float32") if spec.training.dtype == "auto" else spec.training.dtype
+    device = "cpu" if training.use_cpu and spec.training.device == "auto" else spec.training.device
+    changes["training"] = spec.training.model_copy(
+        update={
+            "dropout": model.lora_dropout,
+            "weight_decay": training.weight_decay,
+            "dtype": dtype,
+            "device": device,
+        }
+    )
+    return spec.model_copy(update=changes)
