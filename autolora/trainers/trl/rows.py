@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,24 +13,56 @@ from autolora.spec import Spec
 from autolora.tasks.causal_lm.spec import default_eval_rows
 from autolora.tasks.data.errors import DataError
 from autolora.tasks.data.sources import open_sources
-from autolora.trainers.randomness import EVALUATION, generator
+from autolora.trainers.builtin.batches import CALIBRATION_BATCH, CALIBRATION_EXAMPLES
+from autolora.trainers.randomness import EVALUATION, ORDER, generator
 from autolora.trainers.trl.configuration import Configuration, TrlError
 
 if TYPE_CHECKING:
+    import torch
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
+    from autolora.adapters.start import Batch
     from autolora.tasks.causal_lm.limits import Limits
     from autolora.tasks.causal_lm.split import Split
     from autolora.tasks.data.table import Table
 
-Rows = Mapping[str, "Dataset"]
-"""Under "train" and "eval", and under "test" where there is such a split."""
+
+@dataclass(frozen=True)
+class Rows:
+    """What a trainer of TRL's is given.
+
+    Attributes:
+        train, eval: rows.
+        test: rows that are scored once, at the end; None if there are none.
+        lines: what became of the rows, for people.
+        split: the training rows as tokens; None if TRL tokenizes them itself.
+    """
+
+    train: Dataset
+    eval: Dataset
+    test: Dataset | None = None
+    lines: tuple[str, ...] = ()
+    split: Split | None = None
+
+    def calibration(self, pad_token_id: int, seed: int, device: torch.device) -> list[Batch] | None:
+        """A fixed sample of the training rows in batches, for variants that start from data; None if they are no tokens
+        yet.
+        """
+        if self.split is None:
+            return None
+        order = generator(seed, 0, ORDER, 0).permutation(len(self.split))[:CALIBRATION_EXAMPLES]
+        parts = [order[at : at + CALIBRATION_BATCH] for at in range(0, len(order), CALIBRATION_BATCH)]
+        batches = [self.split.batch(part, pad_token_id) for part in parts]
+        return [{name: tensor.to(device) for name, tensor in batch.items()} for batch in batches]
+
+    def first(self, most: int) -> Rows:
+        """The first rows of each kind."""
+        parts = [part and part.select(range(min(most, len(part)))) for part in (self.train, self.eval, self.test)]
+        return replace(self, train=parts[0], eval=parts[1], test=parts[2])
 
 
-def tokenized(
-    spec: Spec, tokenizer: PreTrainedTokenizerBase, limits: Limits, longest: int | None, cache: Path
-) -> tuple[Rows, list[str]]:
+def tokenized(spec: Spec, tokenizer: PreTrainedTokenizerBase, limits: Limits, longest: int | None, cache: Path) -> Rows:
     """The specification's rows as the builtin trainer sees them: its tokens, splits and learned stretches.
 
     Args:
@@ -40,7 +73,7 @@ def tokenized(
         cache: folder for the tokens.
 
     Returns:
-        The rows with the columns "input_ids" and "labels", and lines on what became of them.
+        Rows with the columns "input_ids" and "labels".
 
     Raises:
         DataError: see :func:`autolora.tasks.causal_lm.preparation.prepare`.
@@ -57,21 +90,23 @@ def tokenized(
         cache_dir=cache,
         limits=limits,
     )
-    return {role: _dataset(split) for role, split in data.splits.items()}, data.report.lines()
+    return Rows(
+        train=_dataset(data.train),
+        eval=_dataset(data.eval),
+        test=None if data.test is None else _dataset(data.test),
+        lines=(*data.report.lines(), *data.report.warnings),
+        split=data.train,
+    )
 
 
 def _dataset(split: Split) -> Dataset:
     from datasets import Dataset
 
-    def rows() -> list[dict[str, list[int]]]:
-        found = []
-        for row in range(len(split)):
-            begin, end = split.offsets[row], split.offsets[row + 1]
-            ids, learned = split.tokens[begin:end], split.targets[begin:end]
-            found.append({"input_ids": ids.tolist(), "labels": np.where(learned, ids, -100).tolist()})
-        return found
-
-    return Dataset.from_list(rows())
+    found = []
+    for begin, end in pairwise(split.offsets):
+        ids, learned = split.tokens[begin:end], split.targets[begin:end]
+        found.append({"input_ids": ids.tolist(), "labels": np.where(learned, ids, -100).tolist()})
+    return Dataset.from_list(found)
 
 
 def untouched(spec: Spec) -> Rows:
@@ -90,7 +125,7 @@ def untouched(spec: Spec) -> Rows:
             rows[role] = rows[role].select(range(min(size or len(rows[role]), len(rows[role]))))
         elif role == "eval" or size:
             rows["train"], rows[role] = held_out(rows["train"], size, spec.seed)
-    return rows
+    return Rows(rows["train"], rows["eval"], rows.get("test"))
 
 
 def _all(table: Table) -> Dataset:
@@ -119,8 +154,8 @@ def held_out(rows: Dataset, size: int | None, seed: int) -> tuple[Dataset, Datas
     return rows.select(np.sort(order[wanted:])), rows.select(np.sort(order[:wanted]))
 
 
-def of_file(configuration: Configuration, seed: int) -> tuple[Rows, list[str]]:
-    """The rows that TRL's own file names, and lines on what became of them.
+def of_file(configuration: Configuration, seed: int) -> Rows:
+    """The rows that TRL's own file names.
 
     Raises:
         TrlError: it names none, or a split that is not there.
@@ -145,8 +180,7 @@ def of_file(configuration: Configuration, seed: int) -> tuple[Rows, list[str]]:
     if isinstance(train, IterableDataset):
         raise TrlError("trainer.config: dataset_streaming cannot be resumed exactly: set it to false")
     if test is not None:
-        return {"train": train, "eval": test}, []
+        return Rows(train, test)
     train, test = held_out(train, None, seed)
-    return {"train": train, "eval": test}, [
-        f"{len(test)} training rows are held out for evaluation, as there is no split {script.dataset_test_split!r}"
-    ]
+    line = f"{len(test)} training rows are held out for evaluation, as there is no split {script.dataset_test_split!r}"
+    return Rows(train, test, lines=(line,))

@@ -7,23 +7,32 @@ import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from autolora.adapters.errors import VariantError
 from autolora.adapters.spec import ALL_LINEAR, AdapterSpec
-from autolora.space import Config
+from autolora.search import Job
+from autolora.space import Config, Space, searchable
 from autolora.spec import BaseSpec, Spec
 from autolora.trainer_specs.trl import TrlTrainerSpec
+from autolora.trainers.transformers.making import Maker
 from autolora.trainers.transformers.trainer import TransformersTrainer
 from autolora.trainers.trial import Trial
-from autolora.trainers.trl import rows as trl_rows
 from autolora.trainers.trl.configuration import ALIASES, OFF, Configuration, TrlError
 from autolora.trainers.trl.kinds import KINDS, Kind, load_scorer
+from autolora.trainers.trl.rows import Rows, of_file, tokenized, untouched
+from autolora.variants import Variant, registry
 
 if TYPE_CHECKING:
     import transformers
 
 OURS = ("lora_r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "use_peft", "max_steps")
 """Keys of TRL's that a trial's settings, or the study's, take the place of."""
+FEW, TOKENS = 2, 8
+"""Rows that a trainer is made on to look at its reference model, and tokens that this is looked at on."""
+NEAR = 1e-3
+"""Relative difference of outputs that are the same but for rounding."""
 
 
 class TrlTrainer(TransformersTrainer):
@@ -44,7 +53,7 @@ class TrlTrainer(TransformersTrainer):
         assert isinstance(asked, TrlTrainerSpec)
         self.configuration = Configuration(asked.trl, asked.config)
         self.kind: Kind = KINDS[asked.trl]
-        self._said: list[str] = []
+        self._known_rows: Rows | None = None
         super().__init__(_completed(spec, self.configuration), folder)
 
     def baseline(self) -> Config | None:
@@ -69,26 +78,38 @@ class TrlTrainer(TransformersTrainer):
         return self.configuration.kind == "sft"
 
     def make(self, trial: Trial) -> transformers.Trainer:
+        return self._made_on(trial, None)
+
+    def _made_on(self, trial: Trial, most: int | None) -> transformers.Trainer:
+        """The trainer of a trial, on at most so many rows of each kind; None: on all."""
         import trl
 
         model, tokenizer = trial.base(partial(load_scorer, self.spec) if self.kind.classifies else None)
         rows = self._rows(model, tokenizer)
         parsed = self.configuration.parsed(**{**OFF, **self._changes(trial)})
-        adapter: dict[str, Any] = {"model": trial.attach(model)}
         if self.kind.classifies:
             adapter = {"model": model, "peft_config": trial.peft_config(task_type="SEQ_CLS")}
+        else:
+            padding = next(token for token in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if token is not None)
+            needed = trial.own_variant.needs_batches
+            batches = rows.calibration(padding, self.spec.seed, model.device) if needed else None
+            adapter = {"model": trial.attach(model, batches=batches)}
+        shown = rows if most is None else rows.first(most)
+        # Under two names TRL prepares both splits, and is then left with the first.
+        scored = shown.eval if shown.test is None else {"eval": shown.eval, "test": shown.test}
         made: transformers.Trainer = getattr(trl, self.kind.trainer)(
             **adapter,
             **self.kind.extras(parsed.script),
             args=parsed.training,
-            train_dataset=rows["train"],
-            eval_dataset=rows["eval"],
+            train_dataset=shown.train,
+            eval_dataset=scored,
             processing_class=tokenizer,
         )
+        if shown.test is not None:
+            made.eval_dataset, made.test_dataset = made.eval_dataset["eval"], made.eval_dataset["test"]
+        # TRL puts adapters of a packed base into bfloat16, where small steps round to nothing.
         for parameter in made.model.parameters():
-            if (
-                parameter.requires_grad
-            ):  # TRL puts adapters of a packed base into bfloat16, where steps round to nothing
+            if parameter.requires_grad:
                 parameter.data = parameter.data.float()
         return made
 
@@ -99,30 +120,67 @@ class TrlTrainer(TransformersTrainer):
         device = {"use_cpu": True} if self.spec.training.device == "cpu" else {}
         return {**trial.arguments(micro_batch=micro), **searched, **device}
 
-    def _rows(self, model: Any, tokenizer: Any) -> trl_rows.Rows:
+    def _rows(self, model: Any, tokenizer: Any) -> Rows:
         if self._known_rows is None:
-            self._known_rows, lines = self._read_rows(model, tokenizer)
-            self._said += lines
+            self._known_rows = self._read_rows(model, tokenizer)
         return self._known_rows
 
-    _known_rows: trl_rows.Rows | None = None
-
-    def _read_rows(self, model: Any, tokenizer: Any) -> tuple[trl_rows.Rows, list[str]]:
+    def _read_rows(self, model: Any, tokenizer: Any) -> Rows:
         from autolora.bases.limits import limits_of
 
         if self.spec.data is None:
-            return trl_rows.of_file(self.configuration, self.spec.seed)
+            return of_file(self.configuration, self.spec.seed)
         if not self.kind.reads_tokens:
-            return trl_rows.untouched(self.spec), []
+            return untouched(self.spec)
         longest = self.configuration.as_written.training.max_length
-        return trl_rows.tokenized(self.spec, tokenizer, limits_of(model), longest, self.folder / "data")
+        return tokenized(self.spec, tokenizer, limits_of(model), longest, self.folder / "data")
+
+    def check(self, variants: Sequence[str], space: Space, baselines: Mapping[str, Config]) -> None:
+        super().check(variants, space, baselines)
+        for name in variants:
+            variant = registry.get(name)
+            if variant.needs_batches and (self._known_rows is None or self._known_rows.split is None):
+                raise VariantError(
+                    f"{name} starts from data, which trainer trl: {self.configuration.kind} has no tokens of: leave "
+                    f"{name} out of variants"
+                )
+            for size in space.batch_size:
+                self.configuration.parsed(**{**OFF, "per_device_train_batch_size": size})
+            self._check_reference(variant, searchable.largest(space, variant))
+
+    def _check_reference(self, variant: Variant, config: Config) -> None:
+        """Refuse a variant that TRL makes another reference model of than what its training starts from."""
+        import torch
+
+        job = Job(0, variant.name, config, 0, 0.0, 1.0, len(self.spec.rungs) - 1)
+        maker = Maker(self.spec, lambda trial: self._made_on(trial, FEW), self.resident)
+        refused = VariantError(
+            f"{variant.name} cannot be trained by TRL's {self.configuration.kind}, whose reference model is a copy of "
+            f"the adapter: a copy of {variant.title}'s is another model. Leave {variant.name} out of variants"
+        )
+        try:
+            with TemporaryDirectory(prefix="autolora-") as folder, maker.making(job, Path(folder)) as made:
+                model = made.model
+                if "ref" not in getattr(model, "peft_config", {}):
+                    return
+                ids = torch.arange(TOKENS, device=model.device).unsqueeze(0)
+                model.eval()
+                with torch.no_grad():
+                    start = model(ids).logits
+                    model.set_adapter("ref")
+                    reference = model(ids).logits
+                    model.set_adapter("default")
+        except RuntimeError as error:
+            raise refused from error
+        if not torch.allclose(start, reference, atol=NEAR * float(start.abs().max())):
+            raise refused
 
     def hidden_size(self) -> int | None:
         return self.facts.hidden_size
 
     def about(self) -> Mapping[str, Sequence[str]]:
         about = {subject: list(lines) for subject, lines in super().about().items()}
-        about.setdefault("data", []).extend(self._said)
+        about.setdefault("data", []).extend([] if self._known_rows is None else self._known_rows.lines)
         about.setdefault("warning", []).extend(self.configuration.warnings())
         return about
 
