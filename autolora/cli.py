@@ -110,6 +110,7 @@ def cli() -> None:
 @click.argument("spec", metavar="[SPEC.yaml]", required=False, type=UserPath(path_type=Path))
 @click.option("--model", help="Path or hub id of a causal language model.")
 @click.option("--data", multiple=True, help="Training file or pattern (give several one by one), folder, or hub id.")
+@click.option("--trainer", help="builtin, or a function of yours as my_training:make_trainer.")
 @click.option("--variants", help="Comma-separated; `autolora variants` lists them.")
 @click.option("--budget", type=float, help="Full-run equivalents per variant, everything included.")
 @click.option("--dir", "folder", type=UserPath(path_type=Path, file_okay=False), help="Run directory.")
@@ -120,6 +121,7 @@ def tune(
     spec: Path | None,
     model: str | None,
     data: tuple[str, ...],
+    trainer: str | None,
     variants: str | None,
     budget: float | None,
     folder: Path | None,
@@ -133,11 +135,11 @@ def tune(
     stopped by Ctrl-C or SIGTERM, 141 if nobody reads its output any more, as after `| head`.
     """
     train = data[0] if len(data) == 1 else list(data) or None
-    flags = {"model": model, "data.train": train, "variants": variants, "budget": budget}
+    flags = {"trainer": trainer, "model": model, "data.train": train, "variants": variants, "budget": budget}
     with _plain_errors():
         overrides = {key: value for key, value in flags.items() if value is not None} | _assignments(settings)
         if spec is None and not overrides:
-            raise click.UsageError("give a SPEC.yaml, or --model and --data")
+            raise click.UsageError("give a SPEC.yaml, --model and --data, or --trainer")
         from autolora import spec as specs
 
         checked = specs.load(spec, **overrides)
