@@ -15,14 +15,15 @@ from tests.support.outcome import outcome
 from tests.support.processes import FORKED
 from tests.support.specs import SMALL_SPEC
 
-BASES = {"numbers": {}, "4 bits": {"base.load_in_4bit": True}}
+STUDIES = {"numbers": {}, "4 bits": {"base.load_in_4bit": True}, "trl": {"trainer": {"trl": "sft"}}}
+NEEDS = {"4 bits": "bitsandbytes", "trl": "trl"}
 CHECKPOINT_SECONDS = {"at every step": 0, "at rungs only": 600}
 MOST_KILLS = 60
 SHORTEST, LONGEST = 0.05, 0.5
 """A life, as a share of what the undisturbed run takes: on any machine, several are needed."""
 
 
-def _tune(folder: str, checkpoint_seconds: float, base: str) -> None:
+def _tune(folder: str, checkpoint_seconds: float, study: str) -> None:
     """Runs in a process of its own."""
     import autolora
     from autolora import spec as specs
@@ -30,22 +31,24 @@ def _tune(folder: str, checkpoint_seconds: float, base: str) -> None:
     torch.set_num_threads(1)
     spec = specs.load(
         {**SMALL_SPEC, "variants": ["lora", "pissa"], "budget": 3, "confirm": 1},
-        **{"training.checkpoint_seconds": checkpoint_seconds, **BASES[base]},
+        **{"training.checkpoint_seconds": checkpoint_seconds, **STUDIES[study]},
     )
     autolora.tune(spec=spec, dir=folder)
 
 
-def start(folder: Path, checkpoint_seconds: float, base: str) -> multiprocessing.Process:
-    process = FORKED.Process(target=_tune, args=(str(folder), checkpoint_seconds, base))
+def start(folder: Path, checkpoint_seconds: float, study: str) -> multiprocessing.Process:
+    process = FORKED.Process(target=_tune, args=(str(folder), checkpoint_seconds, study))
     process.start()
     return process
 
 
-@pytest.fixture(scope="module", params=["numbers", pytest.param("4 bits", marks=pytest.mark.slow)])
+@pytest.fixture(
+    scope="module", params=["numbers", *(pytest.param(name, marks=pytest.mark.slow) for name in sorted(NEEDS))]
+)
 def undisturbed(request, tmp_path_factory) -> tuple[Path, float, str]:
-    """The folder of a run that nobody killed, the seconds that it took, and how its base is held."""
-    if request.param != "numbers":
-        pytest.importorskip("bitsandbytes")
+    """The folder of a run that nobody killed, the seconds that it took, and which study it is."""
+    if request.param in NEEDS:
+        pytest.importorskip(NEEDS[request.param])
     folder = tmp_path_factory.mktemp("undisturbed")
     imports = FORKED.Process(target=int)  # it begins when the server has imported
     imports.start()
@@ -59,11 +62,11 @@ def undisturbed(request, tmp_path_factory) -> tuple[Path, float, str]:
 
 @pytest.mark.parametrize("interval", ["at every step", pytest.param("at rungs only", marks=pytest.mark.slow)])
 def test_killed_at_random_points_it_ends_as_if_undisturbed(undisturbed, tmp_path, interval):
-    whole, seconds, base = undisturbed
+    whole, seconds, study = undisturbed
     rng = random.Random(1)
     kills = 0
     while True:
-        process = start(tmp_path, CHECKPOINT_SECONDS[interval], base)
+        process = start(tmp_path, CHECKPOINT_SECONDS[interval], study)
         patience = seconds * rng.uniform(SHORTEST, LONGEST) if kills < MOST_KILLS else None
         process.join(patience)
         if process.exitcode == 0:

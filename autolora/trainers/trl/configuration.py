@@ -70,10 +70,12 @@ class Configuration:
     Args:
         kind: "sft", "dpo" and so on.
         file: YAML; None means TRL's defaults.
+        on_cpu: whether it trains on a CPU, which TRL wants to be told of.
     """
 
     kind: str
     file: str | None
+    on_cpu: bool = False
 
     @cached_property
     def content(self) -> dict[str, object]:
@@ -98,7 +100,7 @@ class Configuration:
         return "TRL's defaults" if self.file is None else files.shown(self.file)
 
     def parsed(self, **changes: object) -> Parsed:
-        """As TRL's parser reads the file, with some keys changed.
+        """As TRL's parser reads the file, with some keys changed, and with :data:`OFF`.
 
         Raises:
             TrlError: TRL is not installed, or refuses a value.
@@ -107,7 +109,7 @@ class Configuration:
             parser = importlib.import_module(f"trl.scripts.{self.kind}").make_parser()
         except ImportError as error:
             raise TrlError(f'trainer: trl needs TRL: pip install "autolora-tune[trl]" ({error})') from None
-        content = {**self.content, **changes}
+        content = {**self.content, **OFF, **({"use_cpu": True} if self.on_cpu else {}), **changes}
         content.setdefault("output_dir", os.curdir)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "config.yaml"
@@ -123,8 +125,8 @@ class Configuration:
 
     @cached_property
     def as_written(self) -> Parsed:
-        """The file without changes, but that nothing is evaluated, saved or pushed."""
-        return self.parsed(**OFF)
+        """The file without changes."""
+        return self.parsed()
 
     def warnings(self) -> list[str]:
         """A line on each key that TRL does not know."""

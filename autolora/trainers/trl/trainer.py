@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from autolora.adapters.errors import VariantError
 from autolora.adapters.spec import ALL_LINEAR, AdapterSpec
+from autolora.bases.device import find_device
 from autolora.search import Job
 from autolora.space import Config, Space, searchable
 from autolora.spec import BaseSpec, Spec
@@ -51,7 +52,8 @@ class TrlTrainer(TransformersTrainer):
     def __init__(self, spec: Spec, folder: Path) -> None:
         asked = spec.trainer
         assert isinstance(asked, TrlTrainerSpec)
-        self.configuration = Configuration(asked.trl, asked.config)
+        on_cpu = find_device(spec.training.device).type == "cpu"
+        self.configuration = Configuration(asked.trl, asked.config, on_cpu)
         self.kind: Kind = KINDS[asked.trl]
         self._known_rows: Rows | None = None
         super().__init__(_completed(spec, self.configuration), folder)
@@ -86,7 +88,7 @@ class TrlTrainer(TransformersTrainer):
 
         model, tokenizer = trial.base(partial(load_scorer, self.spec) if self.kind.classifies else None)
         rows = self._rows(model, tokenizer)
-        parsed = self.configuration.parsed(**{**OFF, **self._changes(trial)})
+        parsed = self.configuration.parsed(**self._changes(trial))
         if self.kind.classifies:
             adapter = {"model": model, "peft_config": trial.peft_config(task_type="SEQ_CLS")}
         else:
@@ -117,8 +119,8 @@ class TrlTrainer(TransformersTrainer):
         """What a trial changes of the file."""
         searched = {key: trial.config[name] for name, key in ALIASES.items() if name in trial.config}
         micro = self.configuration.as_written.training.per_device_train_batch_size
-        device = {"use_cpu": True} if self.spec.training.device == "cpu" else {}
-        return {**trial.arguments(micro_batch=micro), **searched, **device}
+        on_cpu = self.configuration.on_cpu or self.spec.training.device == "cpu"
+        return {**trial.arguments(micro_batch=micro), **searched, "use_cpu": on_cpu}
 
     def _rows(self, model: Any, tokenizer: Any) -> Rows:
         if self._known_rows is None:
@@ -145,7 +147,7 @@ class TrlTrainer(TransformersTrainer):
                     f"{name} out of variants"
                 )
             for size in space.batch_size:
-                self.configuration.parsed(**{**OFF, "per_device_train_batch_size": size})
+                self.configuration.parsed(per_device_train_batch_size=size)
             self._check_reference(variant, searchable.largest(space, variant))
 
     def _check_reference(self, variant: Variant, config: Config) -> None:
