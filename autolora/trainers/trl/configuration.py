@@ -17,8 +17,8 @@ from autolora import files
 from autolora.documents import DocumentError, read_yaml
 from autolora.errors import AutoloraError, closest
 
-ALIASES: Mapping[str, str] = {"dropout": "lora_dropout", "warmup_ratio": "warmup_ratio", "weight_decay": "weight_decay"}
-"""TRL's keys by the names of the dimensions that are optional."""
+ALIASES: Mapping[str, str] = {"dropout": "lora_dropout", "warmup_ratio": "warmup_steps", "weight_decay": "weight_decay"}
+"""TRL's keys by the names of the dimensions that are optional. Below 1, ``warmup_steps`` is a share of the run."""
 OFF: Mapping[str, object] = {
     "eval_strategy": "no",
     "save_strategy": "no",

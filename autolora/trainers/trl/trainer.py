@@ -63,6 +63,8 @@ class TrlTrainer(TransformersTrainer):
             return None
         parsed = self.configuration.as_written
         further = {name: self._value(key) for name, key in ALIASES.items()}
+        if (further["warmup_ratio"] or 0.0) >= 1:  # steps, which are no share of a run of another batch size
+            further["warmup_ratio"] = None
         return Config(
             learning_rate=parsed.training.learning_rate,
             batch_size=parsed.batch_size,
