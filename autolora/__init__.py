@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from autolora.search import WAIT
     from autolora.space import Config, Space
     from autolora.spec import Spec, SpecError
+    from autolora.trainers.command.current import current_trial
 
 __version__ = "0.1.0"
 
@@ -38,6 +39,7 @@ _HOME = {
     "Prior": "autolora.priors",
     "load_adapter": "autolora.api",
     "recommend": "autolora.advising",
+    "current_trial": "autolora.trainers.command.current",
 }
 _MODULES = ("variants", "priors", "testing")
 
@@ -52,6 +54,7 @@ __all__ = [
     "Spec",
     "SpecError",
     "TuneResult",
+    "current_trial",
     "finish",
     "load_adapter",
     "priors",

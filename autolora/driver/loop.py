@@ -18,7 +18,7 @@ from autolora.errors import AutoloraError
 from autolora.execution import Executor, LostWorker
 from autolora.search import WAIT, Job, Search
 from autolora.search.runs import winner
-from autolora.trainers import Interrupted, Outcome, Progress, checkpoint
+from autolora.trainers import Interrupted, Outcome, Progress, SignOfLife, checkpoint
 from autolora.trainers.places import Location
 
 LOST_IN_A_ROW = 10
@@ -75,7 +75,8 @@ class Loop:
             if progress.step > self.furthest.get(progress.trial, 0):
                 self.furthest[progress.trial] = progress.step
                 self.losses.pop(progress.trial, None)
-            self.callbacks.on_step(progress)
+            if not isinstance(progress, SignOfLife):
+                self.callbacks.on_step(progress)
             if asked_to_stop():
                 raise Interrupted
 

@@ -312,7 +312,10 @@ class TuneRun:
         with self._desk.changed:
             host, pid, loads = report["worker"]
             self._desk.loads[host, pid] = loads
-            self._leave(trial_id, *report["outcomes"])
+            if "lost" in report and trial_id in self._submitted:
+                self._leave(trial_id, self._lost(trial_id, self._submitted[trial_id][0], report["lost"]))
+            else:
+                self._leave(trial_id, *report.get("outcomes", ()))
 
     def failed(self, trial_id: str, error: BaseException | None) -> None:
         """A pack ended since its actor died, or by an error on it."""

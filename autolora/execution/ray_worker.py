@@ -17,7 +17,7 @@ from ray import cloudpickle, tune
 from autolora.execution.devices import check_cards
 from autolora.execution.executor import Pack
 from autolora.spec import Spec
-from autolora.trainers import Interrupted, Outcome, Progress, Trainer, checkpoint, open_trainer
+from autolora.trainers import Interrupted, LostSegment, Outcome, Progress, Trainer, checkpoint, open_trainer
 
 PACK, AVOID, WORKER = "pack", "avoid", "worker"
 """Keys of a Tune trial's config: what is trained, the ids of nodes on which it must not be, and a Setting."""
@@ -31,6 +31,7 @@ class Report(TypedDict, total=False):
     Attributes:
         progress: the newest optimizer step; None before the first.
         outcomes: at the end, those of the pack.
+        lost: at the end, why what trained the pack was lost, if it was; there are no outcomes then.
         worker: at the end, host and pid of the process, and how often it has loaded a base.
         done: whether the pack has ended.
         node: Ray's id of the worker's node.
@@ -39,6 +40,7 @@ class Report(TypedDict, total=False):
 
     progress: Progress | None
     outcomes: tuple[Outcome, ...]
+    lost: str
     worker: tuple[str, int, int]
     done: bool
     node: str
@@ -113,7 +115,10 @@ class SegmentWorker(tune.Trainable):
         if isinstance(ended, SegmentError):
             raise ended
         worker = (socket.gethostname(), os.getpid(), self._loads)
-        return {"progress": self._newest, "worker": worker, "node": self._node, "done": True, "outcomes": ended}
+        report: Report = {"progress": self._newest, "worker": worker, "node": self._node, "done": True}
+        if isinstance(ended, LostSegment):
+            return {**report, "lost": str(ended)}
+        return {**report, "outcomes": ended}
 
     def interrupt(self) -> None:
         """A segment that is being trained commits a checkpoint where it is, and ends."""
@@ -125,7 +130,7 @@ class SegmentWorker(tune.Trainable):
 
     def _begin(self, pack: Pack) -> None:
         self._newest: Progress | None = None
-        self._ended: queue.SimpleQueue[tuple[Outcome, ...] | SegmentError] = queue.SimpleQueue()
+        self._ended: queue.SimpleQueue[tuple[Outcome, ...] | LostSegment | SegmentError] = queue.SimpleQueue()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._train, args=(pack,), daemon=True)
         self._thread.start()
@@ -135,6 +140,8 @@ class SegmentWorker(tune.Trainable):
             self._ended.put(self._outcomes(pack))
         except Interrupted:
             self._ended.put(())
+        except LostSegment as lost:  # this worker is sound, and takes the next pack
+            self._ended.put(lost)
         except Exception as error:  # goes to the driver, which tries it elsewhere or raises it
             self._ended.put(SegmentError(_portable(error), _is_of_device(error)))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autolora.search.rungs import horizon
-from autolora.trainers.trainer import Interrupted, LostSegment, Measurable, Outcome, Progress, Trainer
+from autolora.trainers.trainer import Interrupted, LostSegment, Measurable, Outcome, Progress, SignOfLife, Trainer
 
 if TYPE_CHECKING:
     from autolora.spec import Spec
@@ -19,6 +19,7 @@ __all__ = [
     "Measurable",
     "Outcome",
     "Progress",
+    "SignOfLife",
     "Trainer",
     "horizon",
     "open_trainer",

@@ -63,6 +63,17 @@ class Progress:
     loss: float
 
 
+@dataclass(frozen=True)
+class SignOfLife(Progress):
+    """The newest optimizer step again, or step 0 before the first: nothing is new but that the training lives.
+
+    Attributes:
+        signs: differs where the trainer has heard of its training since, as by more output.
+    """
+
+    signs: int = 0
+
+
 class Interrupted(Exception):
     """Raised by ``on_step`` to stop: the trial is checkpointed where it is and can go on later."""
 
@@ -96,8 +107,8 @@ class Trainer(Protocol):
 
         Args:
             segment: the trial, from where to where, and the rung that it ends at.
-            on_step: called after every optimizer step that the trainer hears of, and again with the newest one as a
-                sign of life; may raise :class:`Interrupted`.
+            on_step: called after every optimizer step that the trainer hears of; by a trainer that hears of few of
+                them, with a :class:`SignOfLife` in between, at least once a second. May raise :class:`Interrupted`.
 
         Returns:
             The outcome, after its checkpoint has been committed.

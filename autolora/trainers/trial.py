@@ -11,7 +11,7 @@ from autolora import variants
 from autolora.adapters.errors import VariantError
 from autolora.adapters.spec import ALL_LINEAR, AUTO
 from autolora.search import Job
-from autolora.search.rungs import horizon
+from autolora.search.rungs import examples_seen, horizon, steps_until
 from autolora.space import Config
 from autolora.spec import Spec
 from autolora.trainers.randomness import INITIALIZATION, TRAINING, torch_seed
@@ -151,8 +151,18 @@ class Trial:
 
     @property
     def stop_examples(self) -> int | None:
-        """Training examples of a full run that have been seen where this segment ends."""
-        return None if self.examples is None else max(1, round(self.stop * self.examples))
+        """Training examples that have been seen where this segment ends: those of whole optimizer steps."""
+        steps = self.stop_steps
+        if steps is None or self.examples is None:
+            return None
+        return examples_seen(steps, self.examples, self._job.config.batch_size)
+
+    @property
+    def stop_steps(self) -> int | None:
+        """Optimizer steps that have been taken where this segment ends."""
+        if self.examples is None:
+            return None
+        return steps_until(self.stop, self.examples, self._job.config.batch_size)
 
     @property
     def steps(self) -> int | None:

@@ -1,0 +1,257 @@
+"""One run of a command for a segment: started, listened to, and ended."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import BinaryIO, Literal, TypeAlias
+
+from autolora import files
+from autolora.trainers.command.errors import CommandError
+from autolora.trainers.command.lines import Lines
+from autolora.trainers.command.process import REPORT, TRIAL, Process
+from autolora.trainers.command.reports import Report, Reports, malformed
+from autolora.trainers.trainer import Interrupted, LostSegment, OnStep, Progress, SignOfLife
+from autolora.trainers.trial import Trial
+
+POLL_SECONDS = 0.1
+"""How often it is looked at what a command has reported."""
+GRACE_SECONDS = 60.0
+"""Longest that a command that is asked to stop may take for a checkpoint of its own."""
+TOO_FAR = 1.1
+"""A command may go this much further than it is told to, and a batch more."""
+TAIL_LINES, TAIL_BYTES = 20, 64 * 1024
+"""Of the output, what an error shows; and what is looked at for a lack of memory."""
+_OUT_OF_MEMORY = re.compile(r"out of memory|MemoryError|bad_alloc|cannot allocate memory|std::length_error", re.I)
+SHELL = 128
+"""What a shell adds to the number of the signal that has killed its command."""
+
+Heard: TypeAlias = Callable[[str], "Mapping[str, object] | None"]
+"""What a line of output reports, as a line of the file of reports would; None if nothing."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What runs a segment.
+
+    Attributes:
+        command: a line for the shell, or arguments.
+        files: to be written first, by path.
+        environment: variables beside those of this process, AUTOLORA_TRIAL and AUTOLORA_REPORT.
+    """
+
+    command: str | Sequence[str]
+    files: Mapping[Path, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return self.command if isinstance(self.command, str) else " ".join(map(files.argument, self.command))
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command has ended.
+
+    Attributes:
+        kind: "done", "diverged" or "infeasible".
+        reason: in words, unless it is done.
+    """
+
+    kind: Literal["done", "diverged", "infeasible"]
+    reason: str = ""
+
+
+@dataclass
+class Attempt:
+    """One run of a command for a segment of a trial.
+
+    Attributes:
+        launch: what runs.
+        trial: the segment.
+        cwd: folder that it runs in.
+        told: file with the trial.
+        reported: file that it reports to, which nothing else has written to.
+        log: file that its output is appended to.
+        reports: what has been reported of the trial.
+        stops: whether it is to stop at the segment's end.
+        stall_seconds: a command that neither reports nor prints for so long is lost.
+        heard: reads the output; None if nobody does.
+    """
+
+    launch: Launch
+    trial: Trial
+    cwd: str
+    told: Path
+    reported: Path
+    log: Path
+    reports: Reports
+    stops: bool
+    stall_seconds: float
+    heard: Heard | None = None
+
+    def run(self, on_step: OnStep | None) -> Ended:
+        """Run it to its end.
+
+        Raises:
+            CommandError: it failed, reported what cannot be read, or does not stop where it is told to.
+            LostSegment: it was killed, or has stalled.
+            Interrupted: ``on_step`` asked to stop; it was asked to end, and has ended.
+        """
+        self.reported.parent.mkdir(parents=True, exist_ok=True)
+        self.reported.touch()
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        environment = {
+            "PYTHONUNBUFFERED": "1",  # or a program that prints at every step would seem to have stalled
+            **os.environ,
+            **self.launch.environment,
+            TRIAL: os.fspath(self.told),
+            REPORT: os.fspath(self.reported),
+        }
+        with self.log.open("ab") as output:
+            self._head(output)
+            self._begins = output.tell()
+            self._lines = Lines(self.reported)
+            self._output = Lines(self.log, self._begins)
+            self._began = self._alive = time.monotonic()
+            self._size = -1
+            process = Process(self.launch.command, self.cwd, environment, output, self.told)
+            try:
+                code = self._listen(process, on_step or (lambda progress: None))
+            except Interrupted:
+                process.terminate()
+                process.wait(GRACE_SECONDS)
+                raise
+            finally:
+                process.end()
+                self._foot(output)
+        return self._judged(code)
+
+    def _listen(self, process: Process, on_step: OnStep) -> int | str:
+        """The exit code, or why the training has diverged."""
+        while True:
+            code = process.wait(POLL_SECONDS)
+            reason = self._read(on_step, ended=code is not None)
+            if reason is not None:
+                return reason
+            if code is not None:
+                return code
+            size = os.stat(self.log).st_size + self._lines.offset
+            now = time.monotonic()
+            if size != self._size:
+                self._size, self._alive = size, now
+            elif now - self._alive > self.stall_seconds:
+                raise LostSegment(
+                    f"its command has neither reported nor printed anything for {self.stall_seconds / 60:g} minutes "
+                    f"(resources.stall_minutes); its output is in {files.shown(self.log)}"
+                )
+            on_step(SignOfLife(*self._progress(), signs=size))
+
+    def _progress(self) -> tuple[int, int, int, float]:
+        return self.trial.number, self.reports.step, self.trial.steps or 0, self.reports.loss
+
+    def _read(self, on_step: OnStep, ended: bool) -> str | None:
+        """Take in what has been reported; returns why the training has diverged, or None."""
+        if self.heard is not None:
+            self._read_output(self.heard, ended)
+        for number, line, whole in self._lines.new(ended):
+            try:
+                taken = self.reports.take(line)
+            except ValueError as error:
+                if not whole:  # cut short when it was killed
+                    return None
+                raise malformed(self.reported, number, error) from None
+            if taken is None:
+                continue
+            report, reason = taken
+            if reason is not None:
+                return reason
+            self._check_stop(report)
+            if report.loss is not None or report.step is not None or report.examples is not None:
+                on_step(Progress(*self._progress()))
+        return None
+
+    def _read_output(self, heard: Heard, ended: bool) -> None:
+        """Write what the output says to the file of reports, where later segments find it."""
+        found = [report for _, line, _ in self._output.new(ended) if (report := heard(line)) is not None]
+        if found:
+            with self.reported.open("a", encoding="utf-8") as file:
+                file.writelines(f"{json.dumps(each)}\n" for each in found)
+
+    def _check_stop(self, report: Report) -> None:
+        until, batch = self.trial.stop_examples, int(self.trial.config["batch_size"])
+        if not self.stops or until is None:
+            return
+        seen = report.examples
+        if seen is None and report.step is not None:
+            seen = report.step * batch
+        if seen is not None and seen > TOO_FAR * until + batch:
+            said = f"{seen} examples"
+            if report.examples is None:
+                said = f"step {report.step} with batch_size {batch}, which is {said}"
+            whole = f" of {self.trial.examples}" if self.trial.stop < 1.0 else ", a full run (examples)"
+            raise CommandError(
+                f"trial {self.trial.number}: `{_shortened(str(self.launch))}` goes on at {said}, and was to stop at "
+                f"{until}{whole}. Let it stop after {{stop_examples}} examples, or {{stop_steps}} optimizer steps, and "
+                "go on from its folder when it is run again; or set early_stop: false, which trains every trial to "
+                f"the end. Its output is in {files.shown(self.log)}. Completed work is saved."
+            )
+
+    def _judged(self, code: int | str) -> Ended:
+        if isinstance(code, str):
+            return Ended("diverged", code)
+        if code == 0:
+            return Ended("done")
+        tail = self._tail()
+        lacking = next((line for line in reversed(tail) if _OUT_OF_MEMORY.search(line)), None)
+        if lacking is not None:
+            return Ended("infeasible", f"its command ran out of memory: {_shortened(lacking.strip())}")
+        number = _signal_of(code)
+        if number is not None:
+            raise LostSegment(f"its command was killed by {number}; its output is in {files.shown(self.log)}")
+        shown = "\n".join(f"  {line}" for line in tail[-TAIL_LINES:]) or "  (none)"
+        raise CommandError(
+            f"trial {self.trial.number}: `{_shortened(str(self.launch))}` in {files.shown(self.cwd)} ended with exit "
+            f"code {code}. Its last lines of output:\n{shown}\nAll of it is in {files.shown(self.log)}. Completed work "
+            "is saved. Fix the problem and rerun the same command."
+        )
+
+    def _tail(self) -> list[str]:
+        """Last lines of this run's output."""
+        with self.log.open("rb") as file:
+            file.seek(max(self._begins, self._ends - TAIL_BYTES))
+            content = file.read(self._ends - file.tell()).decode(errors="replace")
+        return [line for line in content.splitlines() if line.strip()]
+
+    def _head(self, output: BinaryIO) -> None:
+        trial = self.trial
+        when = datetime.now().isoformat(" ", "seconds")
+        output.write(f"=== {when} trial {trial.number}, {trial.variant}, to {trial.stop:.3g} of a run\n".encode())
+        output.write(f"$ {self.launch}\n".encode(errors="replace"))
+        output.flush()
+
+    def _foot(self, output: BinaryIO) -> None:
+        self._ends = os.fstat(output.fileno()).st_size
+        seconds = time.monotonic() - self._began
+        output.write(f"\n=== ended after {seconds:.1f} s\n\n".encode())
+        output.flush()
+
+
+def _signal_of(code: int) -> str | None:
+    """Name of the signal that has ended a process, or the command of a shell; None if none has."""
+    number = -code if code < 0 else code - SHELL
+    with contextlib.suppress(ValueError):
+        return signal.Signals(number).name
+    return None
+
+
+def _shortened(text: str, most: int = 300) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= most else line[: most - 3] + "..."
