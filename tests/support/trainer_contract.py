@@ -16,7 +16,7 @@ import pytest
 from autolora.errors import AutoloraError
 from autolora.search import Job
 from autolora.space import Config, Space
-from autolora.trainers import Interrupted, Outcome, Progress, Trainer, checkpoint, horizon
+from autolora.trainers import Interrupted, Outcome, Progress, SignOfLife, Trainer, checkpoint, horizon
 
 RUNGS = (1 / 3, 1.0)
 CONFIG = Config(learning_rate=5e-3, batch_size=8, rank=4, alpha=8.0)
@@ -27,7 +27,25 @@ def piece(trial: int, rung: int, seed: int = 0, config: Config = CONFIG) -> Job:
     return Job(trial, "lora", config, seed=seed, start=0.0, stop=RUNGS[rung], rung=rung)
 
 
+def optimizer_steps(told: list[Progress]) -> list[Progress]:
+    """What was told of steps, without signs of life in between."""
+    return [each for each in told if not isinstance(each, SignOfLife)]
+
+
 class TrainerContract:
+    """Inherit it.
+
+    Attributes:
+        stops_at_once: whether a training that is interrupted ends at the very step; otherwise it may get further.
+    """
+
+    stops_at_once = True
+
+    def refuse(self, trainer: Trainer) -> None:
+        """Have the trainer refuse what it cannot train, in words that name it."""
+        with pytest.raises(AutoloraError, match="rank 100000"):
+            trainer.check(["lora"], Space(rank=4), {"lora": CONFIG.replaced(rank=100000)})
+
     @pytest.fixture(scope="class")
     def make_trainer(self) -> Callable[[Path], Trainer]:
         raise NotImplementedError
@@ -64,7 +82,8 @@ class TrainerContract:
         steps: list[Progress] = []
         trainer.run(piece(2, rung=1), steps.append)
         total = horizon(trainer.examples, CONFIG.batch_size)
-        assert [(each.trial, each.step, each.steps) for each in steps] == [(2, n, total) for n in range(1, total + 1)]
+        told = [(each.trial, each.step, each.steps) for each in optimizer_steps(steps)]
+        assert told == [(2, n, total) for n in range(1, total + 1)]
 
     def test_an_interrupted_segment_goes_on_in_another_process(self, trainer, make_trainer, folder, uncut):
         def stop(progress: Progress) -> None:
@@ -75,7 +94,8 @@ class TrainerContract:
             trainer.run(piece(3, rung=1), stop)
         steps: list[Progress] = []
         assert make_trainer(folder).run(piece(3, rung=1), steps.append).value == uncut.value
-        assert steps[0].step == 3
+        first = optimizer_steps(steps)[0].step
+        assert first == 3 or (first > 3 and not self.stops_at_once)
 
     def test_a_score_that_was_committed_is_given_again_without_training(self, trainer, uncut):
         again = trainer.run(piece(0, rung=1), lambda progress: pytest.fail("trained again"))
@@ -96,6 +116,21 @@ class TrainerContract:
         trainer.export(0, tmp_path / "adapter")
         assert any((tmp_path / "adapter").iterdir())
 
+    def test_an_export_replaces_an_older_one(self, trainer, uncut, tmp_path):
+        trainer.verify(0)
+        trainer.export(0, tmp_path / "adapter")
+        first = {path.name: path.read_bytes() for path in (tmp_path / "adapter").rglob("*") if path.is_file()}
+        trainer.export(0, tmp_path / "adapter")
+        again = {path.name: path.read_bytes() for path in (tmp_path / "adapter").rglob("*") if path.is_file()}
+        assert first == again
+        assert [path.name for path in tmp_path.iterdir()] == ["adapter"]
+
+    def test_a_trial_that_never_ended_has_lost_its_result(self, trainer):
+        trainer.run(piece(7, rung=0))
+        for trial in (7, 99):
+            with pytest.raises(checkpoint.LostCheckpointError):
+                trainer.verify(trial)
+
     def test_a_trial_without_a_checkpoint_is_neither_tested_nor_exported(self, trainer, tmp_path):
         with pytest.raises(checkpoint.CheckpointError):
             trainer.export(99, tmp_path / "adapter")
@@ -105,8 +140,7 @@ class TrainerContract:
 
     def test_what_can_be_trained_is_not_refused_and_what_cannot_is_in_words(self, trainer):
         trainer.check(["lora"], Space(rank=4), {"lora": CONFIG})
-        with pytest.raises(AutoloraError, match="rank 100000"):
-            trainer.check(["lora"], Space(rank=4), {"lora": CONFIG.replaced(rank=100000)})
+        self.refuse(trainer)
 
     def test_it_trains_after_its_device_was_given_away_for_a_while(self, trainer, uncut):
         trainer.set_aside()
