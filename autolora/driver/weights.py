@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from autolora.trainers.checkpoint import LostCheckpointError
 
 SETTINGS = "autolora.yaml"
 """File beside an exported adapter with the variant's part of ``best.json``, and with what it was exported from."""
+CHUNK = 1 << 20
+"""Bytes of a file that are hashed at once."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ class Weights:
             scores = [trial.scores[trial.reached] for trial in runs]
             return known if known.get("seeds") == scores and _opens(path.parent / WEIGHTS) else None
         numbers = [trial.number for trial in runs]
-        return known if known.get("trials") == numbers and known["files"] == _digests(path.parent) else None
+        return known if known.get("trials") == numbers and _holds(path.parent, known["files"]) else None
 
     def record(self, variant: str, found: Best) -> None:
         """Write what an adapter that was just exported is of."""
@@ -108,9 +111,30 @@ def _opens(file: Path) -> bool:
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of the files in the folder of an exported adapter, by name."""
+    """SHA-256 of the files in the folder of an exported adapter and its subfolders, by name."""
     found = {}
-    for path in sorted(folder.iterdir()):
-        if path.is_file() and path.name != SETTINGS:
-            found[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    for parent, folders, names in os.walk(folder):
+        folders.sort()
+        for name in sorted(names):
+            path = Path(parent, name)
+            if path != folder / SETTINGS and path.is_file():
+                found[path.relative_to(folder).as_posix()] = _digest(path)
     return found
+
+
+def _holds(folder: Path, digests: Mapping[str, str]) -> bool:
+    """Whether a folder has these files, and no others beside them: those of two exports must not mix.
+
+    Earlier versions recorded no files of subfolders, and exported none: what a user keeps there does not count.
+    """
+    found = _digests(folder)
+    flat = not any("/" in name for name in digests)
+    return {name: digest for name, digest in found.items() if not (flat and "/" in name)} == dict(digests)
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while part := file.read(CHUNK):
+            digest.update(part)
+    return digest.hexdigest()
