@@ -13,7 +13,9 @@ def outcome(folder: Path) -> tuple:
     best = json.loads((folder / "best.json").read_text())
     for tuned in best["variants"].values():
         del tuned["seconds"], tuned["run_seconds"], tuned["adapter_dir"]
-        del tuned["cheapest"], tuned["smallest"]["seconds"]
+        del tuned["cheapest"]
+        if tuned["smallest"] is not None:
+            del tuned["smallest"]["seconds"]
     trials, _ = read_study(folder)
     table = [
         (t.number, t.variant, t.config, t.seed, t.purpose, t.scores, t.outcome, t.reason, t.promotions)

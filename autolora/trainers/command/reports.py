@@ -13,7 +13,7 @@ from typing import Any
 from autolora import files
 from autolora.trainers.command.errors import CommandError
 from autolora.trainers.command.lines import Lines
-from autolora.trainers.watching import ReportWatch
+from autolora.trainers.watching import AnyLossWatch, ReportWatch
 
 HOW = 'append lines such as {"step": 10, "loss": 2.3} to the file that AUTOLORA_REPORT names'
 EVAL = "eval_"
@@ -113,7 +113,7 @@ class Reports:
     score: float | None = None
     keys: dict[str, None] = field(default_factory=dict)
     _losses: list[tuple[int, float, float]] = field(default_factory=list)
-    _watch: ReportWatch | None = None
+    _watch: ReportWatch | AnyLossWatch | None = None
 
     def recall(self, folder: Path) -> None:
         """Take in the losses of earlier segments; what cannot be read of them is passed over.
@@ -164,15 +164,19 @@ class Reports:
         if self._losses and self._losses[-1][0] >= self.step:  # a resumed command, which went back
             self._losses = [each for each in self._losses if each[0] < self.step]
             self._watch = None
+        if self.loss <= 0 and isinstance(self._watch, ReportWatch):
+            self._watch = None
         watch = self._watching()
         self._losses.append((self.step, self.loss, norm))
         reason = watch.update(self.loss, norm)
         return None if reason is None else re.sub(r"step \d+", f"step {self.step}", reason)  # it counts reports
 
-    def _watching(self) -> ReportWatch:
+    def _watching(self) -> ReportWatch | AnyLossWatch:
         if self._watch is None:
             first = self._losses[0][0] if self._losses else self.step  # a loss is the mean since the one before
-            self._watch = ReportWatch(self.batch_size * max(1, first))
+            # A cross-entropy is above zero; what is not may be a loss of reinforcement learning, which may rise.
+            entropy = self.loss > 0 and all(loss > 0 for _, loss, _ in self._losses)
+            self._watch = ReportWatch(self.batch_size * max(1, first)) if entropy else AnyLossWatch()
             for _, loss, norm in self._losses:
                 self._watch.update(loss, norm)
         return self._watch

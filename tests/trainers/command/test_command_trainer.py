@@ -31,7 +31,7 @@ class TestCommandTrainer(TrainerContract):
 
     def test_a_run_that_is_cut_writes_what_one_that_is_not_writes(self, trainer, uncut):
         weights = [np.load(trainer.work(trial) / "state.npz")["weights"] for trial in (0, 1, 3)]
-        assert (weights[0] == weights[1]).all() and (weights[0] == weights[2]).all()
+        assert all((weights[0] == each).all() for each in weights[1:])
 
 
 @pytest.fixture(scope="module")
