@@ -1,6 +1,6 @@
 """A plain PyTorch training loop, tuned as a command: it asks for its trial, and stops, resumes and reports by it.
 
-    autolora tune examples/plain_pytorch.yaml --dir runs/plain_pytorch
+autolora tune examples/plain_pytorch.yaml --dir runs/plain_pytorch
 """
 
 import json

@@ -37,7 +37,7 @@ from autolora.execution.ray_worker import (
     Setting,
 )
 from autolora.execution.scratch import Scratch
-from autolora.trainers import Outcome, Progress
+from autolora.trainers import Outcome, Progress, SignOfLife
 
 if TYPE_CHECKING:
     from ray.tune.experiment import Trial
@@ -112,8 +112,9 @@ class Running:
     Attributes:
         trial: Tune's, which knows the actor.
         newest: the last optimizer step heard of.
-        since: when that, or the start, was heard.
+        since: when that, another sign of life, or the start was heard.
         host, pid, node: of the worker, and its node's id; empty and 0 before its first report.
+        life: the last sign of life beside optimizer steps.
     """
 
     trial: Trial
@@ -122,6 +123,7 @@ class Running:
     host: str = ""
     pid: int = 0
     node: str = ""
+    life: SignOfLife | None = None
 
 
 class TuneRun:
@@ -299,6 +301,8 @@ class TuneRun:
             progress = result.get("progress")
             if running is not None:
                 running.host, running.pid, running.node = result["hostname"], result["pid"], result["node"]
+            if running is not None and result.get("life") != running.life:
+                running.life, running.since = result.get("life"), time.monotonic()
             if running is not None and progress is not None and progress != running.newest:
                 running.newest, running.since = progress, time.monotonic()
                 self._desk.heard.append(progress)

@@ -17,7 +17,7 @@ from ray import cloudpickle, tune
 from autolora.execution.devices import check_cards
 from autolora.execution.executor import Pack
 from autolora.spec import Spec
-from autolora.trainers import Interrupted, LostSegment, Outcome, Progress, Trainer, checkpoint, open_trainer
+from autolora.trainers import Interrupted, LostSegment, Outcome, Progress, SignOfLife, Trainer, checkpoint, open_trainer
 
 PACK, AVOID, WORKER = "pack", "avoid", "worker"
 """Keys of a Tune trial's config: what is trained, the ids of nodes on which it must not be, and a Setting."""
@@ -30,6 +30,7 @@ class Report(TypedDict, total=False):
 
     Attributes:
         progress: the newest optimizer step; None before the first.
+        life: the newest sign of life beside optimizer steps; None before the first.
         outcomes: at the end, those of the pack.
         lost: at the end, why what trained the pack was lost, if it was; there are no outcomes then.
         worker: at the end, host and pid of the process, and how often it has loaded a base.
@@ -39,6 +40,7 @@ class Report(TypedDict, total=False):
     """
 
     progress: Progress | None
+    life: SignOfLife | None
     outcomes: tuple[Outcome, ...]
     lost: str
     worker: tuple[str, int, int]
@@ -111,7 +113,7 @@ class SegmentWorker(tune.Trainable):
         try:
             ended = self._ended.get(timeout=self._heartbeat)
         except queue.Empty:
-            return {"progress": self._newest, "node": self._node}
+            return {"progress": self._newest, "life": self._life, "node": self._node}
         if isinstance(ended, SegmentError):
             raise ended
         worker = (socket.gethostname(), os.getpid(), self._loads)
@@ -130,6 +132,7 @@ class SegmentWorker(tune.Trainable):
 
     def _begin(self, pack: Pack) -> None:
         self._newest: Progress | None = None
+        self._life: SignOfLife | None = None
         self._ended: queue.SimpleQueue[tuple[Outcome, ...] | LostSegment | SegmentError] = queue.SimpleQueue()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._train, args=(pack,), daemon=True)
@@ -154,7 +157,10 @@ class SegmentWorker(tune.Trainable):
         return tuple(self._trainer.run(each, self._on_step) for each in pack)
 
     def _on_step(self, progress: Progress) -> None:
-        self._newest = progress
+        if isinstance(progress, SignOfLife):
+            self._life = progress
+        else:
+            self._newest = progress
         if self._stopping.is_set():
             raise Interrupted
 

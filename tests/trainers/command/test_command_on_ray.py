@@ -49,7 +49,7 @@ class TestCommandsOnRay(ExecutorContract):
         executor.close()
 
 
-def tune(folder: Path, executor: str, callbacks=(), pause: float = 0.05, **settings):
+def tune(folder: Path, executor: str, callbacks=(), pause: float = 0.15, **settings):
     command = f"{TRAINS} --pause {pause} --starts {folder / 'starts'}"
     spec = command_spec(command, **{"budget": 2.5, "confirm": 0, **settings})
     return autolora.tune(spec=spec, dir=folder / "run", executor=executor, callbacks=callbacks)
@@ -65,7 +65,7 @@ def undisturbed(tmp_path_factory):
 @pytest.mark.faults
 @pytest.mark.usefixtures("cluster")
 def test_a_worker_that_is_killed_takes_its_command_with_it_and_the_trial_goes_on(undisturbed, tmp_path):
-    disturber = Disturber(kill_a_worker, at=(2, 12))
+    disturber = Disturber(kill_a_worker, at=(1, 4))
     tune(tmp_path, "ray", [disturber])
     assert disturber.done
     assert outcome(tmp_path / "run") == undisturbed
@@ -93,7 +93,7 @@ def test_a_command_that_is_killed_leaves_its_worker_sound(undisturbed, tmp_path)
                 lost.append(ended)
             pids.update(each.pid for each in workers())
 
-    disturber = Disturber(disturb, at=(2, 12))
+    disturber = Disturber(disturb, at=(1, 4))
     tune(tmp_path, "ray", [disturber, Losses()])
     assert disturber.done
     assert outcome(tmp_path / "run") == undisturbed
