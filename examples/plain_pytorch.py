@@ -11,7 +11,6 @@ import autolora
 from autolora import quickstart
 
 trial = autolora.current_trial()
-torch.set_num_threads(1)
 model, tokenizer = trial.base()  # or your own; then trial.config has rank, alpha and the other searched fields
 model = trial.attach(model)  # the variant's adapter, in its own start
 optimizer = trial.optimizer(model)

@@ -40,7 +40,7 @@ def test_an_example_is_short_and_opens_with_its_command(path):
     assert text.startswith(("#", '"""'))
 
 
-@pytest.mark.parametrize("name", ["own_dataset.yaml", "quickstart.yaml", "ray_cluster.yaml"])
+@pytest.mark.parametrize("name", ["own_dataset.yaml", "plain_pytorch.yaml", "quickstart.yaml", "ray_cluster.yaml"])
 def test_a_specification_is_valid_as_it_is(name):
     assert specs.load(EXAMPLES / name).model == "builtin:quickstart"
 
@@ -73,6 +73,14 @@ def test_own_metric_is_found_in_the_working_directory_and_steers(tmp_path, monke
 def test_own_metric_compares_the_numbers_alone():
     numbers = functions("own_metric.py")["numbers"]
     assert numbers("Ben has 12 apples, 3 left") == numbers("12 ... 3") == ["12", "3"]
+
+
+def test_plain_pytorch_is_tuned_as_a_command(tmp_path):
+    command = f"{sys.executable} {EXAMPLES / 'plain_pytorch.py'}"
+    small = {"budget": 1, "rungs": [0.5, 1.0], "trainer.command": command, "trainer.examples": 48}
+    result = driver.tune(spec=specs.load(EXAMPLES / "plain_pytorch.yaml", **small), dir=tmp_path)
+    assert math.isfinite(result["lora"].value)
+    assert (tmp_path / "best" / "lora" / "adapter_config.json").is_file()
 
 
 @pytest.mark.slow

@@ -32,6 +32,8 @@ PROGRAM = "import sys, {module}; print(*(name for name in {unwanted} if name in 
         ("autolora.api", ("torch", "optuna", "ray", "peft", "transformers", "datasets")),
         ("autolora.execution", ("torch", "optuna", "numpy", "pydantic", "ray", "peft", "transformers", "datasets")),
         ("autolora.driver", ("torch", "ray", "peft", "transformers", "datasets")),
+        ("autolora.trainers.command.current", ("torch", "optuna", "ray", "peft", "transformers", "datasets")),
+        ("autolora.trainers.command.trainer", ("torch", "ray", "peft", "transformers", "datasets")),
         ("autolora.cli", ("torch", "optuna", "ray", "peft", "transformers", "datasets")),
     ],
 )
