@@ -53,6 +53,22 @@ print(autolora.Space().learning_rates.low, autolora.Prior.from_laws(64, 100).cos
     assert run(WITHOUT_POSIX + program).split()[-1] == "tune"
 
 
+def test_a_specification_of_a_command_is_checked(tmp_path):
+    """Processes are ended by the next start there, if not with the driver."""
+    program = f"""
+import os, signal, select
+del os.killpg, os.setsid, select.poll, signal.SIGKILL, signal.SIGHUP
+from pathlib import Path
+from autolora import spec
+from autolora.trainers import open_trainer
+asked = spec.load({{"trainer": {{"command": "train {{learning_rate}} {{stop}}", "examples": 72}}}})
+trainer = open_trainer(asked, Path({str(tmp_path)!r}))
+trainer.check(["lora"], asked.space, {{}})
+print(trainer.about()["command"][0])
+"""
+    assert "train {learning_rate} {stop}" in run("import psutil\n" + WITHOUT_POSIX + program)
+
+
 @pytest.fixture
 def folder(tmp_path):
     """A run directory, of which nothing but the specification and the study are there."""

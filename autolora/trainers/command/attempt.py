@@ -124,17 +124,16 @@ class Attempt:
             self._size = -1
             process = Process(self.launch.command, self.cwd, environment, output, self.told)
             try:
-                code = self._listen(process, on_step or (lambda progress: None))
+                code = self._listen(process, output, on_step or (lambda progress: None))
             except Interrupted:
-                process.terminate()
-                process.wait(GRACE_SECONDS)
+                process.terminate(GRACE_SECONDS)
                 raise
             finally:
                 process.end()
                 self._foot(output)
         return self._judged(code)
 
-    def _listen(self, process: Process, on_step: OnStep) -> int | str:
+    def _listen(self, process: Process, output: BinaryIO, on_step: OnStep) -> int | str:
         """The exit code, or why the training has diverged."""
         while True:
             code = process.wait(POLL_SECONDS)
@@ -143,7 +142,7 @@ class Attempt:
                 return reason
             if code is not None:
                 return code
-            size = os.stat(self.log).st_size + self._lines.offset
+            size = os.fstat(output.fileno()).st_size + self._lines.offset
             now = time.monotonic()
             if size != self._size:
                 self._size, self._alive = size, now
@@ -224,10 +223,13 @@ class Attempt:
         )
 
     def _tail(self) -> list[str]:
-        """Last lines of this run's output."""
-        with self.log.open("rb") as file:
-            file.seek(max(self._begins, self._ends - TAIL_BYTES))
-            content = file.read(self._ends - file.tell()).decode(errors="replace")
+        """Last lines of this run's output; none if somebody has removed the log."""
+        try:
+            with self.log.open("rb") as file:
+                file.seek(max(self._begins, self._ends - TAIL_BYTES))
+                content = file.read(max(0, self._ends - file.tell())).decode(errors="replace")
+        except FileNotFoundError:
+            return []
         return [line for line in content.splitlines() if line.strip()]
 
     def _head(self, output: BinaryIO) -> None:

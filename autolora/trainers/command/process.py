@@ -23,6 +23,8 @@ TRIAL, REPORT = "AUTOLORA_TRIAL", "AUTOLORA_REPORT"
 """Variables that a command finds: the file with its trial, and the one that it reports to."""
 DYING_SECONDS = 30.0
 """Longest that a killed process may take to be gone."""
+WAIT_SECONDS = 0.02
+"""How often it is looked whether a process is gone."""
 POSIX = os.name == "posix"
 
 
@@ -49,6 +51,7 @@ class Process:
         trial: Path,
     ) -> None:
         self._trial = trial
+        self._descriptor: int | None = None
         self._guard = _Guard(trial) if POSIX and sys.executable else None
         # A session of its own: a Ctrl-C in the terminal is for us, and we tell the command.
         windows = 0 if POSIX else getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
@@ -82,9 +85,15 @@ class Process:
         poll.poll(1000 * seconds)
         return self._process.poll()
 
-    def terminate(self) -> None:
-        """Ask it, and all that it has started, to end."""
+    def terminate(self, seconds: float) -> None:
+        """Ask it, and all that it has started in its group, to end, and wait for that so long: a shell may be gone long
+        before its command has saved what it wants to.
+        """
+        until = time.monotonic() + seconds
         self._signal(signal.SIGTERM)
+        self.wait(seconds)
+        while POSIX and _is_left(self._process.pid) and time.monotonic() < until:
+            time.sleep(WAIT_SECONDS)
 
     def end(self) -> None:
         """Kill what is left of it, and of what it has started.
@@ -113,8 +122,8 @@ class Process:
     def _dismiss(self) -> None:
         if self._guard is not None:
             self._guard.dismiss()
-        if getattr(self, "_descriptor", None) is not None:
-            os.close(self._descriptor)  # type: ignore[arg-type]
+        if self._descriptor is not None:
+            os.close(self._descriptor)
             self._descriptor = None
 
 
@@ -124,6 +133,7 @@ class _Guard:
     _held: ClassVar[weakref.WeakSet[_Guard]] = weakref.WeakSet()
 
     def __init__(self, trial: Path) -> None:
+        self._ours: int | None
         theirs, self._ours = os.pipe()
         try:
             self._process = subprocess.Popen(
@@ -150,12 +160,22 @@ class _Guard:
         """Let go of our end, without a word."""
         if self._ours is not None:
             os.close(self._ours)
-            self._ours = None  # type: ignore[assignment]
+            self._ours = None
         self._held.discard(self)
 
     def _tell(self, message: bytes) -> None:
-        with contextlib.suppress(BrokenPipeError):  # it was killed; what is left then is end_marked
-            os.write(self._ours, message)
+        if self._ours is not None:
+            with contextlib.suppress(BrokenPipeError):  # it was killed; end_marked is left
+                os.write(self._ours, message)
+
+
+def _is_left(group: int) -> bool:
+    """Whether there is a process in the group."""
+    try:
+        os.killpg(group, 0)
+    except (ProcessLookupError, PermissionError):  # zombies alone, on macOS
+        return False
+    return True
 
 
 def _forget_guards() -> None:
@@ -186,7 +206,7 @@ def end_marked(trial: Path) -> None:
                     f"process {pids} trains the trial of {trial} and cannot be killed: end it, or restart the machine, "
                     "and rerun the same command"
                 )
-            time.sleep(0.01)
+            time.sleep(WAIT_SECONDS)
 
 
 def _is_marked(process: psutil.Process, trial: Path) -> bool:

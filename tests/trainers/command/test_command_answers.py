@@ -359,6 +359,29 @@ def test_an_interrupt_lets_the_command_save_first(tmp_path):
     assert marked(tmp_path) == []
 
 
+def test_what_a_shell_runs_may_save_after_the_shell_is_gone(tmp_path):
+    inner = "trap 'sleep 0.5; echo saved > {folder}/saved; exit 0' TERM; while true; do sleep 0.05; done"
+    trainer = command_trainer(tmp_path, f'true; sh -c "{inner}"; true')
+    with pytest.raises(Interrupted):
+        trainer.run(job(), interrupt_after(0.5))
+    assert (trainer.work(0) / "saved").exists()
+    assert marked(tmp_path) == []
+
+
+def test_a_log_that_somebody_removes_is_not_missed(tmp_path):
+    trainer = command_trainer(tmp_path, f"rm -r {tmp_path}/logs; sleep 0.3; exit 4")
+    with pytest.raises(CommandError, match="exit code 4"):
+        trainer.run(job())
+
+
+def test_a_report_that_is_written_again_from_its_beginning_is_read(tmp_path):
+    command = (
+        """echo '{{"step": 1, "loss": 1.0, "padding": "............"}}' > $AUTOLORA_REPORT; sleep 0.4; """
+        """echo '{{"step": 2, "eval_loss": 2}}' > $AUTOLORA_REPORT"""
+    )
+    assert command_trainer(tmp_path, command).run(job()).value == 2
+
+
 def test_a_command_that_does_not_end_is_killed_after_a_while(tmp_path, monkeypatch):
     monkeypatch.setattr(attempts, "GRACE_SECONDS", 0.5)
     began = time.monotonic()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import time
 from pathlib import Path
 
 import pytest
@@ -101,6 +103,34 @@ def test_a_command_that_is_killed_leaves_its_worker_sound(undisturbed, tmp_path)
     assert lost
     assert all("killed by SIGKILL" in each.reason and each.worker for each in lost)
     assert len(pids) == 1  # the same worker throughout
+
+
+def _drive(folder: str, address: str) -> None:
+    """A driver in a process of its own, connected to the cluster."""
+    import ray
+
+    ray.init(address=address, log_to_driver=False, logging_level="warning")
+    tune(Path(folder), "ray")
+
+
+@pytest.mark.faults
+def test_a_driver_that_is_killed_takes_the_commands_of_its_workers_with_it(cluster, undisturbed, tmp_path):  # noqa: F811
+    spawned = multiprocessing.get_context("spawn")
+    process = spawned.Process(target=_drive, args=(str(tmp_path), cluster.address))
+    process.start()
+    deadline = time.monotonic() + 60
+    while not ((tmp_path / "starts").exists() and (tmp_path / "starts").read_text().count("step") >= 4):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.kill()
+    process.join()
+    deadline = time.monotonic() + 60
+    while marked(tmp_path):
+        assert time.monotonic() < deadline, "a command outlived its driver and worker"
+        time.sleep(0.1)
+    tune(tmp_path, "ray")
+    assert outcome(tmp_path / "run") == undisturbed
+    check_nothing_is_repeated(tmp_path)
 
 
 @pytest.mark.faults
