@@ -163,7 +163,7 @@ class Loop:
         elif not self.returned:
             raise WorkersError(
                 f"no segment comes back: {LOST_IN_A_ROW} workers were lost with trial {job.trial} alone, the last "
-                f"since {lost.reason}. Completed work is saved. Fix the cluster and rerun the same command."
+                f"since {lost.reason}. Completed work is saved. Fix the cause and rerun the same command."
             )
         else:
             reason = f"{LOST_IN_A_ROW} workers were lost with it before it got further, the last since {lost.reason}"

@@ -219,7 +219,7 @@ class Attempt:
         raise CommandError(
             f"trial {self.trial.number}: `{_shortened(str(self.launch))}` in {files.shown(self.cwd)} ended with exit "
             f"code {code}. Its last lines of output:\n{shown}\nAll of it is in {files.shown(self.log)}. Completed work "
-            "is saved. Fix the problem and rerun the same command."
+            "is saved. Fix the problem and rerun the same command; another trainer.command needs another --dir."
         )
 
     def _tail(self) -> list[str]:

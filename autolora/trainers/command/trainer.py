@@ -247,7 +247,7 @@ class ProcessTrainer(Trainer):
         return False
 
     def about(self) -> Mapping[str, Sequence[str]]:
-        lines = [f"output in {files.shown(self.folder / LOGS)}/<trial>.log"]
+        lines = [f"output of each trial in {LOGS}/<trial>.log of the run directory"]
         if not self.settings.early_stop:
             lines.append("every trial is trained to the end, as early_stop is false: none is stopped on the way")
         return {"training": lines}

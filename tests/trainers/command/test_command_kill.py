@@ -6,7 +6,9 @@ The command has a checkpoint after every step, so that an interval is one step.
 from __future__ import annotations
 
 import multiprocessing
+import os
 import random
+import signal
 import threading
 import time
 from collections import defaultdict
@@ -15,7 +17,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.support.commands import TRAINS
+import autolora
+from autolora.driver.loop import WorkersError
+from tests.support.commands import TRAINS, command_spec
 from tests.support.outcome import outcome
 from tests.support.processes import FORKED
 from tests.trainers.command.test_command_answers import marked
@@ -26,16 +30,12 @@ MOST_KILLS = 25
 
 
 def terms(starts: Path) -> dict:
-    from tests.support.commands import command_spec
-
     spec = command_spec(f"{TRAINS} --pause 0.02 --starts {starts}", budget=2.5, confirm=1, variants=["lora", "pissa"])
     return {"spec": spec}
 
 
 def _tune(folder: str) -> None:
     """Runs in a process of its own."""
-    import autolora
-
     autolora.tune(**terms(Path(folder) / "starts"), dir=Path(folder) / "run")
 
 
@@ -144,3 +144,26 @@ def test_commands_killed_at_random_points(undisturbed, tmp_path):
     assert len(kills) >= 3
     assert outcome(tmp_path / "run") == outcome(whole / "run")
     check_nothing_is_repeated(tmp_path)
+
+
+def test_ctrl_c_at_the_driver_ends_its_command_and_the_next_start_goes_on(undisturbed, tmp_path):
+    whole, _ = undisturbed
+    process = start(tmp_path)
+    deadline = time.monotonic() + 60
+    while not ((tmp_path / "starts").exists() and "step" in (tmp_path / "starts").read_text()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGINT)
+    process.join(10)
+    assert process.exitcode not in (0, None)
+    assert marked(tmp_path) == []
+    process = start(tmp_path)
+    process.join()
+    assert outcome(tmp_path / "run") == outcome(whole / "run")
+    check_nothing_is_repeated(tmp_path)
+
+
+def test_a_command_that_never_comes_back_ends_the_study_with_the_reason(tmp_path):
+    spec = command_spec("kill -9 $$ {stop}", budget=1)
+    with pytest.raises(WorkersError, match=r"10 workers were lost with trial 0.*killed by SIGKILL.*0\.log"):
+        autolora.tune(spec=spec, dir=tmp_path)
