@@ -5,53 +5,200 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from peft import get_peft_model
-from transformers import Trainer, TrainingArguments
+from peft import LoraConfig, get_peft_model
+from torch import nn
+from transformers import (
+    DataCollatorWithPadding,
+    EarlyStoppingCallback,
+    LlamaForSequenceClassification,
+    PreTrainedTokenizerFast,
+    Trainer,
+    TrainingArguments,
+)
 
 from autolora.trainers.trial import Trial
-from tests.support.tiny_models import VOCABULARY, build_model
+from tests.support.tiny_models import CONFIGS, VOCABULARY, build_model
 
-ROWS, LENGTH = 36, 12
+ROWS, EPOCHS = 36, 2
+SPEC: dict[str, Any] = {
+    "variants": ["lora"],
+    "space": {"learning_rate": [1e-4, 3e-2], "batch_size": [4, 8], "rank": [2, 4]},
+    "training": {"device": "cpu", "dropout": 0.1},
+    "rungs": [1 / 3, 1.0],
+    "budget": 3,
+}
+"""A study of a second or two; ``trainer`` is missing."""
 
 
 def rows(count: int, seed: int) -> list[dict[str, torch.Tensor]]:
-    """Sequences in which each token follows from the one before, with noise."""
+    """Sequences of 8 to 15 tokens, each of which follows from the one before."""
     generator = torch.Generator().manual_seed(seed)
     found = []
     for _ in range(count):
-        first = int(torch.randint(3, VOCABULARY, (), generator=generator))
-        ids = torch.tensor([3 + (first + 7 * step) % (VOCABULARY - 3) for step in range(LENGTH)])
+        first, length = (int(torch.randint(3, 8, (), generator=generator)) for _ in range(2))
+        ids = torch.tensor([3 + (first + 7 * step) % (VOCABULARY - 3) for step in range(5 + length)])
         found.append({"input_ids": ids, "labels": ids})
     return found
 
 
-def arguments(trial: Trial, **options: Any) -> TrainingArguments:
-    return TrainingArguments(**{**trial.arguments(), "max_grad_norm": 1.0, "num_train_epochs": 2, **options})
+def padded(batch: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    fill = {"input_ids": 0, "labels": -100}
+    return {
+        name: nn.utils.rnn.pad_sequence([row[name] for row in batch], batch_first=True, padding_value=value)
+        for name, value in fill.items()
+    }
 
 
-def load() -> torch.nn.Module:
+def load() -> nn.Module:
     return build_model("llama")
 
 
-def _trainer(trial: Trial, model: torch.nn.Module, **options: Any) -> Trainer:
+def made(trial: Trial, model: nn.Module, **options: Any) -> Trainer:
+    """A trainer of a causal language model; options are those of TrainingArguments, or of Trainer."""
+    own = {name: options.pop(name) for name in ("callbacks", "eval_dataset", "compute_metrics") if name in options}
     return Trainer(
         model=model,
-        args=arguments(trial, **options),
+        args=TrainingArguments(**{**trial.arguments(), "num_train_epochs": EPOCHS, **options}),
+        data_collator=padded,
         train_dataset=rows(ROWS, 1),
-        eval_dataset=rows(12, 2),
+        **{"eval_dataset": rows(12, 2), **own},
     )
 
 
 def attached(trial: Trial) -> Trainer:
     """Any variant, on the resident base."""
-    return _trainer(trial, trial.attach(trial.base(load)))
+    return made(trial, trial.attach(trial.base(load), batches=[padded(rows(4, seed)) for seed in (3, 4)]))
 
 
 def plain(trial: Trial) -> Trainer:
     """What plain PEFT has, on the resident base."""
-    return _trainer(trial, get_peft_model(trial.base(load), trial.peft_config()))
+    return made(trial, get_peft_model(trial.base(load), trial.peft_config()))
 
 
-def own(trial: Trial) -> Trainer:
+def reloading(trial: Trial) -> Trainer:
     """A model of its own for every trial."""
-    return _trainer(trial, get_peft_model(load(), trial.peft_config()))
+    return made(trial, get_peft_model(load(), trial.peft_config()))
+
+
+def added(trial: Trial) -> Trainer:
+    """The adapter by transformers' own ``add_adapter``."""
+    model = trial.base(load)
+    model.add_adapter(trial.peft_config())
+    return made(trial, model)
+
+
+def accumulating(trial: Trial) -> Trainer:
+    """Batches in passes of two rows, sampled by length, whose order comes from the process's own generator."""
+    arguments = {**trial.arguments(micro_batch=2), "train_sampling_strategy": "group_by_length"}
+    return made(trial, trial.attach(trial.base(load)), **arguments)
+
+
+def dropping(trial: Trial) -> Trainer:
+    """Without the last batch of an epoch."""
+    return made(trial, get_peft_model(trial.base(load), trial.peft_config()), dataloader_drop_last=True)
+
+
+def opinionated(trial: Trial) -> Trainer:
+    """With everything on that does not go with a search."""
+    return made(
+        trial,
+        get_peft_model(trial.base(load), trial.peft_config()),
+        eval_strategy="steps",
+        eval_steps=2,
+        save_strategy="steps",
+        save_steps=2,
+        load_best_model_at_end=True,
+        metric_for_best_model="eval_loss",
+        logging_steps=7,
+        disable_tqdm=False,
+        callbacks=[EarlyStoppingCallback(1)],
+    )
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import WhitespaceSplit
+
+    words = Tokenizer(WordLevel({"[pad]": 0, "[s]": 1, "[/s]": 2, **{str(n): n for n in range(3, VOCABULARY)}}, "[s]"))
+    words.pre_tokenizer = WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=words, pad_token="[pad]")
+
+
+def load_classifier() -> tuple[nn.Module, PreTrainedTokenizerFast]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        config = CONFIGS["llama"]()
+        config.num_labels = 2
+        return LlamaForSequenceClassification(config).eval(), tokenizer()
+
+
+def accuracy(prediction: Any) -> dict[str, float]:
+    return {"accuracy": float((prediction.predictions.argmax(-1) == prediction.label_ids).mean())}
+
+
+def labelled(count: int, seed: int) -> list[dict[str, Any]]:
+    return [
+        {"input_ids": row["input_ids"].tolist(), "labels": int(row["input_ids"][0]) % 2} for row in rows(count, seed)
+    ]
+
+
+def classifier(trial: Trial) -> Trainer:
+    """A sequence classifier, whose head is trained, too."""
+    model, words = trial.base(load_classifier)
+    return Trainer(
+        model=get_peft_model(model, trial.peft_config(task_type="SEQ_CLS")),
+        args=TrainingArguments(**trial.arguments(), num_train_epochs=EPOCHS),
+        data_collator=DataCollatorWithPadding(words),
+        processing_class=words,
+        train_dataset=labelled(ROWS, 1),
+        eval_dataset=labelled(24, 2),
+        compute_metrics=accuracy,
+    )
+
+
+# --- What is refused
+
+
+def returns_nothing(trial: Trial) -> None:
+    """Forgets to return."""
+
+
+def other_rate(trial: Trial) -> Trainer:
+    return made(trial, trial.attach(trial.base(load)), learning_rate=1e-3)
+
+
+def other_batch(trial: Trial) -> Trainer:
+    return made(trial, trial.attach(trial.base(load)), per_device_train_batch_size=3)
+
+
+def other_rank(trial: Trial) -> Trainer:
+    config = LoraConfig(r=3, lora_alpha=trial.config.alpha, target_modules=["q_proj"], task_type="CAUSAL_LM")
+    return made(trial, get_peft_model(trial.base(load), config))
+
+
+def without_adapter(trial: Trial) -> Trainer:
+    return made(trial, trial.base(load))
+
+
+def without_evaluation(trial: Trial) -> Trainer:
+    return made(trial, trial.attach(trial.base(load)), eval_dataset=None)
+
+
+def with_model_init(trial: Trial) -> Trainer:
+    return Trainer(model_init=load, args=TrainingArguments(**trial.arguments()), train_dataset=rows(8, 1))
+
+
+def plain_for_every_variant(trial: Trial) -> Trainer:
+    config = LoraConfig(r=trial.config.rank, lora_alpha=trial.config.alpha, target_modules=["q_proj"])
+    return made(trial, get_peft_model(trial.base(load), config))
+
+
+def attaches_to_classifier(trial: Trial) -> Trainer:
+    model, _ = trial.base(load_classifier)
+    return made(trial, trial.attach(model))
+
+
+def failing(trial: Trial) -> Trainer:
+    """A mistake in the user's own code."""
+    raise ZeroDivisionError

@@ -50,6 +50,10 @@ class TrainerContract:
     def make_trainer(self) -> Callable[[Path], Trainer]:
         raise NotImplementedError
 
+    def steps(self, trainer: Trainer) -> int:
+        """Optimizer steps of a full run of CONFIG; more where a trainer cuts the last batch of every epoch."""
+        return horizon(trainer.examples, CONFIG.batch_size)
+
     @pytest.fixture(scope="class")
     def folder(self, tmp_path_factory) -> Path:
         return tmp_path_factory.mktemp("trainer")
@@ -81,7 +85,7 @@ class TrainerContract:
     def test_every_optimizer_step_is_told(self, trainer):
         steps: list[Progress] = []
         trainer.run(piece(2, rung=1), steps.append)
-        total = horizon(trainer.examples, CONFIG.batch_size)
+        total = self.steps(trainer)
         told = [(each.trial, each.step, each.steps) for each in optimizer_steps(steps)]
         assert told == [(2, n, total) for n in range(1, total + 1)]
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from autolora.adapters.errors import VariantError
 from autolora.space import Config
+from autolora.spec import Spec
 from autolora.trainers.transformers.facts import Facts
 from autolora.variants import Variant
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 HOOKS = {
     "penalty": "adds a term of its own to the loss",
@@ -26,13 +31,38 @@ def check_variant(variant: Variant) -> None:
             )
 
 
-def check_configs(facts: Facts, variant: Variant, configs: Iterable[Config]) -> None:
-    """Raise ``VariantError`` for a rank that does not fit the adapted layers, or options that the variant refuses."""
-    name, shape = min(facts.layers.items(), key=lambda item: min(item[1]), default=("", (0, 0)))
+def check_configs(
+    facts: Facts, variant: Variant, configs: Iterable[Config], spec: Spec, base: PreTrainedModel | None
+) -> None:
+    """Raise ``VariantError`` for what a variant refuses, and for a rank that does not fit the adapted layers.
+
+    Args:
+        facts: of a trainer that was made.
+        variant: to be trained.
+        configs: each with values that it may refuse.
+        spec: of the study.
+        base: the language model beneath the adapter, if that is known; without it only ranks are looked at.
+    """
     for config in configs:
-        variant.configured(**dict(config.options))
-        if name and config.rank > min(shape):
-            raise VariantError(
-                f"rank {config.rank} does not fit layer {name!r} of {facts.model} ({shape[0]} x {shape[1]}): use 1 to "
-                f"{min(shape)}"
-            )
+        own = variant.configured(**dict(config.options))
+        _check_rank(facts, config.rank)
+        if base is not None:
+            _check_on(base, facts, own, config, spec)
+
+
+def _check_rank(facts: Facts, rank: int) -> None:
+    name, shape = min(facts.layers.items(), key=lambda item: min(item[1]), default=("", (rank, rank)))
+    if rank > min(shape):
+        raise VariantError(
+            f"rank {rank} does not fit layer {name!r} of {facts.model} ({shape[0]} x {shape[1]}): use 1 to {min(shape)}"
+        )
+
+
+def _check_on(base: PreTrainedModel, facts: Facts, variant: Variant, config: Config, spec: Spec) -> None:
+    from autolora.adapters.start import Start
+    from autolora.adapters.targets import survey
+
+    layers = {name: each for name, each in survey(base, spec.adapter).layers.items() if name in facts.layers}
+    if layers:
+        dropout = spec.training.of_trial(config).dropout
+        variant.check(Start(model=base, layers=layers, rank=config.rank, alpha=config.alpha, dropout=dropout))

@@ -107,7 +107,7 @@ def _adapted(model: Any) -> dict[str, tuple[int, int]]:
 
     layers = {name: module for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)}
     return {
-        name: (layer.out_features, layer.in_features)
+        name.removeprefix("base_model.model."): (layer.out_features, layer.in_features)
         for name, layer in layers.items()
         if hasattr(layer, "out_features") and hasattr(layer, "in_features")
     }

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from types import MethodType
 from typing import TYPE_CHECKING, Any
@@ -16,8 +18,17 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+@dataclass(frozen=True, eq=False)
+class _Kept:
+    """What a function has loaded; the function, so that what it captures lives as long; and how its models were."""
+
+    load: Load
+    loaded: Any
+    snapshots: list[Snapshot]
+
+
 class Resident:
-    """Keeps what :meth:`autolora.trainers.trial.Trial.base` returns.
+    """Keeps what :meth:`autolora.trainers.trial.Trial.base` returns, from one trial to the next.
 
     Attributes:
         taken: how often something was asked for since the last :meth:`lent`.
@@ -25,51 +36,70 @@ class Resident:
     """
 
     def __init__(self) -> None:
-        self._kept: dict[object, tuple[Any, list[Snapshot]]] = {}
-        self._out: list[object] = []
+        self._kept: dict[object, _Kept] = {}
+        self._out: dict[object, None] = {}
         self.taken = 0
         self.notes: list[str] = []
 
     def take(self, load: Load) -> Any:
-        """What a function loads: kept from an earlier call, or loaded now.
+        """What a function loads: kept from the trial before, or loaded now.
 
-        Functions are told apart by their code and what they capture. One that captures what cannot be compared is
-        called every time.
+        Functions are told apart by their code and by what they capture.
         """
         self.taken += 1
-        key = _key(load)
-        if key is None:
-            return load()
+        key = _identity(load)
         if key not in self._kept:
+            self._give_up_former(load)
             loaded = load()
-            self._kept[key] = loaded, [Snapshot(model) for model in _models(loaded)]
-        self._out.append(key)
-        return _handed_out(self._kept[key][0])
+            self._kept[key] = _Kept(load, loaded, [Snapshot(model) for model in _models(loaded)])
+        self._out[key] = None
+        return _handed_out(self._kept[key].loaded)
 
     @contextmanager
     def lent(self) -> Iterator[None]:
-        """Context after which everything that was taken is as it was loaded; what has changed is loaded again."""
+        """Context after which everything that was taken is as it was loaded.
+
+        What has changed is loaded again, and what was not taken is kept no longer.
+        """
         self.taken = 0
+        self._out.clear()
         try:
             yield
         finally:
-            for key in dict.fromkeys(self._out):
-                loaded, snapshots = self._kept[key]
-                restored = [snapshot.restore() for snapshot in snapshots]
+            if self._out:
+                self._kept = {key: kept for key, kept in self._kept.items() if key in self._out}
+            for key, kept in list(self._kept.items()):
+                restored = [snapshot.restore() for snapshot in kept.snapshots]
                 if not all(restored):
                     del self._kept[key]
-                    self._note(loaded)
-            self._out.clear()
+                    names = " and ".join(type(model).__name__ for model in _models(kept.loaded))
+                    self._note(f"training changes the weights of {names} itself, so it is loaded for every trial")
 
-    def _note(self, loaded: Any) -> None:
-        names = " and ".join(type(model).__name__ for model in _models(loaded))
-        line = f"training changes the weights of {names} itself, so it is loaded again for the next trial"
+    def _give_up_former(self, load: Load) -> None:
+        """Make room where the same code has loaded something else for the trial before."""
+        code = getattr(load, "__code__", None)
+        former = [
+            key
+            for key, kept in self._kept.items()
+            if key not in self._out and getattr(kept.load, "__code__", load) is code
+        ]
+        for key in former:
+            del self._kept[key]
+        if code is not None and former:
+            self._note(
+                f"trial.base is given another {load.__qualname__} for every trial, since it captures "
+                f"{', '.join(code.co_freevars) or 'its defaults'}, so it loads every time: give it a function that "
+                "captures nothing of the trial"
+            )
+
+    def _note(self, line: str) -> None:
         if line not in self.notes:
             self.notes.append(line)
+            warnings.warn(line, stacklevel=2)
 
     def models(self) -> list[nn.Module]:
         """Those that are kept."""
-        return [model for loaded, _ in self._kept.values() for model in _models(loaded)]
+        return [model for kept in self._kept.values() for model in _models(kept.loaded)]
 
     def drop(self) -> None:
         """Keep nothing any more."""
@@ -104,23 +134,23 @@ def _own(value: Any) -> Any:
     return copy.deepcopy(value) if hasattr(value, "save_pretrained") and not isinstance(value, Module) else value
 
 
-def _key(load: Load) -> object | None:
-    """What tells a function from others; None if it cannot be told."""
-    key = _identity(load)
-    try:
-        hash(key)
-    except TypeError:
-        return None
-    return key
-
-
 def _identity(load: Any) -> object:
+    """What tells a function from others: its code, and what it captures, by value where that can be compared."""
     if isinstance(load, MethodType):
         return load.__func__ if load.__func__ is Trial._load else (load.__func__, id(load.__self__))
     if isinstance(load, partial):
-        return _identity(load.func), load.args, tuple(sorted(load.keywords.items()))
+        values = [*load.args, *(value for _, value in sorted(load.keywords.items()))]
+        return (_identity(load.func), *sorted(load.keywords), *map(_comparable, values))
     code = getattr(load, "__code__", None)
     if code is None:
-        return load
-    captured = tuple(cell.cell_contents for cell in load.__closure__ or ())
-    return load.__module__, code, load.__defaults__, captured
+        return _comparable(load)
+    captured = [cell.cell_contents for cell in load.__closure__ or ()]
+    return (load.__module__, code, *map(_comparable, [*captured, *(load.__defaults__ or ())]))
+
+
+def _comparable(value: Any) -> object:
+    try:
+        hash(value)
+    except TypeError:
+        return id(value)
+    return value

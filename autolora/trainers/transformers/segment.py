@@ -35,6 +35,19 @@ if TYPE_CHECKING:
 
 
 @dataclass
+class Doing:
+    """What a segment was at when memory ran out.
+
+    Attributes:
+        what: in words.
+        heard: whether smaller passes would be heard of.
+    """
+
+    what: str = "making the trainer"
+    heard: bool = False
+
+
+@dataclass
 class Segment:
     """A segment with the trainer that was made for it.
 
@@ -69,8 +82,13 @@ class Segment:
         self.until = min(self.steps, math.ceil(self.job.stop * self.steps - WITHIN))
         self.made.trainer.args.max_steps = self.steps
 
-    def run(self) -> Outcome:
-        """Train, evaluate, commit."""
+    def run(self, doing: Doing) -> Outcome:
+        """Train, evaluate, commit.
+
+        Args:
+            doing: told what is done.
+        """
+        doing.what = "training"
         conductor = self._conductor()
         self.made.trainer.add_callback(conductor)
         if self.manifest.step < self.until:
@@ -88,6 +106,7 @@ class Segment:
             )
         value = math.nan
         if reason is None:
+            doing.what, doing.heard = "evaluating, with the trainer's own per_device_eval_batch_size", False
             seed_all(torch_seed(self.spec.seed, self.job.seed, EVALUATION))
             value = evaluated(self.made.trainer, self.spec.metric.name)
             if not math.isfinite(value):

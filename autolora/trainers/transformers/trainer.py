@@ -28,7 +28,7 @@ from autolora.trainers.transformers.facts import Facts
 from autolora.trainers.transformers.making import Made, Maker
 from autolora.trainers.transformers.resident import Resident
 from autolora.trainers.transformers.scoring import evaluated
-from autolora.trainers.transformers.segment import Segment, adapter_of
+from autolora.trainers.transformers.segment import Doing, Segment, adapter_of
 from autolora.trainers.trial import Trial
 from autolora.trainers.trials import Trials, scored
 from autolora.trainers.watching import AnyLossWatch, ReportWatch
@@ -59,7 +59,7 @@ class TransformersTrainer(Trainer):
         self.trials = Trials(checkpoint.root_of(spec.checkpoints, folder), lambda: self.identity)
         self._maker = Maker(spec, self.make, self.resident)
         self._micro_batch: int | None = None
-        self._asked = False
+        self._doing = Doing()
         for reference in spec.variants:
             registered.resolve(reference)  # on a worker, those of other packages are not registered yet
         place(self.trials.root)  # what is wrong with it is said before the model is loaded
@@ -130,12 +130,13 @@ class TransformersTrainer(Trainer):
             manifest, contents = self.trials.begun(segment, checkpoint.newest_files)
             if segment.rung in manifest.scores:  # committed before a crash, never reported
                 return scored(segment, manifest)
+            self._doing = Doing()
             try:
                 return self._attempt(segment, manifest, contents, began, on_step)
             except (RuntimeError, MemoryError) as error:
                 if not memory.out_of_memory(error):
                     raise
-                reason = f"out of memory: {first_line(error)}"
+                reason = f"out of memory while {self._doing.what}: {first_line(error)}"
             memory.collected()
             smaller = self._smaller(segment)
             if smaller is None:
@@ -147,7 +148,8 @@ class TransformersTrainer(Trainer):
         """The micro-batch to try after memory ran out; None if there is none, or nobody would hear of it."""
         size = self._micro_batch or self.spec.training.micro_batch or segment.config.batch_size
         size = min(size, segment.config.batch_size)
-        return size // 2 if self._asked and size > 1 else None
+        # How many rows are evaluated at once is the trainer's own: scores of batches averaged depend on it.
+        return size // 2 if self._doing.heard and size > 1 else None
 
     def _attempt(
         self,
@@ -171,7 +173,7 @@ class TransformersTrainer(Trainer):
                 began=began,
                 on_step=on_step,
             )
-            return segment.run()
+            return segment.run(self._doing)
 
     @contextmanager
     def _made(self, job: Job, contents: Mapping[str, bytes] | None) -> Iterator[Made]:
@@ -185,7 +187,7 @@ class TransformersTrainer(Trainer):
             micro_batch=self._micro_batch,
             state=None if contents is None else adapter_of(contents),
         ) as made:
-            self._asked = made.asked
+            self._doing.heard = made.asked
             yield made
 
     @contextmanager
@@ -222,13 +224,15 @@ class TransformersTrainer(Trainer):
             export_trained(made, folder)
 
     def check(self, variants: Sequence[str], space: Space, baselines: Mapping[str, Config]) -> None:
+        generating = [model for model in self.resident.models() if getattr(model, "can_generate", bool)()]
+        base = generating[0] if self.facts.from_base and len(generating) == 1 else None
         for name in variants:
             variant = registry.get(name)
             check_variant(variant)
             configs = searchable.corners(space, variant)
             if name in baselines:
                 configs.append(searchable.completed(space, variant, baselines[name]))
-            check_configs(self.facts, variant, configs)
+            check_configs(self.facts, variant, configs, self.spec, base)
 
     def about(self) -> Mapping[str, Sequence[str]]:
         return {**self.facts.lines(), "warning": list(self.resident.notes)}

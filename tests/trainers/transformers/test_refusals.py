@@ -1,0 +1,120 @@
+"""What cannot be trained, or is not what was asked for, is refused in words that say what to do."""
+
+from __future__ import annotations
+
+import pytest
+
+from autolora import spec as specs
+from autolora.errors import AutoloraError
+from autolora.space import Space
+from autolora.trainers.transformers.scoring import reported
+from tests.support.makers import SPEC
+from tests.trainers.transformers.support import CONFIG, opened, piece
+
+REFUSED = {
+    "returns_nothing": "returned None, a NoneType; return a",
+    "other_rate": r"learning_rate = 0.001, the trial 0.0001: pass learning_rate=trial.config\[\"learning_rate\"\]",
+    "other_batch": r"batch size is 3 \(per_device_train_batch_size 3 x .*trial's is 4: use TrainingArguments",
+    "other_rank": r"r = 3, the trial 2: pass trial.peft_config\(\)",
+    "without_adapter": "carries no adapter: give it get_peft_model",
+    "with_model_init": "has a model_init.*pass model=",
+    "attaches_to_classifier": "LlamaForSequenceClassification.*peft_config",
+    "nosuch": "has no 'nosuch'",
+    "SPEC": "is a dict; name a function",
+}
+
+
+@pytest.mark.parametrize("function", REFUSED)
+def test_a_function_that_does_not_do_what_it_should_is_refused_when_it_is_opened(function, tmp_path):
+    with pytest.raises(AutoloraError, match=REFUSED[function]):
+        opened(function, tmp_path)
+
+
+def test_a_module_that_is_not_there_is_refused(tmp_path):
+    from autolora.trainers import open_trainer
+
+    with pytest.raises(AutoloraError, match=r"nosuchmodule.*Write package\.module:function"):
+        open_trainer(specs.load({**SPEC, "trainer": "nosuchmodule:make"}), tmp_path)
+
+
+def test_a_mistake_in_the_function_is_raised_as_it_is(tmp_path):
+    with pytest.raises(ZeroDivisionError):
+        opened("failing", tmp_path)
+
+
+@pytest.mark.parametrize("variant", ["adalora", "loramoe", "loft"])
+def test_a_variant_whose_training_step_no_trainer_takes_is_refused(variant, tmp_path):
+    trainer = opened("attached", tmp_path)
+    with pytest.raises(AutoloraError, match=f"{variant} .*leave {variant} out"):
+        trainer.check([variant], Space(rank=4), {})
+
+
+def test_what_a_variant_refuses_is_refused_before_anything_runs(tmp_path):
+    trainer = opened("attached", tmp_path, variants=["lora", "lokr"])
+    with pytest.raises(AutoloraError, match="lokr must be trained without dropout"):
+        trainer.check(["lora", "lokr"], Space(rank=4), {})
+
+
+@pytest.mark.parametrize("function", ["attached", "reloading", "classifier"])
+def test_a_rank_that_does_not_fit_is_refused(function, tmp_path):
+    with pytest.raises(AutoloraError, match="rank 64 does not fit layer"):
+        opened(function, tmp_path).check(["lora"], Space(rank=64), {})
+
+
+@pytest.mark.parametrize("variant", ["pissa", "lora_plus", "hydralora"])
+def test_a_plain_adapter_is_not_taken_for_a_variant_that_plain_peft_has_not(variant, tmp_path):
+    with pytest.raises(AutoloraError, match=rf"cannot train {variant}: use trial.attach\(model\)"):
+        opened("plain_for_every_variant", tmp_path, variants=[variant])
+
+
+def test_a_plain_adapter_is_not_taken_for_dora(tmp_path):
+    with pytest.raises(AutoloraError, match="use_dora = False, the trial True"):
+        opened("plain_for_every_variant", tmp_path, variants=["dora"], training__dropout=0)
+
+
+def test_a_trainer_without_evaluation_data_is_told(tmp_path):
+    trainer = opened("without_evaluation", tmp_path)
+    with pytest.raises(AutoloraError, match="no eval_dataset"):
+        trainer.run(piece(0, rung=0))
+
+
+def test_a_metric_that_is_not_reported_is_told_with_those_that_are(tmp_path):
+    trainer = opened("plain", tmp_path, metric__name="eval_los", metric__direction="minimize")
+    with pytest.raises(AutoloraError, match=r"reports no 'eval_los'; did you mean 'eval_loss'.*eval_runtime"):
+        trainer.run(piece(0, rung=0))
+
+
+def test_a_metric_is_found_with_and_without_its_prefix():
+    assert reported({"eval_accuracy": 0.5}, "accuracy") == 0.5
+    assert reported({"eval_accuracy": 0.5}, "eval_accuracy") == 0.5
+    assert reported({"accuracy": 0.25, "eval_accuracy": 0.5}, "accuracy") == 0.25
+    with pytest.raises(AutoloraError, match="not a number"):
+        reported({"eval_text": "good"}, "text")
+
+
+def test_a_score_that_is_not_finite_is_a_divergence(tmp_path, monkeypatch):
+    from autolora.trainers.transformers import segment
+
+    trainer = opened("plain", tmp_path)
+    monkeypatch.setattr(segment, "evaluated", lambda *_: float("nan"))
+    outcome = trainer.run(piece(0, rung=0))
+    assert (outcome.kind, outcome.reason) == ("diverged", "eval_loss became nan")
+
+
+def test_what_does_not_go_with_a_search_is_switched_off_and_said(tmp_path, recwarn):
+    trainer = opened("opinionated", tmp_path)
+    said = [str(each.message) for each in recwarn if "switched off" in str(each.message)]
+    assert "eval_strategy, load_best_model_at_end, EarlyStoppingCallback are switched off" in said[0]
+    steps = []
+    assert trainer.run(piece(0), steps.append).value == opened("plain", tmp_path / "plain").run(piece(0)).value
+    assert [each.step for each in steps] == list(range(1, 11))
+
+
+def test_a_searched_field_that_the_trainer_does_not_take_is_refused(tmp_path):
+    space = {"space.weight_decay": [0.0, 0.1], "space.warmup_ratio": [0.0, 0.1]}
+    from autolora.trainers import open_trainer
+
+    spec = specs.load({**SPEC, "trainer": "tests.support.makers:plain"}, **space)
+    trainer = open_trainer(spec, tmp_path)
+    config = CONFIG.replaced(weight_decay=0.1, warmup_ratio=0.1)
+    assert trainer.run(piece(0, config=config)).kind == "scored"
