@@ -17,6 +17,7 @@ FORKED.set_forkserver_preload(
         "peft",
         "datasets",
         "accelerate",
+        "transformers.trainer",
         "psycopg",
         "pytest",
     ]
