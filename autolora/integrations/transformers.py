@@ -52,7 +52,7 @@ class DivergenceCallback(TrainerCallback):  # type: ignore[misc]  # its types ar
         self.reason = None
         examples = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
         steps = state.logging_steps if args.logging_strategy == "steps" else 1
-        self._watch = LogWatch(ReportWatch(examples * max(1, steps)), args.fp16, state.log_history)
+        self._watch = LogWatch(ReportWatch(examples * max(1, steps)), args, state.log_history)
 
     def on_log(
         self,

@@ -260,7 +260,7 @@ class Trial:
         Raises:
             VariantError: see there; or the model is not a language model.
         """
-        if not model.can_generate():
+        if not getattr(model, "can_generate", bool)():
             raise VariantError(
                 f"trial.attach got a {type(model).__name__}: it trains adapters alone, so the new head of a model that "
                 "is no language model would stay as it was drawn. Use get_peft_model(model, "

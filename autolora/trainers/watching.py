@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from autolora.trainers.divergence import SETTLING, DivergenceWatch
+
+if TYPE_CHECKING:
+    from transformers import TrainingArguments
 
 STEADY_EXAMPLES = 8
 """A loss averaged over this many examples can stand alone for the start of a run."""
@@ -77,14 +80,18 @@ class LogWatch:
 
     Args:
         watch: takes the losses.
-        fp16: whether losses are scaled; gradient norms are then left out, since skipped steps have infinite ones.
+        args: of the trainer. Under fp16 gradient norms are left out, since steps that the loss scaler skips have infinite
+            ones.
         history: logs of the steps before, where the run is resumed.
     """
 
     def __init__(
-        self, watch: ReportWatch | AnyLossWatch, fp16: bool, history: Iterable[Mapping[str, Any]] = ()
+        self,
+        watch: ReportWatch | AnyLossWatch,
+        args: TrainingArguments,
+        history: Iterable[Mapping[str, Any]] = (),
     ) -> None:
-        self._watch, self._fp16 = watch, fp16
+        self._watch, self._args = watch, args
         for logs in history:
             self.update(logs, 0)
 
@@ -100,6 +107,6 @@ class LogWatch:
         """
         if "loss" not in logs:
             return None
-        norm = 1.0 if self._fp16 else float(logs.get("grad_norm", 1.0))
+        norm = 1.0 if self._args.fp16 else float(logs.get("grad_norm", 1.0))
         reason = self._watch.update(float(logs["loss"]), norm)
         return reason and re.sub(r"step \d+", f"step {step}", reason)  # the watch counts logs

@@ -69,7 +69,7 @@ class Conductor(TrainerCallback):  # type: ignore[misc]  # its types are not fol
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Begin to watch, from the past logs where the training is resumed."""
-        self._watch = LogWatch(self._losses, args.fp16, state.log_history)
+        self._watch = LogWatch(self._losses, args, state.log_history)
         self._told = state.global_step
 
     def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:

@@ -133,11 +133,9 @@ def _sample(data: Any) -> object:
 
 def _text(row: Any) -> str:
     """The same in every process, unlike what objects print of themselves."""
-    import torch
-
     if isinstance(row, Mapping):
         return json.dumps({str(name): _text(value) for name, value in row.items()}, sort_keys=True)
-    if isinstance(row, torch.Tensor):
+    if hasattr(row, "tolist"):
         return str(row.tolist())
     if isinstance(row, (list, tuple)):
         return str([_text(each) for each in row])
@@ -145,26 +143,37 @@ def _text(row: Any) -> str:
 
 
 def _model_digest(model: Any) -> str:
-    """Of the frozen parameters; those that are trained depend on the variant."""
+    """Of embeddings, norms and biases: no variant changes them, as some do with the weights of layers."""
     import torch
+    from peft.tuners.tuners_utils import BaseTunerLayer
 
-    digest = hashlib.sha256()
-    for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            sample = parameter.detach().flatten()[:16]
-            sample = (sample if sample.is_floating_point() else sample.float()).to(torch.bfloat16).float().cpu()
-            plain = name.removeprefix("base_model.model.").replace(".base_layer", "")
+    digest, adapters = hashlib.sha256(), []
+    for path, module in model.named_modules():
+        if isinstance(module, BaseTunerLayer):
+            adapters.append(f"{path}.")
+        own = any(path.startswith(prefix) and not path.startswith(f"{prefix}base_layer") for prefix in adapters[-1:])
+        for name, parameter in module._parameters.items():
+            embedding = isinstance(module, torch.nn.Embedding)
+            if own or parameter is None or parameter.requires_grad or not (embedding or parameter.dim() == 1):
+                continue
+            plain = f"{path}.{name}".removeprefix("base_model.model.").replace(".base_layer", "")
+            sample = parameter.detach().flatten()[:SAMPLE].float().to(torch.bfloat16).float().cpu()
             digest.update(f"{plain} {tuple(parameter.shape)}".encode() + sample.numpy().tobytes())
     return digest.hexdigest()[:16]
 
 
 def _arguments(args: transformers.TrainingArguments) -> dict[str, object]:
+    """Those that differ from their defaults, so that a later version with more of them says the same."""
     from transformers import TrainingArguments
 
-    shared = {field.name for field in fields(TrainingArguments)}
-    own = [field.name for field in fields(args) if field.name not in shared]
-    found = {name: getattr(args, name, None) for name in [*SHARED, *own]}
-    return {name: value if _is_plain(value) else str(value) for name, value in found.items()}
+    shared = {field.name for field in fields(TrainingArguments)} - set(SHARED)
+    found = {}
+    for field in fields(args):
+        value = getattr(args, field.name)
+        default = field.default_factory() if callable(field.default_factory) else field.default
+        if field.name not in shared and value != default:
+            found[field.name] = value if _is_plain(value) else str(value)
+    return found
 
 
 def _is_plain(value: object) -> bool:

@@ -79,8 +79,7 @@ def _check_plain(trial: Trial, trainer: transformers.Trainer) -> None:
             f"the trainer's model was not attached by trial.attach(model), and plain PEFT cannot train {variant.name}: "
             "use trial.attach(model)"
         )
-    made = getattr(trainer.model, "peft_config", {})
-    for own in [made[name] for name in _active(trainer.model) if name in made]:
+    for own in _active_configs(trainer.model):
         expected = {"r": config["rank"], "lora_alpha": config["alpha"], **variant.peft_options}
         if "dropout" in config:
             expected["lora_dropout"] = config["dropout"]
@@ -88,10 +87,15 @@ def _check_plain(trial: Trial, trainer: transformers.Trainer) -> None:
             _same(name, getattr(own, name, None), value, "trial.peft_config() in place of a LoraConfig of your own")
 
 
-def _active(model: Any) -> list[str]:
-    names = model.active_adapters
-    found = names() if callable(names) else names
-    return [found] if isinstance(found, str) else list(found)
+def _active_configs(model: Any) -> list[Any]:
+    """PEFT's configurations of the adapters that are trained; a model may have others beside, as of a reference."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    active = {
+        name for module in model.modules() if isinstance(module, BaseTunerLayer) for name in module.active_adapters
+    }
+    found = [vars(module)["peft_config"] for module in model.modules() if "peft_config" in vars(module)]
+    return [configs[name] for configs in found[:1] for name in sorted(active) if name in configs]
 
 
 def _same(name: str, found: Any, expected: Any, remedy: str) -> None:

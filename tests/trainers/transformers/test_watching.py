@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -60,16 +61,14 @@ def test_a_gradient_that_is_not_finite_has_diverged():
 
 
 def test_skipped_steps_of_scaled_losses_have_not():
-    watch = LogWatch(AnyLossWatch(), fp16=True)
+    watch = LogWatch(AnyLossWatch(), SimpleNamespace(fp16=True))
     assert watch.update({"loss": 1.0, "grad_norm": math.inf}, 1) is None
-    assert LogWatch(AnyLossWatch(), fp16=False).update({"loss": 1.0, "grad_norm": math.inf}, 7) == (
+    assert LogWatch(AnyLossWatch(), SimpleNamespace(fp16=False)).update({"loss": 1.0, "grad_norm": math.inf}, 7) == (
         "the gradient norm became inf at step 7"
     )
 
 
 def test_the_loss_of_the_model_is_a_cross_entropy_and_others_are_not(tmp_path):
-    from types import SimpleNamespace
-
     from transformers import PretrainedConfig
     from transformers import Trainer as Base
 
