@@ -80,7 +80,7 @@ class LogWatch:
 
     Args:
         watch: takes the losses.
-        args: of the trainer. Under fp16 gradient norms are left out, since steps that the loss scaler skips have infinite
+        args: of the trainer. Under fp16 gradient norms are left out: steps that the loss scaler skips have infinite
             ones.
         history: logs of the steps before, where the run is resumed.
     """
