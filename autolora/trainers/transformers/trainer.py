@@ -98,13 +98,18 @@ class TransformersTrainer(Trainer):
         variant, space = registry.get(self.spec.names[0]), self.spec.space
         corner = min(searchable.corners(space, variant), key=lambda config: config.rank)
         opening = Config(OPENING_RATE, min(space.batch_size), corner.rank, corner.alpha, corner.options)
-        job = Job(0, variant.name, searchable.completed(space, variant, opening), 0, 0.0, 1.0, len(self.spec.rungs) - 1)
+        job = self._whole(0, variant.name, searchable.completed(space, variant, opening))
         examples = self.spec.training.examples
         with (
             TemporaryDirectory(prefix="autolora-") as folder,
             self._maker.making(job, Path(folder), examples=examples) as made,
         ):
             return Facts.of(made, examples, self.resident.taken > 0)
+
+    def _whole(self, trial: int, variant: str, config: Config, seed: int = 0) -> Job:
+        """A full run."""
+        last = len(self.spec.rungs) - 1
+        return Job(trial, variant, config, seed=seed, start=0.0, stop=1.0, rung=last)
 
     @property
     def examples(self) -> int:
@@ -195,8 +200,7 @@ class TransformersTrainer(Trainer):
         """The trainer of a completed trial, with the model as it was trained."""
         manifest, contents = self._finished(trial)
         config = Config.of(**manifest.config)
-        last = len(self.spec.rungs) - 1
-        with self._made(Job(trial, manifest.variant, config, manifest.seed, 1.0, 1.0, last), contents) as made:
+        with self._made(self._whole(trial, manifest.variant, config, manifest.seed), contents) as made:
             made.load(adapter_of(contents))
             yield made
 
