@@ -115,6 +115,14 @@ def opinionated(trial: Trial) -> Trainer:
     )
 
 
+def given(trial: Trial) -> Trainer:
+    """The model of the specification, with its tokenizer."""
+    model, words = trial.base()
+    trainer = made(trial, trial.attach(model))
+    trainer.processing_class = words
+    return trainer
+
+
 def tokenizer() -> PreTrainedTokenizerFast:
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel

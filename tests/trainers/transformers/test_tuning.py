@@ -6,10 +6,11 @@ import json
 
 import pytest
 import torch
-from peft import AutoPeftModelForSequenceClassification, PeftModel
+from peft import PeftModel
 from safetensors.torch import load_file
 
 import autolora
+from autolora.study.directory import read_study
 from tests.support import makers
 from tests.support.makers import SPEC
 
@@ -41,7 +42,6 @@ def test_a_classifier_is_tuned_by_its_accuracy_and_leaves_with_its_head(tmp_path
     base, _ = makers.load_classifier()
     base.save_pretrained(tmp_path / "base")
     model = PeftModel.from_pretrained(type(base).from_pretrained(tmp_path / "base"), result["lora"].adapter_dir)
-    assert AutoPeftModelForSequenceClassification is not None
     right = 0
     for row in makers.labelled(24, 2):
         with torch.no_grad():
@@ -51,7 +51,15 @@ def test_a_classifier_is_tuned_by_its_accuracy_and_leaves_with_its_head(tmp_path
 
 def test_a_study_is_continued_with_a_larger_budget(tmp_path):
     tuned(tmp_path, "plain", budget=2)
-    first = {path.name: path.stat().st_mtime for path in (tmp_path / "trials").iterdir()}
-    result = tuned(tmp_path, "plain", budget=4)
-    assert result["lora"].value < 10
-    assert first.keys() <= {path.name for path in (tmp_path / "trials").iterdir()} | first.keys()
+    before, _ = read_study(tmp_path)
+    tuned(tmp_path, "plain", budget=4)
+    after, _ = read_study(tmp_path)
+    assert after.spent("lora") > before.spent("lora")
+    kept = {trial.number: trial.scores for trial in after.trials}
+    assert all(trial.scores.items() <= kept[trial.number].items() for trial in before.trials)
+
+
+def test_the_model_of_the_specification_is_what_base_gives(tmp_path):
+    result = tuned(tmp_path, "given", model="builtin:quickstart", variants=["lora"])
+    assert (tmp_path / "best" / "lora" / "tokenizer.json").is_file()
+    assert result["lora"].value > 0
