@@ -10,12 +10,12 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from autolora.trainers.trainer import Interrupted, OnStep, Progress
+from autolora.trainers.trainer import Interrupted, OnStep, Progress, SignOfLife
 from autolora.trainers.transformers.randomness import seed_all
 from autolora.trainers.watching import AnyLossWatch, LogWatch, ReportWatch
 
 SIGN_OF_LIFE = 10.0
-"""Seconds after which an evaluation tells again of the last step."""
+"""Seconds between two signs of life from an evaluation."""
 
 
 class Conductor(TrainerCallback):  # type: ignore[misc]  # its types are not followed, see pyproject.toml
@@ -63,7 +63,7 @@ class Conductor(TrainerCallback):  # type: ignore[misc]  # its types are not fol
             on_step,
         )
         self._watch: LogWatch | None = None
-        self._told = 0
+        self._told = self._signs = 0
         self._last = last
         self._saved = self._heard = time.monotonic()
 
@@ -101,7 +101,8 @@ class Conductor(TrainerCallback):  # type: ignore[misc]  # its types are not fol
             return
         self._last = Progress(self._trial, state.global_step, self._steps, float(logs["loss"]))
         try:
-            self._tell()
+            if self._on_step is not None:
+                self._on_step(self._last)
         except Interrupted as error:  # raised again once the checkpoint is committed
             self.interrupted = error
             control.should_save = control.should_training_stop = True
@@ -115,10 +116,9 @@ class Conductor(TrainerCallback):  # type: ignore[misc]  # its types are not fol
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """A sign of life from a long evaluation."""
-        if time.monotonic() - self._heard >= SIGN_OF_LIFE:
-            self._tell()
-
-    def _tell(self) -> None:
+        self._signs += 1
+        if self._on_step is None or self._last is None or time.monotonic() - self._heard < SIGN_OF_LIFE:
+            return
         self._heard = time.monotonic()
-        if self._on_step is not None and self._last is not None:
-            self._on_step(self._last)
+        last = self._last
+        self._on_step(SignOfLife(last.trial, last.step, last.steps, last.loss, signs=self._signs))

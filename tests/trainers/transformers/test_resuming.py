@@ -115,3 +115,14 @@ def test_only_the_adapter_is_checkpointed(tmp_path):
     opened("classifier", tmp_path / "classifier").run(piece(0, rung=0))
     heads = [name for name in trained(tmp_path / "classifier", 0) if ".lora_" not in name]
     assert heads == ["trained.base_model.model.score.modules_to_save.default.weight"]
+
+
+def test_a_long_evaluation_gives_signs_of_life(tmp_path, monkeypatch):
+    from autolora.trainers import SignOfLife
+    from autolora.trainers.transformers import callback
+
+    monkeypatch.setattr(callback, "SIGN_OF_LIFE", 0.0)
+    told = []
+    opened("plain", tmp_path).run(piece(0), told.append)
+    signs = [each for each in told if isinstance(each, SignOfLife)]
+    assert [(each.step, each.signs) for each in signs] == [(10, 1), (10, 2)]
