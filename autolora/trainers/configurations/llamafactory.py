@@ -1,0 +1,118 @@
+"""LLaMA-Factory. Names and defaults as in its ``hparams``, and in ``transformers.TrainingArguments``."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import ClassVar
+
+from autolora.trainers.configurations.known import LLAMA_FACTORY
+from autolora.trainers.configurations.tool import Keys, Tool, Values
+
+OPTIONS = {"use_dora": "use_dora", "use_rslora": "use_rslora", "init_lora_weights": "init_lora_weights"}
+INITIALIZATIONS: Mapping[object, Mapping[str, object]] = {
+    # the exact decomposition, and an adapter in the end that loads on the unmodified base
+    "pissa": {"pissa_init": True, "pissa_iter": -1, "pissa_convert": True},
+}
+NOT_RESUMED = ("rm", "ppo")
+"""Stages that LLaMA-Factory does not continue with an adapter."""
+
+
+class LlamaFactory(Tool):
+    """LLaMA-Factory's configuration, in which everything but the model and the data has a default."""
+
+    name = "LLaMA-Factory"
+    kind = "llamafactory"
+    release = "0.9.5"
+    keys = Keys(
+        model="model_name_or_path",
+        learning_rate="learning_rate",
+        micro_batch="per_device_train_batch_size",
+        accumulation="gradient_accumulation_steps",
+        rank="lora_rank",
+        alpha="lora_alpha",
+        dropout="lora_dropout",
+        weight_decay="weight_decay",
+        warmup_steps="warmup_steps",
+        warmup_ratio="warmup_ratio",
+        max_steps="max_steps",
+        seed="seed",
+        output="output_dir",
+        resume="resume_from_checkpoint",
+    )
+    defaults: ClassVar[Values] = {
+        "learning_rate": 5e-5,
+        "per_device_train_batch_size": 8,
+        "gradient_accumulation_steps": 1,
+        "lora_rank": 8,
+        "lora_dropout": 0.0,
+        "weight_decay": 0.0,
+        "warmup_steps": 0,
+        "num_train_epochs": 3.0,
+        "val_size": 0.0,
+        "stage": "sft",
+        "finetuning_type": "lora",
+    }
+    options = OPTIONS
+    forced: ClassVar[Values] = {
+        "do_train": True,
+        "do_eval": False,  # evaluated at the rung, before the checkpoint; not once more at the end
+        "do_predict": False,
+        "eval_strategy": "no",
+        "save_only_model": False,
+        "save_total_limit": 2,
+        "overwrite_output_dir": True,
+    }
+    dropped = (
+        "early_stopping_steps",
+        "eval_on_start",
+        "eval_steps",
+        "hub_model_id",
+        "ignore_data_skip",
+        "load_best_model_at_end",
+        "metric_for_best_model",
+        "push_to_hub",
+    )
+
+    def known(self, values: Values) -> Collection[str]:
+        return LLAMA_FACTORY
+
+    def refused(self, values: Values, stops_early: bool) -> Iterator[str]:
+        method, stage = self.value(values, "finetuning_type"), self.value(values, "stage")
+        if method != "lora":
+            yield f"finetuning_type: {method}; autolora tunes LoRA: write lora"
+        if stage in NOT_RESUMED and stops_early:
+            yield f"stage: {stage}; LLaMA-Factory cannot continue it from a checkpoint: set trainer.early_stop: false"
+        if values.get("adapter_name_or_path") and not values.get("create_new_adapter"):
+            yield (
+                "adapter_name_or_path: training goes on with an adapter, whose rank is fixed; set "
+                "create_new_adapter: true, which merges it"
+            )
+        if values.get("auto_find_batch_size"):
+            yield "auto_find_batch_size: it changes the batch size that is tuned; remove it"
+        if values.get("use_llama_pro"):
+            yield "use_llama_pro: it chooses the layers that are trained by itself; remove it"
+
+    def bits(self, values: Values) -> int | None:
+        bits = self.number(values, "quantization_bit")
+        return None if bits is None else int(bits)
+
+    def has_evaluation(self, values: Values) -> bool:
+        return bool(values.get("eval_dataset") or values.get("val_size"))
+
+    def splits_by_seed(self, values: Values) -> bool:
+        return not values.get("eval_dataset")
+
+    def start(self, name: object) -> Values | None:
+        return INITIALIZATIONS.get(name)
+
+    @property
+    def switches(self) -> Collection[str]:
+        return ("use_dora", "use_rslora", "pissa_init", "pissa_iter", "pissa_convert", self.keys.loraplus)
+
+    def alpha(self, values: Values) -> float | None:
+        """LLaMA-Factory takes twice the rank where the file says nothing, or 0."""
+        alpha = self.number(values, self.keys.alpha)
+        return alpha or 2 * (self.number(values, self.keys.rank) or 0)
+
+
+LLAMA_FACTORY_TOOL = LlamaFactory()
