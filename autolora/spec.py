@@ -495,7 +495,15 @@ def save(spec: Spec, path: Path) -> None:
 
 # The keys that may change between two starts on one run directory: they do not alter what a trial computes.
 MUTABLE = (
-    *("budget", "keep", "trainer.cwd", "training.device", "training.checkpoint_seconds", "training.micro_batch"),
+    *(
+        "budget",
+        "keep",
+        "trainer.cwd",
+        "trainer.launcher",
+        "training.device",
+        "training.checkpoint_seconds",
+        "training.micro_batch",
+    ),
     *("training.gradient_checkpointing", "training.compile"),
     "base.attn_implementation",
     *(f"resources.{name}" for name in ResourcesSpec.model_fields),

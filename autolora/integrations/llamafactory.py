@@ -1,4 +1,4 @@
-"""LLaMA-Factory with a training that follows autolora's trial: ``python -m autolora.integrations.llamafactory FILE``."""
+"""LLaMA-Factory, following autolora's trial: ``python -m autolora.integrations.llamafactory FILE``."""
 
 from __future__ import annotations
 

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-from pydantic import Field, field_validator
+from pydantic import field_validator
 
-from autolora.trainer_specs.command import ProcessSpec
+from autolora.trainer_specs.command import ConfiguredSpec
 from autolora.trainer_specs.trainer_spec import register
 from autolora.trainer_specs.trl import existing_file
 
 
 @register
-class AxolotlTrainerSpec(ProcessSpec):
+class AxolotlTrainerSpec(ConfiguredSpec):
     """``axolotl train`` with a configuration file of its own.
 
     Args:
         axolotl: the YAML file.
-        launcher: command line before the file's name.
-        examples: of a full run; None means what the file says by ``max_steps``, which must then be there.
+        launcher: command line before the file's name; None means ``axolotl train``.
     """
 
     kind = "axolotl"
-    home = "autolora.trainers.command.axolotl:AxolotlTrainer"
+    home = "autolora.trainers.configurations.trainer:AxolotlTrainer"
 
     axolotl: str
-    launcher: str = "axolotl train"
-    examples: int | None = Field(default=None, ge=1, le=10**12)  # type: ignore[assignment]
 
     @field_validator("axolotl")
     @classmethod

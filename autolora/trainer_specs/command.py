@@ -14,6 +14,8 @@ from autolora.trainer_specs.trainer_spec import TrainerSpec, register
 
 TRAINING = (*(f"training.{name}" for name in LOOP), "training.micro_batch", "training.checkpoint_seconds")
 """Keys that a command cannot be told."""
+TOLD_BY_FILE = ("examples", "dropout", "device", "dtype")
+"""Settings of ``training`` that a configuration file, or the section ``trainer``, says in its own way."""
 
 
 class ProcessSpec(TrainerSpec):
@@ -43,6 +45,29 @@ class ProcessSpec(TrainerSpec):
         if not path.is_dir():
             raise ValueError(f"no such folder: {files.shown(path)}")
         return str(path)
+
+
+class ConfiguredSpec(ProcessSpec):
+    """What all tools have that train from a configuration file of the user's.
+
+    Args:
+        launcher: command line that starts the tool; None means the tool's own, see the subclasses.
+        devices: processes that the launcher starts, which share a batch.
+        examples: training examples of a full run, which is the training rows times the epochs; None means what the file
+            says by the number of steps.
+    """
+
+    ignores = ("evaluation", "adapter", "base", *TRAINING, *(f"training.{name}" for name in TOLD_BY_FILE))
+
+    launcher: str | None = Field(default=None, min_length=1)
+    devices: int = Field(default=1, ge=1, le=10**6)
+    examples: int | None = Field(default=None, ge=1, le=10**12)  # type: ignore[assignment]
+
+    @property
+    def file(self) -> str:
+        """The configuration file."""
+        found: str = getattr(self, self.kind)
+        return found
 
 
 @register

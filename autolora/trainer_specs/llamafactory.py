@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-from pydantic import Field, field_validator
+from pydantic import field_validator
 
-from autolora.trainer_specs.command import ProcessSpec
+from autolora.trainer_specs.command import ConfiguredSpec
 from autolora.trainer_specs.trainer_spec import register
 from autolora.trainer_specs.trl import existing_file
 
 
 @register
-class LlamaFactoryTrainerSpec(ProcessSpec):
+class LlamaFactoryTrainerSpec(ConfiguredSpec):
     """``llamafactory-cli train`` with a configuration file of its own.
 
     Args:
         llamafactory: the YAML file.
-        launcher: command line before the file's name.
-        examples: of a full run; None means what the file says by ``max_steps``, which must then be there.
+        launcher: command line that runs a Python module, which is put behind it; None means this Python and ``-m``. For
+            another environment ``/path/to/bin/python -m``, for several GPUs ``torchrun --nproc-per-node 4 -m``.
     """
 
     kind = "llamafactory"
-    home = "autolora.trainers.command.llamafactory:LlamaFactoryTrainer"
+    home = "autolora.trainers.configurations.trainer:LlamaFactoryTrainer"
 
     llamafactory: str
-    launcher: str = "llamafactory-cli train"
-    examples: int | None = Field(default=None, ge=1, le=10**12)  # type: ignore[assignment]
 
     @field_validator("llamafactory")
     @classmethod

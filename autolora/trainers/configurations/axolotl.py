@@ -63,6 +63,16 @@ class Axolotl(Tool):
         "metric_for_best_model",
     )
 
+    without_effect = (
+        "batch_size",
+        "dataset_prepared_path",
+        "logging_steps",
+        "save_steps",
+        "save_strategy",
+        "saves_per_epoch",
+        "wandb_name",
+    )
+
     def known(self, values: Values) -> Collection[str]:
         return AXOLOTL | AXOLOTL_PLUGINS if values.get("plugins") else AXOLOTL
 

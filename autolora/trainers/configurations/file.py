@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +115,22 @@ class ConfigFile:
         if self.examples is None:
             return None
         return min(1.0, number / horizon(self.examples, self.batch_size))
+
+    @property
+    def digest(self) -> str:
+        """Of all that trials share; values that each replaces, and those that no score depends on, are left out."""
+        keys, tool = self.tool.keys, self.tool
+        replaced = {
+            *(getattr(keys, each.name) for each in fields(keys) if each.name not in ("model", *FURTHER)),
+            *tool.forced,
+            *tool.dropped,
+            *tool.switches,
+            *tool.without_effect,
+        }
+        shared = {key: value for key, value in self.values.items() if key not in replaced}
+        shared["warmup"] = self.warmup
+        content = json.dumps(shared, sort_keys=True, default=str)
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     def check(self, stops_early: bool) -> None:
         """Refuse a file that cannot be tuned.

@@ -70,8 +70,11 @@ class LlamaFactory(Tool):
         "ignore_data_skip",
         "load_best_model_at_end",
         "metric_for_best_model",
+        "pissa_convert",  # which takes the start for what a resumed training begins with
         "push_to_hub",
     )
+
+    without_effect = ("logging_steps", "report_to", "run_name", "save_steps", "save_strategy", "plot_loss")
 
     def known(self, values: Values) -> Collection[str]:
         return LLAMA_FACTORY

@@ -62,6 +62,7 @@ class Tool(ABC):
         options: by ``LoraConfig`` option, the key for it.
         forced: what the file of every trial says.
         dropped: keys that the file of a trial does not have: what evaluates, stops or publishes by itself.
+        without_effect: keys that no score depends on, and that may change while a study is under way.
     """
 
     name: ClassVar[str]
@@ -72,6 +73,7 @@ class Tool(ABC):
     options: ClassVar[Mapping[str, str]]
     forced: ClassVar[Values]
     dropped: ClassVar[Collection[str]]
+    without_effect: ClassVar[Collection[str]]
 
     @abstractmethod
     def known(self, values: Values) -> Collection[str]:
@@ -155,7 +157,8 @@ class Tool(ABC):
         options = dict(variant.peft_options or {})
         if variant.peft_options is None or not options.keys() <= self.options.keys():
             raise ConfigurationError(
-                f"{self.name} has no option for {variant.title}: leave {variant.name} out of variants, or use trainer: builtin"
+                f"{self.name} has no option for {variant.title}: leave {variant.name} out of variants, or use "
+                "trainer: builtin"
             )
         if bits and variant.subtracts:
             raise ConfigurationError(
