@@ -97,11 +97,11 @@ def _place(found: Mapping[str, tuple[yaml.Node, yaml.Node]], key: str) -> int:
 def _replaced(text: str, change: Change, key: yaml.Node, value: yaml.Node) -> str:
     start, end = value.start_mark.index, value.end_mark.index
     if _spans_lines(value):
-        # up to where the next key begins, so that comments before that one stay
-        lines = text[start:end].rstrip()
-        kept = [line for line in text[start + len(lines) : end].splitlines(keepends=True) if line.strip()]
+        # whole lines, but for comments between it and the next key
+        line_end = text.find("\n", max(start, _end(value) - 1))
+        kept = "" if line_end < 0 else text[line_end + 1 :]
         written = "" if change.removed else _dumped({change.key: change.value})
-        return text[: key.start_mark.index] + written + "".join(kept) + text[end:]
+        return text[: key.start_mark.index] + written + kept
     if change.removed:
         line_end = text.find("\n", end)
         return text[: key.start_mark.index] + ("" if line_end < 0 else text[line_end + 1 :])
@@ -113,6 +113,15 @@ def _spans_lines(value: yaml.Node) -> bool:
     if isinstance(value, yaml.CollectionNode):
         return not value.flow_style
     return isinstance(value, yaml.ScalarNode) and value.style in _BLOCKS
+
+
+def _end(node: yaml.Node) -> int:
+    """Where what a node holds ends; the mark of one in block style is where the next key begins."""
+    if isinstance(node, yaml.MappingNode) and not node.flow_style and node.value:
+        return _end(node.value[-1][1])
+    if isinstance(node, yaml.SequenceNode) and not node.flow_style and node.value:
+        return _end(node.value[-1])
+    return int(node.end_mark.index)
 
 
 def _inline(value: Any) -> str:
