@@ -6,8 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from autolora import files
-from autolora.recipes import axolotl, llamafactory, lora, peft, trl
+from autolora.recipes import axolotl, configured, llamafactory, lora, peft, trl
 from autolora.recipes.recipe import Recipe, RecipeError
+from autolora.trainer_specs import BUILTIN
+from autolora.trainers.configurations import TOOLS
 
 __all__ = ["TARGETS", "Recipe", "RecipeError", "write", "write_lora"]
 
@@ -17,6 +19,8 @@ TARGETS: dict[str, Callable[[Recipe, Path], list[Path]]] = {
     "axolotl": axolotl.write,
     "llamafactory": llamafactory.write,
 }
+OWN_FILES: dict[str, Callable[[Recipe, Path], list[Path]]] = dict.fromkeys(TOOLS, configured.write)
+"""By kind of trainer, what writes its own configuration with tuned values. The kind is the target's name, too."""
 
 
 def write(folder: Path, variant: str, target: str, out: Path) -> list[Path]:
@@ -25,7 +29,8 @@ def write(folder: Path, variant: str, target: str, out: Path) -> list[Path]:
     Args:
         folder: run directory of a finished study.
         variant: one of its variants.
-        target: "peft" (the trained adapter itself), "trl", "axolotl" or "llamafactory".
+        target: "peft" (the trained adapter itself), "trl", "axolotl" or "llamafactory". Of a study that was tuned with
+            a configuration file of the user's, the tool of that file: the file with tuned values is written.
         out: folder to write into; made where it does not exist, files of the same names are replaced.
 
     Returns:
@@ -40,7 +45,20 @@ def write(folder: Path, variant: str, target: str, out: Path) -> list[Path]:
             f"unknown target {target!r}: use {', '.join(TARGETS)}; --to lora, or write_lora, writes a plain LoRA"
         )
     recipe = Recipe.load(files.expanded(folder), variant)
-    return TARGETS[target](recipe, files.expanded(out))
+    return _writer(recipe, target)(recipe, files.expanded(out))
+
+
+def _writer(recipe: Recipe, target: str) -> Callable[[Recipe, Path], list[Path]]:
+    kind = recipe.trainer_kind
+    if kind == BUILTIN or target == "peft":
+        return TARGETS[target]
+    if kind == target and kind in OWN_FILES:
+        return OWN_FILES[kind]
+    own = f"--to {kind}, which writes your own file, or " if kind in OWN_FILES else ""
+    raise RecipeError(
+        f"the study was tuned with trainer {kind!r}, whose settings a recipe for {target} does not know: use {own}"
+        "--to peft, which copies the adapter"
+    )
 
 
 def write_lora(folder: Path, variant: str, out: Path, rank: int | None = None) -> lora.PlainLora:

@@ -10,13 +10,9 @@ from autolora import files
 from autolora.bases.packed import KEYS
 from autolora.recipes.data import Data, Source, by_hand
 from autolora.recipes.recipe import Recipe, yaml_file
+from autolora.trainers.configurations.axolotl import OPTIONS
 
 TOOL, FILE = "axolotl", "axolotl.yaml"
-OPTIONS = {
-    "use_dora": "peft_use_dora",
-    "use_rslora": "peft_use_rslora",
-    "init_lora_weights": "peft_init_lora_weights",
-}
 COMPUTE: dict[str, dict[str, object]] = {
     "auto": {"bf16": "auto"},  # float16 on a GPU without bfloat16
     "bfloat16": {"bf16": True},

@@ -9,6 +9,7 @@ from pathlib import Path
 from autolora import files
 from autolora.recipes.data import Data, Source, by_hand
 from autolora.recipes.recipe import Recipe, RecipeError, yaml_file
+from autolora.trainers.configurations.llamafactory import INITIALIZATIONS, OPTIONS
 
 TOOL, FILE, DATASETS = "LLaMA-Factory", "llamafactory.yaml", "dataset_info.json"
 COMPUTE: dict[str, dict[str, object]] = {
@@ -16,11 +17,6 @@ COMPUTE: dict[str, dict[str, object]] = {
     "bfloat16": {"bf16": True},
     "float16": {"bf16": False, "fp16": True},
     "float32": {"bf16": False},
-}
-OPTIONS = {"use_dora": "use_dora", "use_rslora": "use_rslora", "init_lora_weights": "init_lora_weights"}
-INITIALIZATIONS: dict[object, dict[str, object]] = {
-    # the exact decomposition, and an adapter in the end that loads on the unmodified base
-    "pissa": {"pissa_init": True, "pissa_iter": -1, "pissa_convert": True},
 }
 
 

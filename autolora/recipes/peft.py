@@ -13,6 +13,7 @@ from autolora.adapters.export import CONFIG, NATIVE, OWN, WEIGHTS, config_file
 from autolora.bases.folders import TOKENIZER_FILES, diagnosis
 from autolora.recipes.recipe import AGAIN, Recipe, RecipeError
 from autolora.space import registry
+from autolora.trainer_specs import BUILTIN
 from autolora.variants import Variant
 
 REPACKED = """
@@ -60,13 +61,20 @@ def _settings(recipe: Recipe) -> dict[str, object]:
         "variant": recipe.variant.name,
         "model": recipe.model,
         "config": recipe.config.as_dict(),
-        "training": recipe.training.model_dump(exclude_none=True),
+        **_trained_with(recipe),
         "metric": recipe.metric,
         "value": tuned.value,
         "seeds": list(tuned.seeds),
         "baseline": tuned.baseline,
         "test": tuned.test,
     }
+
+
+def _trained_with(recipe: Recipe) -> dict[str, object]:
+    """The settings of the training, or which trainer has them."""
+    if recipe.trainer_kind == BUILTIN:
+        return {"training": recipe.training.model_dump(exclude_none=True)}
+    return {"trainer": recipe.spec["trainer"]}
 
 
 def _loading(variant: Variant) -> str:

@@ -25,12 +25,10 @@ from autolora.recipes.data import Data
 from autolora.space import Config
 from autolora.spec import BaseSpec, TrainingSpec
 from autolora.study.directory import SPEC_FILE, STUDY_FILE, STUDY_NAME, NoStudyError, recorded_spec, storage_of
+from autolora.trainer_specs import BUILTIN, KINDS, TrainerSpec
 from autolora.trainers import horizon
+from autolora.trainers.configurations import whole
 from autolora.variants import Variant
-
-ALPHA_TOLERANCE = 0.05
-"""Relative change of alpha, and so of the adapter's scale, that is far below what tuning resolves."""
-
 
 AGAIN = "Run the same `autolora tune` to its end again, which writes it again; or restore it from a copy."
 
@@ -75,7 +73,8 @@ class Recipe:
             ResultError, NoStudyError: the folder holds no finished study.
         """
         recorded = recorded_spec(folder)
-        missing = [key for key in ("model", "data", "training") if not recorded.get(key)]
+        required = (*KINDS[_kind(recorded)].requires, "training")
+        missing = [key for key in required if not recorded.get(key)]
         if missing:
             raise RecipeError(f"{files.shown(folder / SPEC_FILE)} records no {' and no '.join(missing)}. {AGAIN}")
         specs.register_variants_as_found(recorded)
@@ -94,6 +93,17 @@ class Recipe:
         return self.tuned.config
 
     @property
+    def trainer_kind(self) -> str:
+        """Which kind of trainer the study was tuned with; a key of :data:`autolora.trainer_specs.KINDS`."""
+        return _kind(self.spec)
+
+    @property
+    def trainer(self) -> Mapping[str, Any]:
+        """The recorded section of the trainer; empty if it is no mapping."""
+        recorded = self.spec["trainer"]
+        return recorded if isinstance(recorded, Mapping) else {}
+
+    @property
     def adapter(self) -> Path:
         """The exported adapter; found by the run directory, which may have been moved since.
 
@@ -110,7 +120,9 @@ class Recipe:
 
     @cached_property
     def model(self) -> str:
-        """Path of a model that is here, made absolute, or else its name as recorded."""
+        """Path of a model that is here, made absolute, or else its name as recorded, or else what the adapter fits."""
+        if self.spec["model"] is None:
+            return self.named_base or ""
         recorded = str(self.spec["model"]).removeprefix("<model ").removesuffix(">")
         path = files.expanded(quickstart.resolve(recorded))
         return str(path.resolve()) if path.is_dir() else recorded
@@ -192,6 +204,16 @@ class Recipe:
                 f"{files.shown(self.folder)} does not tell the length of a full run: {STUDY_FILE} is not there"
             )
         return Study.read(storage_of(self.spec["storage"], self.folder), STUDY_NAME).terms
+
+    def fingerprint(self, name: str) -> str | None:
+        """What the study recorded of something that scores depend on; None if it is not there."""
+        found = (self.terms.get("context") or {}).get(name) if self._has_study else None
+        return None if found is None else str(found)
+
+    @property
+    def examples_of_study(self) -> int | None:
+        """Training examples of a full run, as the study began with them; None if it is not there."""
+        return int(self.terms["examples"]) if self._has_study and self.terms.get("examples") else None
 
     @cached_property
     def examples(self) -> int:
@@ -286,10 +308,10 @@ class Recipe:
             RecipeError: rounding would change the scale of the adapter noticeably.
         """
         alpha = self.config.alpha
-        rounded = max(1, round(alpha))
-        if abs(rounded - alpha) > ALPHA_TOLERANCE * alpha:
+        rounded = whole(alpha)
+        if rounded is None:
             raise RecipeError(
-                f"{tool} takes a whole alpha, and {alpha:g} is too far from {rounded}: "
+                f"{tool} takes a whole alpha, and {alpha:g} is too far from {max(1, round(alpha))}: "
                 "tune with whole alphas in space.alpha, or export to trl"
             )
         return rounded
@@ -299,6 +321,14 @@ class Recipe:
         """One line on what was tuned and how well it did."""
         runs = "1 run" if len(self.tuned.seeds) == 1 else f"mean of {len(self.tuned.seeds)} seeds"
         return f"{self.variant.title}, tuned by autolora: {self.metric} {self.tuned.value:.6g} ({runs})"
+
+
+def _kind(recorded: Mapping[str, Any]) -> str:
+    """The kind of trainer of a recorded specification, which is not validated: files may have gone."""
+    trainer = recorded.get("trainer", BUILTIN)
+    if isinstance(trainer, Mapping):
+        return next((key for key in trainer if key in KINDS), BUILTIN)
+    return BUILTIN if trainer in (None, BUILTIN) or isinstance(trainer, TrainerSpec) else "function"
 
 
 def yaml_file(path: Path, recipe: Recipe, notes: list[str], sections: Mapping[str, Mapping[str, object]]) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -246,7 +246,7 @@ class ConfigFile:
         config: Mapping[str, Any],
         variant: Variant,
         examples: int,
-        summary: str,
+        notes: Sequence[str],
         model: str | None = None,
         data: Values | None = None,
     ) -> str:
@@ -254,9 +254,9 @@ class ConfigFile:
 
         Args:
             config, variant, examples, model, data: as for :meth:`trial`.
-            summary: one line on the values.
+            notes: lines for its head.
         """
-        notes = [summary]
+        notes = [*notes]
         if whole(config["alpha"]) != config["alpha"]:
             notes.append(f"{self.tool.keys.alpha} is rounded from {config['alpha']:.6g}.")
         if self.devices > 1:

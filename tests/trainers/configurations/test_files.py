@@ -35,7 +35,7 @@ class TestBoth:
 
     def test_its_baseline_written_back_is_the_same_training(self, kind):
         file = parsed(kind)
-        text = file.tuned(BASELINE, variants.get("lora"), 96, "tuned")
+        text = file.tuned(BASELINE, variants.get("lora"), 96, ["tuned"])
         before, after = file.values, yaml.safe_load(text)
         rank, alpha, rate = file.tool.keys.rank, file.tool.keys.alpha, file.tool.keys.learning_rate
         assert (after[rank], after[alpha], after[rate]) == (4, 8, 5e-3)
@@ -55,10 +55,10 @@ class TestBoth:
     def test_one_variant_does_not_leave_switches_to_another(self, kind):
         file = parsed(kind)
         for name in ("dora", "rslora", "lora_plus", "pissa"):
-            text = file.tuned(BASELINE, variants.get(name), 96, "tuned")
+            text = file.tuned(BASELINE, variants.get(name), 96, ["tuned"])
             again = parsed(kind, text)
             assert again.tool.made(variants.get(name), again.values).items() <= again.values.items()
-            plain = yaml.safe_load(again.tuned(BASELINE, variants.get("lora"), 96, "tuned"))
+            plain = yaml.safe_load(again.tuned(BASELINE, variants.get("lora"), 96, ["tuned"]))
             assert not set(file.tool.switches) & plain.keys()
 
     def test_nothing_of_the_users_evaluates_stops_or_publishes_a_trial(self, kind):
@@ -189,7 +189,7 @@ class TestLlamaFactory:
     def test_a_trial_leaves_the_conversion_of_pissa_to_autolora_and_the_tuned_file_does_not(self):
         file = parsed("llamafactory")
         assert "pissa_convert" not in trial(file, variant="pissa")
-        tuned = yaml.safe_load(file.tuned(BASELINE, variants.get("pissa"), 96, "tuned"))
+        tuned = yaml.safe_load(file.tuned(BASELINE, variants.get("pissa"), 96, ["tuned"]))
         assert (tuned["pissa_init"], tuned["pissa_iter"], tuned["pissa_convert"]) == (True, -1, True)
 
 
