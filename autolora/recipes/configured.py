@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from autolora import files
 from autolora.recipes.recipe import Recipe, RecipeError
@@ -27,13 +28,19 @@ def write(recipe: Recipe, out: Path) -> list[Path]:
     options = dict(recipe.config.options)
     config = {name: value for name, value in recipe.config.as_dict().items() if name not in ("options", *options)}
     model = recipe.model if recipe.spec["model"] else None
+    data: dict[str, Any] = {}
+    beside: dict[Path, str] = {}
     try:
-        text = file.tuned(config, recipe.variant, int(examples), notes, model)
+        if recipe.spec["data"]:
+            data, beside = tool.data(recipe.data, out)
+            notes += recipe.data.notes
+        text = file.tuned(config, recipe.variant, int(examples), notes, model, data)
     except ConfigurationError as error:
         raise RecipeError(str(error)) from None
     target = out / path.name
     if target.resolve() == path.resolve():
         raise RecipeError(f"{files.shown(path)} is your own file, which is not replaced: choose another folder")
     out.mkdir(parents=True, exist_ok=True)
-    files.write(target, text)
-    return [target]
+    for written, content in {target: text, **beside}.items():
+        files.write(written, content)
+    return [target, *beside]

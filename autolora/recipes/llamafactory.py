@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from pathlib import Path
 
 from autolora import files
-from autolora.recipes.data import Data, Source, by_hand
 from autolora.recipes.recipe import Recipe, RecipeError, yaml_file
+from autolora.trainers.configurations.data import Data
 from autolora.trainers.configurations.llamafactory import INITIALIZATIONS, OPTIONS
+from autolora.trainers.configurations.llamafactory_data import DATASETS, expressible, listed, settings, stage
 
-TOOL, FILE, DATASETS = "LLaMA-Factory", "llamafactory.yaml", "dataset_info.json"
+TOOL, FILE = "LLaMA-Factory", "llamafactory.yaml"
 COMPUTE: dict[str, dict[str, object]] = {
     "auto": {"bf16": True},
     "bfloat16": {"bf16": True},
@@ -24,7 +23,7 @@ def write(recipe: Recipe, out: Path) -> list[Path]:
     """Write ``llamafactory.yaml`` and the ``dataset_info.json`` that it refers to."""
     training, config = recipe.training, recipe.config
     switches = _switches(recipe)
-    data = _expressible(recipe.data).in_folder(out)
+    data = expressible(recipe.data).in_folder(out)
     model = {
         "model_name_or_path": recipe.whole_model(TOOL),
         "trust_remote_code": bool(recipe.spec["trust_remote_code"]),
@@ -36,7 +35,7 @@ def write(recipe: Recipe, out: Path) -> list[Path]:
     sections: dict[str, dict[str, object]] = {
         "model": model,
         "method": {
-            "stage": "pt" if data.format == "text" else "sft",
+            "stage": stage(data),
             "do_train": True,
             "finetuning_type": "lora",
             "lora_rank": config.rank,
@@ -46,11 +45,7 @@ def write(recipe: Recipe, out: Path) -> list[Path]:
             **switches,
         },
         "data": {
-            "dataset_dir": str(out.absolute()),
-            "dataset": "train",
-            **({"val_size": data.eval_size} if data.eval is None else {"eval_dataset": "eval"}),
-            **_template(data),
-            **({"mask_history": True} if _has_history(data) else {}),
+            **settings(data, out),
             "cutoff_len": training.max_length,
             "packing": False,
         },
@@ -74,7 +69,7 @@ def write(recipe: Recipe, out: Path) -> list[Path]:
     notes = [f"Train with: llamafactory-cli train {files.argument((out / FILE).absolute())}", *_notes(recipe, data)]
     out.mkdir(parents=True, exist_ok=True)
     datasets = out / DATASETS
-    files.write(datasets, json.dumps(_datasets(data), indent=2, ensure_ascii=False) + "\n")
+    files.write(datasets, listed(data))
     return [yaml_file(out / FILE, recipe, notes, sections), datasets]
 
 
@@ -118,74 +113,3 @@ def _notes(recipe: Recipe, data: Data) -> list[str]:
     if data.format == "alpaca":
         notes.append("LLaMA-Factory's alpaca text puts an input under the instruction, without a heading of its own.")
     return [*notes, *data.notes]
-
-
-def _expressible(data: Data) -> Data:
-    if data.template is not None:
-        return by_hand("LLaMA-Factory has no prompt templates over several columns.", of=data)
-    if data.format == "tokenized":
-        return by_hand("LLaMA-Factory reads no columns of token ids.", of=data)
-    return data.known_to(TOOL, READINGS)
-
-
-def _template(data: Data) -> dict[str, str]:
-    """The template's name; for conversations none, so that the tokenizer's own is taken."""
-    names = {"prompt_completion": "fewshot", "alpaca": "alpaca"}
-    return {"template": names[data.format]} if data.format in names else {}
-
-
-def _datasets(data: Data) -> dict[str, dict[str, object]]:
-    entries = {"train": {**_place(data.train), **READINGS[data.format](data)}}
-    if data.eval is not None:
-        rows = {} if data.eval_size is None else {"num_samples": data.eval_size}
-        entries["eval"] = {**_place(data.eval), **rows, **READINGS[data.format](data)}
-    return entries
-
-
-def _place(source: Source) -> dict[str, object]:
-    if source.kind != "hub":
-        return {"file_name": source.path}
-    subset = {} if source.name is None else {"subset": source.name}
-    return {"hf_hub_url": source.path, **subset, "split": source.split}
-
-
-def _conversation(role: str, content: str, user: str, assistant: str) -> Callable[[Data], dict[str, object]]:
-    tags = {
-        "role_tag": role,
-        "content_tag": content,
-        "user_tag": user,
-        "assistant_tag": assistant,
-        "observation_tag": "tool",
-        "system_tag": "system",
-    }
-
-    def reading(data: Data) -> dict[str, object]:
-        columns = {"messages": data.columns[0], **data.beside(system="system", tools="tools")}
-        return {"formatting": "sharegpt", "columns": columns, "tags": tags}
-
-    return reading
-
-
-def _alpaca(data: Data) -> dict[str, object]:
-    optional = {"query": "input", "system": "system", "history": "history"}
-    columns = {key: column for key, column in optional.items() if column in data.columns}
-    return {"columns": {"prompt": "instruction", **columns, "response": "output"}}
-
-
-def _has_history(data: Data) -> bool:
-    return data.format == "alpaca" and "history" in data.columns
-
-
-def _prompt_completion(data: Data) -> dict[str, object]:
-    prompt, completion = data.columns
-    return {"columns": {"prompt": prompt, "response": completion}}
-
-
-READINGS: dict[str, Callable[[Data], dict[str, object]]] = {
-    "prompt_completion": _prompt_completion,
-    "messages": _conversation("role", "content", "user", "assistant"),
-    "sharegpt": _conversation("from", "value", "human", "gpt"),
-    "alpaca": _alpaca,
-    "text": lambda data: {"columns": {"prompt": data.columns[0]}},
-}
-"""By format, how LLaMA-Factory finds the parts of a row."""

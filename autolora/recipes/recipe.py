@@ -21,13 +21,13 @@ from autolora.bases.packed import SETTINGS, bits_asked
 from autolora.documents import read_json, shaped
 from autolora.driver.result import BEST_FOLDER, TunedVariant, TuneResult
 from autolora.errors import AutoloraError
-from autolora.recipes.data import Data
 from autolora.space import Config
 from autolora.spec import BaseSpec, TrainingSpec
 from autolora.study.directory import SPEC_FILE, STUDY_FILE, STUDY_NAME, NoStudyError, recorded_spec, storage_of
 from autolora.trainer_specs import BUILTIN, KINDS, TrainerSpec
 from autolora.trainers import horizon
 from autolora.trainers.configurations import whole
+from autolora.trainers.configurations.data import Data
 from autolora.variants import Variant
 
 AGAIN = "Run the same `autolora tune` to its end again, which writes it again; or restore it from a copy."

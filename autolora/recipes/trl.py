@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from autolora import files
-from autolora.recipes.data import Data, Source
 from autolora.recipes.recipe import Recipe
 from autolora.tasks.causal_lm.conversations.turns import CALLER, ROLES
+from autolora.trainers.configurations.data import Data, Source
 
 TOOL, FILE = "TRL", "train.py"
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from typing import ClassVar
+from pathlib import Path
+from typing import Any, ClassVar
 
+from autolora.trainers.configurations import axolotl_data
+from autolora.trainers.configurations.data import Data
 from autolora.trainers.configurations.document import Change
 from autolora.trainers.configurations.known import AXOLOTL, AXOLOTL_PLUGINS
 from autolora.trainers.configurations.tool import ConfigurationError, Keys, Tool, Values
@@ -100,6 +103,15 @@ class Axolotl(Tool):
 
     def start(self, name: object) -> Values | None:
         return {"peft_init_lora_weights": name}
+
+    def objective(self, values: Values) -> str | None:
+        named = ("rl", "reward_model", "process_reward_model")
+        return next((f"{key}: {values[key]}" for key in named if values.get(key)), None)
+
+    def data(self, data: Data, folder: Path) -> tuple[dict[str, Any], dict[Path, str]]:
+        settings = axolotl_data.settings(self._readable(axolotl_data.expressible(data)))
+        other = {"pretraining_dataset": None, "val_set_size": None, "test_datasets": None}
+        return {**other, **settings}, {}
 
     @property
     def switches(self) -> Collection[str]:

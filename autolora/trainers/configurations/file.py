@@ -132,16 +132,25 @@ class ConfigFile:
         content = json.dumps(shared, sort_keys=True, default=str)
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
-    def check(self, stops_early: bool) -> None:
+    def check(self, stops_early: bool, has_data: bool = False) -> None:
         """Refuse a file that cannot be tuned.
+
+        Args:
+            stops_early: whether trials are stopped at rungs and continued.
+            has_data: whether the specification's rows replace the file's.
 
         Raises:
             ConfigurationError: naming the key, and what to write.
         """
         with self._named():
             reasons = list(self.tool.refused(self.values, stops_early))
-            if not self.tool.has_evaluation(self.values):
+            if not has_data and not self.tool.has_evaluation(self.values):
                 reasons.append("no evaluation rows: trials are compared by a score on rows that are not trained on")
+            objective = self.tool.objective(self.values) if has_data else None
+            if objective is not None:
+                reasons.append(
+                    f"{objective} needs rows that data cannot give: leave data out, and name them in the file"
+                )
         if reasons:
             raise ConfigurationError(f"{files.shown(self.path)}: {'; '.join(reasons)}")
 

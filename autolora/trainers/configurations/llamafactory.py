@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from typing import ClassVar
+from pathlib import Path
+from typing import Any, ClassVar
 
+from autolora.trainers.configurations import llamafactory_data
+from autolora.trainers.configurations.data import Data
 from autolora.trainers.configurations.known import LLAMA_FACTORY
 from autolora.trainers.configurations.tool import Keys, Tool, Values
 
@@ -107,6 +110,16 @@ class LlamaFactory(Tool):
 
     def start(self, name: object) -> Values | None:
         return INITIALIZATIONS.get(name)
+
+    def objective(self, values: Values) -> str | None:
+        stage = self.value(values, "stage")
+        return None if stage in ("sft", "pt") else f"stage: {stage}"
+
+    def data(self, data: Data, folder: Path) -> tuple[dict[str, Any], dict[Path, str]]:
+        found = self._readable(llamafactory_data.expressible(data))
+        settings = {"stage": llamafactory_data.stage(found), **llamafactory_data.settings(found, folder)}
+        other = dict.fromkeys(("eval_dataset", "val_size", "max_samples", "tokenized_path", "mask_history"))
+        return {**other, **settings}, {folder / llamafactory_data.DATASETS: llamafactory_data.listed(found)}
 
     @property
     def switches(self) -> Collection[str]:

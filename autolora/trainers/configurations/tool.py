@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from autolora.errors import AutoloraError
+from autolora.trainers.configurations.data import PLACEHOLDER, Data
 from autolora.trainers.configurations.document import Change
 from autolora.variants import Variant
 
@@ -103,6 +104,32 @@ class Tool(ABC):
     @abstractmethod
     def switches(self) -> Collection[str]:
         """All keys that make a variant."""
+
+    @abstractmethod
+    def objective(self, values: Values) -> str | None:
+        """The setting by which a file trains on something else than texts to learn, as pairs; None if on such texts."""
+
+    @abstractmethod
+    def data(self, data: Data, folder: Path) -> tuple[dict[str, Any], dict[Path, str]]:
+        """Rows of a specification in place of the file's.
+
+        Args:
+            data: the rows.
+            folder: for files that the settings refer to.
+
+        Returns:
+            Settings, where None stands for a key that goes; and files by path.
+
+        Raises:
+            ConfigurationError: the tool cannot be pointed at them.
+        """
+
+    def _readable(self, data: Data) -> Data:
+        """These rows, unless they are to be written out by hand."""
+        if data.train == PLACEHOLDER:
+            reason = next(iter(data.notes), "").split(" Write them to ")[0]
+            raise ConfigurationError(f"data: {reason} Name the rows in {self.name}'s own file, and leave data out")
+        return data
 
     def accumulation(self, values: Values, micro_batch: int) -> int:
         """Micro-batches of one process that make a batch."""

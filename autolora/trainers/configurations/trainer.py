@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import math
 import re
 import shlex
@@ -12,14 +13,16 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from autolora import files, quickstart
+from autolora import spec as specs
 from autolora import variants as registered
 from autolora.bases import ModelError
 from autolora.bases.pretrained import hidden_size, load_config
 from autolora.documents import DocumentError, read_json
 from autolora.errors import first_line
+from autolora.files import Document
 from autolora.search import Job
 from autolora.search.rungs import steps_until
 from autolora.space import Config, Range, Space, Traits, registry
@@ -31,6 +34,7 @@ from autolora.trainers.command.process import end_marked
 from autolora.trainers.command.reports import EVAL
 from autolora.trainers.command.trainer import TOLD, ProcessTrainer
 from autolora.trainers.configurations.axolotl import AXOLOTL_TOOL
+from autolora.trainers.configurations.data import Data
 from autolora.trainers.configurations.file import FURTHER, MINE, ConfigFile
 from autolora.trainers.configurations.llamafactory import LLAMA_FACTORY_TOOL
 from autolora.trainers.configurations.tool import ConfigurationError, Tool, whole
@@ -68,7 +72,10 @@ class ConfiguredTrainer(ProcessTrainer):
     def __init__(self, spec: Spec, folder: Path) -> None:
         super().__init__(spec, folder)
         self.file = ConfigFile.read(self.tool, Path(self.settings.file), self.settings.devices)
-        self.file.check(self.settings.early_stop)
+        self.file.check(self.settings.early_stop, has_data=spec.data is not None)
+        self._rows = None if spec.data is None else Data.of(dict(cast(Document, specs.dump(spec)["data"])))
+        if self._rows is not None:
+            self.tool.data(self._rows, folder)  # refused now, if ever
         found = self.settings.examples or self.file.examples
         if found is None:
             raise ConfigurationError(
@@ -94,6 +101,7 @@ class ConfiguredTrainer(ProcessTrainer):
         config = trial.folder / CONFIG
         resume = next(iter(_checkpoints(trial.folder / OUTPUT)), None) if self.settings.early_stop else None
         options = trial.own_variant.options
+        data, beside = ({}, {}) if self._rows is None else self.tool.data(self._rows, trial.folder)
         text = self.file.trial(
             {name: value for name, value in trial.config.items() if name not in options},
             trial.own_variant,
@@ -102,8 +110,9 @@ class ConfiguredTrainer(ProcessTrainer):
             trial.folder / OUTPUT,
             resume,
             self.model,
+            data,
         )
-        return Launch(f"{self.launcher} {files.argument(config)}", {config: text})
+        return Launch(f"{self.launcher} {files.argument(config)}", {config: text, **beside})
 
     @property
     @abstractmethod
@@ -133,7 +142,12 @@ class ConfiguredTrainer(ProcessTrainer):
         return None
 
     def fingerprints(self) -> Mapping[str, str]:
-        return {self.tool.kind: self.file.digest, **super().fingerprints()}
+        rows = {} if self._rows is None else {"data": self._named_rows(self._rows)}
+        return {self.tool.kind: self.file.digest, **rows, **super().fingerprints()}
+
+    def _named_rows(self, rows: Data) -> str:
+        settings, beside = self.tool.data(rows, Path())
+        return json.dumps([settings, sorted(beside.values())], sort_keys=True)
 
     def baseline(self) -> Config | None:
         return self.file.baseline()
@@ -182,13 +196,19 @@ class ConfiguredTrainer(ProcessTrainer):
     def _lacking(self) -> str | None:
         """What has to be installed before the default launcher can run; None if nothing."""
 
+    @property
+    def _splits_by_seed(self) -> bool:
+        if self._rows is not None:
+            return self._rows.eval is None
+        return self.tool.splits_by_seed(self.file.values)
+
     def about(self) -> Mapping[str, Sequence[str]]:
         lines = [f"{self.tool.name} with {files.shown(self.file.path)}: {self.launcher}"]
         warned = []
         unknown = ", ".join(self.file.unknown())
         if unknown:
             warned.append(f"{self.tool.name} {self.tool.release} does not know {unknown}")
-        if self.tool.splits_by_seed(self.file.values):
+        if self._splits_by_seed:
             warned.append(
                 "evaluation rows are split off by the seed, so further seeds of a configuration are scored on other "
                 "rows; name rows of their own in the file"
@@ -196,6 +216,8 @@ class ConfiguredTrainer(ProcessTrainer):
         width, reason = self._found
         if width is None and self.spec.space.hidden_size is None:
             warned.append(f"the width of the model is not known ({reason}); set space.hidden_size")
+        if self._rows is not None:
+            warned.extend(self._rows.notes)
         about = super().about()
         return {**about, "trainer": lines, **({"warning": warned} if warned else {})}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import yaml
 from autolora import variants
 from autolora.documents import DocumentError
 from autolora.trainers.configurations import TOOLS, ConfigurationError, known, whole
+from autolora.trainers.configurations.data import Data
 from tests.support.configured import FILES, parsed
 
 OUTPUT = Path("/run/trials/3/work/output")
@@ -210,3 +212,49 @@ def test_the_lists_of_keys_hold_what_is_set_and_what_has_a_default():
 def test_a_further_setting_that_no_tool_has_is_refused():
     with pytest.raises(ConfigurationError, match="no setting for beta"):
         trial(parsed("axolotl"), {**BASELINE, "beta": 0.1})
+
+
+class TestRows:
+    """Rows of a specification in place of the file's."""
+
+    @pytest.fixture
+    def rows(self, tmp_path):
+        train, held_out = tmp_path / "train.jsonl", tmp_path / "eval.jsonl"
+        for path in (train, held_out):
+            path.write_text('{"prompt": "a", "completion": "b"}\n' * 3)
+        return {"train": str(train), "eval": str(held_out)}
+
+    def test_axolotl_is_given_its_data_sets(self, rows, tmp_path):
+        settings, beside = TOOLS["axolotl"].data(Data.of(rows), tmp_path)
+        written = trial(parsed("axolotl"), data=settings)
+        assert not beside
+        assert [each["path"] for each in written["datasets"]] == [rows["train"]]
+        assert [each["path"] for each in written["test_datasets"]] == [rows["eval"]]
+        assert "val_set_size" not in written  # axolotl takes one of the two
+
+    def test_llama_factory_is_given_a_list_of_data_sets(self, rows, tmp_path):
+        settings, beside = TOOLS["llamafactory"].data(Data.of(rows), tmp_path)
+        written = trial(parsed("llamafactory", FILES["llamafactory"] + "max_samples: 5\n"), data=settings)
+        [(path, content)] = beside.items()
+        listed = json.loads(content)
+        assert (written["dataset_dir"], path) == (str(tmp_path), tmp_path / "dataset_info.json")
+        assert listed[written["dataset"]]["file_name"] == rows["train"]
+        assert listed[written["eval_dataset"]]["file_name"] == rows["eval"]
+        assert not {"val_size", "max_samples"} & written.keys()
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_rows_that_the_tool_cannot_be_pointed_at_are_refused(self, kind, tmp_path):
+        with pytest.raises(ConfigurationError, match=r"data: The study was given its rows in Python\. Name the rows"):
+            TOOLS[kind].data(Data.of({"train": "<dataset 12>", "eval": None}), tmp_path)
+
+    @pytest.mark.parametrize(("kind", "keys"), [("llamafactory", "stage: dpo"), ("axolotl", "rl: dpo")])
+    def test_pairs_are_named_in_the_file(self, kind, keys):
+        file = parsed(kind, FILES[kind] + keys + "\n")
+        file.check(stops_early=True)
+        with pytest.raises(ConfigurationError, match=f"{keys} needs rows"):
+            file.check(stops_early=True, has_data=True)
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_a_file_without_evaluation_rows_is_taken_with_them(self, kind):
+        text = "\n".join(line for line in FILES[kind].splitlines() if not line.startswith("val_s"))
+        parsed(kind, text).check(stops_early=True, has_data=True)
