@@ -12,6 +12,7 @@ import os
 import shutil
 import signal
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,9 @@ class SegmentCallback(TrainerCallback):  # type: ignore[misc]  # its types are n
 
     It logs the loss of every step, NaN included; at the segment's last step it has the Trainer evaluate, then write a
     checkpoint, whose state holds the score, and then stop, on the schedule of the full run. Losses and the score go to
-    the report. SIGTERM has it write a checkpoint after the step that runs, if one process trains. At the end of a full
-    run it leaves the adapter in the trial's folder, as one that fits the unmodified base.
+    the report. If one process trains, it also has a checkpoint written after the step that runs on SIGTERM, and every
+    ``training.checkpoint_seconds``; several would not agree on when. At the end of a full run it leaves the adapter in
+    the trial's folder, as one that fits the unmodified base.
 
     Args:
         trial: what ``$AUTOLORA_TRIAL`` holds: its folder, and the fraction of a full run that it stops at.
@@ -42,8 +44,11 @@ class SegmentCallback(TrainerCallback):  # type: ignore[misc]  # its types are n
 
     def __init__(self, trial: Mapping[str, Any], report: Path) -> None:
         self._folder, self._fraction, self._report = Path(trial["folder"]), float(trial["stop"]), report
+        training = trial.get("specification", {}).get("training", {})
+        self._interval = float(training.get("checkpoint_seconds", math.inf))
         self._stop = math.inf
         self._asked = False
+        self._former: Any = None
 
     @classmethod
     def here(cls) -> SegmentCallback | None:
@@ -60,8 +65,9 @@ class SegmentCallback(TrainerCallback):  # type: ignore[misc]  # its types are n
         # as autolora.search.rungs.steps_until: a fraction as 1/3 is rounded
         self._stop = min(state.max_steps, math.ceil(self._fraction * state.max_steps - 1e-9))
         args.logging_nan_inf_filter = False  # it would log another loss in place of NaN
-        if args.world_size == 1 and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, self._ask)
+        self._alone, self._saved = args.world_size == 1, time.monotonic()
+        if self._alone and threading.current_thread() is threading.main_thread():
+            self._former = signal.signal(signal.SIGTERM, self._ask)
         if state.global_step == 0 and args.should_save:
             self._keep_start(kwargs.get("model"))
 
@@ -75,6 +81,16 @@ class SegmentCallback(TrainerCallback):  # type: ignore[misc]  # its types are n
         if reached or self._asked:
             control.should_evaluate = reached
             control.should_save = control.should_training_stop = True
+        elif self._alone and time.monotonic() - self._saved >= self._interval:
+            control.should_save = True
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Let SIGTERM end the process again."""
+        if self._former is not None:
+            signal.signal(signal.SIGTERM, self._former)
+            self._former = None
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Report a loss."""
@@ -86,11 +102,11 @@ class SegmentCallback(TrainerCallback):  # type: ignore[misc]  # its types are n
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Report the scores of the last step."""
         if state.is_world_process_zero and state.global_step >= self._stop:
-            found = {key: value for key, value in (kwargs.get("metrics") or {}).items() if _is_number(value)}
-            self._write(**{**found, "step": state.global_step})
+            self._write(**{key: value for key, value in (kwargs.get("metrics") or {}).items() if _is_number(value)})
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Leave the adapter of a completed training."""
+        self._saved = time.monotonic()
         if state.global_step < state.max_steps or not args.should_save:
             return
         target, start = self._folder / ADAPTER, self._folder / INITIAL

@@ -57,7 +57,11 @@ class ConfiguredSpec(ProcessSpec):
             says by the number of steps.
     """
 
-    ignores = ("evaluation", "adapter", "base", *TRAINING, *(f"training.{name}" for name in TOLD_BY_FILE))
+    ignores = (
+        *("evaluation", "adapter", "base"),
+        *(key for key in TRAINING if key != "training.checkpoint_seconds"),
+        *(f"training.{name}" for name in TOLD_BY_FILE),
+    )
 
     launcher: str | None = Field(default=None, min_length=1)
     devices: int = Field(default=1, ge=1, le=10**6)

@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 from autolora.trainers.configurations import llamafactory_data
 from autolora.trainers.configurations.data import Data
 from autolora.trainers.configurations.known import LLAMA_FACTORY
-from autolora.trainers.configurations.tool import Keys, Tool, Values
+from autolora.trainers.configurations.tool import ConfigurationError, Keys, Tool, Values
+from autolora.variants import Variant
 
 OPTIONS = {"use_dora": "use_dora", "use_rslora": "use_rslora", "init_lora_weights": "init_lora_weights"}
 INITIALIZATIONS: Mapping[object, Mapping[str, object]] = {
@@ -120,6 +121,13 @@ class LlamaFactory(Tool):
         settings = {"stage": llamafactory_data.stage(found), **llamafactory_data.settings(found, folder)}
         other = dict.fromkeys(("eval_dataset", "val_size", "max_samples", "tokenized_path", "mask_history"))
         return {**other, **settings}, {folder / llamafactory_data.DATASETS: llamafactory_data.listed(found)}
+
+    def made(self, variant: Variant, values: Values) -> dict[str, Any]:
+        settings = super().made(variant, values)
+        other = next((key for key in ("use_unsloth", "use_kt") if values.get(key)), None)
+        if other is not None and "pissa_init" in settings:
+            raise ConfigurationError(f"{other}: with it LLaMA-Factory leaves PiSSA's start out; remove one of them")
+        return settings
 
     @property
     def switches(self) -> Collection[str]:

@@ -104,13 +104,13 @@ class ConfiguredTrainer(ProcessTrainer):
         data, beside = ({}, {}) if self._rows is None else self.tool.data(self._rows, trial.folder)
         text = self.file.trial(
             {name: value for name, value in trial.config.items() if name not in options},
-            trial.own_variant,
-            self.examples,
-            trial.seed,
-            trial.folder / OUTPUT,
-            resume,
-            self.model,
-            data,
+            variant=trial.own_variant,
+            examples=self.examples,
+            seed=trial.seed,
+            output=trial.folder / OUTPUT,
+            resume=resume,
+            model=self.model,
+            data=data,
         )
         return Launch(f"{self.launcher} {files.argument(config)}", {config: text, **beside})
 

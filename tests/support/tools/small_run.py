@@ -42,7 +42,7 @@ def train(
     arguments = {"use_cpu": True, "report_to": [], "disable_tqdm": True, "eval_strategy": "no", **arguments}
     prepared = TrainingArguments(output, **arguments)
     set_seed(prepared.seed)
-    model = get_peft_model(model, LoraConfig(target_modules=["q_proj", "v_proj", "down_proj"], **lora))
+    model = get_peft_model(model, LoraConfig(target_modules=["q_proj", "v_proj", "down_proj", "lm_head"], **lora))
     trainer = Trainer(
         model=model,
         args=prepared,

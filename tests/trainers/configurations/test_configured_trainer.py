@@ -19,6 +19,7 @@ from tests.support.configured import FILES, study
 from tests.support.trainer_contract import CONFIG, TrainerContract, piece
 
 
+@pytest.mark.slow
 class TestConfiguredTrainer(TrainerContract):
     @pytest.fixture(scope="class")
     def make_trainer(self, tmp_path_factory):

@@ -188,6 +188,12 @@ class TestLlamaFactory:
         with pytest.raises(ConfigurationError, match=says):
             parsed("llamafactory", f"{text}\n{keys}\n").check(stops_early=True)
 
+    def test_pissa_is_refused_where_llama_factory_would_leave_its_start_out(self):
+        file = parsed("llamafactory", FILES["llamafactory"] + "use_unsloth: true\n")
+        with pytest.raises(ConfigurationError, match="use_unsloth"):
+            trial(file, variant="pissa")
+        assert trial(file, variant="dora")["use_unsloth"]
+
     def test_a_trial_leaves_the_conversion_of_pissa_to_autolora_and_the_tuned_file_does_not(self):
         file = parsed("llamafactory")
         assert "pissa_convert" not in trial(file, variant="pissa")
