@@ -225,6 +225,7 @@ def export(folder: Path, variant: str, target: str, rank: int | None, out: Path)
     """Write the tuned adapter, or the tuned settings in another trainer's words, to the folder OUT.
 
     --to peft is the adapter itself; --to lora cuts one that has a format of its own, as DoRA's, to a plain LoRA.
+    Of a study that was tuned with your configuration file of a tool, --to that tool is this file with tuned values.
     """
     with _plain_errors():
         from autolora.recipes import write, write_lora

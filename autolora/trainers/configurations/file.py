@@ -162,6 +162,11 @@ class ConfigFile:
                 close = closest(key, known)
                 yield f"{key} (did you mean {close}?)" if close else key
 
+    @property
+    def own_switches(self) -> set[str]:
+        """Keys that make the variant which the file trains; none for plain LoRA."""
+        return {key for key in self.tool.switches if self.values.get(key)}
+
     def divides(self, batch_size: int) -> bool:
         """Whether a batch can be shared by the processes."""
         return batch_size % self.devices == 0

@@ -208,6 +208,12 @@ class ConfiguredTrainer(ProcessTrainer):
         unknown = ", ".join(self.file.unknown())
         if unknown:
             warned.append(f"{self.tool.name} {self.tool.release} does not know {unknown}")
+        own = self.file.own_switches
+        made = [self.tool.made(registered.get(name), self.file.values) for name in self.spec.names]
+        if own and not any(own <= each.keys() for each in made):
+            verb = "is" if len(own) == 1 else "are"
+            names = ", ".join(self.spec.names)
+            warned.append(f"{', '.join(sorted(own))} of the file {verb} not used, since variants are {names}")
         if self._splits_by_seed:
             warned.append(
                 "evaluation rows are split off by the seed, so further seeds of a configuration are scored on other "

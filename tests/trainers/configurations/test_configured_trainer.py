@@ -144,6 +144,13 @@ class TestChecks:
         assert any("lora_dropuot (did you mean lora_dropout?)" in line for line in about["warning"])
 
 
+@pytest.mark.parametrize(("variants", "said"), [(["lora"], True), (["lora", "dora"], False)])
+def test_a_variant_of_the_file_that_is_not_tuned_is_said(tmp_path, variants, said):
+    spec = study("llamafactory", tmp_path, FILES["llamafactory"] + "use_dora: true\n", variants=variants)
+    warned = open_trainer(spec, tmp_path / "run").about()["warning"]
+    assert any("use_dora of the file is not used" in line for line in warned) is said
+
+
 def test_a_job_of_another_seed_trains_with_another(tmp_path):
     trainer = open_trainer(study("axolotl", tmp_path), tmp_path / "run")
     values = {trainer.run(Job(n, "lora", CONFIG, seed=n, start=0.0, stop=1 / 3, rung=0)).value for n in range(2)}
