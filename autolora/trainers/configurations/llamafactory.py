@@ -78,6 +78,7 @@ class LlamaFactory(Tool):
         "push_to_hub",
     )
 
+    draws_by_seed = True
     without_effect = ("logging_steps", "report_to", "run_name", "save_steps", "save_strategy", "plot_loss")
 
     def known(self, values: Values) -> Collection[str]:

@@ -63,6 +63,7 @@ class Tool(ABC):
         options: by ``LoraConfig`` option, the key for it.
         forced: what the file of every trial says.
         dropped: keys that the file of a trial does not have: what evaluates, stops or publishes by itself.
+        draws_by_seed: whether a part of the evaluation rows is drawn at random.
         without_effect: keys that no score depends on, and that may change while a study is under way.
     """
 
@@ -75,6 +76,7 @@ class Tool(ABC):
     forced: ClassVar[Values]
     dropped: ClassVar[Collection[str]]
     without_effect: ClassVar[Collection[str]]
+    draws_by_seed: ClassVar[bool] = False
 
     @abstractmethod
     def known(self, values: Values) -> Collection[str]:

@@ -199,7 +199,8 @@ class ConfiguredTrainer(ProcessTrainer):
     @property
     def _splits_by_seed(self) -> bool:
         if self._rows is not None:
-            return self._rows.eval is None
+            drawn = self.tool.draws_by_seed and self._rows.eval_size is not None
+            return self._rows.eval is None or drawn
         return self.tool.splits_by_seed(self.file.values)
 
     def about(self) -> Mapping[str, Sequence[str]]:
@@ -216,14 +217,16 @@ class ConfiguredTrainer(ProcessTrainer):
             warned.append(f"{', '.join(sorted(own))} of the file {verb} not used, since variants are {names}")
         if self._splits_by_seed:
             warned.append(
-                "evaluation rows are split off by the seed, so further seeds of a configuration are scored on other "
-                "rows; name rows of their own in the file"
+                "evaluation rows are chosen by the seed, so further seeds of a configuration are scored on other rows; "
+                "name rows of their own, and all of them"
             )
         width, reason = self._found
         if width is None and self.spec.space.hidden_size is None:
             warned.append(f"the width of the model is not known ({reason}); set space.hidden_size")
         if self._rows is not None:
             warned.extend(self._rows.notes)
+        if self.spec.data is not None and (self.spec.data.test is not None or self.spec.data.test_size):
+            warned.append(f"data.test has no effect: {self.tool.name} is given rows to train and to evaluate on")
         about = super().about()
         return {**about, "trainer": lines, **({"warning": warned} if warned else {})}
 
