@@ -45,7 +45,7 @@ def test_every_command_that_installs_autolora_names_the_distribution_and_its_ext
         found += INSTALL.findall(path.read_text(encoding="utf-8"))
     assert {name for name, _ in found} == {PROJECT["name"]}
     extras = {extra for _, listed in found for extra in listed.split(",") if extra}
-    assert extras == {"bitsandbytes", "postgres", "ray", "report"} <= set(PROJECT["optional-dependencies"])
+    assert extras == {"bitsandbytes", "postgres", "ray", "report", "trl"} <= set(PROJECT["optional-dependencies"])
 
 
 def test_extras_refer_to_extras_of_this_distribution():

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from autolora import files
-from autolora.recipes import axolotl, configured, llamafactory, lora, peft, trl
+from autolora.recipes import axolotl, configured, llamafactory, lora, peft, trl, trl_file
 from autolora.recipes.recipe import Recipe, RecipeError
 from autolora.trainer_specs import BUILTIN
 from autolora.trainers.configurations import TOOLS
@@ -19,7 +19,7 @@ TARGETS: dict[str, Callable[[Recipe, Path], list[Path]]] = {
     "axolotl": axolotl.write,
     "llamafactory": llamafactory.write,
 }
-OWN_FILES: dict[str, Callable[[Recipe, Path], list[Path]]] = dict.fromkeys(TOOLS, configured.write)
+OWN_FILES: dict[str, Callable[[Recipe, Path], list[Path]]] = {**dict.fromkeys(TOOLS, configured.write), "trl": trl_file.write}
 """By kind of trainer, what writes its own configuration with tuned values. The kind is the target's name, too."""
 
 
