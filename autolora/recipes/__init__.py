@@ -19,7 +19,10 @@ TARGETS: dict[str, Callable[[Recipe, Path], list[Path]]] = {
     "axolotl": axolotl.write,
     "llamafactory": llamafactory.write,
 }
-OWN_FILES: dict[str, Callable[[Recipe, Path], list[Path]]] = {**dict.fromkeys(TOOLS, configured.write), "trl": trl_file.write}
+OWN_FILES: dict[str, Callable[[Recipe, Path], list[Path]]] = {
+    "trl": trl_file.write,
+    **dict.fromkeys(TOOLS, configured.write),
+}
 """By kind of trainer, what writes its own configuration with tuned values. The kind is the target's name, too."""
 
 

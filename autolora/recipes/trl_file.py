@@ -35,7 +35,7 @@ def write(recipe: Recipe, out: Path) -> list[Path]:
         raise RecipeError(str(error)) from None
     notes = [recipe.summary, f"Train with: trl {kind} --config {files.argument(target)}"]
     if recipe.spec["data"]:
-        notes.append("The study read its rows from data of its own specification: name them by dataset_name or datasets.")
+        notes.append("The rows were those of the specification: name them by dataset_name or datasets.")
     out.mkdir(parents=True, exist_ok=True)
     dumped = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=1000)
     files.write(target, "".join(f"# {note}\n" for note in notes) + dumped)

@@ -156,7 +156,7 @@ class TrlTrainer(TransformersTrainer):
         """Refuse a variant that TRL makes another reference model of than what its training starts from."""
         import torch
 
-        job = Job(0, variant.name, config, 0, 0.0, 1.0, len(self.spec.rungs) - 1)
+        job = Job(0, variant.name, config, seed=0, start=0.0, stop=1.0, rung=len(self.spec.rungs) - 1)
         maker = Maker(self.spec, lambda trial: self._made_on(trial, FEW), self.resident)
         refused = VariantError(
             f"{variant.name} cannot be trained by TRL's {self.configuration.kind}, whose reference model is a copy of "
