@@ -140,17 +140,18 @@ class TrlTrainer(TransformersTrainer):
         return tokenized(self.spec, tokenizer, limits_of(model), longest, self.folder / "data")
 
     def check(self, variants: Sequence[str], space: Space, baselines: Mapping[str, Config]) -> None:
-        super().check(variants, space, baselines)
+        tokens = self._known_rows is not None and self._known_rows.split is not None
         for name in variants:
-            variant = registry.get(name)
-            if variant.needs_batches and (self._known_rows is None or self._known_rows.split is None):
+            if registry.get(name).needs_batches and not tokens:
                 raise VariantError(
                     f"{name} starts from data, which trainer trl: {self.configuration.kind} has no tokens of: leave "
                     f"{name} out of variants"
                 )
-            for size in space.batch_size:
-                self.configuration.parsed(per_device_train_batch_size=size)
-            self._check_reference(variant, searchable.largest(space, variant))
+        super().check(variants, space, baselines)
+        for size in space.batch_size:
+            self.configuration.parsed(per_device_train_batch_size=size)
+        for name in variants:
+            self._check_reference(registry.get(name), searchable.largest(space, registry.get(name)))
 
     def _check_reference(self, variant: Variant, config: Config) -> None:
         """Refuse a variant that TRL makes another reference model of than what its training starts from."""
