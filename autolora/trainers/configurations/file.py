@@ -21,7 +21,7 @@ from autolora.variants import Variant
 
 FURTHER = ("dropout", "weight_decay", "warmup_ratio")
 """Dimensions beside the four that every study has which these tools can be told."""
-MINE = ("learning_rate", "batch_size", "rank", "alpha", "options")
+ALWAYS = ("learning_rate", "batch_size", "rank", "alpha", "options")
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,7 @@ class ConfigFile:
         """
         keys, batch = self.tool.keys, int(config["batch_size"])
         for name in config:
-            if name not in (*MINE, *FURTHER):
+            if name not in (*ALWAYS, *FURTHER):
                 raise ConfigurationError(f"{self.tool.name} has no setting for {name}: leave it out of the space")
         if not self.divides(batch):
             raise ConfigurationError(f"batch_size {batch} cannot be shared by {self.devices} processes")

@@ -35,7 +35,7 @@ from autolora.trainers.command.reports import EVAL
 from autolora.trainers.command.trainer import TOLD, ProcessTrainer
 from autolora.trainers.configurations.axolotl import AXOLOTL_TOOL
 from autolora.trainers.configurations.data import Data
-from autolora.trainers.configurations.file import FURTHER, MINE, ConfigFile
+from autolora.trainers.configurations.file import ALWAYS, FURTHER, ConfigFile
 from autolora.trainers.configurations.llamafactory import LLAMA_FACTORY_TOOL
 from autolora.trainers.configurations.tool import ConfigurationError, Tool, whole
 from autolora.trainers.trainer import OnStep, Outcome
@@ -175,7 +175,7 @@ class ConfiguredTrainer(ProcessTrainer):
         if self.settings.launcher is None and self._lacking is not None:
             raise ConfigurationError(self._lacking)
         for dimension in registry():
-            if dimension.searched(space) and dimension.name not in (*MINE, *FURTHER):
+            if dimension.searched(space) and dimension.name not in (*ALWAYS, *FURTHER):
                 raise ConfigurationError(f"space.{dimension.name}: {self.tool.name} has no such setting; leave it out")
         for batch in (*space.batch_size, *(config.batch_size for config in baselines.values())):
             if not self.file.divides(batch):
