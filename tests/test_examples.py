@@ -70,6 +70,53 @@ def test_own_metric_is_found_in_the_working_directory_and_steers(tmp_path, monke
     assert 0 <= result["lora"].value <= 1
 
 
+def tune_here(monkeypatch: pytest.MonkeyPatch, folder: Path, name: str, **overrides: Any) -> driver.TuneResult:
+    """Tune an example from its own folder, with a budget of two runs of 32 examples."""
+    monkeypatch.chdir(EXAMPLES)
+    small = {"budget": 2, "confirm": 0, "variants": ["lora"], "training.device": "cpu", "training.examples": 32}
+    return driver.tune(spec=specs.load(name, **{**small, **overrides}), dir=folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "metric", "needs"),
+    [
+        ("sft.yaml", "eval_loss", "trl"),
+        ("grpo.yaml", "reward", "trl"),
+        ("classifier.yaml", "accuracy", "transformers"),
+        ("embeddings.yaml", "eval_loss", "sentence_transformers"),
+    ],
+)
+def test_other_people_s_trainers_are_tuned(name, metric, needs, tmp_path, monkeypatch):
+    pytest.importorskip(needs)
+    rows = {"data.eval_size": 8} if needs == "trl" else {}
+    result = tune_here(monkeypatch, tmp_path, name, **rows)
+    assert result.metric == metric
+    assert math.isfinite(result["lora"].value)
+    assert (tmp_path / "best" / "lora" / "adapter_config.json").is_file()
+
+
+@pytest.mark.slow
+def test_dpo_is_tuned_on_pairs_that_a_script_makes(tmp_path, monkeypatch):
+    pytest.importorskip("trl")
+    pairs = tmp_path / "pairs.jsonl"
+    run("preference_pairs.py", str(pairs), monkeypatch=monkeypatch)
+    data = {"data.train": str(pairs), "data.eval_size": 8}
+    result = tune_here(monkeypatch, tmp_path / "run", "dpo.yaml", **data)
+    assert 0 <= result["lora"].value <= 1
+
+
+def test_a_rejected_answer_has_miscounted_by_one():
+    rejected = functions("preference_pairs.py")["rejected"]
+    assert rejected("Eva, apples, school +3, 13 left") == "Eva, apples, school +3, 14 left"
+
+
+def test_a_reward_is_a_half_for_the_question_and_a_half_for_the_number():
+    counts = functions("own_reward.py")["counts"]
+    texts = ["", "Question: how many? Answer: many", "Question: how many? Answer: There are 16."]
+    assert counts(texts) == [0.0, 0.5, 1.0]
+
+
 def test_own_metric_compares_the_numbers_alone():
     numbers = functions("own_metric.py")["numbers"]
     assert numbers("Ben has 12 apples, 3 left") == numbers("12 ... 3") == ["12", "3"]

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import autolora
 from autolora.driver.result import TunedVariant
 from studies.throughput.commit import commit
-from studies.trainers.task import EVALUATED, TRAINERS, specification
+from studies.trainers.task import DATA, EVALUATED, TRAINERS, specification
 
 HERE = Path(__file__).parent
 EXAMPLES, BUDGET = 640, 6
@@ -58,7 +58,7 @@ class Judge:
         from autolora.trainers.builtin.trainer import BuiltinTrainer
 
         with tempfile.TemporaryDirectory() as folder:
-            spec = specification("builtin", Path(folder), EXAMPLES, **{"data.eval_size": None})
+            spec = specification("builtin", Path(folder), EXAMPLES, data={**DATA, "eval_size": None})
             opened = BuiltinTrainer.open(spec, Path(folder))
         self._bench = opened.bench
         every = self._bench.data.eval

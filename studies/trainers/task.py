@@ -46,9 +46,8 @@ def specification(trainer: str, folder: Path, examples: int, **settings: Any) ->
         "variants": ["lora"],
         "space": {"learning_rate": "auto", "batch_size": [8, 16], "rank": [4, 8, 16], "alpha": "law"},
         "training": {"device": "cpu"},
-        **settings,
     }
-    return specs.load({**spec, **_own(trainer, folder, examples)}, **_training(trainer, examples))
+    return specs.load({**spec, **_own(trainer, folder, examples), **settings}, **_training(trainer, examples))
 
 
 def _own(trainer: str, folder: Path, examples: int) -> Mapping[str, Any]:

@@ -22,8 +22,11 @@ def export_trained(made: Made, folder: Path) -> None:
         with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as staged:
             made.model.save_pretrained(staged)
             (folder / CONFIG).unlink(missing_ok=True)
+            whole = [path for path in Path(staged).rglob("*") if path.is_file()]
             # The configuration comes last: old and new halves never load together.
-            for path in sorted(Path(staged).iterdir(), key=lambda path: path.name == CONFIG):
-                files.move(path, folder / path.name)
+            for path in sorted(whole, key=lambda path: path.name == CONFIG):
+                target = folder / path.relative_to(staged)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                files.move(path, target)
     if made.trainer.processing_class is not None:
         made.trainer.processing_class.save_pretrained(folder)

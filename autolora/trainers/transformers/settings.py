@@ -139,6 +139,8 @@ def settle(trial: Trial, trainer: transformers.Trainer, attached: PeftModel | No
         "ignore_data_skip": False,
         "logging_nan_inf_filter": False,  # it would hide the losses that divergence is told by
     }
+    if args.device.type == "cpu":
+        settings["dataloader_pin_memory"] = False  # for an accelerator alone; PyTorch warns of it
     for name, value in settings.items():
         current = getattr(args, name)
         setattr(args, name, type(current)(value) if name.endswith("_strategy") else value)
