@@ -56,6 +56,19 @@ class Rows:
         batches = [self.split.batch(part, pad_token_id) for part in parts]
         return [{name: tensor.to(device) for name, tensor in batch.items()} for batch in batches]
 
+    def on_disk(self, folder: Path) -> Rows:
+        """The same rows from files, of this folder unless they have some: ``datasets`` then keeps what TRL makes of them."""
+        from datasets import load_from_disk
+
+        def kept(role: str, rows: Dataset) -> Dataset:
+            if rows.cache_files:
+                return rows
+            rows.save_to_disk(folder / role)
+            return load_from_disk(folder / role)
+
+        test = None if self.test is None else kept("test", self.test)
+        return replace(self, train=kept("train", self.train), eval=kept("eval", self.eval), test=test)
+
     def first(self, most: int) -> Rows:
         """The first rows of each kind."""
         parts = [part and part.select(range(min(most, len(part)))) for part in (self.train, self.eval, self.test)]

@@ -56,6 +56,7 @@ class TrlTrainer(TransformersTrainer):
         self.configuration = Configuration(asked.trl, asked.config, on_cpu)
         self.kind: Kind = KINDS[asked.trl]
         self._known_rows: Rows | None = None
+        self._store = TemporaryDirectory(prefix="autolora-rows-")  # as long as this trainer
         super().__init__(_completed(spec, self.configuration), folder)
 
     def baseline(self) -> Config | None:
@@ -126,7 +127,7 @@ class TrlTrainer(TransformersTrainer):
 
     def _rows(self, model: Any, tokenizer: Any) -> Rows:
         if self._known_rows is None:
-            self._known_rows = self._read_rows(model, tokenizer)
+            self._known_rows = self._read_rows(model, tokenizer).on_disk(Path(self._store.name))
         return self._known_rows
 
     def _read_rows(self, model: Any, tokenizer: Any) -> Rows:
