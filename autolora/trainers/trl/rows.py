@@ -57,7 +57,7 @@ class Rows:
         return [{name: tensor.to(device) for name, tensor in batch.items()} for batch in batches]
 
     def on_disk(self, folder: Path) -> Rows:
-        """The same rows from files, of this folder unless they have some: ``datasets`` then keeps what TRL makes of them."""
+        """The same rows from files, of this folder unless they have some: ``datasets`` keeps what is made of such."""
         from datasets import load_from_disk
 
         def kept(role: str, rows: Dataset) -> Dataset:
