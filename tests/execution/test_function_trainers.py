@@ -12,6 +12,7 @@ from tests.support.cluster_runs import Disturber, kill_a_worker, nobody_trains_w
 from tests.support.executor_contract import ExecutorContract
 from tests.support.makers import SPEC
 from tests.support.outcome import outcome
+from tests.support.specs import small_spec
 
 TERMS = {**SPEC, "trainer": "tests.support.makers:attached", "model": None, "data": None, "evaluation": {}}
 
@@ -20,6 +21,35 @@ class OfAFunction(ExecutorContract):
     @pytest.fixture(scope="class")
     def spec(self) -> Spec:
         return specs.load({**SPEC, "trainer": "tests.support.makers:attached"})
+
+
+class OfTrl(ExecutorContract):
+    @pytest.fixture(scope="class")
+    def spec(self, tmp_path_factory) -> Spec:
+        pytest.importorskip("trl")
+        file = tmp_path_factory.mktemp("trl") / "trl.yaml"
+        file.write_text("{lora_dropout: 0.05, max_length: 64, bf16: false, gradient_checkpointing: false}\n")
+        return small_spec(trainer={"trl": "sft", "config": str(file)})
+
+
+class TestTrlInline(OfTrl):
+    @pytest.fixture(scope="class")
+    def executor(self, trainer) -> Executor:
+        executor = InlineExecutor()
+        executor.start(trainer)
+        return executor
+
+
+@pytest.mark.faults
+class TestTrlOnRay(OfTrl):
+    @pytest.fixture(scope="class")
+    def executor(self, cluster, spec, folder, trainer) -> Executor:
+        from autolora.execution.ray_tune import RayTuneExecutor
+
+        executor = RayTuneExecutor(spec, folder)
+        executor.start(trainer)
+        yield executor
+        executor.close()
 
 
 class TestInline(OfAFunction):
