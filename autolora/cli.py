@@ -110,7 +110,11 @@ def cli() -> None:
 @click.argument("spec", metavar="[SPEC.yaml]", required=False, type=UserPath(path_type=Path))
 @click.option("--model", help="Path or hub id of a causal language model.")
 @click.option("--data", multiple=True, help="Training file or pattern (give several one by one), folder, or hub id.")
-@click.option("--trainer", help="builtin, or a function of yours as my_training:make_trainer.")
+@click.option(
+    "--trainer",
+    help="builtin, or a function of yours as my_training:make_trainer. In SPEC.yaml also {trl: ...}, {command: ...}, "
+    "{axolotl: ...}, {llamafactory: ...}.",
+)
 @click.option("--variants", help="Comma-separated; `autolora variants` lists them.")
 @click.option("--budget", type=float, help="Full-run equivalents per variant, everything included.")
 @click.option("--dir", "folder", type=UserPath(path_type=Path, file_okay=False), help="Run directory.")

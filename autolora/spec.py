@@ -367,6 +367,16 @@ class Spec(Section):
         return self
 
     @model_validator(mode="after")
+    def _what_a_pattern_finds_is_named(self) -> Spec:
+        setting = self.trainer.unnamed_score
+        if setting is not None and "metric" not in self.model_fields_set:
+            raise ValueError(
+                f"metric: missing; say what trainer.{setting} finds, as in "
+                "metric: {name: accuracy, direction: maximize}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _options_can_be_searched(self) -> Spec:
         searchable.check(self.space, {name: variants.get(name) for name in self.names}, variants.names())
         return self

@@ -1,6 +1,6 @@
 """Pairs of answers for DPO: the right one, and one that has miscounted by one.
 
-python examples/preference_pairs.py pairs.jsonl
+In this folder: python preference_pairs.py pairs.jsonl && autolora tune dpo.yaml
 """
 
 import json

@@ -95,9 +95,9 @@ def _refuse_run_directory(source: Source) -> None:
     if folder is None or not (folder / SPEC_FILE).is_file() or not (folder / STUDY_FILE).is_file():
         return
     tuned = read_recorded(folder / SPEC_FILE).get("model")
+    named = "give the model that its trainer loads" if tuned is None else f"give the model, which was {tuned}"
     raise ModelError(
-        f"model: {source.where} is a run directory, and `autolora best {folder}` shows what was tuned there: give the "
-        f"model, which was {tuned}"
+        f"model: {source.where} is a run directory, and `autolora best {folder}` shows what was tuned there: {named}"
     )
 
 

@@ -17,6 +17,8 @@ logger = logging.getLogger(__name__)
 FOLDER, LOCK = "autolora-{}", "loading.lock"
 """Folder in the system's temporary one, by the user, and the lock in it."""
 LOOK_SECONDS = 0.1
+QUIET_SECONDS = 5.0
+"""Wait after which it is said who is waited for."""
 PATIENCE = 600.0
 """Longest wait for others, in seconds: one that hangs, as on a file server, must not keep all others waiting."""
 
@@ -45,14 +47,18 @@ def turn() -> Iterator[None]:
 
 
 def _taken(lock: FileLock) -> bool:
-    until = time.monotonic() + PATIENCE
+    began, said = time.monotonic(), False
     while True:
         try:
             lock.acquire(str(os.getpid()))
             return True
-        except LockHeldError:
-            if time.monotonic() > until:
+        except LockHeldError as held:
+            waited = time.monotonic() - began
+            if waited > PATIENCE:
                 return False
+            if waited > QUIET_SECONDS and not said:
+                logger.warning("waiting for process %s, which is loading a model", held.owner or "of this user")
+                said = True
             time.sleep(LOOK_SECONDS)
 
 

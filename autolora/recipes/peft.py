@@ -95,11 +95,9 @@ def _readme(recipe: Recipe, base: str) -> str:
             if dimension.name in dict(config.further)
         },
     }
-    revision = f", revision={recipe.named_revision!r}" if recipe.named_revision else ""
-    imported = "AutoModelForCausalLM, BitsAndBytesConfig" if recipe.bits else "AutoModelForCausalLM"
+    named = f"base_model: {base}\n" if base else ""
     return f"""---
-base_model: {base}
-library_name: {"autolora" if own else "peft"}
+{named}library_name: {"autolora" if own else "peft"}
 tags: [lora, autolora]
 ---
 # {recipe.summary}
@@ -111,10 +109,24 @@ tags: [lora, autolora]
 {_loading(recipe.variant)}
 
 ```python
-from {"autolora import load_adapter" if own else "peft import PeftModel"}
-from transformers import {imported}
-
-base = AutoModelForCausalLM.from_pretrained({base!r}{revision}{recipe.packing()})
-model = {"load_adapter" if own else "PeftModel.from_pretrained"}(base, "path/of/this/folder")
+{_snippet(recipe, base)}
 ```
 {REPACKED if recipe.base_bits == 4 and not own else ""}"""
+
+
+def _snippet(recipe: Recipe, base: str) -> str:
+    """How the adapter is loaded, as Python."""
+    own = recipe.variant.export_form == OWN
+    loader = "load_adapter" if own else "PeftModel.from_pretrained"
+    lines = [f"from {'autolora import load_adapter' if own else 'peft import PeftModel'}"]
+    if recipe.trainer_kind == BUILTIN:
+        revision = f", revision={recipe.named_revision!r}" if recipe.named_revision else ""
+        imported = "AutoModelForCausalLM, BitsAndBytesConfig" if recipe.bits else "AutoModelForCausalLM"
+        lines += [
+            f"from transformers import {imported}",
+            "",
+            f"base = AutoModelForCausalLM.from_pretrained({base!r}{revision}{recipe.packing()})",
+        ]
+    else:
+        lines += ["", "base = ...  # as the study's trainer loads it, before the adapter is attached"]
+    return "\n".join([*lines, f'model = {loader}(base, "path/of/this/folder")'])

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from autolora import files, variants
-from autolora.adapters.export import NATIVE, OWN, is_own
+from autolora.adapters.export import CONFIG, NATIVE, OWN, is_own
 from autolora.adapters.memory import size
 from autolora.driver.plan import saving_keys
 from autolora.driver.result import TuneResult
@@ -88,16 +88,25 @@ def result_table(result: TuneResult) -> RenderableType:
 
 def _adapters(result: TuneResult) -> list[str]:
     """Where they are, and what loads them."""
-    plain: list[str] = []
-    own: list[str] = []
+    found: dict[str, list[str]] = {}
     for name, tuned in result.items():
-        if not tuned.adapter_dir:
-            continue
-        (own if is_own(Path(tuned.adapter_dir)) else plain).append(f"  {name}: {tuned.adapter_dir}")
-    lines = (
-        ["Adapters, which plain peft loads on the base that they were trained on, unmodified:", *plain] if plain else []
-    )
-    return [*lines, "Adapters in a format of their own, which autolora.load_adapter loads:", *own] if own else lines
+        if tuned.adapter_dir:
+            found.setdefault(_kind_of(Path(tuned.adapter_dir)), []).append(f"  {name}: {tuned.adapter_dir}")
+    return [
+        line for kind in (PLAIN_ADAPTERS, OWN_ADAPTERS, OTHER_FOLDERS) if kind in found for line in (kind, *found[kind])
+    ]
+
+
+PLAIN_ADAPTERS = "Adapters, which plain peft loads on the base that they were trained on, unmodified:"
+OWN_ADAPTERS = "Adapters in a format of their own, which autolora.load_adapter loads:"
+OTHER_FOLDERS = "Copies of the winners' folders:"
+"""What is said of exported folders, by what is in them."""
+
+
+def _kind_of(folder: Path) -> str:
+    if is_own(folder):
+        return OWN_ADAPTERS
+    return PLAIN_ADAPTERS if (folder / CONFIG).is_file() or not folder.is_dir() else OTHER_FOLDERS
 
 
 def _recommended(result: TuneResult) -> list[RenderableType]:

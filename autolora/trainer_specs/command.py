@@ -93,6 +93,10 @@ class CommandTrainerSpec(ProcessSpec):
     metric_file: str | None = Field(default=None, min_length=1)
     metric_pattern: str | None = Field(default=None, min_length=1)
 
+    @property
+    def unnamed_score(self) -> str | None:
+        return None if self.metric_pattern is None else "metric_pattern"
+
     @field_validator("metric_pattern")
     @classmethod
     def _has_a_group(cls, value: str | None) -> str | None:

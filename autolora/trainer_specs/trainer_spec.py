@@ -39,6 +39,11 @@ class TrainerSpec(Section):
         return True
 
     @property
+    def unnamed_score(self) -> str | None:
+        """The setting that finds a score by something else than the metric's name, so that the metric must be given."""
+        return None
+
+    @property
     def references(self) -> list[str]:
         """What it names of the user's own modules, as ``"package.module:attribute"``."""
         return []

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from autolora.errors import first_line
 from autolora.spec import Spec
 from autolora.tasks.causal_lm.spec import default_eval_rows
 from autolora.tasks.data.errors import DataError
@@ -174,16 +175,21 @@ def of_file(configuration: Configuration, seed: int) -> Rows:
         TrlError: it names none, or a split that is not there.
     """
     from datasets import IterableDataset, load_dataset
+    from datasets.exceptions import DatasetsError
     from trl import get_dataset
 
     parsed = configuration.as_written
     script, mixture = parsed.script, parsed.data
-    if mixture.datasets:
-        found = get_dataset(mixture)
-    elif script.dataset_name:
-        found = load_dataset(script.dataset_name, name=script.dataset_config, streaming=script.dataset_streaming)
-    else:
+    if not mixture.datasets and not script.dataset_name:
         raise TrlError(f"data: {configuration.where} names no dataset_name and no datasets: add one, or set data")
+    try:
+        if mixture.datasets:
+            found = get_dataset(mixture)
+        else:
+            found = load_dataset(script.dataset_name, name=script.dataset_config, streaming=script.dataset_streaming)
+    except (OSError, ValueError, RuntimeError, DatasetsError) as error:
+        said = first_line(error)
+        raise TrlError(f"trainer.config: {configuration.where}: its data set cannot be read: {said}") from error
     if script.dataset_train_split not in found:
         raise TrlError(
             f"trainer.config: {configuration.where} trains on the split {script.dataset_train_split!r}, and there are "

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 OURS = ("lora_r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "use_peft", "max_steps")
 """Keys of TRL's that a trial's settings, or the study's, take the place of."""
+NAMED = {"use_rslora": "rslora", "use_dora": "dora"}
+"""Variants by the key with which TRL's files ask for them."""
 FEW, TOKENS = 2, 8
 """Rows that a trainer is made on to look at its reference model, and tokens that this is looked at on."""
 NEAR = 1e-3
@@ -209,6 +211,12 @@ def _completed(spec: Spec, configuration: Configuration) -> Spec:
             f"trainer.config: {configuration.where}: lora_modules_to_save trains whole modules, which the variants do "
             "not: leave it out"
         )
+    for key, name in NAMED.items():
+        if getattr(model, key) and name not in spec.names:
+            raise TrlError(
+                f"trainer.config: {configuration.where} trains {name} ({key}: true), which is a variant here: name "
+                f"{name} in variants, or remove the key"
+            )
     changes: dict[str, Any] = {}
     if spec.model is None:
         if not model.model_name_or_path:

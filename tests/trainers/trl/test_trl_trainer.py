@@ -129,11 +129,26 @@ class TestWhatTheFileSays:
         [
             ({"per_device_train_batch_size": "many"}, "trainer.config: TRL's sft refuses .*trl.yaml"),
             ({"lora_modules_to_save": ["lm_head"]}, "lora_modules_to_save trains whole modules"),
+            ({"use_dora": True}, "trains dora .* name dora in variants"),
+            ({"use_rslora": True}, "trains rslora .* name rslora in variants"),
         ],
     )
     def test_what_cannot_be_used_is_refused_with_the_file(self, written, tmp_path, keys, said):
         with pytest.raises(TrlError, match=said):
             TrlTrainer.open(spec_of(written(**keys)), tmp_path)
+
+    @pytest.mark.parametrize(
+        "named",
+        [
+            {"datasets": [{"path": "json", "data_files": "nowhere.jsonl"}]},
+            {"datasets": [{"path": "json", "data_files": "nowhere/*.jsonl"}]},
+            {"dataset_name": "nobody/nowhere"},
+        ],
+    )
+    def test_rows_that_cannot_be_read_are_said_with_the_file(self, written, tmp_path, named):
+        file = written(**named)
+        with pytest.raises(TrlError, match=r"trl\.yaml: its data set cannot be read: "):
+            TrlTrainer.open(spec_of(file, data=None), tmp_path)
 
     @pytest.mark.parametrize(("missing", "said"), [("model", "model_name_or_path"), ("data", "no dataset_name")])
     def test_what_neither_names_is_missing(self, written, tmp_path, missing, said):
