@@ -615,3 +615,63 @@ class TestAdapter:
     )
     def test_what_is_wrong_is_named(self, keys, expected):
         assert message(adapter=keys).startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("trainer", "kind"),
+    [
+        ("builtin", "builtin"),
+        ("my_training:make_trainer", "function"),
+        ({"trl": "dpo"}, "trl"),
+        ({"command": "train {rank}", "examples": 10}, "command"),
+    ],
+)
+def test_who_trains_is_named_in_few_words(trainer, kind):
+    assert load(trainer=trainer).trainer.kind == kind
+
+
+@pytest.mark.parametrize(
+    ("trainer", "says"),
+    [
+        (5, r'5 is not allowed; use "builtin", "module:function", or one of'),
+        ("two words", "names no function"),
+        ({"comand": "x", "examples": 1}, "did you mean 'command'"),
+        ({"command": "x"}, "examples: missing"),
+        ({"command": "x", "examples": 0}, "examples: 0 is not allowed; it should be at least 1"),
+        ({"trl": "sfd"}, "trl: 'sfd' is not allowed"),
+        ({"trl": "sft", "config": "nowhere.yaml"}, "config: no such file"),
+        ({"trl": "sft", "command": "x", "examples": 1}, "name no single trainer"),
+    ],
+)
+def test_a_wrong_trainer_is_said_with_what_would_be_right(trainer, says):
+    with pytest.raises(SpecError, match=says):
+        load(trainer=trainer)
+
+
+def test_model_and_data_are_needed_where_the_trainer_has_none_of_its_own():
+    spec = specs.load(trainer="my_training:make_trainer")
+    assert (spec.model, spec.data) == (None, None)
+    with pytest.raises(SpecError, match=r"model: missing; it has no default\ndata: missing; it has no default"):
+        specs.load(trainer="builtin")
+
+
+def test_a_metric_that_is_reported_has_any_name_and_a_direction():
+    spec = specs.load(trainer="a:b", metric={"name": "rewards/accuracies", "direction": "maximize"})
+    assert spec.metric.resolved_direction == "maximize"
+    assert specs.load(trainer="a:b", metric="my_loss").metric.resolved_direction == "minimize"
+    with pytest.raises(SpecError, match="needs a direction"):
+        specs.load(trainer="a:b", metric="accuracy")
+
+
+def test_what_a_pattern_finds_has_to_be_named():
+    trainer = {"command": "x", "examples": 1, "metric_pattern": "accuracy: ([0-9.]+)"}
+    with pytest.raises(SpecError, match=r"metric: missing; say what trainer\.metric_pattern finds"):
+        specs.load(trainer=trainer)
+    assert specs.load(trainer=trainer, metric="eval_loss").metric.name == "eval_loss"
+
+
+def test_a_command_that_cannot_stop_has_one_rung():
+    trainer = {"command": "x", "examples": 1, "early_stop": False}
+    assert specs.load(trainer=trainer).rungs == (1.0,)
+    with pytest.raises(SpecError, match="cannot be reached with early_stop: false"):
+        specs.load(trainer=trainer, rungs=[0.5, 1.0])

@@ -80,6 +80,15 @@ def test_the_turn_of_a_killed_process_ends(temporary):
         assert time.monotonic() - began < 5
 
 
+def test_whoever_waits_longer_says_for_whom(temporary, monkeypatch, caplog):
+    monkeypatch.setattr(turns, "QUIET_SECONDS", 0.1)
+    process = start(temporary, 1)
+    wait_for(lambda: (temporary / "log").exists())
+    with turns.turn():
+        assert f"waiting for process {process.pid}, which is loading a model" in caplog.text
+    process.join()
+
+
 def test_nobody_waits_for_ever(temporary, monkeypatch, caplog):
     monkeypatch.setattr(turns, "PATIENCE", 0.3)
     process = start(temporary, 600)
