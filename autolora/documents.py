@@ -62,7 +62,10 @@ def parse_yaml(text: str, name: str) -> Any:
         raise DocumentError(f"{name}, {fault}") from None
     # Beside YAMLError, PyYAML raises what its conversions of numbers, dates and tagged values raise.
     except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise DocumentError(f"{name} is not valid YAML: {_reason(error)}") from None
+        reason = _reason(error)
+        braces = "mapping" in reason and "{" in text  # as in command: {rank} train
+        hint = ". A value that holds braces must be in quotes" if braces else ""
+        raise DocumentError(f"{name} is not valid YAML: {reason}{hint}") from None
     if _holds_itself(content, ()):
         raise DocumentError(f"{name} has an anchor (&) that is referred to (*) within what it stands for; write it out")
     return content

@@ -25,3 +25,9 @@ def test_an_error_quotes_no_line(value):
     with pytest.raises(DocumentError, match=r"a\.yaml is not valid YAML: .* \(line \d, column \d+\)") as error:
         parse_yaml(f"model: a\nstorage: {value}\n", "a.yaml")
     assert "s3cret" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["{command: train {rank}, examples: 4}", "{command: {rank} train}", "a: {b} c"])
+def test_a_brace_without_quotes_is_hinted_at(text):
+    with pytest.raises(DocumentError, match="A value that holds braces must be in quotes"):
+        parse_yaml(text, "spec.yaml")
