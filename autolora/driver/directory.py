@@ -10,7 +10,7 @@ from pathlib import Path
 
 from autolora import files, urls
 from autolora import spec as specs
-from autolora.driver.records import completed, continued
+from autolora.driver.records import completed, continued, moved
 from autolora.errors import AutoloraError
 from autolora.files import Document, FileLock, LockHeldError
 from autolora.sections import nearby
@@ -64,6 +64,11 @@ def run_directory(folder: Path, spec: Spec) -> Iterator[Spec]:
             record(folder, spec)
         else:
             _check_same(folder, recorded, spec)
+            for change in moved(spec, recorded):
+                warnings.warn(
+                    f"{change}: trials that have begun go on in the other folder, with what relative paths name there",
+                    stacklevel=3,
+                )
         yield spec
     finally:
         lock.release()

@@ -33,6 +33,8 @@ FORMER: Mapping[str, object] = {
 """What keys had as default, or meant by not being there, before today's default came: by dotted key."""
 SETTLED = ("evaluation.subset",)
 """Of these keys, those whose "auto" is settled when a study begins, as the record has it."""
+STARTED = ("trainer.cwd",)
+"""Keys whose default is where autolora was started: a study keeps that of its first start."""
 OBJECTS = ("<model ", "<dataset ")
 """How a record begins that stands for a Python object."""
 
@@ -105,7 +107,10 @@ def completed(recorded: Document) -> Document:
 
 def continued(spec: Spec, recorded: Document) -> Spec:
     """The specification as the study began: with the former default of each key that the user left to the default and
-    the record has so, and with what "auto" was settled to.
+    the record has so, with what "auto" was settled to, and with the folder of the first start.
+
+    Raises:
+        RecordError: that folder is gone, and no other is given.
     """
     found = completed(recorded)
     for key, value in FORMER.items():
@@ -119,7 +124,30 @@ def continued(spec: Spec, recorded: Document) -> Spec:
         if left_to_default or left_open:
             valid = type(own).model_validate({**dict(own), name: then})  # YAML has lists where a section has tuples
             spec = _replaced(spec, section, _replaced(own, name, getattr(valid, name)))
+    for key, _, then in _started_elsewhere(spec, found):
+        section, _, name = key.rpartition(".")
+        own = getattr(spec, section)
+        if name in own.model_fields_set:
+            continue
+        if not Path(then).is_dir():
+            raise RecordError(f"{key}: the study was started in {files.shown(then)}, which is gone; set {key}")
+        spec = _replaced(spec, section, _replaced(own, name, then))
     return spec
+
+
+def moved(spec: Spec, recorded: Document) -> Iterator[str]:
+    """Keys of STARTED that a specification changes, each with what is recorded and what was asked for."""
+    for key, now, then in _started_elsewhere(spec, recorded):
+        yield f"{key}: {then} -> {now}"
+
+
+def _started_elsewhere(spec: Spec, recorded: Document) -> Iterator[tuple[str, str, str]]:
+    """Keys of STARTED whose values differ, each with the value asked for and the recorded one."""
+    for key in STARTED:
+        section, _, name = key.rpartition(".")
+        then, now = recorded.get(section), getattr(getattr(spec, section), name, None)
+        if now is not None and isinstance(then, Mapping) and then.get(name) not in (None, now):
+            yield key, now, str(then[name])
 
 
 def _completed(recorded: Document, defaults: Document) -> Document:

@@ -25,7 +25,8 @@ class ProcessSpec(TrainerSpec):
         examples: training examples of a full run.
         early_stop: whether the command stops where it is told to, and goes on from there when it is run again. False:
             every trial is trained to the end.
-        cwd: folder that it is run in; None means the one of the first start.
+        cwd: folder that it is run in; None means the one of the first start, which a study keeps wherever it is
+            started again.
     """
 
     ignores = ("data", "evaluation", *TRAINING)

@@ -4,7 +4,7 @@ import yaml
 from autolora import files
 from autolora import spec as specs
 from autolora.driver.directory import RunDirectoryError, adopted, run_directory
-from autolora.driver.records import FORMER, completed, continued
+from autolora.driver.records import FORMER, RecordError, completed, continued
 from autolora.files import Document
 from autolora.spec import Spec
 from autolora.study.directory import SPEC_FILE, STUDY_FILE
@@ -117,3 +117,44 @@ def test_a_study_before_there_were_rows_of_short_runs_goes_on_with_all(begun):
     del record["evaluation"]
     with run_directory(begun(record), load(evaluation={"subset": "auto"})) as spec:
         assert spec.evaluation.subset is False
+
+
+def command(**trainer) -> Spec:
+    return specs.load({"trainer": {"command": "train {learning_rate}", "examples": 72, **trainer}})
+
+
+@pytest.fixture
+def folders(tmp_path, monkeypatch):
+    """Two folders, the first of which is the working directory."""
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "first")
+    return tmp_path / "first", tmp_path / "second"
+
+
+def test_a_command_stays_in_the_folder_of_the_first_start(begun, folders, monkeypatch, recwarn):
+    first, second = folders
+    folder = begun(specs.dump(command()))
+    monkeypatch.chdir(second)
+    with run_directory(folder, command()) as spec:
+        assert spec.trainer.cwd == str(first)
+    assert not recwarn.list
+
+
+def test_another_folder_that_is_named_is_taken_and_said(begun, folders):
+    first, second = folders
+    folder = begun(specs.dump(command()))
+    with (
+        pytest.warns(UserWarning, match=f"trainer.cwd: {first} -> {second}"),
+        run_directory(folder, command(cwd=str(second))) as spec,
+    ):
+        assert spec.trainer.cwd == str(second)
+
+
+def test_a_folder_of_the_first_start_that_is_gone_is_asked_for(begun, folders, monkeypatch):
+    first, second = folders
+    folder = begun(specs.dump(command()))
+    monkeypatch.chdir(second)
+    first.rmdir()
+    with pytest.raises(RecordError, match=r"which is gone; set trainer\.cwd"):
+        adopted(folder, command())
