@@ -6,11 +6,13 @@ import os
 import shlex
 import string
 import subprocess
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from autolora.errors import closest
 from autolora.trainers.command.errors import CommandError
+from autolora.trainers.command.process import TRIAL
+from autolora.trainers.command.quoting import Scanner
 from autolora.trainers.trial import Trial
 
 OWN = (
@@ -64,19 +66,48 @@ def check(key: str, text: str, known: Iterable[str]) -> None:
             raise CommandError(f"{key}: {{{name}}} is unknown; {hint}")
 
 
-def filled(key: str, text: str, found: Mapping[str, Any], quoted: Callable[[str], str]) -> str:
-    """The text with each placeholder replaced by its value.
+def filled(key: str, text: str, found: Mapping[str, Any]) -> str:
+    """The text, a path, with each placeholder replaced by its value as it is.
 
     Raises:
         CommandError: there is no such value.
     """
     check(key, text, found)
-    parts = []
-    for literal, name, _, _ in string.Formatter().parse(text):
+    return "".join(literal + ("" if name is None else written(found[name])) for literal, name in _pieces(text))
+
+
+def command_line(key: str, text: str, found: Mapping[str, Any]) -> str:
+    """The text, a line for the shell, with each placeholder replaced by its value, quoted.
+
+    Inside quotes of the text, what is quoted for a shell would be read in another way, or by another shell, as in
+    ``sh -c '...'``. So only values that need no quotes, as numbers, are filled in there.
+
+    Raises:
+        CommandError: there is no such value, or it needs quotes and stands inside some.
+    """
+    check(key, text, found)
+    parts, scanner = [], Scanner()
+    for literal, name in _pieces(text):
         parts.append(literal)
-        if name is not None:
-            parts.append(quoted(written(found[name])))
+        scanner.text(literal)
+        if name is None:
+            continue
+        value = written(found[name])
+        quoted = for_shell(value)
+        if quoted != value and scanner.place is not None:
+            remedy = "remove the quotes" if scanner.place == "inside quotes" else "write it outside"
+            raise CommandError(
+                f"{key}: {{{name}}} is {scanner.place}; autolora quotes it itself: {remedy}. Its value {value!r} has "
+                f"characters that a shell takes for others; a script can read it from the file that {TRIAL} names, too"
+            )
+        parts.append(quoted)
+        scanner.word()
     return "".join(parts)
+
+
+def _pieces(text: str) -> list[tuple[str, str | None]]:
+    """Each placeholder with the text before it; the last has none."""
+    return [(literal, name) for literal, name, _, _ in string.Formatter().parse(text)]
 
 
 def written(value: Any) -> str:
@@ -89,8 +120,3 @@ def written(value: Any) -> str:
 def for_shell(text: str) -> str:
     """An argument quoted for the shell that runs command lines here."""
     return shlex.quote(text) if os.name == "posix" else subprocess.list2cmdline([text])
-
-
-def plainly(text: str) -> str:
-    """A text as it is, for a path."""
-    return text

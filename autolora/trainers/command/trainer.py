@@ -12,7 +12,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from autolora import files, variants
 from autolora.documents import DocumentError, read_json
@@ -259,8 +259,10 @@ class CommandTrainer(ProcessTrainer):
     settings: CommandTrainerSpec
 
     def launch(self, trial: Trial) -> Launch:
-        values = placeholders.values(trial)
-        return Launch(placeholders.filled("trainer.command", self.settings.command, values, placeholders.for_shell))
+        return Launch(self._line(placeholders.values(trial)))
+
+    def _line(self, values: Mapping[str, Any]) -> str:
+        return placeholders.command_line("trainer.command", self.settings.command, values)
 
     def heard(self, trial: Trial) -> Heard | None:
         pattern = self.settings.metric_pattern
@@ -271,7 +273,7 @@ class CommandTrainer(ProcessTrainer):
         if template is None:
             return None
         values = placeholders.values(trial)
-        path = placeholders.filled("trainer.metric_file", template, values, placeholders.plainly)
+        path = placeholders.filled("trainer.metric_file", template, values)
         return ScoreFile(Path(str(self.settings.cwd)) / files.expanded(path), self.spec.metric.name)
 
     def fingerprints(self) -> Mapping[str, str]:
@@ -285,5 +287,9 @@ class CommandTrainer(ProcessTrainer):
         if self.settings.metric_file is not None:
             texts["trainer.metric_file"] = self.settings.metric_file
         usage.check(texts, variants, space, baselines)
+        names = placeholders.names("trainer.command", self.settings.command)
+        self._line(
+            {**dict.fromkeys(names, 0), "folder": self.work(0)}
+        )  # may stand inside quotes, in this folder or none
         for warning in usage.doubts(self.settings, variants, space):
             warnings.warn(warning, stacklevel=2)

@@ -56,6 +56,53 @@ def test_a_path_arrives_as_it_is_whatever_its_name(tmp_path, monkeypatch, name):
     assert found == [str(tmp_path / name / "trials" / "0" / "work")]
 
 
+ODD = ["with space", "it's", 'quo"te', "$HOME `id`", "a\nb", "-x; exit 1 #", "a\\b", "*"]
+
+
+@pytest.mark.parametrize("name", ODD)
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ('"{folder}"', "inside quotes"),
+        ("'{folder}'", "inside quotes"),
+        ('--out="{folder}/x"', "inside quotes"),
+        ("sh -c 'echo {folder}'", "inside quotes"),
+        ('sh -c "echo \\"a\\" {folder}"', "inside quotes"),
+        ("$'a\\' {folder}'", "inside quotes"),
+        ("`echo {folder}`", "inside backticks"),
+        ('"`echo {folder}`"', "inside backticks"),
+        ("\\{folder}", "after a backslash"),
+        ("a # don't {folder}", "in a comment"),
+        ("<<'END' cat\n{folder}\nEND", "in a here-document"),
+    ],
+)
+def test_a_value_that_needs_quotes_inside_quotes_is_refused(tmp_path, name, text, place):
+    (tmp_path / name).mkdir()
+    trainer = command_trainer(tmp_path / "run", f"echo {text}", checkpoints=str(tmp_path / name))
+    for tried in (lambda: trainer.check(["lora"], Space(rank=4), {}), lambda: trainer.run(job())):
+        with pytest.raises(
+            CommandError, match=rf"trainer\.command: \{{folder\}} is {place}; autolora quotes it itself"
+        ):
+            tried()
+
+
+@pytest.mark.parametrize("name", ODD)
+@pytest.mark.parametrize(
+    "text",
+    ["'it'{folder}", '"a b"{folder}', '"$(printf %s {folder})"', "\\\\{folder}", "a#'b'{folder}", "$(echo a){folder}"],
+)
+def test_behind_quotes_that_are_closed_a_value_is_quoted(tmp_path, monkeypatch, name, text):
+    (tmp_path / name).mkdir()
+    found = shown(tmp_path, text, monkeypatch, checkpoints=str(tmp_path / name))
+    assert found[-1].endswith(str(tmp_path / name / "trials" / "0" / "work"))
+
+
+def test_numbers_and_plain_paths_may_stand_inside_quotes(tmp_path, monkeypatch):
+    text = "\"--lr={learning_rate} {rank}\" '{variant}' \"{folder}\" $(sh -c 'echo {alpha}')"
+    found = shown(tmp_path, text, monkeypatch)
+    assert found == ["--lr=0.05 4", "lora", str(tmp_path / "run" / "trials" / "0" / "work"), "8"]
+
+
 def test_run_directory_and_working_directory_may_have_any_name(tmp_path):
     folder = tmp_path / "a b\n$c'd\"e"
     folder.mkdir()
