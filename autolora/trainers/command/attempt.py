@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal, TypeAlias
 
 from autolora import files
+from autolora.trainers.command import memory
 from autolora.trainers.command.errors import CommandError
 from autolora.trainers.command.lines import Lines
 from autolora.trainers.command.process import REPORT, TRIAL, Process
@@ -29,8 +29,9 @@ GRACE_SECONDS = 60.0
 TOO_FAR = 1.1
 """A command may go this much further than it is told to, and a batch more."""
 TAIL_LINES, TAIL_BYTES = 20, 64 * 1024
-"""Of the output, what an error shows; and what is looked at for a lack of memory."""
-_OUT_OF_MEMORY = re.compile(r"out of memory|MemoryError|bad_alloc|cannot allocate memory|std::length_error", re.I)
+"""Of the output, what an error shows, and what is looked at for a lack of memory; most that is read for that."""
+ABORTED = "SIGABRT"
+"""The signal by which a program of C++ ends itself, as for a lack of memory; all others come from elsewhere."""
 SHELL = 128
 """What a shell adds to the number of the signal that has killed its command."""
 
@@ -209,10 +210,10 @@ class Attempt:
         if code == 0:
             return Ended("done")
         tail = self._tail()
-        lacking = next((line for line in reversed(tail) if _OUT_OF_MEMORY.search(line)), None)
-        if lacking is not None:
-            return Ended("infeasible", f"its command ran out of memory: {_shortened(lacking.strip())}")
         number = _signal_of(code)
+        lacking = memory.lacking(tail, TAIL_LINES)
+        if lacking is not None and number in (None, ABORTED):
+            return Ended("infeasible", f"its command ran out of memory: {_shortened(lacking.strip())}")
         if number is not None:
             raise LostSegment(f"its command was killed by {number}; its output is in {files.shown(self.log)}")
         shown = "\n".join(f"  {line}" for line in tail[-TAIL_LINES:]) or "  (none)"

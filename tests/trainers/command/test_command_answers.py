@@ -73,6 +73,64 @@ def test_running_out_of_memory_is_infeasible(tmp_path, said):
     assert said[:40] in outcome.reason
 
 
+LACKING = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB"
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["halving the batch if it runs out of memory", "ValueError: no such column"],
+        [LACKING, "caught, halving the batch", "Traceback (most recent call last):", "KeyError: 'text'"],
+        [LACKING, *["step"] * 20, "failed"],
+        ["usage: train.py [--on-out-of-memory {{halve,stop}}]", "train.py: error: argument --on-out-of-memory"],
+        ["INFO catches MemoryError and std::bad_alloc", "exiting"],
+        ["ValueError: rows mention MemoryErrors"],
+        [
+            LACKING,
+            "torch.distributed.elastic.multiprocessing.errors.ChildFailedError:",
+            *["table"] * 5,
+            "OSError: disk",
+        ],
+    ],
+)
+def test_output_that_mentions_memory_has_not_run_out_of_it(tmp_path, lines):
+    said = "\n".join(lines)
+    with pytest.raises(CommandError, match="exit code 1"):
+        command_trainer(tmp_path, f"echo {shlex.quote(said)}; exit 1").run(job())
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [f"[rank0]: {LACKING}", "[rank0]:[W1130] Warning: destroy_process_group() was not called"],
+        [
+            LACKING,
+            *["Traceback"] * 20,
+            "torch.distributed.elastic.multiprocessing.errors.ChildFailedError: ",
+            "train.py FAILED",
+        ],
+        ["jaxlib.xla_extension.XlaRuntimeError: RESOURCE_EXHAUSTED: Out of memory while trying to allocate 4 bytes."],
+        [
+            "terminate called after throwing an instance of 'c10::Error'",
+            "  what():  CUDA out of memory. Tried to allocate",
+        ],
+        ["numpy._core._exceptions._ArrayMemoryError: Unable to allocate 8.00 TiB for an array"],
+    ],
+)
+def test_an_exception_for_lack_of_memory_may_come_through_launchers(tmp_path, lines):
+    said = "\n".join(lines)
+    outcome = command_trainer(tmp_path, f"echo {shlex.quote(said)}; exit 1").run(job())
+    assert outcome.kind == "infeasible"
+    assert any(line.strip()[-30:] in outcome.reason for line in lines)
+
+
+def test_a_signal_from_elsewhere_counts_before_what_was_said_of_memory(tmp_path):
+    with pytest.raises(LostSegment, match="SIGTERM"):
+        command_trainer(tmp_path / "a", f"echo '{LACKING}'; kill -15 $$").run(job())
+    aborted = "echo 'terminate called after throwing an instance of std::bad_alloc'; kill -6 $$"
+    assert command_trainer(tmp_path / "b", aborted).run(job()).kind == "infeasible"
+
+
 def test_memory_that_an_earlier_segment_lacked_is_not_this_one_s(tmp_path):
     command_trainer(tmp_path, "echo MemoryError; exit 1").run(job())
     (tmp_path / "trials" / "0" / "trial.json").unlink()
