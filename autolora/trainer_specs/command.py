@@ -54,8 +54,8 @@ class ConfiguredSpec(ProcessSpec):
     Args:
         launcher: command line that starts the tool; None means the tool's own, see the subclasses.
         devices: processes that the launcher starts, which share a batch.
-        examples: training examples of a full run, which is the training rows times the epochs; None means what the file
-            says by the number of steps.
+        examples: training examples of a full run, which is the training rows times the epochs, or where the file packs
+            rows the packed sequences times the epochs; None means what the file says by the number of steps.
     """
 
     ignores = (

@@ -98,6 +98,9 @@ class Axolotl(Tool):
     def has_evaluation(self, values: Values) -> bool:
         return bool(values.get("test_datasets") or values.get("val_set_size"))
 
+    def packing(self, values: Values) -> str | None:
+        return "sample_packing: true" if values.get("sample_packing") else None
+
     def splits_by_seed(self, values: Values) -> bool:
         return not values.get("test_datasets")
 

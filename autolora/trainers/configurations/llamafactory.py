@@ -107,6 +107,13 @@ class LlamaFactory(Tool):
     def has_evaluation(self, values: Values) -> bool:
         return bool(values.get("eval_dataset") or values.get("val_size"))
 
+    def packing(self, values: Values) -> str | None:
+        if values.get("neat_packing"):
+            return "neat_packing: true"
+        if values.get("packing") is None and self.value(values, "stage") == "pt":
+            return "stage: pt, which packs unless packing is false"
+        return "packing: true" if values.get("packing") else None
+
     def splits_by_seed(self, values: Values) -> bool:
         return not values.get("eval_dataset")
 

@@ -95,6 +95,10 @@ class Tool(ABC):
         """Whether there are rows to evaluate on."""
 
     @abstractmethod
+    def packing(self, values: Values) -> str | None:
+        """The setting by which several rows are packed into one training example; None if each row is one."""
+
+    @abstractmethod
     def splits_by_seed(self, values: Values) -> bool:
         """Whether evaluation rows are split off the training rows by the seed."""
 

@@ -78,15 +78,27 @@ class ConfiguredTrainer(ProcessTrainer):
             self.tool.data(self._rows, folder)  # refused now, if ever
         found = self.settings.examples or self.file.examples
         if found is None:
+            steps = self.tool.keys.max_steps
+            how = f"the training rows times the epochs, or {steps} in the file"
+            if self._packing is not None:
+                how = (
+                    f"the packed sequences times the epochs, or better {steps} in the file. The file has "
+                    f"{self._packing}, so rows do not tell it"
+                )
             raise ConfigurationError(
                 f"{files.shown(self.file.path)} does not say how many examples a full run trains on: set "
-                f"trainer.examples, the training rows times the epochs, or {self.tool.keys.max_steps} in the file"
+                f"trainer.examples, {how}"
             )
         self._examples = found
 
     @property
     def examples(self) -> int:
         return self._examples
+
+    @property
+    def _packing(self) -> str | None:
+        """The setting by which rows are packed, in words; None if each row is an example."""
+        return self.tool.packing(self.file.values)
 
     @property
     def model(self) -> str | None:
@@ -209,6 +221,14 @@ class ConfiguredTrainer(ProcessTrainer):
         unknown = ", ".join(self.file.unknown())
         if unknown:
             warned.append(f"{self.tool.name} {self.tool.release} does not know {unknown}")
+        if self._packing is not None and self.settings.examples is not None:
+            most = self.file.examples
+            said = "" if most is None else f". By {self.tool.keys.max_steps} of the file a full run has {most:,}"
+            warned.append(
+                f"the file has {self._packing}: a batch holds packed sequences, and trainer.examples, "
+                f"{self.examples:,}, counts those. Training rows times epochs would make a run several times too long"
+                f"{said}"
+            )
         own = self.file.own_switches
         made = [self.tool.made(registered.get(name), self.file.values) for name in self.spec.names]
         if own and not any(own <= each.keys() for each in made):

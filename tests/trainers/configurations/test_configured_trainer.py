@@ -138,6 +138,30 @@ class TestChecks:
         assert digest(lr_scheduler_type="linear") != digest()
         assert digest(dataset="others") != digest()
 
+    @pytest.mark.parametrize(
+        ("kind", "packing"),
+        [
+            ("axolotl", "sample_packing: true"),
+            ("llamafactory", "packing: true"),
+            ("llamafactory", "neat_packing: true"),
+            ("llamafactory", "stage: pt"),
+        ],
+    )
+    def test_of_packed_rows_sequences_are_counted(self, tmp_path, kind, packing):
+        def about(text, **trainer):
+            trainer = open_trainer(study(kind, tmp_path, text, trainer), tmp_path / "run")
+            return " ".join(trainer.about().get("warning", ()))
+
+        text = FILES[kind] + packing + "\n"
+        endless = text.replace("max_steps: 12\n", "")
+        with pytest.raises(ConfigurationError, match=rf"packed sequences times the epochs.*{packing}"):
+            about(endless)
+        said = about(endless, examples=640)
+        assert all(each in said for each in (packing, "packed sequences", "640"))
+        assert "a full run has 96" in about(text, examples=640)
+        assert "packed" not in about(text)
+        assert "packed" not in about(endless.replace("true", "false").replace("stage: pt", ""), examples=640)
+
     def test_keys_that_the_tool_does_not_know_are_said(self, tmp_path):
         text = FILES["llamafactory"] + "lora_dropuot: 0.1\n"
         about = open_trainer(study("llamafactory", tmp_path, text), tmp_path / "run").about()
