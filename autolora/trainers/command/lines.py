@@ -7,17 +7,24 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 _END = re.compile(rb"\r\n|\n|\r")
+CHUNK = 1 << 20
+"""Most bytes that are read at once, and that are kept of a line: of a longer one, its end."""
+REMEMBERED = 4096
+"""Bytes at the beginning and at the end of what was read by which it is noticed that a file was written again."""
 
 
 @dataclass
 class Lines:
     """Gives each line of a file once, as soon as it is whole.
 
+    A file that is written again from its beginning, and not only at its end, is read again from its beginning.
+
     Attributes:
         path: of the file, which need not exist.
-        offset: byte to begin at; then that of the next line.
+        offset: byte to begin at; then that up to which it was read.
         number: of the lines given.
     """
 
@@ -25,6 +32,13 @@ class Lines:
     offset: int = 0
     number: int = 0
     _seen: tuple[int, int, int] | None = field(default=None, repr=False)
+    _begin: int = field(init=False, repr=False)
+    _head: bytes = field(default=b"", repr=False)
+    _tail: bytes = field(default=b"", repr=False)
+    _open: bytes = field(default=b"", repr=False)
+
+    def __post_init__(self) -> None:
+        self._begin = self.offset
 
     def new(self, ended: bool = False) -> Iterator[tuple[int, str, bool]]:
         """Lines that were written since the last call, each with its number and whether it has an end, which may be any
@@ -38,20 +52,43 @@ class Lines:
         except FileNotFoundError:
             return
         state = (now.st_ino, now.st_size, now.st_mtime_ns)
-        if state != self._seen and now.st_size < self.offset:  # written again from its beginning
-            self.offset = self.number = 0
-        if now.st_size > self.offset and (state != self._seen or ended):
+        if state != self._seen:
             with self.path.open("rb") as file:
-                file.seek(self.offset)
-                content = file.read()
+                if not self._is_continued(file):
+                    self._again()
+                yield from self._read(file)
+        self._seen = state
+        if ended and self._open:
+            yield self._line(self._open.removesuffix(b"\r"), whole=self._open.endswith(b"\r"))
+            self._open = b""
+
+    def _is_continued(self, file: BinaryIO) -> bool:
+        """Whether the file still holds what was read of it."""
+        file.seek(self._begin)
+        if file.read(len(self._head)) != self._head:
+            return False
+        file.seek(self.offset - len(self._tail))
+        return file.read(len(self._tail)) == self._tail
+
+    def _again(self) -> None:
+        self.offset = self.number = self._begin = 0
+        self._head = self._tail = self._open = b""
+
+    def _read(self, file: BinaryIO) -> Iterator[tuple[int, str, bool]]:
+        file.seek(self.offset)
+        while chunk := file.read(CHUNK):
+            self.offset += len(chunk)
+            self._head += chunk[: max(0, REMEMBERED - len(self._head))]
+            self._tail = (self._tail + chunk)[-REMEMBERED:]
+            content = self._open + chunk
             start = 0
             for end in _END.finditer(content):
-                self.number += 1
-                self.offset += end.end() - start
-                yield self.number, content[start : end.start()].decode(errors="replace"), True
+                if end.end() == len(content) and end[0] == b"\r":  # the other half of its end may follow
+                    break
+                yield self._line(content[start : end.start()], whole=True)
                 start = end.end()
-            if ended and start < len(content):
-                self.number += 1
-                self.offset += len(content) - start
-                yield self.number, content[start:].decode(errors="replace"), False
-        self._seen = state
+            self._open = content[start:][-CHUNK:]
+
+    def _line(self, content: bytes, whole: bool) -> tuple[int, str, bool]:
+        self.number += 1
+        return self.number, content.decode(errors="replace"), whole

@@ -17,6 +17,8 @@ from autolora.trainers.watching import AnyLossWatch, ReportWatch
 
 HOW = 'append lines such as {"step": 10, "loss": 2.3} to the file that AUTOLORA_REPORT names'
 EVAL = "eval_"
+MARK = "\ufeff"
+"""The byte order mark that some editors and shells begin a file of text with."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Report:
             ValueError: it is not a JSON object, or holds something else where a number belongs.
         """
         try:
-            found = json.loads(line)
+            found = json.loads(line.removeprefix(MARK))
         except ValueError:
             raise ValueError(f"{_cut(line)} is not JSON") from None
         if not isinstance(found, dict):
@@ -138,7 +140,7 @@ class Reports:
         Raises:
             ValueError: see :meth:`Report.of`.
         """
-        if not line.strip():
+        if not line.strip(f"{MARK} \t\r\n"):
             return None
         report = Report.of(line, self.metric)
         self.keys |= dict.fromkeys(report.keys)

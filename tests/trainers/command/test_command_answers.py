@@ -200,6 +200,8 @@ def reports(*lines: str) -> str:
         (['{"eval_accuracy": 0.5}'], "accuracy", 0.5),
         (['{"accuracy": 0.25, "eval_accuracy": 0.5}'], "accuracy", 0.25),
         (['{"eval_loss": "2.0"}'], "eval_loss", 2.0),
+        (['\ufeff{"eval_loss": 2.0}'], "eval_loss", 2.0),
+        (["\ufeff", '{"eval_loss": 2.0}'], "eval_loss", 2.0),
         (['{"eval_loss": NaN}', '{"eval_loss": 2}', ""], "eval_loss", 2.0),
         (['{"eval_loss": 2}', '{"eval_loss": 3'], "eval_loss", 2.0),  # cut short
         (["", '{"eval_loss": null}', '{"eval_loss": 2}\r'], "eval_loss", 2.0),
@@ -300,6 +302,14 @@ def test_losses_of_earlier_segments_are_known_to_the_watch(tmp_path):
         [sys.executable, "-c", f"import os\nopen(os.environ['AUTOLORA_REPORT'], 'a').write({blown[0]!r} + chr(10))"]
     )
     assert trainer.run(job(rung=2)).kind == "diverged"
+
+
+def test_a_report_that_is_written_over_counts_as_it_is(tmp_path):
+    """With > in place of >>, at the same length and at a greater one."""
+    command = "".join(
+        f"""echo '{{{{"eval_loss": {score}}}}}' > "$AUTOLORA_REPORT"; sleep 0.3; """ for score in (4.0, 3.0, 2.125)
+    )
+    assert command_trainer(tmp_path, command).run(job()).value == 2.125
 
 
 # Metric files and patterns.
