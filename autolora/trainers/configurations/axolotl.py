@@ -117,6 +117,10 @@ class Axolotl(Tool):
         return {**other, **settings}, {}
 
     @property
+    def resuming(self) -> Collection[str]:
+        return (self.keys.resume, "auto_resume_from_checkpoints")
+
+    @property
     def switches(self) -> Collection[str]:
         return (*OPTIONS.values(), self.keys.loraplus)
 

@@ -85,10 +85,14 @@ class ConfigFile:
         steps = self._number(self.tool.keys.max_steps)
         return int(steps) * self.batch_size if steps is not None and steps > 0 else None
 
-    def baseline(self) -> Config | None:
+    def baseline(self, examples: int | None = None) -> Config | None:
         """What the file trains with; None if it says too little, as where there is no rank.
 
         Dropout, weight decay and warmup are among its further values.
+
+        Args:
+            examples: training examples of a full run, which warmup by steps is a share of; None means those that the
+                file says.
         """
         keys = self.tool.keys
         rate, rank = self._number(keys.learning_rate), self._number(keys.rank)
@@ -99,7 +103,7 @@ class ConfigFile:
         further = {
             "dropout": self._number(keys.dropout) or 0.0,
             "weight_decay": self._number(keys.weight_decay) or 0.0,
-            "warmup_ratio": self.warmup or 0.0,
+            "warmup_ratio": (self.warmup if examples is None else self._warmup_in(examples)) or 0.0,
         }
         return Config(rate, self.batch_size, int(rank), alpha, further=tuple(further.items()))
 
@@ -275,8 +279,15 @@ class ConfigFile:
             notes.append(f"{self.tool.keys.alpha} is rounded from {config['alpha']:.6g}.")
         if self.devices > 1:
             notes.append(f"{self.tool.keys.accumulation} is for {self.devices} processes.")
+        stale = [key for key in self.tool.resuming if self.values.get(key)]
+        if stale:
+            notes.append(f"{' and '.join(stale)} of your file is left out: with it, training would not begin here.")
         head = "".join(f"# {note}\n" for note in notes)
-        changes = [*self.settings(config, variant, examples, model), *self._data(data)]
+        changes = [
+            *self.settings(config, variant, examples, model),
+            *(Change(key, removed=True) for key in stale),
+            *self._data(data),
+        ]
         return head + edited(self.text, _last_of_each(changes), "added by autolora")
 
     def _data(self, data: Values | None) -> Iterator[Change]:

@@ -111,6 +111,11 @@ class Tool(ABC):
     def switches(self) -> Collection[str]:
         """All keys that make a variant."""
 
+    @property
+    def resuming(self) -> Collection[str]:
+        """Keys by which a training goes on from an earlier one."""
+        return (self.keys.resume,)
+
     @abstractmethod
     def objective(self, values: Values) -> str | None:
         """The setting by which a file trains on something else than texts to learn, as pairs; None if on such texts."""

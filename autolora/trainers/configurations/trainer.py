@@ -162,7 +162,7 @@ class ConfiguredTrainer(ProcessTrainer):
         return json.dumps([settings, sorted(beside.values())], sort_keys=True)
 
     def baseline(self) -> Config | None:
-        return self.file.baseline()
+        return self.file.baseline(self.examples)
 
     def hidden_size(self) -> int | None:
         return self._found[0]

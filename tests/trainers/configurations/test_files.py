@@ -44,6 +44,23 @@ class TestBoth:
         assert before.items() <= {**after, rate: before[rate]}.items()
         assert "# what we run today" in text
 
+    @pytest.mark.parametrize("limited", [True, False])
+    @pytest.mark.parametrize("warmup", ["warmup_steps: 3", "warmup_ratio: 0.25", "warmup_steps: 0.25"])
+    def test_the_baseline_has_the_warmup_of_the_file(self, kind, limited, warmup):
+        text = FILES[kind] + warmup + "\n"
+        file = parsed(kind, text if limited else text.replace("max_steps: 12\n", ""))
+        assert dict(file.baseline(96).further)["warmup_ratio"] == 0.25
+        assert trial(file, {**BASELINE, "warmup_ratio": 0.25})["warmup_steps"] == 3
+
+    @pytest.mark.parametrize("key", ["resume_from_checkpoint", "auto_resume_from_checkpoints"])
+    def test_a_tuned_file_does_not_go_on_from_an_earlier_training(self, kind, key):
+        file = parsed(kind, FILES[kind] + f"{key}: true\n")
+        if key not in file.tool.known(file.values):
+            return
+        text = file.tuned(BASELINE, variants.get("lora"), 96, ["tuned"])
+        assert key not in yaml.safe_load(text)
+        assert f"{key} of your file is left out" in text
+
     def test_all_that_is_written_is_known_to_the_tool(self, kind):
         file = parsed(kind)
         for name in variants.names():
