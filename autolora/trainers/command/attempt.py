@@ -26,8 +26,8 @@ POLL_SECONDS = 0.1
 """How often it is looked at what a command has reported."""
 GRACE_SECONDS = 60.0
 """Longest that a command that is asked to stop may take for a checkpoint of its own."""
-TOO_FAR = 1.1
-"""A command may go this much further than it is told to, and a batch more."""
+TOLERANCE = 0.1
+"""A command may stop this share of what it is told to, and a batch, away from it."""
 TAIL_LINES, TAIL_BYTES = 20, 64 * 1024
 """Of the output, what an error shows, and what is looked at for a lack of memory; most that is read for that."""
 ABORTED = "SIGABRT"
@@ -102,7 +102,7 @@ class Attempt:
         """Run it to its end.
 
         Raises:
-            CommandError: it failed, reported what cannot be read, or does not stop where it is told to.
+            CommandError: it failed, reported what cannot be read, or does not stop where it is told to, or long before.
             LostSegment: it was killed, or has stalled.
             Interrupted: ``on_step`` asked to stop; it was asked to end, and has ended.
         """
@@ -192,7 +192,7 @@ class Attempt:
         seen = report.examples
         if seen is None and report.step is not None:
             seen = report.step * batch
-        if seen is not None and seen > TOO_FAR * until + batch:
+        if seen is not None and seen > (1 + TOLERANCE) * until + batch:
             said = f"{seen} examples"
             if report.examples is None:
                 said = f"step {report.step} with batch_size {batch}, which is {said}"
@@ -204,10 +204,26 @@ class Attempt:
                 f"the end. Its output is in {files.shown(self.log)}. Completed work is saved."
             )
 
+    def _check_reached(self) -> None:
+        """Raise ``CommandError`` if a command that has ended well is far from where it was to stop, by its reports."""
+        until, batch, seen = self.trial.stop_examples, int(self.trial.config["batch_size"]), self.reports.examples
+        if not self.stops or until is None or seen is None:
+            return
+        # Of a command that reports every 100 steps, the last 99 are not heard of.
+        if until - seen > max(TOLERANCE * until + batch, self.reports.gap):
+            raise CommandError(
+                f"trial {self.trial.number}: `{_shortened(str(self.launch))}` ended well and reported {seen} examples "
+                f"at last, and was to train to {until} (of {self.trial.examples}, a full run). Let it train until "
+                "{stop_examples} examples, or {stop_steps} optimizer steps, since the beginning of the trial, and "
+                f"report those; or correct trainer.examples. Its output is in {files.shown(self.log)}. Completed work "
+                "is saved."
+            )
+
     def _judged(self, code: int | str) -> Ended:
         if isinstance(code, str):
             return Ended("diverged", code)
         if code == 0:
+            self._check_reached()
             return Ended("done")
         tail = self._tail()
         number = _signal_of(code)

@@ -103,6 +103,7 @@ class Reports:
         step: optimizer steps taken, by the newest line that says; 0 before.
         examples: training examples seen, by the newest line that says; None before.
         loss: the newest; NaN before.
+        gap: most examples between two lines of this segment that say how far it is; 0 once such a line has the score.
         score: the last of this segment; None before.
         keys: of all lines of this segment, in the order in which they came.
     """
@@ -112,8 +113,10 @@ class Reports:
     step: int = 0
     examples: int | None = None
     loss: float = math.nan
+    gap: int = 0
     score: float | None = None
     keys: dict[str, None] = field(default_factory=dict)
+    _reached: int = 0
     _losses: list[tuple[int, float, float]] = field(default_factory=list)
     _watch: ReportWatch | AnyLossWatch | None = None
 
@@ -129,7 +132,7 @@ class Reports:
                     self._follow(Report.of(line, self.metric))
                 except ValueError:
                     continue
-        self.examples = None
+        self._reached, self.examples = self.examples or 0, None
 
     def take(self, line: str) -> tuple[Report, str | None] | None:
         """Take in a line of this segment.
@@ -146,7 +149,11 @@ class Reports:
         self.keys |= dict.fromkeys(report.keys)
         if report.score is not None:
             self.score = report.score
-        return report, self._follow(report)
+        reason = self._follow(report)
+        if self.examples is not None and (report.examples is not None or report.step is not None):
+            self.gap = 0 if report.score is not None else max(self.gap, self.examples - self._reached)
+            self._reached = self.examples
+        return report, reason
 
     def _follow(self, report: Report) -> str | None:
         """Why the training has diverged by its losses, or None."""

@@ -163,7 +163,7 @@ def test_a_stall_is_lost_and_the_group_is_killed(tmp_path):
     assert marked(tmp_path) == []
 
 
-@pytest.mark.parametrize("life", ["echo .", """echo '{{"step": 1}}' >> $AUTOLORA_REPORT"""], ids=["output", "reports"])
+@pytest.mark.parametrize("life", ["echo .", """echo '{{"step": 9}}' >> $AUTOLORA_REPORT"""], ids=["output", "reports"])
 def test_output_and_reports_are_signs_of_life(tmp_path, life):
     command = f"for i in 1 2 3 4 5 6; do {life}; sleep 0.3; done; {SCORES}"
     outcome = command_trainer(tmp_path, command, **{"resources.stall_minutes": 0.8 / 60}).run(job())
@@ -205,7 +205,7 @@ def reports(*lines: str) -> str:
         (['{"eval_loss": NaN}', '{"eval_loss": 2}', ""], "eval_loss", 2.0),
         (['{"eval_loss": 2}', '{"eval_loss": 3'], "eval_loss", 2.0),  # cut short
         (["", '{"eval_loss": null}', '{"eval_loss": 2}\r'], "eval_loss", 2.0),
-        (['{"step": 1, "loss": 1.0, "eval_rewards/accuracies": 0.75}'], "eval_rewards/accuracies", 0.75),
+        (['{"step": 9, "loss": 1.0, "eval_rewards/accuracies": 0.75}'], "eval_rewards/accuracies", 0.75),
     ],
 )
 def test_the_last_line_with_the_metric_is_the_score(tmp_path, lines, metric, value):
@@ -381,6 +381,40 @@ def test_a_command_that_ignores_its_stop_is_stopped_with_what_to_do(tmp_path, li
 
 def test_a_batch_more_than_the_stop_is_not_too_far(tmp_path):
     assert command_trainer(tmp_path, reports('{"step": 4, "loss": 1, "eval_loss": 2}')).run(job(rung=1)).value == 2
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ['{"step": 4, "loss": 1, "eval_loss": 2}'],
+        ['{"examples": 32, "loss": 1}', '{"examples": 32, "eval_loss": 2}'],
+        [*(f'{{"step": {n}, "loss": 1}}' for n in range(1, 5)), '{"eval_loss": 2}'],
+        ['{"step": 1, "loss": 1}', '{"eval_loss": 2}'],
+    ],
+)
+def test_a_command_that_ends_well_long_before_its_stop_is_an_error(tmp_path, lines):
+    with pytest.raises(CommandError, match=r"reported (32|8) examples at last, and was to train to 72 \(of 72"):
+        command_trainer(tmp_path, reports(*lines)).run(job())
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ['{"eval_loss": 2}'],  # it said nothing of how far it went
+        ['{"loss": 1}', '{"eval_loss": 2}'],
+        ['{"step": 8, "loss": 1, "eval_loss": 2}'],
+        ['{"step": 5, "loss": 1}', '{"eval_loss": 2}'],  # it reports every five steps, of nine
+    ],
+)
+def test_a_command_that_may_have_reached_its_stop_is_believed(tmp_path, lines):
+    assert command_trainer(tmp_path, reports(*lines)).run(job()).value == 2
+
+
+def test_a_run_that_goes_on_reports_steps_since_the_beginning_of_the_trial(tmp_path):
+    trainer = command_trainer(tmp_path, reports('{"step": 3, "loss": 1, "eval_loss": 2}'))
+    assert trainer.run(job(rung=1)).value == 2
+    with pytest.raises(CommandError, match="since the beginning of the trial"):
+        trainer.run(job(rung=2))
 
 
 def test_without_early_stop_nobody_looks_how_far_it_goes(tmp_path):
