@@ -19,6 +19,8 @@ OPTIONS = {
     "init_lora_weights": "peft_init_lora_weights",
 }
 LORA = ("lora", "qlora")
+PATTERNS = ("lora_rank_pattern", "lora_alpha_pattern")
+"""Ranks and alphas of single layers."""
 
 
 class Axolotl(Tool):
@@ -85,6 +87,9 @@ class Axolotl(Tool):
             yield f"adapter: {adapter or 'missing'}; autolora tunes LoRA: write lora or qlora"
         if values.get("lora_model_dir"):
             yield "lora_model_dir: training goes on with an adapter, whose rank is fixed; merge it into the model first"
+        for key in PATTERNS:
+            if values.get(key):
+                yield f"{key}: the layers that it names would not have the rank and alpha that are tuned; remove it"
         if values.get("relora"):
             yield "relora: it restarts the schedule, which is not tuned here; remove it"
         if values.get("auto_find_batch_size"):
@@ -96,7 +101,7 @@ class Axolotl(Tool):
         return 8 if values.get("load_in_8bit") else None
 
     def has_evaluation(self, values: Values) -> bool:
-        return bool(values.get("test_datasets") or values.get("val_set_size"))
+        return bool(values.get("test_datasets") or self.number(values, "val_set_size"))
 
     def packing(self, values: Values) -> str | None:
         return "sample_packing: true" if values.get("sample_packing") else None
@@ -126,12 +131,12 @@ class Axolotl(Tool):
 
     def accumulation(self, values: Values, micro_batch: int) -> int:
         """Of ``batch_size``, where that is given in place of the accumulation."""
-        whole = self.number(values, "batch_size")
+        whole = self.whole_number(values, "batch_size")
         if whole is None or values.get(self.keys.accumulation):
             return super().accumulation(values, micro_batch)
         if whole % micro_batch:
-            raise ConfigurationError(f"batch_size: {whole:g} is not a multiple of micro_batch_size, {micro_batch}")
-        return int(whole) // micro_batch
+            raise ConfigurationError(f"batch_size: {whole} is not a multiple of micro_batch_size, {micro_batch}")
+        return whole // micro_batch
 
     def adapter(self, values: Values) -> Iterator[Change]:
         yield Change("batch_size", removed=True)

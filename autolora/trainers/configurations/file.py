@@ -70,7 +70,8 @@ class ConfigFile:
     @property
     def micro_batch(self) -> int:
         """Examples in one forward pass of one process."""
-        return int(self._number(self.tool.keys.micro_batch) or 1)
+        with self._named():
+            return self.tool.whole_number(self.values, self.tool.keys.micro_batch) or 1
 
     @property
     def batch_size(self) -> int:
@@ -82,8 +83,9 @@ class ConfigFile:
     @property
     def examples(self) -> int | None:
         """Training examples of a full run, if the file limits its steps; epochs tell it only with the data."""
-        steps = self._number(self.tool.keys.max_steps)
-        return int(steps) * self.batch_size if steps is not None and steps > 0 else None
+        with self._named():
+            steps = self.tool.whole_number(self.values, self.tool.keys.max_steps, least=-1)  # which is no limit
+        return steps * self.batch_size if steps is not None and steps > 0 else None
 
     def baseline(self, examples: int | None = None) -> Config | None:
         """What the file trains with; None if it says too little, as where there is no rank.
@@ -95,27 +97,32 @@ class ConfigFile:
                 file says.
         """
         keys = self.tool.keys
-        rate, rank = self._number(keys.learning_rate), self._number(keys.rank)
         with self._named():
+            rate = self.tool.positive(self.values, keys.learning_rate)
+            rank = self.tool.whole_number(self.values, keys.rank)
             alpha = self.tool.alpha(self.values)
+            dropout = self.tool.share(self.values, keys.dropout)
         if not rate or not rank or not alpha:
             return None
         further = {
-            "dropout": self._number(keys.dropout) or 0.0,
+            "dropout": dropout or 0.0,
             "weight_decay": self._number(keys.weight_decay) or 0.0,
             "warmup_ratio": (self.warmup if examples is None else self._warmup_in(examples)) or 0.0,
         }
-        return Config(rate, self.batch_size, int(rank), alpha, further=tuple(further.items()))
+        return Config(rate, self.batch_size, rank, alpha, further=tuple(further.items()))
 
     @property
     def warmup(self) -> float | None:
         """Share of the run that is warmup; None if the file leaves it to the tool, or its length is not known."""
-        steps, ratio = self.values.get(self.tool.keys.warmup_steps), self._number(self.tool.keys.warmup_ratio)
+        steps = self.values.get(self.tool.keys.warmup_steps)
+        with self._named():
+            ratio = self.tool.share(self.values, self.tool.keys.warmup_ratio)
         if steps is None:
             return ratio
         number = self._number(self.tool.keys.warmup_steps) or 0.0
         if number < 1:
-            return number  # a share, as transformers takes it
+            with self._named():
+                return self.tool.share(self.values, self.tool.keys.warmup_steps)  # as transformers takes it
         if self.examples is None:
             return None
         return min(1.0, number / horizon(self.examples, self.batch_size))

@@ -101,11 +101,10 @@ class LlamaFactory(Tool):
             yield "use_llama_pro: it chooses the layers that are trained by itself; remove it"
 
     def bits(self, values: Values) -> int | None:
-        bits = self.number(values, "quantization_bit")
-        return None if bits is None else int(bits)
+        return self.whole_number(values, "quantization_bit")
 
     def has_evaluation(self, values: Values) -> bool:
-        return bool(values.get("eval_dataset") or values.get("val_size"))
+        return bool(values.get("eval_dataset") or self.number(values, "val_size"))
 
     def packing(self, values: Values) -> str | None:
         if values.get("neat_packing"):
@@ -143,8 +142,10 @@ class LlamaFactory(Tool):
 
     def alpha(self, values: Values) -> float | None:
         """LLaMA-Factory takes twice the rank where the file says nothing, or 0."""
-        alpha = self.number(values, self.keys.alpha)
-        return alpha or 2 * (self.number(values, self.keys.rank) or 0)
+        if self.number(values, self.keys.alpha) == 0:
+            values = {**values, self.keys.alpha: None}
+        alpha = self.positive(values, self.keys.alpha)
+        return alpha or 2 * (self.whole_number(values, self.keys.rank) or 0)
 
 
 LLAMA_FACTORY_TOOL = LlamaFactory()

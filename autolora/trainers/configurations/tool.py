@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -145,11 +146,11 @@ class Tool(ABC):
     def accumulation(self, values: Values, micro_batch: int) -> int:
         """Micro-batches of one process that make a batch."""
         del micro_batch
-        return int(self.value(values, self.keys.accumulation))
+        return self.whole_number(values, self.keys.accumulation) or 1
 
     def alpha(self, values: Values) -> float | None:
         """As the file says, or the tool's default."""
-        return self.number(values, self.keys.alpha)
+        return self.positive(values, self.keys.alpha)
 
     def adapter(self, values: Values) -> Iterator[Change]:
         """What a file must say to train LoRA at all, where it does not."""
@@ -176,11 +177,51 @@ class Tool(ABC):
         if found is None:
             return None
         try:
-            if isinstance(found, bool):
+            if isinstance(found, bool) or not math.isfinite(number := float(found)):
                 raise ValueError
-            return float(found)
-        except (TypeError, ValueError):
+            return number
+        except (TypeError, ValueError, OverflowError):
             raise ConfigurationError(f"{key}: {found!r} is not a number; write the number itself") from None
+
+    def whole_number(self, values: Values, key: str, least: int = 1) -> int | None:
+        """The value of a key as a whole number, or the tool's default; None if there is none.
+
+        Args:
+            values: of a file.
+            key: one of its keys.
+            least: smallest number that is allowed.
+
+        Raises:
+            ConfigurationError: it is something else.
+        """
+        found = self.number(values, key)
+        if found is None:
+            return None
+        if not found.is_integer() or found < least:
+            raise ConfigurationError(f"{key}: {self.value(values, key)!r} is not a whole number of at least {least}")
+        return int(found)
+
+    def positive(self, values: Values, key: str) -> float | None:
+        """The value of a key as a number above 0, or the tool's default; None if there is none.
+
+        Raises:
+            ConfigurationError: it is something else.
+        """
+        found = self.number(values, key)
+        if found is not None and found <= 0:
+            raise ConfigurationError(f"{key}: {self.value(values, key)!r} is not above 0")
+        return found
+
+    def share(self, values: Values, key: str) -> float | None:
+        """The value of a key as a number from 0 to below 1, or the tool's default; None if there is none.
+
+        Raises:
+            ConfigurationError: it is something else.
+        """
+        found = self.number(values, key)
+        if found is not None and not 0 <= found < 1:
+            raise ConfigurationError(f"{key}: {self.value(values, key)!r} is not a share, from 0 to below 1")
+        return found
 
     def made(self, variant: Variant, values: Values) -> dict[str, Any]:
         """The settings that make a variant.

@@ -44,6 +44,35 @@ class TestBoth:
         assert before.items() <= {**after, rate: before[rate]}.items()
         assert "# what we run today" in text
 
+    @pytest.mark.parametrize(
+        ("name", "value", "said"),
+        [
+            ("accumulation", "auto", "'auto' is not a number"),
+            ("accumulation", "0", "0 is not a whole number of at least 1"),
+            ("accumulation", "1.5", "1.5 is not a whole number"),
+            ("rank", "-8", "-8 is not a whole number of at least 1"),
+            ("rank", "8.5", "8.5 is not a whole number"),
+            ("rank", "[8]", r"\[8\] is not a number"),
+            ("alpha", "-16", "-16 is not above 0"),
+            ("max_steps", ".inf", "inf is not a number"),
+            ("max_steps", "-2", "-2 is not a whole number of at least -1"),
+            ("micro_batch", "2.5", "2.5 is not a whole number"),
+            ("micro_batch", "true", "True is not a number"),
+            ("learning_rate", "-1e-4", "is not above 0"),
+            ("learning_rate", "{a: 1}", "is not a number"),
+            ("dropout", "1.0", "1.0 is not a share"),
+            ("warmup_ratio", "-0.1", "-0.1 is not a share"),
+            ("warmup_steps", "-1", "-1 is not a share"),
+            ("weight_decay", ".nan", "nan is not a number"),
+        ],
+    )
+    def test_a_wrong_value_is_an_error_with_file_and_key(self, kind, name, value, said):
+        key = getattr(TOOLS[kind].keys, name)
+        text = "\n".join(line for line in FILES[kind].splitlines() if not line.startswith(f"{key}:"))
+        file = parsed(kind, f"{text}\n{key}: {value}\n")
+        with pytest.raises(ConfigurationError, match=rf"^my\.yaml: {key}: .*{said}"):
+            file.baseline(file.examples)
+
     @pytest.mark.parametrize("limited", [True, False])
     @pytest.mark.parametrize("warmup", ["warmup_steps: 3", "warmup_ratio: 0.25", "warmup_steps: 0.25"])
     def test_the_baseline_has_the_warmup_of_the_file(self, kind, limited, warmup):
@@ -166,6 +195,9 @@ class TestAxolotl:
             (("adapter: lora", "adapter: lora\nlora_model_dir: x"), "lora_model_dir"),
             (("adapter: lora", "adapter: lora\nrelora: true"), "relora"),
             (("val_set_size: 0.1\n", ""), "no evaluation rows"),
+            (("val_set_size: 0.1", "val_set_size: '0'"), "no evaluation rows"),
+            (("lora_r: 4", "lora_r: 4\nlora_rank_pattern: {q_proj: 8}"), "lora_rank_pattern: the layers that it names"),
+            (("lora_r: 4", "lora_r: 4\nlora_alpha_pattern: {q_proj: 8}"), "lora_alpha_pattern: the layers"),
         ],
     )
     def test_what_cannot_be_tuned_is_refused(self, change, says):
@@ -197,6 +229,7 @@ class TestLlamaFactory:
             ("stage: ppo", "trainer.early_stop: false"),
             ("adapter_name_or_path: x", "create_new_adapter"),
             ("val_size: 0", "no evaluation rows"),
+            ("val_size: '0'", "no evaluation rows"),
         ],
     )
     def test_what_cannot_be_tuned_is_refused(self, keys, says):
