@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from autolora.documents import parse_yaml
 _EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 """A number that YAML 1.1, and so PyYAML, reads as text, and people write: 2e-4."""
 _BLOCKS = ("|", ">")
+LEFT_OUT = "# Comments of the file are left out: its values could not be replaced where they stand.\n"
 
 
 @dataclass(frozen=True)
@@ -41,18 +43,24 @@ def edited(text: str, changes: Sequence[Change], title: str) -> str:
 
     Returns:
         A text that holds what was asked for. Where that cannot be had by replacing values in place, as with anchors
-        or in JSON, it is written from its content, without the comments.
+        or in JSON, it is written from its content, without the comments,
+        and says so.
     """
     expected = _content(text, changes)
     found = _in_place(text, changes, title)
     if found is not None and _same(found, expected):
         return found
-    return _dumped({key: as_number(value) for key, value in expected.items()})
+    return (LEFT_OUT if "#" in text else "") + _dumped(expected)
 
 
 def as_number(value: Any) -> Any:
-    """A number for text such as ``"2e-4"``, which YAML takes for text and people mean as a number; else the value."""
-    return float(value) if isinstance(value, str) and _EXPONENT.fullmatch(value) else value
+    """A number for text such as ``"2e-4"``, which YAML takes for text and people mean as a number; else the value.
+
+    Text that no float can hold, as the revision ``1234e567``, is no number.
+    """
+    if isinstance(value, str) and _EXPONENT.fullmatch(value) and math.isfinite(number := float(value)):
+        return number
+    return value
 
 
 def _content(text: str, changes: Sequence[Change]) -> dict[str, Any]:

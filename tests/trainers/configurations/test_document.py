@@ -61,6 +61,25 @@ def test_what_cannot_be_changed_in_place_is_written_whole(text):
     assert yaml.safe_load(edited(text, [Change("a", [7]), Change("q", "é")], "new")) == {**content, "a": [7], "q": "é"}
 
 
+@pytest.mark.parametrize("value", ["1234e567", "'1234e567'", "1e-8", "12e3", "'0123'", "1e400", "yes please", "0x1f"])
+def test_values_that_are_not_changed_keep_their_meaning_when_a_file_is_written_whole(value):
+    text = f"a: &x 1\nb: *x\nkept: {value}\n"
+    written = edited(text, [Change("a", 2)], "new")
+    assert yaml.safe_load(written) == {"a": 2, "b": 1, "kept": yaml.safe_load(value)}
+    if value == "1e-8":  # as the user wrote it: other readers of YAML take it for a number
+        assert "kept: 1e-8\n" in written
+
+
+def test_comments_that_are_left_out_are_said():
+    text = "a: &x 1  # why\nb: *x\n"
+    assert edited(text, [Change("a", 2)], "new").startswith("# Comments of the file are left out")
+    assert "left out" not in edited(text.replace("  # why", ""), [Change("a", 2)], "new")
+
+
+def test_text_that_no_float_holds_is_no_number():
+    assert [as_number(each) for each in ("1e400", "-1e400", "1e-400", "2e-4")] == ["1e400", "-1e400", 0.0, 2e-4]
+
+
 VALUES = (
     1,
     -2.5,
