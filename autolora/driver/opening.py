@@ -17,6 +17,7 @@ from autolora.search import Recorder, Search
 from autolora.space import Config, Space, registry
 from autolora.spec import Spec
 from autolora.study.directory import STUDY_FILE, STUDY_NAME, begun_study, storage_of
+from autolora.study.storage import OtherTermsError
 from autolora.trainers import Trainer, open_trainer, warn_of_unused
 
 if TYPE_CHECKING:
@@ -84,24 +85,37 @@ class Opening:
         return scouted.prior
 
     def search(self, prior: Prior | None, recorder: Recorder | None = None) -> Search:
-        """The search of the specification; without a recorder, in memory and with no context to be held to."""
+        """The search of the specification; without a recorder, in memory and with no context to be held to.
+
+        Raises:
+            OtherTermsError: the recorder's study was made on other terms.
+        """
         spec = self.spec
-        return Search(
-            variants={name: variants.get(name) for name in spec.names},
-            space=self.space,
-            budget=spec.budget,
-            rungs=spec.rungs,
-            direction=spec.metric.resolved_direction,
-            seed=spec.seed,
-            prior=prior,
-            confirm=spec.confirm,
-            baseline=baseline_of(spec, self.space, self.trainer),
-            examples=self.trainer.examples,
-            in_steps=True,
-            scored_rows=self.trainer.scored_rows(),
-            context=self.trainer.fingerprints() if recorder else None,
-            recorder=recorder,
-        )
+        try:
+            return Search(
+                variants={name: variants.get(name) for name in spec.names},
+                space=self.space,
+                budget=spec.budget,
+                rungs=spec.rungs,
+                direction=spec.metric.resolved_direction,
+                seed=spec.seed,
+                prior=prior,
+                confirm=spec.confirm,
+                baseline=baseline_of(spec, self.space, self.trainer),
+                examples=self.trainer.examples,
+                in_steps=True,
+                scored_rows=self.trainer.scored_rows(),
+                context=self.trainer.fingerprints() if recorder else None,
+                recorder=recorder,
+            )
+        except OtherTermsError as error:
+            file = spec.trainer.settings_file
+            if file is None:
+                raise
+            raise OtherTermsError(
+                f"{error}. trainer: {files.shown(file)} says the baseline and more of these terms: undo what has "
+                "changed there, or use another --dir"
+            ) from None
 
     def recorder(self, folder: Path) -> Recorder:
         """The study of a run directory, as a recorder."""

@@ -162,12 +162,12 @@ def _on_held_directory(spec: Spec, folder: Path, executor: Executor | None, call
         callbacks.on_executor(executor)
     opening = Opening.of(spec, folder)
     spec = opening.spec
-    record(folder, spec)  # what was refused so far changes nothing
     trainer = opening.trainer
     callbacks.on_setup(spec, trainer)
     prior = opening.prior(folder, callbacks.on_prior)
     search = opening.search(prior, opening.recorder(folder))
     with closing(search):
+        record(folder, spec)  # what was refused so far, as for the terms of the study, changes nothing
         checkpoints = checkpoint.root_of(spec.checkpoints, folder)
         for warning in _about_earlier_versions(search, checkpoints, folder):
             warnings.warn(warning, stacklevel=2)

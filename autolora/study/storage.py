@@ -40,6 +40,10 @@ class StudyError(AutoloraError, ValueError):
     """The storage holds another search, or cannot be used."""
 
 
+class OtherTermsError(StudyError):
+    """A study was made on other terms."""
+
+
 class ConnectionLost(Exception):
     """The database server is out of reach. Internal: trying again helps, or a :class:`StudyError` says that it did not.
 

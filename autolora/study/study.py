@@ -26,7 +26,7 @@ from autolora.space.dimension import Parameter
 from autolora.study import integrity
 from autolora.study.lock import Ownership
 from autolora.study.rows import decode, encode
-from autolora.study.storage import Storage, StudyError, connect, failures, patiently, shown, unlocked
+from autolora.study.storage import OtherTermsError, Storage, StudyError, connect, failures, patiently, shown, unlocked
 from autolora.study.terms import differences
 from autolora.study.versions import installed_versions
 
@@ -72,7 +72,8 @@ class Study:
 
         Raises:
             StudyInUseError: another process writes it.
-            StudyError: it was made on other terms, each named with both values, or the storage cannot be used.
+            OtherTermsError: it was made on other terms, each named with both values.
+            StudyError: the storage cannot be used.
         """
         integrity.check_file(storage)
 
@@ -322,14 +323,15 @@ def _begun_on(study: optuna.Study, storage: Storage, direction: Direction, terms
     """Whether a search has begun in the study, on these terms.
 
     Raises:
-        StudyError: on others, or somebody else has.
+        OtherTermsError: on others.
+        StudyError: somebody else has.
     """
     if not _begun(study, storage):
         return False
     recorded = {**study.user_attrs[TERMS], "direction": study.direction.name.lower()}
     changed = differences(recorded, {**terms, "direction": direction})
     if changed:
-        raise StudyError(
+        raise OtherTermsError(
             f"the study {study.study_name!r} in {shown(storage)} was made on other terms: " + "; ".join(changed)
         )
     return True

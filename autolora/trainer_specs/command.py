@@ -74,6 +74,10 @@ class ConfiguredSpec(ProcessSpec):
         found: str = getattr(self, self.kind)
         return found
 
+    @property
+    def settings_file(self) -> str:
+        return self.file
+
 
 @register
 class CommandTrainerSpec(ProcessSpec):

@@ -44,6 +44,11 @@ class TrainerSpec(Section):
         return None
 
     @property
+    def settings_file(self) -> str | None:
+        """The user's configuration file, which says what a study starts from; None if there is none."""
+        return None
+
+    @property
     def references(self) -> list[str]:
         """What it names of the user's own modules, as ``"package.module:attribute"``."""
         return []

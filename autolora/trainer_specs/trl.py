@@ -28,6 +28,10 @@ class TrlTrainerSpec(TrainerSpec):
     trl: Literal["sft", "dpo", "kto", "reward", "grpo", "rloo"]
     config: str | None = None
 
+    @property
+    def settings_file(self) -> str | None:
+        return self.config
+
     @field_validator("config")
     @classmethod
     def _is_there(cls, value: str | None) -> str | None:

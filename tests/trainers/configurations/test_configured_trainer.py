@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM
 from autolora import tune
 from autolora.search import Job
 from autolora.space import Config, Space
+from autolora.study.storage import StudyError
 from autolora.trainers import open_trainer
 from autolora.trainers.configurations import ConfigurationError
 from tests.support.configured import FILES, study
@@ -180,3 +181,19 @@ def test_a_job_of_another_seed_trains_with_another(tmp_path):
     values = {trainer.run(Job(n, "lora", CONFIG, seed=n, start=0.0, stop=1 / 3, rung=0)).value for n in range(2)}
     assert len(values) == 2
     assert seed_of(trainer, 0) != seed_of(trainer, 1)
+
+
+def test_a_start_that_is_refused_changes_no_record(tmp_path):
+    spec = study("llamafactory", tmp_path, budget=1, rungs=[1.0])
+    tune(spec=spec, dir=tmp_path / "run")
+    before = (tmp_path / "run" / "spec.yaml").read_text()
+    changed = FILES["llamafactory"].replace("5e-3", "7e-3")
+    other = study("llamafactory", tmp_path, changed, budget=2, rungs=[1.0], trainer={"cwd": str(tmp_path / "run")})
+    with (
+        pytest.warns(UserWarning, match=r"trainer\.cwd"),
+        pytest.raises(
+            StudyError, match=r"other terms: baseline.*0\.005 -> 0\.007.*llamafactory\.yaml says the baseline"
+        ),
+    ):
+        tune(spec=other, dir=tmp_path / "run")
+    assert (tmp_path / "run" / "spec.yaml").read_text() == before
