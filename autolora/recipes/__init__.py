@@ -57,10 +57,13 @@ def _writer(recipe: Recipe, target: str) -> Callable[[Recipe, Path], list[Path]]
         return TARGETS[target]
     if kind == target and kind in OWN_FILES:
         return OWN_FILES[kind]
-    own = f"--to {kind}, which writes your own file, or " if kind in OWN_FILES else ""
+    left = recipe.without_adapter
+    ways = [f"--to {kind}, which writes your own file"] if kind in OWN_FILES else []
+    ways += ["--to peft, which copies the adapter"] if left is None else []
+    answers = ([f"use {', or '.join(ways)}"] if ways else []) + ([left] if left is not None else [])
     raise RecipeError(
-        f"the study was tuned with trainer {kind!r}, whose settings a recipe for {target} does not know: use {own}"
-        "--to peft, which copies the adapter"
+        f"the study was tuned with trainer {kind!r}, whose settings a recipe for {target} does not know: "
+        + "; ".join(answers)
     )
 
 

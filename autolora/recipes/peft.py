@@ -36,6 +36,8 @@ def write(recipe: Recipe, out: Path) -> list[Path]:
     """Copy the adapter and write its settings beside it."""
     parts = (config_file(recipe.variant.export_form), WEIGHTS)
     missing = [name for name in parts if not (recipe.adapter / name).is_file()]
+    if recipe.without_adapter is not None:
+        raise RecipeError(f"{recipe.without_adapter}. Copy it from there")
     if missing:
         raise RecipeError(f"{recipe.adapter} holds no {' and no '.join(missing)}: run `autolora tune` to its end again")
     damage = diagnosis(recipe.adapter)

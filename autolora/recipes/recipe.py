@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from autolora import files, quickstart, variants
 from autolora import spec as specs
-from autolora.adapters.export import bits_of_base, config_file
+from autolora.adapters.export import WEIGHTS, bits_of_base, config_file
 from autolora.bases.folders import MERGED_BASE, holds_adapter
 from autolora.bases.packed import SETTINGS, bits_asked
 from autolora.documents import read_json, shaped
@@ -113,6 +113,21 @@ class Recipe:
         if not self.tuned.adapter_dir:
             raise RecipeError(f"{self.variant.name} of {files.shown(self.folder)}: {'; '.join(self.tuned.notes)}")
         return self.folder / BEST_FOLDER / self.variant.name
+
+    @property
+    def without_adapter(self) -> str | None:
+        """What a trainer left in place of an adapter in the form of PEFT, in words; None if it left one.
+
+        Raises:
+            RecipeError: it left nothing.
+        """
+        parts = (config_file(self.variant.export_form), WEIGHTS)
+        folder = self.adapter
+        if self.trainer_kind == BUILTIN or not folder.is_dir() or any((folder / name).exists() for name in parts):
+            return None
+        kind = self.trainer_kind
+        who = "the command" if kind == "command" else f"trainer {kind}"
+        return f"{who} left no adapter ({' and '.join(parts)}); {files.shown(folder)} is what it left"
 
     @property
     def seed(self) -> int:

@@ -76,6 +76,19 @@ def test_a_file_that_is_gone_is_named(make_own_run, tmp_path):
         write(folder, "lora", "axolotl", tmp_path / "out")
 
 
+def test_what_a_command_left_in_place_of_an_adapter_is_named(make_run, tmp_path):
+    folder = make_run(trainer={"command": "train", "cwd": str(tmp_path)}, model=None, storage=None)
+    left = folder / "best" / "lora"
+    for path in left.iterdir():
+        path.unlink()
+    (left / "state.npz").write_bytes(b"weights")
+    for target in ("peft", "trl", "axolotl", "llamafactory"):
+        with pytest.raises(RecipeError, match=rf"the command left no adapter .*; {left} is what it left") as raised:
+            write(folder, "lora", target, tmp_path / "out")
+        assert "--to peft" not in str(raised.value)
+        assert "to its end again" not in str(raised.value)
+
+
 @pytest.mark.parametrize(
     ("recorded", "kind"),
     [
