@@ -102,7 +102,7 @@ class Attempt:
         """Run it to its end.
 
         Raises:
-            CommandError: it failed, reported what cannot be read, or does not stop where it is told to, or long before.
+            CommandError: it failed, reported what cannot be read, or does not stop where it is told to.
             LostSegment: it was killed, or has stalled.
             Interrupted: ``on_step`` asked to stop; it was asked to end, and has ended.
         """
@@ -204,8 +204,12 @@ class Attempt:
                 f"the end. Its output is in {files.shown(self.log)}. Completed work is saved."
             )
 
-    def _check_reached(self) -> None:
-        """Raise ``CommandError`` if a command that has ended well is far from where it was to stop, by its reports."""
+    def check_reached(self) -> None:
+        """Check that a command that has ended well is near where it was to stop, by its reports.
+
+        Raises:
+            CommandError: it is not.
+        """
         until, batch, seen = self.trial.stop_examples, int(self.trial.config["batch_size"]), self.reports.examples
         if not self.stops or until is None or seen is None:
             return
@@ -223,7 +227,6 @@ class Attempt:
         if isinstance(code, str):
             return Ended("diverged", code)
         if code == 0:
-            self._check_reached()
             return Ended("done")
         tail = self._tail()
         number = _signal_of(code)

@@ -141,6 +141,7 @@ class ProcessTrainer(Trainer):
             if score is None:
                 raise self._without_score(attempt)
             if math.isfinite(score):
+                attempt.check_reached()
                 return self._committed(segment, manifest, score, seconds)
             reason = f"{self.spec.metric.name} became {score}"
             return Outcome(segment.trial, "diverged", None, segment.stop, reason, seconds)

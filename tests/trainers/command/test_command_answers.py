@@ -479,7 +479,7 @@ def test_a_log_that_somebody_removes_is_not_missed(tmp_path):
 def test_a_report_that_is_written_again_from_its_beginning_is_read(tmp_path):
     command = (
         """echo '{{"step": 1, "loss": 1.0, "padding": "............"}}' > $AUTOLORA_REPORT; sleep 0.4; """
-        """echo '{{"step": 2, "eval_loss": 2}}' > $AUTOLORA_REPORT"""
+        """echo '{{"step": 9, "eval_loss": 2}}' > $AUTOLORA_REPORT"""
     )
     assert command_trainer(tmp_path, command).run(job()).value == 2
 

@@ -111,7 +111,7 @@ def test_a_script_trains_with_it_to_the_end(tmp_path):
     script.write_text(
         "import autolora\n"
         "trial = autolora.current_trial()\n"
-        "trial.report(step=1, loss=trial.config.learning_rate)\n"
+        "trial.report(examples=trial.stop_examples, loss=trial.config.learning_rate)\n"
         "(trial.folder / 'adapter' / 'deep').mkdir(parents=True, exist_ok=True)\n"
         "(trial.folder / 'adapter' / 'deep' / 'weights').write_text(str(trial.config.rank))\n"
         "(trial.folder / 'optimizer').write_text('large')\n"
