@@ -198,7 +198,7 @@ class Attempt:
                 said = f"step {report.step} with batch_size {batch}, which is {said}"
             whole = f" of {self.trial.examples}" if self.trial.stop < 1.0 else ", a full run (examples)"
             raise CommandError(
-                f"trial {self.trial.number}: `{_shortened(str(self.launch))}` goes on at {said}, and was to stop at "
+                f"trial {self.trial.number}: `{shortened(str(self.launch))}` goes on at {said}, and was to stop at "
                 f"{until}{whole}. Let it stop after {{stop_examples}} examples, or {{stop_steps}} optimizer steps, and "
                 "go on from its folder when it is run again; or set early_stop: false, which trains every trial to "
                 f"the end. Its output is in {files.shown(self.log)}. Completed work is saved."
@@ -216,7 +216,7 @@ class Attempt:
         # Of a command that reports every 100 steps, the last 99 are not heard of.
         if until - seen > max(TOLERANCE * until + batch, self.reports.gap):
             raise CommandError(
-                f"trial {self.trial.number}: `{_shortened(str(self.launch))}` ended well and reported {seen} examples "
+                f"trial {self.trial.number}: `{shortened(str(self.launch))}` ended well and reported {seen} examples "
                 f"at last, and was to train to {until} (of {self.trial.examples}, a full run). Let it train until "
                 "{stop_examples} examples, or {stop_steps} optimizer steps, since the beginning of the trial, and "
                 f"report those; or correct trainer.examples. Its output is in {files.shown(self.log)}. Completed work "
@@ -232,12 +232,12 @@ class Attempt:
         number = _signal_of(code)
         lacking = memory.lacking(tail, TAIL_LINES)
         if lacking is not None and number in (None, ABORTED):
-            return Ended("infeasible", f"its command ran out of memory: {_shortened(lacking.strip())}")
+            return Ended("infeasible", f"its command ran out of memory: {shortened(lacking.strip())}")
         if number is not None:
             raise LostSegment(f"its command was killed by {number}; its output is in {files.shown(self.log)}")
         shown = "\n".join(f"  {line}" for line in tail[-TAIL_LINES:]) or "  (none)"
         raise CommandError(
-            f"trial {self.trial.number}: `{_shortened(str(self.launch))}` in {files.shown(self.cwd)} ended with exit "
+            f"trial {self.trial.number}: `{shortened(str(self.launch))}` in {files.shown(self.cwd)} ended with exit "
             f"code {code}. Its last lines of output:\n{shown}\nAll of it is in {files.shown(self.log)}. Completed work "
             "is saved. Fix the problem and rerun the same command; another trainer.command needs another --dir."
         )
@@ -274,6 +274,7 @@ def _signal_of(code: int) -> str | None:
     return None
 
 
-def _shortened(text: str, most: int = 300) -> str:
+def shortened(text: str, most: int = 300) -> str:
+    """A command or its output on one line, cut to a length."""
     line = " ".join(text.split())
     return line if len(line) <= most else line[: most - 3] + "..."

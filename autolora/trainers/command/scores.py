@@ -14,6 +14,9 @@ from autolora import files
 from autolora.trainers.command.errors import CommandError
 from autolora.trainers.command.reports import EVAL
 
+MOST_KEYS = 20
+"""Keys that an error lists."""
+
 
 @dataclass
 class ScoreFile:
@@ -22,10 +25,12 @@ class ScoreFile:
     Args:
         path: of the file.
         metric: name of the score.
+        whose: trial, command and log, for errors.
     """
 
     path: Path
     metric: str
+    whose: str = ""
 
     def __post_init__(self) -> None:
         self._before = self._state()
@@ -43,26 +48,34 @@ class ScoreFile:
         Raises:
             CommandError: there is none.
         """
-        shown = files.shown(self.path)
+        try:
+            return self._found()
+        except ValueError as error:
+            raise CommandError(f"metric_file: {files.shown(self.path)} {error}{self.whose}") from None
+
+    def _found(self) -> float:
         if self._state() is None:
-            raise CommandError(f"metric_file: the command ended well and did not write {shown}")
+            raise ValueError("is not there: the command ended well and did not write it")
         if self._state() == self._before:
-            raise CommandError(
-                f"metric_file: the command ended well and did not write {shown}, which is as it was before: what is in "
-                "it is of an earlier run. Let the command evaluate whenever it is run, also where it has nothing to "
-                "train"
+            raise ValueError(
+                "is as it was before: the command ended well and did not write it, so what is in it is of an earlier "
+                "run. Let the command evaluate whenever it is run, also where it has nothing to train"
             )
-        text = self.path.read_text(encoding="utf-8", errors="replace")
-        found = next(_named(_documents(text, shown), (self.metric, EVAL + self.metric)), None)
+        document = _documents(self.path.read_text(encoding="utf-8-sig", errors="replace"))
+        found = next(_named(document, (self.metric, EVAL + self.metric)), None)
         if isinstance(found, bool) or not isinstance(found, (int, float, str)):
-            raise CommandError(f"metric_file: {shown} holds no number under {self.metric!r}, the name of the metric")
+            keys = list(dict.fromkeys(_keys(document)))
+            held = ", ".join(keys[:MOST_KEYS]) + (f" and {len(keys) - MOST_KEYS} more" if len(keys) > MOST_KEYS else "")
+            raise ValueError(
+                f"holds no number under {self.metric!r}, the name of the metric; its keys: {held or 'none'}"
+            )
         try:
             return float(found)
         except ValueError:
-            raise CommandError(f"metric_file: {shown} has {self.metric} = {found!r}, which is not a number") from None
+            raise ValueError(f"has {self.metric} = {found!r}, which is not a number") from None
 
 
-def _documents(text: str, shown: str) -> Any:
+def _documents(text: str) -> Any:
     try:
         return json.loads(text)
     except ValueError:
@@ -70,7 +83,7 @@ def _documents(text: str, shown: str) -> Any:
     try:
         return [json.loads(line) for line in text.splitlines() if line.strip()]
     except ValueError as error:
-        raise CommandError(f"metric_file: {shown} is not JSON: {error}") from None
+        raise ValueError(f"is not JSON: {error}") from None
 
 
 def _named(document: Any, names: tuple[str, ...]) -> Iterator[Any]:
@@ -84,12 +97,24 @@ def _named(document: Any, names: tuple[str, ...]) -> Iterator[Any]:
             yield from _named(value, names)
 
 
-def pattern_reader(pattern: str, metric: str) -> Any:
+def _keys(document: Any) -> Iterator[str]:
+    """Keys of all mappings, the outermost first."""
+    if isinstance(document, dict):
+        yield from document
+        for value in document.values():
+            yield from _keys(value)
+    elif isinstance(document, list):
+        for value in document:
+            yield from _keys(value)
+
+
+def pattern_reader(pattern: str, metric: str, whose: str = "") -> Any:
     """Reads the score off lines of output.
 
     Args:
         pattern: regular expression whose first group is the score.
         metric: its name.
+        whose: trial, command and log, for errors.
     """
     expression = re.compile(pattern)
 
@@ -102,6 +127,7 @@ def pattern_reader(pattern: str, metric: str) -> Any:
         except ValueError:
             raise CommandError(
                 f"metric_pattern: {pattern!r} found {found[1]!r} in {line.strip()[:200]!r}, which is not a number"
+                f"{whose}"
             ) from None
 
     return heard

@@ -24,7 +24,7 @@ from autolora.trainer_specs.command import CommandTrainerSpec, ProcessSpec
 from autolora.trainers import checkpoint
 from autolora.trainers.checkpoint import CheckpointError, LostCheckpointError, Manifest
 from autolora.trainers.command import current, placeholders, usage, work
-from autolora.trainers.command.attempt import Attempt, Heard, Launch
+from autolora.trainers.command.attempt import Attempt, Heard, Launch, shortened
 from autolora.trainers.command.errors import CommandError
 from autolora.trainers.command.process import REPORT, end_marked
 from autolora.trainers.command.reports import Reports
@@ -267,7 +267,7 @@ class CommandTrainer(ProcessTrainer):
 
     def heard(self, trial: Trial) -> Heard | None:
         pattern = self.settings.metric_pattern
-        return None if pattern is None else pattern_reader(pattern, self.spec.metric.name)
+        return None if pattern is None else pattern_reader(pattern, self.spec.metric.name, self._whose(trial))
 
     def score_file(self, trial: Trial) -> ScoreFile | None:
         template = self.settings.metric_file
@@ -275,7 +275,11 @@ class CommandTrainer(ProcessTrainer):
             return None
         values = placeholders.values(trial)
         path = placeholders.filled("trainer.metric_file", template, values)
-        return ScoreFile(Path(str(self.settings.cwd)) / files.expanded(path), self.spec.metric.name)
+        return ScoreFile(Path(str(self.settings.cwd)) / files.expanded(path), self.spec.metric.name, self._whose(trial))
+
+    def _whose(self, trial: Trial) -> str:
+        line = self._line(placeholders.values(trial))
+        return f". Trial {trial.number}: `{shortened(line)}`; its output is in {files.shown(self.log(trial.number))}"
 
     def fingerprints(self) -> Mapping[str, str]:
         return {"command": self.settings.command, **super().fingerprints()}

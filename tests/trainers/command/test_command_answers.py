@@ -319,6 +319,7 @@ def test_a_report_that_is_written_over_counts_as_it_is(tmp_path):
     ("content", "value"),
     [
         ('{"eval_loss": 2.0, "epoch": 1}', 2.0),
+        ('\ufeff{"eval_loss": 2.0}', 2.0),
         ('{"results": {"task": {"eval_loss": 2.0}}}', 2.0),
         ('{"log_history": [{"eval_loss": 3.0, "step": 1}, {"eval_loss": 2.0}, {"loss": 1.0}]}', 2.0),
         ('{"eval_loss": 3.0}\n{"eval_loss": 2.0}\n{"loss": 1}\n', 2.0),
@@ -336,13 +337,16 @@ def test_the_score_is_found_in_a_metric_file(tmp_path, content, value):
 def test_a_metric_file_without_the_score_is_an_error(tmp_path):
     named = {"trainer": {"metric_file": "{folder}/metrics.json"}}
     for command, said in (
-        ("true", "did not write .*metrics.json"),
-        ("echo '{{\"loss\": 1}}' > {folder}/metrics.json", "holds no number under 'eval_loss'"),
+        ("true", r"metrics\.json is not there: .*did not write it"),
+        ("echo '{{\"loss\": 1}}' > {folder}/metrics.json", "holds no number under 'eval_loss'.*its keys: loss"),
+        ('echo \'{{"a": [{{"b": 1}}]}}\' > {folder}/metrics.json', "its keys: a, b"),
+        ('echo \'{{"eval_loss": "x"}}\' > {folder}/metrics.json', "has eval_loss = 'x', which is not a number"),
         ("echo '{{\"eval_loss\": [1]}}' > {folder}/metrics.json", "holds no number under 'eval_loss'"),
         ("echo 'oops' > {folder}/metrics.json", "is not JSON"),
     ):
-        with pytest.raises(CommandError, match=said):
-            command_trainer(tmp_path / command[:20].replace("/", "-"), command, **named).run(job())
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        with pytest.raises(CommandError, match=rf"(?s){said}.*Trial 0: `.*; its output is in .*logs/0\.log"):
+            command_trainer(folder, command, **named).run(job())
 
 
 def test_the_score_of_an_earlier_segment_is_not_this_one_s(tmp_path):
@@ -362,7 +366,7 @@ def test_the_last_match_of_a_pattern_in_the_output_is_the_score(tmp_path):
     with pytest.raises(CommandError, match="without a score"):  # that of the segment before does not count
         trainer.run(job(rung=1))
     other = command_trainer(tmp_path / "other", command, trainer={"metric_pattern": "(bar) 50"}, **named)
-    with pytest.raises(CommandError, match=r"metric_pattern: '\(bar\) 50' found 'bar'.*not a number"):
+    with pytest.raises(CommandError, match=r"metric_pattern: '\(bar\) 50' found 'bar'.*not a number.*Trial 0: `echo"):
         other.run(job())
 
 
