@@ -5,18 +5,26 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
 
 CONTAINERS = (dict, list, set)
 """Attributes of a module that are changed in place: its parameters, buffers, modules and hooks."""
+WORD = 4
+"""Bytes that are summed as one number."""
+CHUNK = 1 << 20
+"""Words that are summed at once: a base in memory leaves little room."""
+STEP = 6364136223846793005
+"""Odd factor between chunks."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Held:
-    """A tensor as it was: what it says of itself, the memory that it was in, and a sum over its bits."""
+    """A tensor as it was: what it says of itself, the memory that it was in, and a sum over its bits by their places."""
 
     tensor: Tensor
     attributes: dict[str, Any]
@@ -90,13 +98,30 @@ def _put_back(held: _Held) -> _Held:
 
 
 def _total(tensor: Tensor) -> int:
-    """A sum over the bits of a tensor: exact, and the same on every device."""
+    """A sum over the bits of a tensor, each by its place: exact, and the same on every device."""
     import torch
 
-    width = {8: torch.int64, 4: torch.int32, 2: torch.int16, 1: torch.uint8}[tensor.element_size()]
-    if tensor.device.type == "meta" or tensor.is_complex():
+    if tensor.device.type == "meta":
         return 0
-    return int(tensor.detach().contiguous().view(width).sum(dtype=torch.int64))
+    plain = tensor.detach().resolve_conj()
+    flat = plain.contiguous().reshape(-1).view(torch.uint8)
+    if flat.storage_offset() % WORD:
+        flat = flat.clone()
+    rest = flat.numel() % WORD
+    whole, total = flat[: flat.numel() - rest].view(torch.int32), torch.zeros((), dtype=torch.int64, device=flat.device)
+    weights = _weights(flat.device)
+    for words in [*whole.split(len(weights)), flat[flat.numel() - rest :]]:  # integers of 64 bits wrap around
+        total = total * STEP + (words * weights[: len(words)]).sum()
+    return int(total)
+
+
+@cache
+def _weights(device: torch.device) -> Tensor:
+    """An odd factor of 63 bits for every place in a chunk: by an even one, a bit could go unseen."""
+    import torch
+
+    drawn = torch.Generator().manual_seed(0)
+    return (torch.randint(2**63 - 1, (CHUNK,), generator=drawn, dtype=torch.int64) | 1).to(device)
 
 
 def _tensors(model: nn.Module) -> Iterator[Tensor]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
+from torch.utils.data import IterableDataset, Sampler
 from transformers import (
     DataCollatorWithPadding,
     EarlyStoppingCallback,
@@ -53,15 +57,20 @@ def load() -> nn.Module:
     return build_model("llama")
 
 
-def made(trial: Trial, model: nn.Module, **options: Any) -> Trainer:
+OF_TRAINER = (
+    *("callbacks", "train_dataset", "eval_dataset", "compute_metrics"),
+    *("optimizers", "optimizer_cls_and_kwargs"),
+)
+
+
+def made(trial: Trial, model: nn.Module, kind: type[Trainer] = Trainer, **options: Any) -> Trainer:
     """A trainer of a causal language model; options are those of TrainingArguments, or of Trainer."""
-    own = {name: options.pop(name) for name in ("callbacks", "eval_dataset", "compute_metrics") if name in options}
-    return Trainer(
+    own = {name: options.pop(name) for name in OF_TRAINER if name in options}
+    return kind(
         model=model,
         args=TrainingArguments(**{**trial.arguments(), "num_train_epochs": EPOCHS, **options}),
         data_collator=padded,
-        train_dataset=rows(ROWS, 1),
-        **{"eval_dataset": rows(12, 2), **own},
+        **{"train_dataset": rows(ROWS, 1), "eval_dataset": rows(12, 2), **own},
     )
 
 
@@ -96,6 +105,46 @@ def accumulating(trial: Trial) -> Trainer:
 def dropping(trial: Trial) -> Trainer:
     """Without the last batch of an epoch."""
     return made(trial, get_peft_model(trial.base(load), trial.peft_config()), dataloader_drop_last=True)
+
+
+class Drawing(Sampler):
+    """Owns generators of every kind, each seeded once, and draws from all of them."""
+
+    def __init__(self, count: int) -> None:
+        self.count, self.own = count, torch.Generator().manual_seed(0)
+        self.further = [np.random.default_rng(0), np.random.RandomState(0), random.Random(0)]  # noqa: NPY002
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[int]:
+        order = torch.randperm(self.count, generator=self.own).numpy()
+        for generator in self.further:
+            generator.shuffle(order)
+        return iter(order.tolist())
+
+
+class Within(Sampler):
+    """Asks another sampler."""
+
+    def __init__(self, *samplers: Sampler) -> None:
+        self.samplers = samplers
+
+    def __len__(self) -> int:
+        return len(self.samplers[0])
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.samplers[0])
+
+
+class SamplingTrainer(Trainer):
+    def _get_train_sampler(self, *args: Any) -> Sampler:
+        return Within(Drawing(len(self.train_dataset)))
+
+
+def sampling(trial: Trial) -> Trainer:
+    """With a sampler that owns its generators."""
+    return made(trial, trial.attach(trial.base(load)), kind=SamplingTrainer)
 
 
 def opinionated(trial: Trial) -> Trainer:

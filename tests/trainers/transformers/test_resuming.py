@@ -23,7 +23,7 @@ CASES = [
         if name not in REFUSED
     ),
     *(("plain", name) for name in ("lora", "dora", "rslora")),
-    *((function, "lora") for function in ("accumulating", "added", "reloading", "classifier", "dropping")),
+    *((function, "lora") for function in ("accumulating", "added", "reloading", "classifier", "dropping", "sampling")),
 ]
 
 
