@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
-from torch.utils.data import IterableDataset, Sampler
+from torch.utils.data import Sampler
 from transformers import (
     DataCollatorWithPadding,
     EarlyStoppingCallback,
@@ -112,7 +112,7 @@ class Drawing(Sampler):
 
     def __init__(self, count: int) -> None:
         self.count, self.own = count, torch.Generator().manual_seed(0)
-        self.further = [np.random.default_rng(0), np.random.RandomState(0), random.Random(0)]  # noqa: NPY002
+        self.further = [np.random.default_rng(0), np.random.RandomState(0), random.Random(0)]
 
     def __len__(self) -> int:
         return self.count

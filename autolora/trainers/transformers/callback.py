@@ -12,10 +12,22 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from autolora.trainers.trainer import Interrupted, OnStep, Progress, SignOfLife
 from autolora.trainers.transformers.randomness import seed_all
+from autolora.trainers.transformers.samplers import seed_samplers
 from autolora.trainers.watching import AnyLossWatch, LogWatch, ReportWatch
 
 SIGN_OF_LIFE = 10.0
 """Seconds between two signs of life from an evaluation."""
+
+
+def can_be_cut(step: int, cycle: int, epoch_steps: int) -> bool:
+    """Whether a run that is cut after a step goes on as an uncut one: at the end of a cycle or of an epoch.
+
+    Args:
+        step: optimizer steps taken.
+        cycle: steps that belong together, counted from the begin of each epoch.
+        epoch_steps: of one pass over the data; 0 if these have no end.
+    """
+    return (step % epoch_steps if epoch_steps else step) % cycle == 0
 
 
 class Conductor(TrainerCallback):  # type: ignore[misc]  # its types are not followed, see pyproject.toml
@@ -26,6 +38,7 @@ class Conductor(TrainerCallback):  # type: ignore[misc]  # its types are not fol
         until: optimizer step to stop after.
         steps: of a full run.
         epoch_steps: of one pass over the data; 0 if these have no end.
+        cycle: steps of a cycle amid which a run cannot be cut, counted from the begin of each epoch.
         seed: a function from the epoch to the seed that it begins with.
         watch: takes the losses, from the start of the trial.
         checkpoint_seconds: longest time between two checkpoints.
@@ -45,6 +58,7 @@ class Conductor(TrainerCallback):  # type: ignore[misc]  # its types are not fol
         until: int,
         steps: int,
         epoch_steps: int,
+        cycle: int,
         seed: Callable[[int], int],
         watch: ReportWatch | AnyLossWatch,
         checkpoint_seconds: float,
@@ -55,6 +69,7 @@ class Conductor(TrainerCallback):  # type: ignore[misc]  # its types are not fol
         self.reason: str | None = None
         self.interrupted: Interrupted | None = None
         self._trial, self._until, self._steps, self._epoch_steps = trial, until, steps, epoch_steps
+        self._cycle = cycle
         self._seed, self._losses, self._every, self._save, self._on_step = (
             seed,
             watch,
@@ -72,15 +87,25 @@ class Conductor(TrainerCallback):  # type: ignore[misc]  # its types are not fol
         self._watch = LogWatch(self._losses, args, state.log_history)
         self._told = state.global_step
 
-    def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Seed the epoch: samplers that draw its order from the process's own generator draw it again on resuming."""
-        seed_all(self._seed(state.global_step // self._epoch_steps if self._epoch_steps else 0))
+    def on_epoch_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        train_dataloader: Any = None,
+        **_: Any,
+    ) -> None:
+        """Seed the epoch: samplers draw its order again on resuming, from whichever generators they draw it."""
+        seed = self._seed(state.global_step // self._epoch_steps if self._epoch_steps else 0)
+        seed_all(seed)
+        seed_samplers(train_dataloader, seed)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Ask for the step's loss, and for a checkpoint where one is due."""
         control.should_log, control.should_evaluate = True, False
         at_end = state.global_step >= self._until
-        control.should_save = at_end or time.monotonic() - self._saved >= self._every
+        due = time.monotonic() - self._saved >= self._every and self._can_be_cut(state)
+        control.should_save = at_end or due
         control.should_training_stop = control.should_training_stop or at_end
 
     def on_log(
@@ -105,7 +130,11 @@ class Conductor(TrainerCallback):  # type: ignore[misc]  # its types are not fol
                 self._on_step(self._last)
         except Interrupted as error:  # raised again once the checkpoint is committed
             self.interrupted = error
+        if self.interrupted is not None and self._can_be_cut(state):
             control.should_save = control.should_training_stop = True
+
+    def _can_be_cut(self, state: TrainerState) -> bool:
+        return can_be_cut(state.global_step, self._cycle, self._epoch_steps)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Commit what the trainer has written."""

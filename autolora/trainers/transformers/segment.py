@@ -19,7 +19,7 @@ from autolora.trainers.checkpoint import ADAPTER, Manifest
 from autolora.trainers.places import Location
 from autolora.trainers.randomness import EVALUATION, TRAINING, torch_seed
 from autolora.trainers.trainer import OnStep, Outcome, Progress
-from autolora.trainers.transformers.callback import Conductor
+from autolora.trainers.transformers.callback import Conductor, can_be_cut
 from autolora.trainers.transformers.folders import RNG_STATE, packed, unpack
 from autolora.trainers.transformers.length import Epoch
 from autolora.trainers.transformers.making import Made
@@ -59,6 +59,8 @@ class Segment:
         contents: the files of that one; None at the trial's start.
         location: where the trial keeps its checkpoints.
         examples: of a full run.
+        cycle: optimizer steps amid which the run cannot be cut, see
+            :meth:`autolora.trainers.transformers.trainer.TransformersTrainer.cycle`.
         watch: takes the losses.
         began: ``time.monotonic()`` when work on the segment began.
         on_step: as for :meth:`autolora.trainers.trainer.Trainer.run`.
@@ -71,6 +73,7 @@ class Segment:
     contents: Mapping[str, bytes] | None
     location: Location
     examples: int
+    cycle: int
     watch: ReportWatch | AnyLossWatch
     began: float
     on_step: OnStep | None
@@ -79,8 +82,15 @@ class Segment:
         self._before = self.manifest.seconds
         self.epoch = Epoch.of(self.made.trainer)
         self.steps = self.epoch.steps_of(self.examples)
-        self.until = min(self.steps, math.ceil(self.job.stop * self.steps - WITHIN))
+        self._epoch_steps = 0 if self.epoch.rows is None else self.epoch.steps
+        self.until = self._cut_after(math.ceil(self.job.stop * self.steps - WITHIN))
         self.made.trainer.args.max_steps = self.steps
+
+    def _cut_after(self, step: int) -> int:
+        """The first step from this one on that the run can be cut after; at most its last one."""
+        while step < self.steps and not can_be_cut(step, self.cycle, self._epoch_steps):
+            step += 1
+        return min(step, self.steps)
 
     def run(self, doing: Doing) -> Outcome:
         """Train, evaluate, commit.
@@ -126,7 +136,8 @@ class Segment:
             trial=self.job.trial,
             until=self.until,
             steps=self.steps,
-            epoch_steps=0 if self.epoch.rows is None else self.epoch.steps,
+            epoch_steps=self._epoch_steps,
+            cycle=self.cycle,
             seed=lambda epoch: torch_seed(self.spec.seed, self.job.seed, TRAINING, epoch),
             watch=self.watch,
             checkpoint_seconds=self.spec.training.checkpoint_seconds,

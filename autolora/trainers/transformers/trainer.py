@@ -92,6 +92,14 @@ class TransformersTrainer(Trainer):
         own = type(trainer).compute_loss is not Base.compute_loss or trainer.compute_loss_func is not None
         return not own and not regression
 
+    def cycle(self, trainer: transformers.Trainer) -> int:
+        """Optimizer steps that belong together: a run can be cut after a multiple of them alone, 1 by default.
+
+        They are counted from the begin of each epoch, after which a run can be cut, too. Segments then end at the next
+        such step, and checkpoints are written and interruptions followed there.
+        """
+        return 1
+
     @cached_property
     def facts(self) -> Facts:
         """What a trainer tells that was made for the first variant, at the smallest batch size and rank."""
@@ -174,6 +182,7 @@ class TransformersTrainer(Trainer):
                 contents=contents,
                 location=self.trials.folder(job.trial),
                 examples=self.examples,
+                cycle=self.cycle(made.trainer),
                 watch=watch,
                 began=began,
                 on_step=on_step,
