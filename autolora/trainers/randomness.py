@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-ORDER, INITIALIZATION, STEP, EVALUATION, TRAINING = 1, 2, 3, 4, 5
+ORDER, INITIALIZATION, STEP, EVALUATION, TRAINING, LOADING = 1, 2, 3, 4, 5, 6
 """What randomness is drawn for."""
 
 

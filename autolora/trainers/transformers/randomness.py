@@ -15,7 +15,8 @@ def seeded(seed: int) -> Iterator[None]:
     import torch
 
     python, arrays = random.getstate(), np.random.get_state()
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
+    began = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    devices = list(range(torch.cuda.device_count())) if began else []
     try:
         with torch.random.fork_rng(devices):
             seed_all(seed)
@@ -23,6 +24,8 @@ def seeded(seed: int) -> Iterator[None]:
     finally:
         random.setstate(python)
         np.random.set_state(arrays)
+        if torch.cuda.is_initialized() and not began:  # type: ignore[no-untyped-call]
+            torch.cuda.manual_seed_all(torch.initial_seed())  # as if CUDA had been initialized outside
 
 
 def seed_all(seed: int) -> None:

@@ -12,6 +12,7 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 from autolora.bases.snapshot import Snapshot
+from autolora.trainers.transformers.randomness import seeded
 from autolora.trainers.trial import Load, Trial
 
 if TYPE_CHECKING:
@@ -30,12 +31,17 @@ class _Kept:
 class Resident:
     """Keeps what :meth:`autolora.trainers.trial.Trial.base` returns, from one trial to the next.
 
+    Args:
+        seed: that functions load with, so that what they draw, such as a new head, does not depend on the trial that
+            loads first, and what a trial draws later does not depend on whether it has loaded.
+
     Attributes:
         taken: how often something was asked for since the last :meth:`lent`.
         notes: lines on what had to be loaded again, and why.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, seed: int = 0) -> None:
+        self._seed = seed
         self._kept: dict[object, _Kept] = {}
         self._out: dict[object, None] = {}
         self.taken = 0
@@ -50,7 +56,8 @@ class Resident:
         key = _identity(load)
         if key not in self._kept:
             self._give_up_former(load)
-            loaded = load()
+            with seeded(self._seed):
+                loaded = load()
             self._kept[key] = _Kept(load, loaded, [Snapshot(model) for model in _models(loaded)])
         self._out[key] = None
         return _handed_out(self._kept[key].loaded)

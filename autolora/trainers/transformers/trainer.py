@@ -21,6 +21,7 @@ from autolora.spec import Spec, mutable_in
 from autolora.trainers import checkpoint, memory
 from autolora.trainers.checkpoint import Manifest
 from autolora.trainers.places import place
+from autolora.trainers.randomness import LOADING, torch_seed
 from autolora.trainers.trainer import OnStep, Outcome, Trainer
 from autolora.trainers.transformers.checks import check_configs, check_variant
 from autolora.trainers.transformers.exporting import export_trained
@@ -55,7 +56,7 @@ class TransformersTrainer(Trainer):
 
     def __init__(self, spec: Spec, folder: Path) -> None:
         self.spec, self.folder = spec, folder
-        self.resident = Resident()
+        self.resident = Resident(torch_seed(spec.seed, 0, LOADING))
         self.trials = Trials(checkpoint.root_of(spec.checkpoints, folder), lambda: self.identity)
         self._maker = Maker(spec, self.make, self.resident)
         self._micro_batch: int | None = None

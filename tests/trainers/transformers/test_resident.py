@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import gc
+import random
 import weakref
 
+import numpy as np
 import pytest
 import torch
 
 from autolora.trainers.transformers.resident import Resident
 from tests.support import makers
 from tests.support.tiny_models import build_model
-from tests.trainers.transformers.support import opened, piece
+from tests.trainers.transformers.support import CONFIG, opened, piece
 
 
 def described(model):
@@ -136,7 +138,7 @@ def test_whatever_is_done_to_a_base_is_undone(change):
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-@pytest.mark.parametrize("way", ["in place", "through data", "a merged adapter"])
+@pytest.mark.parametrize("way", ["in place", "through data", "a merged adapter", "rows in another order", "swapped"])
 def test_a_base_whose_weights_were_changed_is_loaded_again_and_that_is_said(way):
     def change(model):
         weight = model.model.layers[0].self_attn.q_proj.weight
@@ -145,6 +147,11 @@ def test_a_base_whose_weights_were_changed_is_loaded_again_and_that_is_said(way)
                 weight[0, 0] += 1
         elif way == "through data":
             weight.data += 1
+        elif way == "rows in another order":
+            with torch.no_grad():
+                weight.copy_(weight.flip(0).clone())
+        elif way == "swapped":
+            weight.data[0, :2] = weight.data[0, :2].flip(0)
         else:
             from peft import LoraConfig, get_peft_model
 
@@ -156,6 +163,32 @@ def test_a_base_whose_weights_were_changed_is_loaded_again_and_that_is_said(way)
     fresh = build_model("llama")
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(model.parameters(), fresh.parameters(), strict=True))
     assert "changes the weights of LlamaForCausalLM" in resident.notes[0]
+
+
+def test_what_a_function_draws_while_it_loads_does_not_depend_on_the_trials_before(tmp_path, monkeypatch):
+    """Neither what is loaded, nor what is drawn afterwards, as the start of an adapter."""
+
+    def load():
+        model = build_model("llama")
+        with torch.no_grad():
+            model.lm_head.weight += 0.1 * torch.randn_like(model.lm_head.weight) * random.random() * np.random.rand()
+        return model
+
+    monkeypatch.setattr(makers, "load", load)
+    used, fresh = opened("plain", tmp_path / "used"), opened("plain", tmp_path / "fresh")
+    used.run(piece(0, config=CONFIG.replaced(batch_size=4)))
+    fresh.resident.drop()  # as in a worker, which has not looked at a trainer before
+    assert used.run(piece(1)).value == fresh.run(piece(1)).value
+
+
+def test_other_studies_load_with_another_seed():
+    def drawn(seed):
+        resident = Resident(seed)
+        with resident.lent():
+            return resident.take(lambda: [torch.rand(()).item(), random.random(), np.random.rand()])
+
+    assert drawn(0) == drawn(0)
+    assert all(one != other for one, other in zip(drawn(0), drawn(1), strict=True))
 
 
 def test_tokenizers_are_handed_out_as_they_were_loaded():
@@ -188,10 +221,6 @@ def test_functions_are_told_apart_by_what_they_capture():
 
 
 def test_the_callers_randomness_is_left_alone(tmp_path):
-    import random
-
-    import numpy as np
-
     def state():
         return random.getstate(), str(np.random.get_state()), torch.get_rng_state().tolist()
 
