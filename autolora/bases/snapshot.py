@@ -24,7 +24,7 @@ STEP = 6364136223846793005
 
 @dataclass(frozen=True, eq=False)
 class _Held:
-    """A tensor as it was: what it says of itself, the memory that it was in, and a sum over its bits by their places."""
+    """A tensor as it was: what it says of itself, the memory that it was in, and a sum over its placed bits."""
 
     tensor: Tensor
     attributes: dict[str, Any]

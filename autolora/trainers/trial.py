@@ -40,6 +40,7 @@ class Session:
 
     Attributes:
         attached: what :meth:`Trial.attach` has returned.
+        optimizers: what :meth:`Trial.optimizer` has returned.
         asked: whether :meth:`Trial.arguments` was called, and so ``micro_batch`` heard of.
     """
 
@@ -48,6 +49,7 @@ class Session:
     steps: Callable[[int], int] | None = None
     allotted: Mapping[str, Allotment] | None = None
     attached: list[PeftModel] = field(default_factory=list)
+    optimizers: list[torch.optim.Optimizer] = field(default_factory=list)
     asked: bool = False
 
 
@@ -283,7 +285,14 @@ class Trial:
 
     def optimizer(self, model: PeftModel) -> torch.optim.Optimizer:
         """The variant's optimizer at the trial's learning rate, for a model that :meth:`attach` has returned."""
-        return self.own_variant.optimizer(model, self._job.config.learning_rate, weight_decay=self.weight_decay)
+        made = self.own_variant.optimizer(model, self._job.config.learning_rate, weight_decay=self.weight_decay)
+        self._session.optimizers.append(made)
+        return made
+
+    @property
+    def optimizers(self) -> Sequence[torch.optim.Optimizer]:
+        """What :meth:`optimizer` has returned so far."""
+        return tuple(self._session.optimizers)
 
     def arguments(self, micro_batch: int | None = None) -> dict[str, Any]:
         """The trial's settings under the names of ``transformers.TrainingArguments``, and of what derives from it.

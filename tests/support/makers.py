@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import AdaLoraConfig, LoraConfig, get_peft_model
 from torch import nn
 from torch.utils.data import Sampler
 from transformers import (
@@ -18,6 +18,7 @@ from transformers import (
     PreTrainedTokenizerFast,
     Trainer,
     TrainingArguments,
+    get_constant_schedule_with_warmup,
 )
 
 from autolora.trainers.trial import Trial
@@ -249,6 +250,53 @@ def with_model_init(trial: Trial) -> Trainer:
 def plain_for_every_variant(trial: Trial) -> Trainer:
     config = LoraConfig(r=trial.config.rank, lora_alpha=trial.config.alpha, target_modules=["q_proj"])
     return made(trial, get_peft_model(trial.base(load), config))
+
+
+def _adamw(model: nn.Module, rate: float) -> torch.optim.Optimizer:
+    return torch.optim.AdamW([each for each in model.parameters() if each.requires_grad], lr=rate)
+
+
+def own_optimizer(trial: Trial) -> Trainer:
+    """At the trial's rate, warming up."""
+    model = trial.attach(trial.base(load))
+    optimizer = _adamw(model, trial.config["learning_rate"])
+    return made(trial, model, optimizers=(optimizer, get_constant_schedule_with_warmup(optimizer, 2)))
+
+
+def own_optimizer_class(trial: Trial) -> Trainer:
+    options = (torch.optim.SGD, {"lr": trial.config["learning_rate"]})
+    return made(trial, trial.attach(trial.base(load)), optimizer_cls_and_kwargs=options)
+
+
+def variant_optimizer(trial: Trial) -> Trainer:
+    model = trial.attach(trial.base(load))
+    return made(trial, model, optimizers=(trial.optimizer(model), None))
+
+
+def other_optimizer(trial: Trial) -> Trainer:
+    model = trial.attach(trial.base(load))
+    return made(trial, model, optimizers=(_adamw(model, 1e-9), None))
+
+
+def other_optimizer_class(trial: Trial) -> Trainer:
+    return made(trial, trial.attach(trial.base(load)), optimizer_cls_and_kwargs=(torch.optim.SGD, {"lr": 0.5}))
+
+
+def _other_variant(kind: type[LoraConfig] = LoraConfig, **options: Any) -> Callable[[Trial], Trainer]:
+    def make(trial: Trial) -> Trainer:
+        own = {"r": trial.config.rank, "lora_alpha": trial.config.alpha, "task_type": "CAUSAL_LM", **options}
+        return made(trial, get_peft_model(trial.base(load), kind(target_modules=["q_proj"], **own)))
+
+    return make
+
+
+with_dora = _other_variant(use_dora=True)
+with_rslora = _other_variant(use_rslora=True)
+with_pissa = _other_variant(init_lora_weights="pissa")
+with_ranks = _other_variant(rank_pattern={"q_proj": 1})
+with_alphas = _other_variant(alpha_pattern={"q_proj": 1})
+with_bias = _other_variant(lora_bias=True, bias="none")
+with_adalora = _other_variant(AdaLoraConfig, total_step=10)
 
 
 def attaches_to_classifier(trial: Trial) -> Trainer:

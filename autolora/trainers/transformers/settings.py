@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,16 @@ if TYPE_CHECKING:
 
 CLOSE = 1e-9
 """Relative difference of numbers that are the same."""
+FREE = frozenset(
+    {
+        *("target_modules", "exclude_modules", "target_parameters", "layers_to_transform", "layers_pattern"),
+        *("modules_to_save", "trainable_token_indices", "ensure_weight_tying", "bias", "lora_dropout", "task_type"),
+        *("base_model_name_or_path", "revision", "auto_mapping", "peft_version", "inference_mode", "runtime_config"),
+        *("fan_in_fan_out", "megatron_config", "megatron_core"),
+    }
+)
+"""Fields of a ``LoraConfig`` that make no other variant: what it adapts, what is trained beside it, bookkeeping."""
+REMEDY = "trial.peft_config() in place of a LoraConfig of your own"
 OTHER_PROCESSES = 'use trainer: {command: "accelerate launch ..."} for training in several processes'
 
 
@@ -52,6 +63,7 @@ def check_made(trial: Trial, trainer: transformers.Trainer, attached: PeftModel 
         _same("weight_decay", args.weight_decay, config["weight_decay"], 'weight_decay=trial.config["weight_decay"]')
     if "warmup_ratio" in config:
         _same("warmup_steps", args.warmup_steps, config["warmup_ratio"], 'warmup_steps=trial.config["warmup_ratio"]')
+    _check_optimizer(trial, trainer)
     if not carries_adapter(trainer.model):
         raise AutoloraError(
             f"the trainer's model, a {type(trainer.model).__name__}, carries no adapter: give it "
@@ -71,6 +83,28 @@ def _check_kind(trainer: transformers.Trainer) -> None:
         raise AutoloraError(f"the trainer is one of {args.world_size} processes: {OTHER_PROCESSES}")
 
 
+def _check_optimizer(trial: Trial, trainer: transformers.Trainer) -> None:
+    """Refuse an optimizer of the function's own that has another learning rate, or is not the variant's."""
+    own, kind_and_options = trainer.optimizer, trainer.optimizer_cls_and_kwargs
+    if own is None and kind_and_options is None:
+        return
+    if _has_own_optimizer(trial.own_variant) and not any(own is each for each in trial.optimizers):
+        raise AutoloraError(
+            f"the trainer has an optimizer that is not that of {trial.variant}: pass "
+            "optimizers=(trial.optimizer(model), None) to it, or none"
+        )
+    if own is not None:
+        rates = [group.get("initial_lr", group.get("lr")) for group in own.param_groups]
+    else:
+        rates = [kind_and_options[1].get("lr")]
+    rate = trial.config["learning_rate"]
+    if not any(isinstance(each, (int, float)) and math.isclose(each, rate, rel_tol=CLOSE) for each in rates):
+        raise AutoloraError(
+            f"the trainer has an optimizer whose learning rate is {', '.join(map(str, rates))}, the trial's is {rate}: "
+            'make it with lr=trial.config["learning_rate"], or by trial.optimizer(model)'
+        )
+
+
 def _check_plain(trial: Trial, trainer: transformers.Trainer) -> None:
     """Refuse an adapter that plain PEFT made, and that is not the trial's."""
     variant, config = trial.own_variant, trial.config
@@ -79,12 +113,13 @@ def _check_plain(trial: Trial, trainer: transformers.Trainer) -> None:
             f"the trainer's model was not attached by trial.attach(model), and plain PEFT cannot train {variant.name}: "
             "use trial.attach(model)"
         )
+    asked = trial.peft_config()
+    compared = [field.name for field in fields(asked) if field.name not in FREE]
+    if "dropout" in config:
+        compared.append("lora_dropout")
     for own in _active_configs(trainer.model):
-        expected = {"r": config["rank"], "lora_alpha": config["alpha"], **variant.peft_options}
-        if "dropout" in config:
-            expected["lora_dropout"] = config["dropout"]
-        for name, value in expected.items():
-            _same(name, getattr(own, name, None), value, "trial.peft_config() in place of a LoraConfig of your own")
+        for name in compared:
+            _same(name, getattr(own, name, None), getattr(asked, name), REMEDY)
 
 
 def _active_configs(model: Any) -> list[Any]:

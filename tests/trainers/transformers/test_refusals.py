@@ -19,6 +19,15 @@ REFUSED = {
     "without_adapter": "carries no adapter: give it get_peft_model",
     "with_model_init": "has a model_init.*pass model=",
     "attaches_to_classifier": "LlamaForSequenceClassification.*peft_config",
+    "other_optimizer": r"learning rate is 1e-09, the trial's is 0.0001: make it with lr=trial.config",
+    "other_optimizer_class": r"learning rate is 0.5, the trial's is 0.0001",
+    "with_dora": r"use_dora = True, the trial False: pass trial.peft_config\(\)",
+    "with_rslora": "use_rslora = True, the trial False",
+    "with_pissa": "init_lora_weights = 'pissa', the trial True",
+    "with_ranks": "rank_pattern = {'q_proj': 1}, the trial {}",
+    "with_alphas": "alpha_pattern = {'q_proj': 1}, the trial {}",
+    "with_bias": "lora_bias = True, the trial False",
+    "with_adalora": "peft_type = .*ADALORA.*, the trial .*LORA",
     "nosuch": "has no 'nosuch'",
     "SPEC": "is a dict; name a function",
 }
@@ -70,6 +79,23 @@ def test_a_plain_adapter_is_not_taken_for_a_variant_that_plain_peft_has_not(vari
 def test_a_plain_adapter_is_not_taken_for_dora(tmp_path):
     with pytest.raises(AutoloraError, match="use_dora = False, the trial True"):
         opened("plain_for_every_variant", tmp_path, variants=["dora"], training__dropout=0)
+
+
+@pytest.mark.parametrize("function", ["own_optimizer", "own_optimizer_class", "variant_optimizer"])
+def test_an_optimizer_of_the_functions_own_with_the_trials_rate_is_taken(function, tmp_path):
+    assert opened(function, tmp_path).run(piece(0, rung=0)).kind == "scored"
+
+
+@pytest.mark.parametrize("function", ["own_optimizer", "own_optimizer_class", "other_optimizer"])
+def test_an_optimizer_that_is_not_the_variants_is_refused(function, tmp_path):
+    with pytest.raises(AutoloraError, match=r"not that of lora_plus: pass optimizers=\(trial.optimizer\(model\), None"):
+        opened(function, tmp_path, variants=["lora_plus"])
+
+
+def test_the_variants_own_optimizer_is_taken_as_if_it_was_left_to_us(tmp_path):
+    given, ours = (opened(name, tmp_path / name, variants=["lora_plus"]) for name in ("variant_optimizer", "attached"))
+    job = piece(0, variant="lora_plus")
+    assert given.run(job).value == ours.run(job).value
 
 
 def test_a_trainer_without_evaluation_data_is_told(tmp_path):
