@@ -24,7 +24,11 @@ def horizon(examples: int, batch_size: int) -> int:
 
 def steps_until(fraction: float, examples: int, batch_size: int) -> int:
     """Optimizer steps after which at least this fraction of a full run has been trained."""
-    steps = horizon(examples, batch_size)
+    return share_of(fraction, horizon(examples, batch_size))
+
+
+def share_of(fraction: float, steps: int) -> int:
+    """Of a full run's optimizer steps, those after which at least this fraction of it has been trained."""
     return min(steps, math.ceil(fraction * steps - WITHIN))
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from autolora import variants
 from autolora.adapters.errors import VariantError
 from autolora.adapters.spec import ALL_LINEAR, AUTO
 from autolora.search import Job
-from autolora.search.rungs import examples_seen, horizon, steps_until
+from autolora.search.rungs import examples_seen, horizon, share_of
 from autolora.space import Config
 from autolora.spec import Spec
 from autolora.trainers.randomness import INITIALIZATION, TRAINING, torch_seed
@@ -28,6 +28,16 @@ Load = Callable[[], Any]
 """Loads what :meth:`Trial.base` returns."""
 
 
+class Length(Protocol):
+    """How long a full run is, as a trainer counts it."""
+
+    def steps(self, batch_size: int) -> int:
+        """Optimizer steps of a full run."""
+
+    def seen(self, steps: int, batch_size: int) -> int:
+        """Training examples of the first optimizer steps of it."""
+
+
 @dataclass(eq=False)
 class Session:
     """What a trainer gives to a trial, and what the trial's training has made of it.
@@ -35,7 +45,7 @@ class Session:
     Args:
         take: gives what a function loads; one that keeps it loads it once.
         micro_batch: most examples in one forward pass; None: no limit.
-        steps: optimizer steps of a full run by its batch size, if known.
+        length: of a full run as the trainer counts it, if known.
         allotted: rank and alpha of each layer, of a trial that goes on; see :class:`autolora.adapters.start.Allotment`.
 
     Attributes:
@@ -46,7 +56,7 @@ class Session:
 
     take: Callable[[Load], Any] = lambda load: load()
     micro_batch: int | None = None
-    steps: Callable[[int], int] | None = None
+    length: Length | None = None
     allotted: Mapping[str, Allotment] | None = None
     attached: list[PeftModel] = field(default_factory=list)
     optimizers: list[torch.optim.Optimizer] = field(default_factory=list)
@@ -154,26 +164,26 @@ class Trial:
     @property
     def stop_examples(self) -> int | None:
         """Training examples that have been seen where this segment ends: those of whole optimizer steps."""
-        steps = self.stop_steps
+        steps, length, size = self.stop_steps, self._session.length, self._job.config.batch_size
         if steps is None or self.examples is None:
             return None
-        return examples_seen(steps, self.examples, self._job.config.batch_size)
+        return examples_seen(steps, self.examples, size) if length is None else length.seen(steps, size)
 
     @property
     def stop_steps(self) -> int | None:
-        """Optimizer steps that have been taken where this segment ends."""
-        if self.examples is None:
-            return None
-        return steps_until(self.stop, self.examples, self._job.config.batch_size)
+        """Optimizer steps that have been taken where this segment ends, or a few more where the trainer can only be
+        cut at some of them."""
+        steps = self.steps
+        return None if steps is None else share_of(self.stop, steps)
 
     @property
     def steps(self) -> int | None:
         """Optimizer steps of a full run, where every step sees a whole batch but the last, of each epoch if the trainer
-        has told how long these are."""
+        has told how long these are; None while that is being found out."""
         if self.examples is None:
             return None
-        size = self._job.config.batch_size
-        return horizon(self.examples, size) if self._session.steps is None else self._session.steps(size)
+        size, length = self._job.config.batch_size, self._session.length
+        return horizon(self.examples, size) if length is None else length.steps(size)
 
     def base(self, load: Load | None = None) -> Any:
         """The frozen model and its tokenizer, loaded once a process and clean again for every trial.

@@ -20,26 +20,30 @@ class Epoch:
         rows: training examples, counted as the batch size counts them; None where the data have no end.
         steps: optimizer steps, at the trainer's own batch size.
         batch_size: that one.
+        micro_batch: examples of one forward pass.
+        drop_last: whether the last pass of an epoch is left out if it is cut.
     """
 
     rows: int | None
     steps: int
     batch_size: int
+    micro_batch: int
+    drop_last: bool = False
 
     @classmethod
     def of(cls, trainer: transformers.Trainer) -> Epoch:
         """That of a trainer, whose samplers, accumulation and ``drop_last`` it asks for."""
         args, loader = trainer.args, trainer.get_train_dataloader()
         batch_size = trainer.get_total_train_batch_size(args)
-        length = _length(loader)
-        if length is None:
-            return cls(None, 0, batch_size)
         micro = max(1, batch_size // args.gradient_accumulation_steps)
+        length, drop_last = _length(loader), bool(args.dataloader_drop_last)
+        if length is None:
+            return cls(None, 0, batch_size, micro, drop_last)
         examples = trainer.num_examples(loader)
         # A sampler that repeats rows, as GRPO's, has other batches than its dataset has rows.
         usual = length in (math.ceil(examples / micro), examples // micro)
         steps = max(1, math.ceil(length / args.gradient_accumulation_steps))
-        return cls(examples if usual else length * micro, steps, batch_size)
+        return cls(examples if usual else length * micro, steps, batch_size, micro, drop_last)
 
     def steps_of(self, examples: int) -> int:
         """Optimizer steps that train this many examples: the last batch of every epoch is cut, and so is the run's."""
@@ -48,10 +52,23 @@ class Epoch:
         whole, rest = divmod(examples, self.rows)
         return max(1, whole * self.steps + min(self.steps, math.ceil(rest / self.batch_size)))
 
+    def examples_of(self, steps: int) -> int:
+        """Training examples of this many optimizer steps."""
+        if self.rows is None:
+            return steps * self.batch_size
+        seen = self.rows // self.micro_batch * self.micro_batch if self.drop_last else self.rows
+        whole, rest = divmod(steps, self.steps)
+        return whole * seen + min(seen, rest * self.batch_size)
+
     def with_batch(self, batch_size: int) -> Epoch:
-        """What it would be with another batch size."""
-        steps = self.steps if self.rows is None else max(1, math.ceil(self.rows / batch_size))
-        return self if batch_size == self.batch_size else Epoch(self.rows, steps, batch_size)
+        """What it would be with another batch size, by as large passes, or whole batches if it has these."""
+        if batch_size == self.batch_size:
+            return self
+        micro = batch_size if self.micro_batch == self.batch_size else self.micro_batch
+        if self.rows is None:
+            return Epoch(None, 0, batch_size, micro, self.drop_last)
+        rows = self.rows // micro * micro if self.drop_last else self.rows
+        return Epoch(self.rows, max(1, math.ceil(rows / batch_size)), batch_size, micro, self.drop_last)
 
 
 def own_examples(trainer: transformers.Trainer) -> int:

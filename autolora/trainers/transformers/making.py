@@ -53,6 +53,20 @@ class Made:
 
 
 @dataclass(frozen=True)
+class _Length:
+    """How long a full run is, see :class:`autolora.trainers.trial.Length`."""
+
+    epoch: Epoch
+    examples: int
+
+    def steps(self, batch_size: int) -> int:
+        return self.epoch.with_batch(batch_size).steps_of(self.examples)
+
+    def seen(self, steps: int, batch_size: int) -> int:
+        return min(self.examples, self.epoch.with_batch(batch_size).examples_of(steps))
+
+
+@dataclass(frozen=True)
 class Maker:
     """Makes the trainers of a study.
 
@@ -93,7 +107,7 @@ class Maker:
         session = Session(
             take=self.resident.take,
             micro_batch=micro_batch,
-            steps=None if epoch is None or examples is None else lambda size: epoch.with_batch(size).steps_of(examples),
+            length=None if epoch is None or examples is None else _Length(epoch, examples),
             allotted=None if state is None else allotment(attached_part(state)),
         )
         trial = Trial.of(self.spec, job, folder, examples, session)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from autolora.errors import AutoloraError
 from autolora.search import Job
-from autolora.search.rungs import WITHIN
+from autolora.search.rungs import share_of
 from autolora.spec import Spec
 from autolora.trainers import checkpoint
 from autolora.trainers.checkpoint import ADAPTER, Manifest
@@ -83,14 +83,14 @@ class Segment:
         self.epoch = Epoch.of(self.made.trainer)
         self.steps = self.epoch.steps_of(self.examples)
         self._epoch_steps = 0 if self.epoch.rows is None else self.epoch.steps
-        self.until = self._cut_after(math.ceil(self.job.stop * self.steps - WITHIN))
+        self.until = self._cut_after(share_of(self.job.stop, self.steps))
         self.made.trainer.args.max_steps = self.steps
 
     def _cut_after(self, step: int) -> int:
         """The first step from this one on that the run can be cut after; at most its last one."""
         while step < self.steps and not can_be_cut(step, self.cycle, self._epoch_steps):
             step += 1
-        return min(step, self.steps)
+        return step
 
     def run(self, doing: Doing) -> Outcome:
         """Train, evaluate, commit.
@@ -185,7 +185,7 @@ class Segment:
     def _commit(self, contents: Mapping[str, bytes], *, finished: bool) -> None:
         self.contents = contents
         self.manifest.seconds = self._seconds()
-        self.manifest.examples = min(self.examples, self.manifest.step * self.job.config.batch_size)
+        self.manifest.examples = min(self.examples, self.epoch.examples_of(self.manifest.step))
         checkpoint.commit(self.location, self.manifest, contents, finished=finished)
 
     def _share(self, step: int) -> float:
