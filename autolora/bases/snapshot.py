@@ -103,14 +103,14 @@ def _total(tensor: Tensor) -> int:
 
     if tensor.device.type == "meta":
         return 0
-    plain = tensor.detach().resolve_conj()
-    flat = plain.contiguous().reshape(-1).view(torch.uint8)
+    flat = tensor.detach().resolve_conj().contiguous().reshape(-1).view(torch.uint8)
     if flat.storage_offset() % WORD:
         flat = flat.clone()
     rest = flat.numel() % WORD
     whole, total = flat[: flat.numel() - rest].view(torch.int32), torch.zeros((), dtype=torch.int64, device=flat.device)
     weights = _weights(flat.device)
-    for words in [*whole.split(len(weights)), flat[flat.numel() - rest :]]:  # integers of 64 bits wrap around
+    parts = [whole[start : start + CHUNK] for start in range(0, len(whole), CHUNK)]
+    for words in [*parts, flat[flat.numel() - rest :]]:  # integers of 64 bits wrap around
         total = total * STEP + (words * weights[: len(words)]).sum()
     return int(total)
 
