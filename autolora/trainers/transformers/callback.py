@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from autolora.errors import AutoloraError
 from autolora.trainers.trainer import Interrupted, OnStep, Progress, SignOfLife
 from autolora.trainers.transformers.randomness import seed_all
 from autolora.trainers.transformers.samplers import seed_samplers
@@ -17,6 +19,13 @@ from autolora.trainers.watching import AnyLossWatch, LogWatch, ReportWatch
 
 SIGN_OF_LIFE = 10.0
 """Seconds between two signs of life from an evaluation."""
+
+
+UNHEARD = (
+    "the trainer logs no 'loss' after its steps, so divergence is not watched for: have its log(logs) pass on the loss "
+    "under this name"
+)
+"""Warning of a trainer that renames its loss, or logs at some steps alone."""
 
 
 def can_be_cut(step: int, cycle: int, epoch_steps: int) -> bool:
@@ -78,14 +87,15 @@ class Conductor(TrainerCallback):  # type: ignore[misc]  # its types are not fol
             on_step,
         )
         self._watch: LogWatch | None = None
-        self._told = self._signs = 0
+        self._told = self._logged = self._signs = 0
+        self._epochs, self._unheard = 0, False
         self._last = last
         self._saved = self._heard = time.monotonic()
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Begin to watch, from the past logs where the training is resumed."""
         self._watch = LogWatch(self._losses, args, state.log_history)
-        self._told = state.global_step
+        self._told = self._logged = state.global_step
 
     def on_epoch_begin(
         self,
@@ -96,6 +106,13 @@ class Conductor(TrainerCallback):  # type: ignore[misc]  # its types are not fol
         **_: Any,
     ) -> None:
         """Seed the epoch: samplers draw its order again on resuming, from whichever generators they draw it."""
+        self._epochs += 1
+        if self._epochs > 1 and not self._epoch_steps:
+            raise AutoloraError(
+                f"the training data have no length, and ended at step {state.global_step} of {self._steps}: in "
+                "a second pass over them a trial could not be resumed where it was. Give the trainer data with a "
+                "length, or data that repeat themselves without end, or set training.examples to what one pass holds"
+            )
         seed = self._seed(state.global_step // self._epoch_steps if self._epoch_steps else 0)
         seed_all(seed)
         seed_samplers(train_dataloader, seed)
@@ -107,6 +124,11 @@ class Conductor(TrainerCallback):  # type: ignore[misc]  # its types are not fol
         due = time.monotonic() - self._saved >= self._every and self._can_be_cut(state)
         control.should_save = at_end or due
         control.should_training_stop = control.should_training_stop or at_end
+        if state.global_step > self._told + 1 and not self._unheard:
+            self._unheard = True
+            warnings.warn(UNHEARD, stacklevel=2)
+        if self._unheard:
+            self._tell(state, control, self._last.loss if self._last else 0.0)
 
     def on_log(
         self,
@@ -117,14 +139,18 @@ class Conductor(TrainerCallback):  # type: ignore[misc]  # its types are not fol
         **_: Any,
     ) -> None:
         """Watch the loss and tell of the step; a trainer saves after it has logged."""
-        if self._watch is None or not logs or "loss" not in logs or state.global_step <= self._told:
+        if self._watch is None or not logs or "loss" not in logs or state.global_step <= self._logged:
             return
-        self._told = state.global_step
+        self._logged = state.global_step
         self.reason = self._watch.update(logs, state.global_step)
         if self.reason is not None:
             control.should_save, control.should_training_stop = False, True
-            return
-        self._last = Progress(self._trial, state.global_step, self._steps, float(logs["loss"]))
+        elif state.global_step > self._told:
+            self._tell(state, control, float(logs["loss"]))
+
+    def _tell(self, state: TrainerState, control: TrainerControl, loss: float) -> None:
+        self._told = state.global_step
+        self._last = Progress(self._trial, state.global_step, self._steps, loss)
         try:
             if self._on_step is not None:
                 self._on_step(self._last)

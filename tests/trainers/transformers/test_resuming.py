@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from autolora import variants
+from autolora.errors import AutoloraError
 from autolora.space import Config
 from autolora.trainers import Interrupted
 from tests.trainers.transformers.support import CONFIG, interrupting, manifest, opened, piece, trained
@@ -23,7 +24,10 @@ CASES = [
         if name not in REFUSED
     ),
     *(("plain", name) for name in ("lora", "dora", "rslora")),
-    *((function, "lora") for function in ("accumulating", "added", "reloading", "classifier", "dropping", "sampling")),
+    *(
+        (function, "lora")
+        for function in ("accumulating", "added", "reloading", "classifier", "dropping", "sampling", "streaming")
+    ),
 ]
 
 
@@ -126,3 +130,22 @@ def test_a_long_evaluation_gives_signs_of_life(tmp_path, monkeypatch):
     opened("plain", tmp_path).run(piece(0), told.append)
     signs = [each for each in told if isinstance(each, SignOfLife)]
     assert [(each.step, each.signs) for each in signs] == [(10, 1), (10, 2)]
+
+
+def test_data_without_a_length_are_passed_over_once(tmp_path):
+    """Nothing says in which pass a cut run was."""
+    trainer = opened("streaming_once", tmp_path, training__checkpoint_seconds=0)
+    assert trainer.run(piece(0, rung=0)).kind == "scored"
+    with pytest.raises(AutoloraError, match=r"ended at step 5 of 10.*data with a length.*set training\.examples"):
+        trainer.run(piece(0))
+
+
+@pytest.mark.filterwarnings("ignore:the trainer logs no 'loss'")
+def test_a_trainer_that_renames_its_loss_is_cut_and_resumed(tmp_path):
+    trainer = opened("renaming", tmp_path)
+    uncut = trainer.run(piece(0))
+    for step in (2, EPOCH + 2):
+        with pytest.raises(Interrupted):
+            trainer.run(piece(1), interrupting(step))
+        assert manifest(tmp_path, 1).step == step
+    assert trainer.run(piece(1)).value == uncut.value

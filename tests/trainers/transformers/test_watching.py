@@ -103,3 +103,12 @@ def test_the_watch_goes_on_as_if_uncut(tmp_path):
     trainer.run(piece(0))
     kept = manifest(tmp_path, 0)
     assert len(kept.losses) == len(kept.gradient_norms) == kept.step == 10
+
+
+def test_a_trainer_that_renames_its_loss_is_heard_of_and_that_it_is_not_watched_is_said(tmp_path):
+    told = []
+    with pytest.warns(UserWarning, match="logs no 'loss'.*divergence is not watched for: have its log") as said:
+        opened("renaming", tmp_path).run(piece(0), told.append)
+    assert len([each for each in said if "logs no 'loss'" in str(each.message)]) == 1
+    assert [each.step for each in told] == list(range(2, 11))
+    assert all(math.isfinite(each.loss) for each in told)
