@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from peft import AdaLoraConfig, LoraConfig, get_peft_model
 from torch import nn
-from torch.utils.data import Sampler
+from torch.utils.data import IterableDataset, Sampler
 from transformers import (
     DataCollatorWithPadding,
     EarlyStoppingCallback,
@@ -148,6 +148,36 @@ def sampling(trial: Trial) -> Trainer:
     return made(trial, trial.attach(trial.base(load)), kind=SamplingTrainer)
 
 
+class Renaming(Trainer):
+    """Logs its loss under another name."""
+
+    def log(self, logs: dict[str, float], *args: Any, **options: Any) -> None:
+        super().log({"train_loss" if name == "loss" else name: each for name, each in logs.items()}, *args, **options)
+
+
+def renaming(trial: Trial) -> Trainer:
+    return made(trial, trial.attach(trial.base(load)), kind=Renaming)
+
+
+class Streamed(IterableDataset):
+    """Rows without a number; all of them again, as often as asked."""
+
+    def __init__(self, passes: int) -> None:
+        self.passes = passes
+
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        for _ in range(self.passes):
+            yield from rows(ROWS, 1)
+
+
+def streaming(trial: Trial) -> Trainer:
+    return made(trial, trial.attach(trial.base(load)), train_dataset=Streamed(3), max_steps=20)
+
+
+def streaming_once(trial: Trial) -> Trainer:
+    return made(trial, trial.attach(trial.base(load)), train_dataset=Streamed(1), max_steps=20)
+
+
 def opinionated(trial: Trial) -> Trainer:
     """With everything on that does not go with a search."""
     return made(
@@ -237,6 +267,20 @@ def other_rank(trial: Trial) -> Trainer:
 
 def without_adapter(trial: Trial) -> Trainer:
     return made(trial, trial.base(load))
+
+
+class Silent(Trainer):
+    def evaluate(self, *_: Any, **__: Any) -> None:
+        """Forgets to return."""
+
+
+def evaluates_to_nothing(trial: Trial) -> Trainer:
+    return made(trial, trial.attach(trial.base(load)), kind=Silent)
+
+
+def counts_steps(trial: Trial) -> Trainer:
+    """Needs to know the length of a run."""
+    return made(trial, trial.attach(trial.base(load)), warmup_steps=int(0.1 * trial.steps))
 
 
 def without_evaluation(trial: Trial) -> Trainer:

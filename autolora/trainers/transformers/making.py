@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from autolora import variants
+from autolora.errors import AutoloraError
 from autolora.search import Job
 from autolora.spec import Spec
 from autolora.trainers.transformers.length import Epoch
@@ -79,6 +81,7 @@ class Maker:
     spec: Spec
     make: Callable[[Trial], transformers.Trainer]
     resident: Resident
+    _former: WeakSet[Any] = field(default_factory=WeakSet)  # trainers of earlier calls, and their models
 
     @contextmanager
     def making(
@@ -113,7 +116,7 @@ class Maker:
         trial = Trial.of(self.spec, job, folder, examples, session)
         with TemporaryDirectory(prefix="autolora-") as scratch, self.resident.lent(), seeded(trial.seed):
             try:
-                trainer = self.make(trial)
+                trainer = self._made(trial)
                 on_one_device(trainer)
                 attached = next((each for each in session.attached if each is trainer.model), None)
                 check_made(trial, trainer, attached)
@@ -122,3 +125,26 @@ class Maker:
             finally:
                 for model in session.attached:
                     variants.detach(model)
+
+    def _made(self, trial: Trial) -> transformers.Trainer:
+        """What the function returns: another one for every call, or a trial would begin where another has ended."""
+        try:
+            trainer = self.make(trial)
+        except TypeError as error:
+            if trial.examples is None and "NoneType" in str(error):
+                raise AutoloraError(
+                    f"making the trainer failed: {error}. trial.steps, trial.examples, trial.stop_steps and "
+                    "trial.stop_examples are None while the length of a run is being found out: set training.examples, "
+                    "or do without them there"
+                ) from error
+            raise
+        kept = [id(model) for model in self.resident.models()]
+        for each, what in ((trainer, "trainer"), (trainer.model, "model")):
+            if each in self._former and id(each) not in kept:
+                raise AutoloraError(
+                    f"the function returned the {what} of an earlier call, which that call's trial has trained: make "
+                    "one each time, of trial.base(load), which keeps what is loaded"
+                )
+            if each is not None:
+                self._former.add(each)
+        return trainer

@@ -28,7 +28,13 @@ def evaluated(trainer: transformers.Trainer, metric: str, data: Any = None) -> f
         raise AutoloraError(
             f"the trainer has no eval_dataset, so it cannot report {metric!r}: pass eval_dataset=... to it"
         )
-    return reported(trainer.evaluate() if data is None else trainer.evaluate(data), metric)
+    found: object = trainer.evaluate() if data is None else trainer.evaluate(data)
+    if not isinstance(found, Mapping):
+        raise AutoloraError(
+            f"the trainer's evaluate() returned {found!r:.80}, a {type(found).__name__}: have it return its metrics by "
+            "name, as that of transformers.Trainer does"
+        )
+    return reported(found, metric)
 
 
 def reported(metrics: Mapping[str, object], metric: str) -> float:

@@ -8,6 +8,7 @@ from autolora import spec as specs
 from autolora.errors import AutoloraError
 from autolora.space import Space
 from autolora.trainers.transformers.scoring import reported
+from tests.support import makers
 from tests.support.makers import SPEC
 from tests.trainers.transformers.support import CONFIG, opened, piece
 
@@ -28,6 +29,7 @@ REFUSED = {
     "with_alphas": "alpha_pattern = {'q_proj': 1}, the trial {}",
     "with_bias": "lora_bias = True, the trial False",
     "with_adalora": "peft_type = .*ADALORA.*, the trial .*LORA",
+    "counts_steps": r"unsupported operand.*trial.steps.* are None while .*: set training.examples",
     "nosuch": "has no 'nosuch'",
     "SPEC": "is a dict; name a function",
 }
@@ -96,6 +98,40 @@ def test_the_variants_own_optimizer_is_taken_as_if_it_was_left_to_us(tmp_path):
     given, ours = (opened(name, tmp_path / name, variants=["lora_plus"]) for name in ("variant_optimizer", "attached"))
     job = piece(0, variant="lora_plus")
     assert given.run(job).value == ours.run(job).value
+
+
+def test_a_function_that_needs_the_length_of_a_run_is_told_it(tmp_path):
+    assert opened("counts_steps", tmp_path, training__examples=40).run(piece(0, rung=0)).kind == "scored"
+
+
+def test_another_mistake_in_types_is_raised_as_it_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(makers, "load", lambda: 1 + "1")
+    with pytest.raises(TypeError, match="unsupported operand"):
+        opened("plain", tmp_path)
+
+
+@pytest.mark.parametrize("what", ["trainer", "model"])
+def test_what_an_earlier_call_returned_is_refused(what, tmp_path, monkeypatch):
+    """Also the one of the call that looked at it."""
+    own, former = makers.made, {}
+
+    def made(trial, model):
+        key = trial.config["rank"], trial.config["batch_size"]
+        if what == "trainer" and key in former:
+            return former[key]
+        former.setdefault(key, own(trial, former[key].model if key in former else model))
+        return former[key] if what == "trainer" else own(trial, former[key].model)
+
+    monkeypatch.setattr(makers, "made", made)
+    trainer = opened("reloading", tmp_path)
+    trainer.run(piece(0, rung=0))
+    with pytest.raises(AutoloraError, match=f"the {what} of an earlier call.*make one each time"):
+        trainer.run(piece(1, rung=0))
+
+
+def test_an_evaluation_that_returns_nothing_is_told(tmp_path):
+    with pytest.raises(AutoloraError, match=r"evaluate\(\) returned None, a NoneType: have it return its metrics"):
+        opened("evaluates_to_nothing", tmp_path).run(piece(0, rung=0))
 
 
 def test_a_trainer_without_evaluation_data_is_told(tmp_path):
