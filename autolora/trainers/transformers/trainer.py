@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -47,7 +48,8 @@ class TransformersTrainer(Trainer):
 
     A subclass says in :meth:`make` how one is made. A callback stops it at the rung, on the full run's schedule, and
     autolora keeps the checkpoints that it writes. On a CPU a run that was cut anywhere equals an uncut one bit for bit,
-    unless its data collator draws random numbers, as for masked language models: batches are collated ahead.
+    unless what it trains has a state that no checkpoint of its own holds: a data collator that draws random numbers,
+    as for masked language models, since batches are collated ahead; a reference model that follows the trained one.
 
     Args:
         spec: of the study.
@@ -94,12 +96,19 @@ class TransformersTrainer(Trainer):
         return not own and not regression
 
     def cycle(self, trainer: transformers.Trainer) -> int:
-        """Optimizer steps that belong together: a run can be cut after a multiple of them alone, 1 by default.
+        """Optimizer steps that belong together: a run can be cut after a multiple of them alone.
 
-        They are counted from the begin of each epoch, after which a run can be cut, too. Segments then end at the next
-        such step, and checkpoints are written and interruptions followed there.
+        They are counted from the begin of each epoch, at whose end a run can be cut, too. Segments then end at the next
+        such step, and checkpoints are written and interruptions followed there. 1, unless the trainer's arguments have
+        ``steps_per_generation``, as those of TRL's GRPO and RLOO: completions are generated for several steps, and
+        trained on several times, and no checkpoint has them.
         """
-        return 1
+        generated = getattr(trainer.args, "steps_per_generation", None)
+        if generated is None:
+            return 1
+        accumulated = trainer.args.gradient_accumulation_steps
+        cycle: int = math.lcm(generated * getattr(trainer.args, "num_iterations", 1), accumulated) // accumulated
+        return cycle
 
     @cached_property
     def facts(self) -> Facts:

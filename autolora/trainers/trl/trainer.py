@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
@@ -84,15 +83,6 @@ class TrlTrainer(TransformersTrainer):
 
     def is_cross_entropy(self, trainer: transformers.Trainer) -> bool:
         return self.configuration.kind == "sft"
-
-    def cycle(self, trainer: transformers.Trainer) -> int:
-        """Completions are generated for several steps, and trained on several times, and no checkpoint has them."""
-        generated = getattr(trainer.args, "steps_per_generation", None)
-        if generated is None:
-            return 1
-        accumulated = trainer.args.gradient_accumulation_steps
-        cycle: int = math.lcm(generated * trainer.args.num_iterations, accumulated) // accumulated
-        return cycle
 
     def make(self, trial: Trial) -> transformers.Trainer:
         return self._made_on(trial, None)
