@@ -64,10 +64,10 @@ OF_TRAINER = (
 )
 
 
-def made(trial: Trial, model: nn.Module, kind: type[Trainer] = Trainer, **options: Any) -> Trainer:
+def made(trial: Trial, model: nn.Module, kind: type[Trainer] | None = None, **options: Any) -> Trainer:
     """A trainer of a causal language model; options are those of TrainingArguments, or of Trainer."""
     own = {name: options.pop(name) for name in OF_TRAINER if name in options}
-    return kind(
+    return (kind or Trainer)(
         model=model,
         args=TrainingArguments(**{**trial.arguments(), "num_train_epochs": EPOCHS, **options}),
         data_collator=padded,
