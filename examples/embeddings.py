@@ -1,6 +1,7 @@
 """Sentence embeddings with sentence-transformers: a text is near its answer. In this folder:
 
-pip install sentence-transformers && autolora tune embeddings.yaml
+pip install sentence-transformers
+autolora tune embeddings.yaml
 """
 
 import json

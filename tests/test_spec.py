@@ -640,7 +640,7 @@ def test_who_trains_is_named_in_few_words(trainer, kind):
         ({"command": "x", "examples": 0}, "examples: 0 is not allowed; it should be at least 1"),
         ({"trl": "sfd"}, "trl: 'sfd' is not allowed"),
         ({"trl": "sft", "config": "nowhere.yaml"}, "config: no such file"),
-        ({"trl": "sft", "command": "x", "examples": 1}, "name no single trainer"),
+        ({"trl": "sft", "command": "x", "examples": 1}, "names 2 kinds of trainers"),
     ],
 )
 def test_a_wrong_trainer_is_said_with_what_would_be_right(trainer, says):

@@ -85,7 +85,7 @@ class CommandTrainerSpec(ProcessSpec):
 
     Args:
         command: with ``{learning_rate}``, ``{folder}`` and the like, each of which is replaced by its value, quoted for
-            the shell: write them without quotes of your own. A brace of the command's own is written twice.
+            the shell: write them without quotes of your own. Write ``{{`` and ``}}`` for braces of its own.
         metric_file: file with the score, JSON, in place of a report; with the same fields as ``command``.
         metric_pattern: regular expression that is looked for in each line of the output, in place of a report. Its
             first group is the score; the last line that matches counts.

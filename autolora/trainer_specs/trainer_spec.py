@@ -84,7 +84,9 @@ def trainer_of(value: object) -> object:
     if len(named) != 1:
         close = next(filter(None, (closest(str(key), KINDS) for key in value)), None)
         hint = f"did you mean {close!r}? " if close and not named else ""
-        raise ValueError(f"keys {', '.join(map(str, value)) or 'none'} name no single trainer; {hint}use {_choices()}")
+        keys = ", ".join(map(repr, map(str, value))) or "it has no keys"
+        fault = f"{keys}: it names {len(named)} kinds of trainers" if named else f"{keys}: no kind of trainer is named"
+        raise ValueError(f"{fault}; {hint}use {_choices()}")
     kind = KINDS[named[0]]
     try:
         return kind.model_validate(dict(value))

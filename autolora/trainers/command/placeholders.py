@@ -41,7 +41,7 @@ def names(key: str, text: str) -> list[str]:
     try:
         parsed = list(string.Formatter().parse(text))
     except ValueError as error:
-        raise CommandError(f"{key}: {text!r}: {error}; a brace of its own is written twice") from None
+        raise CommandError(f"{key}: {text!r}: {error}; write {{{{ and }}}} for braces of its own") from None
     found = []
     for _, name, form, conversion in parsed:
         if name is None:
@@ -49,8 +49,8 @@ def names(key: str, text: str) -> list[str]:
         if form or conversion or not name.isidentifier():
             shown = name + (f"!{conversion}" if conversion else "") + (f":{form}" if form else "")
             raise CommandError(
-                f"{key}: {{{shown}}} is not a placeholder: it encloses a name alone, as in {{learning_rate}}; braces "
-                "of its own are written twice"
+                f"{key}: {{{shown}}} is not a placeholder: it encloses a name alone, as in {{learning_rate}}; write "
+                "{{ and }} for braces of its own"
             )
         found.append(name)
     return found

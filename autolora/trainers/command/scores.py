@@ -55,11 +55,11 @@ class ScoreFile:
 
     def _found(self) -> float:
         if self._state() is None:
-            raise ValueError("is not there: the command ended well and did not write it")
+            raise ValueError("is not there: the command ended with exit code 0 and did not write it")
         if self._state() == self._before:
             raise ValueError(
-                "is as it was before: the command ended well and did not write it, so what is in it is of an earlier "
-                "run. Let the command evaluate whenever it is run, also where it has nothing to train"
+                "is as it was before: the command ended with exit code 0 and did not write it, so what is in it is "
+                "of an earlier run. Let the command evaluate whenever it is run, also where it has nothing to train"
             )
         document = _documents(self.path.read_text(encoding="utf-8-sig", errors="replace"))
         found = next(_named(document, (self.metric, EVAL + self.metric)), None)

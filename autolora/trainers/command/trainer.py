@@ -94,6 +94,11 @@ class ProcessTrainer(Trainer):
         return None
 
     @property
+    def pattern(self) -> str | None:
+        """What finds the score in the output, for people; None, the default, if nothing does."""
+        return None
+
+    @property
     def examples(self) -> int:
         return self.settings.examples
 
@@ -211,11 +216,18 @@ class ProcessTrainer(Trainer):
 
     def _without_score(self, attempt: Attempt) -> CommandError:
         name = self.spec.metric.name
+        if self.pattern is not None:
+            return CommandError(
+                f"trial {attempt.trial.number}: `{attempt.launch}` ended with exit code 0, and no line of its output "
+                f"matches metric_pattern {self.pattern!r}. Its output is in {files.shown(attempt.log)}. Completed work "
+                "is saved."
+            )
         keys = ", ".join(attempt.reports.keys) or "nothing"
         line = json.dumps({name: 2.1})
         return CommandError(
-            f"trial {attempt.trial.number}: `{attempt.launch}` ended well without a score: it reported {keys}, and "
-            f"metric is {name!r}. At the end of each run append a line such as {line} to the file that {REPORT} names, "
+            f"trial {attempt.trial.number}: `{attempt.launch}` ended with exit code 0 and without a score: it "
+            f"reported {keys}, and metric is {name!r}. At the end of each run append a line such as {line} to the file "
+            f"that {REPORT} names, "
             f"or in Python call autolora.current_trial().report(**{line}); or name what holds it by metric_file or "
             f"metric_pattern. Its output is in {files.shown(attempt.log)}. Completed work is saved."
         )
@@ -259,6 +271,10 @@ class CommandTrainer(ProcessTrainer):
 
     settings: CommandTrainerSpec
 
+    @property
+    def pattern(self) -> str | None:
+        return self.settings.metric_pattern
+
     def launch(self, trial: Trial) -> Launch:
         return Launch(self._line(placeholders.values(trial)))
 
@@ -266,8 +282,7 @@ class CommandTrainer(ProcessTrainer):
         return placeholders.command_line("trainer.command", self.settings.command, values)
 
     def heard(self, trial: Trial) -> Heard | None:
-        pattern = self.settings.metric_pattern
-        return None if pattern is None else pattern_reader(pattern, self.spec.metric.name, self._whose(trial))
+        return None if self.pattern is None else pattern_reader(self.pattern, self.spec.metric.name, self._whose(trial))
 
     def score_file(self, trial: Trial) -> ScoreFile | None:
         template = self.settings.metric_file

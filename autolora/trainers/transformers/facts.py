@@ -41,6 +41,7 @@ class Facts:
         from_base: whether the model comes from ``trial.base()``.
         device: that it trains on.
         digests: of what scores depend on.
+        switched_off: names of what the trainer was given that does not go with a search.
     """
 
     kind: str
@@ -54,6 +55,7 @@ class Facts:
     from_base: bool
     device: torch.device
     digests: Mapping[str, str]
+    switched_off: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, made: Made, examples: int | None, from_base: bool) -> Facts:
@@ -84,6 +86,7 @@ class Facts:
                 "data": _digest(*map(_sample, data)),
                 "arguments": _digest(_arguments(trainer.args)),
             },
+            switched_off=made.switched_off,
         )
 
     def lines(self) -> dict[str, list[str]]:
@@ -94,7 +97,7 @@ class Facts:
             else ("the model is loaded for every trial, since it does not come from trial.base()")
         )
         total, trained = self.parameters
-        train, test = (f"{rows:,} rows" if rows is not None else "rows without a number" for rows in self.rows)
+        train, test = (f"{rows:,} rows" if rows is not None else "rows, how many is not known" for rows in self.rows)
         return {
             "model": [f"{self.model}, {total:,} parameters, {trained:,} of them trained, on {self.device}", kept],
             "data": [f"train: {train}; evaluation: {test}"],

@@ -37,6 +37,7 @@ class Made:
         attached: its model, if that was attached by a variant; None if plain PEFT made it.
         scratch: empty folder, the trainer's ``output_dir``.
         asked: whether the batch comes from ``trial.arguments()``, and so could come in smaller passes.
+        switched_off: names of what the trainer was given that does not go with a search.
     """
 
     trial: Trial
@@ -44,6 +45,7 @@ class Made:
     attached: PeftModel | None
     scratch: Path
     asked: bool
+    switched_off: tuple[str, ...] = ()
 
     @property
     def model(self) -> Any:
@@ -120,8 +122,8 @@ class Maker:
                 on_one_device(trainer)
                 attached = next((each for each in session.attached if each is trainer.model), None)
                 check_made(trial, trainer, attached)
-                settle(trial, trainer, attached, Path(scratch))
-                yield Made(trial, trainer, attached, Path(scratch), session.asked)
+                switched_off = settle(trial, trainer, attached, Path(scratch))
+                yield Made(trial, trainer, attached, Path(scratch), session.asked, switched_off)
             finally:
                 for model in session.attached:
                     variants.detach(model)
@@ -131,7 +133,7 @@ class Maker:
         try:
             trainer = self.make(trial)
         except TypeError as error:
-            if trial.examples is None and "NoneType" in str(error):
+            if hints_at_length(trial, error):
                 raise AutoloraError(
                     f"making the trainer failed: {error}. trial.steps, trial.examples, trial.stop_steps and "
                     "trial.stop_examples are None while the length of a run is being found out: set training.examples, "
@@ -148,3 +150,8 @@ class Maker:
             if each is not None:
                 self._former.add(each)
         return trainer
+
+
+def hints_at_length(trial: Trial, error: Exception) -> bool:
+    """Whether an error may come from the length of a run, which a trial does not know at first."""
+    return isinstance(error, TypeError) and trial.examples is None and "NoneType" in str(error)

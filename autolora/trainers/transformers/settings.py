@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,10 +48,12 @@ def check_made(trial: Trial, trainer: transformers.Trainer, attached: PeftModel 
     Raises:
         AutoloraError: naming both values, and what to pass.
     """
+    from transformers import Trainer
+
     _check_kind(trainer)
     args, config = trainer.args, trial.config
     batch = trainer.get_total_train_batch_size(args)
-    _same("learning_rate", args.learning_rate, config["learning_rate"], 'learning_rate=trial.config["learning_rate"]')
+    _same("learning_rate", args.learning_rate, config["learning_rate"], "TrainingArguments(**trial.arguments(), ...)")
     if batch != config["batch_size"]:
         raise AutoloraError(
             f"the trainer's batch size is {batch} (per_device_train_batch_size {args.per_device_train_batch_size} x "
@@ -64,6 +65,10 @@ def check_made(trial: Trial, trainer: transformers.Trainer, attached: PeftModel 
     if "warmup_ratio" in config:
         _same("warmup_steps", args.warmup_steps, config["warmup_ratio"], 'warmup_steps=trial.config["warmup_ratio"]')
     _check_optimizer(trial, trainer)
+    if trainer.eval_dataset is None and type(trainer).evaluate is Trainer.evaluate:
+        raise AutoloraError("the trainer has no eval_dataset, so it reports no score: pass eval_dataset=... to it")
+    if hasattr(trainer.train_dataset, "__len__") and len(trainer.train_dataset) == 0:
+        raise AutoloraError("the trainer's train_dataset has no rows")
     if not carries_adapter(trainer.model):
         raise AutoloraError(
             f"the trainer's model, a {type(trainer.model).__name__}, carries no adapter: give it "
@@ -145,7 +150,7 @@ def _has_own_optimizer(variant: Variant) -> bool:
     return kind.optimizer is not Variant.optimizer or kind.parameter_groups is not Variant.parameter_groups
 
 
-def settle(trial: Trial, trainer: transformers.Trainer, attached: PeftModel | None, scratch: Path) -> None:
+def settle(trial: Trial, trainer: transformers.Trainer, attached: PeftModel | None, scratch: Path) -> tuple[str, ...]:
     """Set what a trial needs: who saves, evaluates and stops, and the variant's own optimizer.
 
     Args:
@@ -153,12 +158,15 @@ def settle(trial: Trial, trainer: transformers.Trainer, attached: PeftModel | No
         trainer: checked by :func:`check_made`.
         attached: as there.
         scratch: folder that the trainer writes its checkpoints to.
+
+    Returns:
+        Names of what the trainer was given and is switched off.
     """
     from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback
 
     args = trainer.args
     stopping = [each for each in trainer.callback_handler.callbacks if isinstance(each, EarlyStoppingCallback)]
-    _warn_of_settings(args, bool(stopping))
+    switched_off = _switched_off(args, bool(stopping))
     for callback in [*stopping, PrinterCallback, ProgressCallback]:
         trainer.remove_callback(callback)
     settings = {
@@ -183,9 +191,11 @@ def settle(trial: Trial, trainer: transformers.Trainer, attached: PeftModel | No
         trainer.optimizer = trial.own_variant.optimizer(
             attached, trial.config["learning_rate"], weight_decay=args.weight_decay
         )
+    return switched_off
 
 
-def _warn_of_settings(args: transformers.TrainingArguments, stopping: bool) -> None:
+def _switched_off(args: transformers.TrainingArguments, stopping: bool) -> tuple[str, ...]:
+    """What a trainer was given that does not go with a search."""
     given = {
         "eval_strategy": args.eval_strategy != "no",
         "load_best_model_at_end": args.load_best_model_at_end,
@@ -193,10 +203,4 @@ def _warn_of_settings(args: transformers.TrainingArguments, stopping: bool) -> N
         "auto_find_batch_size": args.auto_find_batch_size,
         "EarlyStoppingCallback": stopping,
     }
-    named = [name for name, is_given in given.items() if is_given]
-    if named:
-        warnings.warn(
-            f"the trainer's {', '.join(named)} {'are' if len(named) > 1 else 'is'} switched off: autolora evaluates "
-            "and checkpoints at the rungs, and stops trials itself",
-            stacklevel=2,
-        )
+    return tuple(name for name, is_given in given.items() if is_given)

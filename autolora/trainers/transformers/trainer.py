@@ -258,7 +258,13 @@ class TransformersTrainer(Trainer):
             check_configs(self.facts, variant, configs, self.spec, base)
 
     def about(self) -> Mapping[str, Sequence[str]]:
-        return {**self.facts.lines(), "warning": list(self.resident.notes)}
+        off = self.facts.switched_off
+        verb = "are" if len(off) > 1 else "is"
+        line = (
+            f"the trainer's {', '.join(off)} {verb} switched off: autolora evaluates and checkpoints at the rungs, and "
+            "stops trials itself"
+        )
+        return {**self.facts.lines(), "warning": [*([line] if off else []), *self.resident.notes]}
 
     def hidden_size(self) -> int | None:
         return self.facts.hidden_size if self.spec.model is None else None

@@ -187,7 +187,7 @@ def of_file(configuration: Configuration, seed: int) -> Rows:
             found = get_dataset(mixture)
         else:
             found = load_dataset(script.dataset_name, name=script.dataset_config, streaming=script.dataset_streaming)
-    except (OSError, ValueError, RuntimeError, DatasetsError) as error:
+    except (OSError, ValueError, StopIteration, DatasetsError) as error:
         said = first_line(error)
         raise TrlError(f"trainer.config: {configuration.where}: its data set cannot be read: {said}") from error
     if script.dataset_train_split not in found:

@@ -363,7 +363,9 @@ def test_the_last_match_of_a_pattern_in_the_output_is_the_score(tmp_path):
     trainer = command_trainer(tmp_path, command, trainer={"metric_pattern": "accuracy: ([0-9.]+)"}, **named)
     assert trainer.run(job(rung=0)).value == 0.5
     trainer.launch = lambda trial: attempts.Launch("echo nothing")
-    with pytest.raises(CommandError, match="without a score"):  # that of the segment before does not count
+    with pytest.raises(
+        CommandError, match="no line of its output matches"
+    ):  # that of the segment before does not count
         trainer.run(job(rung=1))
     other = command_trainer(tmp_path / "other", command, trainer={"metric_pattern": "(bar) 50"}, **named)
     with pytest.raises(CommandError, match=r"metric_pattern: '\(bar\) 50' found 'bar'.*not a number.*Trial 0: `echo"):

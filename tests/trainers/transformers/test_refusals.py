@@ -13,8 +13,8 @@ from tests.support.makers import SPEC
 from tests.trainers.transformers.support import CONFIG, opened, piece
 
 REFUSED = {
-    "returns_nothing": "returned None, a NoneType; return a",
-    "other_rate": r"learning_rate = 0.001, the trial 0.0001: pass learning_rate=trial.config\[\"learning_rate\"\]",
+    "returns_nothing": "returned None; return a",
+    "other_rate": r"learning_rate = 0.001, the trial 0.0001: pass TrainingArguments",
     "other_batch": r"batch size is 3 \(per_device_train_batch_size 3 x .*trial's is 4: use TrainingArguments",
     "other_rank": r"r = 3, the trial 2: pass trial.peft_config\(\)",
     "without_adapter": "carries no adapter: give it get_peft_model",
@@ -48,9 +48,13 @@ def test_a_module_that_is_not_there_is_refused(tmp_path):
         open_trainer(specs.load({**SPEC, "trainer": "nosuchmodule:make"}), tmp_path)
 
 
-def test_a_mistake_in_the_function_is_raised_as_it_is(tmp_path):
-    with pytest.raises(ZeroDivisionError):
+def test_a_mistake_in_the_function_is_told_with_the_user_s_own_lines(tmp_path):
+    with pytest.raises(AutoloraError, match="makers:failing failed: ZeroDivisionError") as raised:
         opened("failing", tmp_path)
+    [line] = str(raised.value).splitlines()[1:]
+    assert "makers.py, line " in line
+    assert line.endswith("in failing: raise ZeroDivisionError")
+    assert isinstance(raised.value.__cause__, ZeroDivisionError)
 
 
 @pytest.mark.parametrize("variant", ["adalora", "loramoe", "loft"])
@@ -104,9 +108,9 @@ def test_a_function_that_needs_the_length_of_a_run_is_told_it(tmp_path):
     assert opened("counts_steps", tmp_path, training__examples=40).run(piece(0, rung=0)).kind == "scored"
 
 
-def test_another_mistake_in_types_is_raised_as_it_is(tmp_path, monkeypatch):
+def test_another_mistake_in_types_is_no_matter_of_length(tmp_path, monkeypatch):
     monkeypatch.setattr(makers, "load", lambda: 1 + "1")
-    with pytest.raises(TypeError, match="unsupported operand"):
+    with pytest.raises(AutoloraError, match=r"failed: TypeError: unsupported operand.*\n.*in plain"):
         opened("plain", tmp_path)
 
 
@@ -135,9 +139,8 @@ def test_an_evaluation_that_returns_nothing_is_told(tmp_path):
 
 
 def test_a_trainer_without_evaluation_data_is_told(tmp_path):
-    trainer = opened("without_evaluation", tmp_path)
     with pytest.raises(AutoloraError, match="no eval_dataset"):
-        trainer.run(piece(0, rung=0))
+        opened("without_evaluation", tmp_path)
 
 
 def test_a_metric_that_is_not_reported_is_told_with_those_that_are(tmp_path):
@@ -163,9 +166,9 @@ def test_a_score_that_is_not_finite_is_a_divergence(tmp_path, monkeypatch):
     assert (outcome.kind, outcome.reason) == ("diverged", "eval_loss became nan")
 
 
-def test_what_does_not_go_with_a_search_is_switched_off_and_said(tmp_path, recwarn):
+def test_what_does_not_go_with_a_search_is_switched_off_and_said(tmp_path):
     trainer = opened("opinionated", tmp_path)
-    said = [str(each.message) for each in recwarn if "switched off" in str(each.message)]
+    said = [line for line in trainer.about()["warning"] if "switched off" in line]
     assert "eval_strategy, load_best_model_at_end, EarlyStoppingCallback are switched off" in said[0]
     steps = []
     assert trainer.run(piece(0), steps.append).value == opened("plain", tmp_path / "plain").run(piece(0)).value
