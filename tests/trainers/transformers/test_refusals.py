@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from autolora import spec as specs
+from autolora import variants
 from autolora.errors import AutoloraError
 from autolora.space import Space
 from autolora.trainers.transformers.scoring import reported
@@ -183,3 +184,9 @@ def test_a_searched_field_that_the_trainer_does_not_take_is_refused(tmp_path):
     trainer = open_trainer(spec, tmp_path)
     config = CONFIG.replaced(weight_decay=0.1, warmup_ratio=0.1)
     assert trainer.run(piece(0, config=config)).kind == "scored"
+
+
+@pytest.mark.parametrize("variant", [each for each in variants.names() if variants.get(each).traits.unit_scale])
+def test_a_first_variant_that_has_one_scale_alone_is_looked_at_with_that(variant, tmp_path):
+    trainer = opened("attached", tmp_path, variants=[variant], training__dropout=0.0)
+    assert trainer.facts.layers
