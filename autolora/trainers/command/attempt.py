@@ -217,9 +217,10 @@ class Attempt:
         if until - seen > max(TOLERANCE * until + batch, self.reports.gap):
             raise CommandError(
                 f"trial {self.trial.number}: `{shortened(str(self.launch))}` ended with exit code 0 and "
-                f"reported {seen} examples at last, and was to train to {until} (of {self.trial.examples}, a "
-                "full run). Let it train until {stop_examples} examples, or {stop_steps} optimizer steps, since the beginning of the trial, and "
-                f"report those; or correct trainer.examples. Its output is in {files.shown(self.log)}. Completed work "
+                f"reported {seen} examples at last, and was to train to {until} (of {self.trial.examples}, a full "
+                "run). Let it train until {stop_examples} examples, or {stop_steps} optimizer steps, since the "
+                "beginning of the trial, and report those; or correct trainer.examples. Its output is in "
+                f"{files.shown(self.log)}. Completed work "
                 "is saved."
             )
 
