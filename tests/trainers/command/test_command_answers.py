@@ -446,32 +446,37 @@ def test_more_output_is_another_sign_of_life(tmp_path):
     assert len(set(told)) >= 3
 
 
-def interrupt_after(seconds: float):
-    began = time.monotonic()
+FOR_EVER = "while true; do sleep 0.05; done"
+READY = "touch {folder}/ready"
+"""What a command runs once it has said what it does with signals."""
+
+
+def interrupt_when_ready(trainer, interrupted: threading.Event | None = None):
+    """Stop a trial once its command is READY, and tell of it."""
 
     def on_step(progress: Progress) -> None:
-        if time.monotonic() - began > seconds:
+        if (trainer.work(0) / "ready").exists():
+            if interrupted is not None:
+                interrupted.set()
             raise Interrupted
 
     return on_step
 
 
 def test_an_interrupt_lets_the_command_save_first(tmp_path):
-    command = "trap 'sleep 0.3; echo saved > {folder}/saved; exit 0' TERM; while true; do sleep 0.05; done"
-    trainer = command_trainer(tmp_path, command)
-    began = time.monotonic()
+    command = "trap 'sleep 0.3; echo saved > {folder}/saved; exit 0' TERM; " + READY
+    trainer = command_trainer(tmp_path, f"{command}; {FOR_EVER}")
     with pytest.raises(Interrupted):
-        trainer.run(job(), interrupt_after(0.5))
+        trainer.run(job(), interrupt_when_ready(trainer))
     assert (trainer.work(0) / "saved").exists()
-    assert time.monotonic() - began < 5
     assert marked(tmp_path) == []
 
 
 def test_what_a_shell_runs_may_save_after_the_shell_is_gone(tmp_path):
-    inner = "trap 'sleep 0.5; echo saved > {folder}/saved; exit 0' TERM; while true; do sleep 0.05; done"
-    trainer = command_trainer(tmp_path, f'true; sh -c "{inner}"; true')
+    inner = "trap 'sleep 0.5; echo saved > {folder}/saved; exit 0' TERM; " + READY
+    trainer = command_trainer(tmp_path, f'true; sh -c "{inner}; {FOR_EVER}"; true')
     with pytest.raises(Interrupted):
-        trainer.run(job(), interrupt_after(0.5))
+        trainer.run(job(), interrupt_when_ready(trainer))
     assert (trainer.work(0) / "saved").exists()
     assert marked(tmp_path) == []
 
@@ -492,23 +497,25 @@ def test_a_report_that_is_written_again_from_its_beginning_is_read(tmp_path):
 
 def test_a_command_that_does_not_end_is_killed_after_a_while(tmp_path, monkeypatch):
     monkeypatch.setattr(attempts, "GRACE_SECONDS", 0.5)
-    began = time.monotonic()
+    trainer = command_trainer(tmp_path, f"trap '' TERM; {READY}; {FOR_EVER}")
     with pytest.raises(Interrupted):
-        command_trainer(tmp_path, "trap '' TERM; while true; do sleep 0.05; done").run(job(), interrupt_after(0.3))
-    assert time.monotonic() - began < 5
+        trainer.run(job(), interrupt_when_ready(trainer))
     assert marked(tmp_path) == []
 
 
 def test_a_second_ctrl_c_kills_at_once(tmp_path):
+    """The grace time is longer than any test may take."""
+    interrupted = threading.Event()
+
     def ctrl_c() -> None:
-        time.sleep(0.8)
+        interrupted.wait()
+        time.sleep(0.3)  # the command has been asked to end
         os.kill(os.getpid(), signal.SIGINT)
 
-    threading.Thread(target=ctrl_c).start()
-    began = time.monotonic()
+    trainer = command_trainer(tmp_path, f"trap '' TERM; {READY}; {FOR_EVER}")
+    threading.Thread(target=ctrl_c, daemon=True).start()
     with pytest.raises(KeyboardInterrupt):
-        command_trainer(tmp_path, "trap '' TERM; while true; do sleep 0.05; done").run(job(), interrupt_after(0.3))
-    assert time.monotonic() - began < 5
+        trainer.run(job(), interrupt_when_ready(trainer, interrupted))
     assert marked(tmp_path) == []
 
 
