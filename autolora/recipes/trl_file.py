@@ -28,7 +28,7 @@ def write(recipe: Recipe, out: Path) -> list[Path]:
         raise RecipeError(f"{files.shown(path)} is your own file, which is not replaced: choose another folder")
     if recipe.loraplus_ratio != 1:
         raise recipe.inexpressible(TOOL)
-    configuration = Configuration(kind, file)
+    configuration = Configuration(kind, file, on_cpu=True)  # read alone: any machine will do
     try:
         content = {**configuration.content, **_tuned(recipe, configuration)}
     except TrlError as error:

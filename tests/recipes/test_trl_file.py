@@ -10,7 +10,7 @@ from tests.support.recipes import TUNED
 
 pytest.importorskip("trl")
 
-FILE = {"learning_rate": 3.0e-4, "per_device_train_batch_size": 8, "lora_r": 6, "max_length": 99, "use_cpu": True}
+FILE = {"learning_rate": 3.0e-4, "per_device_train_batch_size": 8, "lora_r": 6, "max_length": 99}
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def test_it_keeps_what_was_not_tuned_and_is_read_by_trl(make_own_run, tmp_path):
 
     [path] = write(make_own_run(), "dora", "trl", tmp_path / "out")
     assert path == tmp_path / "out" / "mine.yaml"
-    parsed = Configuration("sft", str(path)).as_written
+    parsed = Configuration("sft", str(path), on_cpu=True).as_written
     assert parsed.unknown == ()
     assert (parsed.model.lora_r, parsed.training.learning_rate) == (TUNED["rank"], TUNED["learning_rate"])
     assert (parsed.model.use_peft, parsed.model.use_dora, parsed.training.max_length) == (True, True, 99)
