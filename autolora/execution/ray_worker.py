@@ -32,7 +32,7 @@ class Report(TypedDict, total=False):
         progress: the newest optimizer step; None before the first.
         life: the newest sign of life beside optimizer steps; None before the first.
         outcomes: at the end, those of the pack.
-        lost: at the end, why what trained the pack was lost, if it was; there are no outcomes then.
+        lost: at the end, the reason if what trained the pack was lost; then there are no outcomes.
         worker: at the end, host and pid of the process, and how often it has loaded a base.
         done: whether the pack has ended.
         node: Ray's id of the worker's node.

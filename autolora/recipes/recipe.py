@@ -99,7 +99,7 @@ class Recipe:
 
     @property
     def trainer(self) -> Mapping[str, Any]:
-        """The recorded section of the trainer; empty if it is no mapping."""
+        """The recorded section of the trainer; empty if it is not a mapping."""
         recorded = self.spec["trainer"]
         return recorded if isinstance(recorded, Mapping) else {}
 

@@ -28,7 +28,7 @@ def steps_until(fraction: float, examples: int, batch_size: int) -> int:
 
 
 def share_of(fraction: float, steps: int) -> int:
-    """Of a full run's optimizer steps, those after which at least this fraction of it has been trained."""
+    """Optimizer steps of a full run after which at least this fraction of it has been trained."""
     return min(steps, math.ceil(fraction * steps - WITHIN))
 
 

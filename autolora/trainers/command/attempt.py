@@ -29,7 +29,7 @@ GRACE_SECONDS = 60.0
 TOLERANCE = 0.1
 """A command may stop this share of what it is told to, and a batch, away from it."""
 TAIL_LINES, TAIL_BYTES = 20, 64 * 1024
-"""Of the output, what an error shows, and what is looked at for a lack of memory; most that is read for that."""
+"""Last lines of output, which an error shows and in which a lack of memory is looked for; most bytes read for them."""
 ABORTED = "SIGABRT"
 """The signal by which a program of C++ ends itself, as for a lack of memory; all others come from elsewhere."""
 SHELL = 128
