@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
-from typing import BinaryIO, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from autolora import files
-from autolora.trainers.command import memory
+from autolora.trainers.command import endings
 from autolora.trainers.command.errors import CommandError
+from autolora.trainers.command.here import Here
 from autolora.trainers.command.lines import Lines
-from autolora.trainers.command.process import REPORT, TRIAL, Process
+from autolora.trainers.command.parts import Part, Peer, Start, Whole
+from autolora.trainers.command.process import REPORT, TRIAL
 from autolora.trainers.command.reports import Report, Reports, malformed
 from autolora.trainers.trainer import Interrupted, LostSegment, OnStep, Progress, SignOfLife
 from autolora.trainers.trial import Trial
@@ -28,12 +27,8 @@ GRACE_SECONDS = 60.0
 """Longest that a command that is asked to stop may take for a checkpoint of its own."""
 TOLERANCE = 0.1
 """A command may stop this share of what it is told to, and a batch, away from it."""
-TAIL_LINES, TAIL_BYTES = 20, 64 * 1024
-"""Last lines of output, which an error shows and in which a lack of memory is looked for; most bytes read for them."""
-ABORTED = "SIGABRT"
-"""The signal by which a program of C++ ends itself, as for a lack of memory; all others come from elsewhere."""
-SHELL = 128
-"""What a shell adds to the number of the signal that has killed its command."""
+TAIL_LINES = 20
+"""Last lines of output, which an error shows."""
 
 Heard: TypeAlias = Callable[[str], "Mapping[str, object] | None"]
 """What a line of output reports, as a line of the file of reports would; None if nothing."""
@@ -75,7 +70,7 @@ class Attempt:
     """One run of a command for a segment of a trial.
 
     Attributes:
-        launch: what runs.
+        launches: what runs on each node, this one first.
         trial: the segment.
         cwd: folder that it runs in.
         told: file with the trial.
@@ -84,10 +79,12 @@ class Attempt:
         reports: what has been reported of the trial.
         stops: whether it is to stop at the segment's end.
         stall_seconds: a command that neither reports nor prints for so long is lost.
+        gpus: ``resources.gpu``.
+        peers: the other nodes, one for each further launch.
         heard: reads the output; None if nobody does.
     """
 
-    launch: Launch
+    launches: Sequence[Launch]
     trial: Trial
     cwd: str
     told: Path
@@ -96,7 +93,14 @@ class Attempt:
     reports: Reports
     stops: bool
     stall_seconds: float
+    gpus: float | None = None
+    peers: Sequence[Peer] = ()
     heard: Heard | None = None
+
+    @property
+    def launch(self) -> Launch:
+        """What runs on this node."""
+        return self.launches[0]
 
     def run(self, on_step: OnStep | None) -> Ended:
         """Run it to its end.
@@ -108,42 +112,57 @@ class Attempt:
         """
         self.reported.parent.mkdir(parents=True, exist_ok=True)
         self.reported.touch()
-        self.log.parent.mkdir(parents=True, exist_ok=True)
-        environment = {
-            "PYTHONUNBUFFERED": "1",  # or a program that prints at every step would seem to have stalled
-            **os.environ,
-            **self.launch.environment,
-            TRIAL: os.fspath(self.told),
-            REPORT: os.fspath(self.reported),
-        }
-        with self.log.open("ab") as output:
-            self._head(output)
-            self._begins = output.tell()
-            self._lines = Lines(self.reported)
-            self._output = Lines(self.log, self._begins)
-            self._began = self._alive = time.monotonic()
-            self._size = -1
-            process = Process(self.launch.command, self.cwd, environment, output, self.told)
-            try:
-                code = self._listen(process, output, on_step or (lambda progress: None))
-            except Interrupted:
-                process.terminate(GRACE_SECONDS)
-                raise
-            finally:
-                process.end()
-                self._foot(output)
-        return self._judged(code)
+        self._whole = Whole(self._started())
+        self._lines = Lines(self.reported)
+        self._output = Lines(self.log, self._here.begins)
+        self._alive = time.monotonic()
+        self._size = -1
+        try:
+            ended = self._listen(on_step or (lambda progress: None))
+        except Interrupted:
+            self._whole.terminate(GRACE_SECONDS)
+            raise
+        finally:
+            self._whole.end()
+        return Ended("diverged", ended) if isinstance(ended, str) else self._judged(ended)
 
-    def _listen(self, process: Process, output: BinaryIO, on_step: OnStep) -> int | str:
-        """The exit code, or why the training has diverged."""
+    def _started(self) -> Sequence[Part]:
+        """The parts on all nodes; none runs if one cannot be started."""
+        for peer in self.peers:
+            peer.prepare(self.told)
+        title = f"trial {self.trial.number}, {self.trial.variant}, to {self.trial.stop:.3g} of a run"
+        self._here = Here(self._start(0), title)
+        parts: list[Part] = [self._here]
+        try:
+            parts += [peer.start(self._start(number)) for number, peer in enumerate(self.peers, start=1)]
+        except BaseException:
+            Whole(parts).end()
+            raise
+        return parts
+
+    def _start(self, number: int) -> Start:
+        """What is started on a node. The first one's reports count; its log has the trial's name alone."""
+        launch = self.launches[number]
+        reported = self.reported if number == 0 else os.devnull
+        return Start(
+            command=launch.command,
+            cwd=self.cwd,
+            environment={**launch.environment, TRIAL: os.fspath(self.told), REPORT: os.fspath(reported)},
+            told=self.told,
+            log=self.log if number == 0 else self.log.with_suffix(f".node{number}.log"),
+            gpus=self.gpus,
+        )
+
+    def _listen(self, on_step: OnStep) -> Sequence[int] | str:
+        """The exit codes, or why the training has diverged."""
         while True:
-            code = process.wait(POLL_SECONDS)
-            reason = self._read(on_step, ended=code is not None)
+            codes = self._whole.wait(POLL_SECONDS)
+            reason = self._read(on_step, ended=codes is not None)
             if reason is not None:
                 return reason
-            if code is not None:
-                return code
-            size = os.fstat(output.fileno()).st_size + self._lines.offset
+            if codes is not None:
+                return codes
+            size = self._here.size + self._lines.offset
             now = time.monotonic()
             if size != self._size:
                 self._size, self._alive = size, now
@@ -224,55 +243,33 @@ class Attempt:
                 "is saved."
             )
 
-    def _judged(self, code: int | str) -> Ended:
-        if isinstance(code, str):
-            return Ended("diverged", code)
-        if code == 0:
+    def _judged(self, codes: Sequence[int]) -> Ended:
+        if not any(codes):
             return Ended("done")
-        tail = self._tail()
-        number = _signal_of(code)
-        lacking = memory.lacking(tail, TAIL_LINES)
-        if lacking is not None and number in (None, ABORTED):
-            return Ended("infeasible", f"its command ran out of memory: {shortened(lacking.strip())}")
-        if number is not None:
-            raise LostSegment(f"its command was killed by {number}; its output is in {files.shown(self.log)}")
-        shown = "\n".join(f"  {line}" for line in tail[-TAIL_LINES:]) or "  (none)"
+        tails = self._whole.tails()
+        found = [
+            (endings.of(code, tail), number)
+            for number, (code, tail) in enumerate(zip(codes, tails, strict=True))
+            if code
+        ]
+        ending, number = min(found, key=lambda each: endings.WEIGHT.index(each[0].kind))
+        log = files.shown(self._start(number).log)
+        on_node = f" on node {number} of {len(codes)}" if len(codes) > 1 else ""
+        if ending.kind == "memory":
+            return Ended("infeasible", f"its command ran out of memory{on_node}: {shortened(ending.said)}")
+        if ending.kind == "contact":
+            said = f"its processes lost one another{on_node}: {shortened(ending.said)}"
+            raise LostSegment(f"{said}; output of its command is in {log}")
+        if ending.kind != "error":
+            raise LostSegment(f"its command{on_node} {ending.said}; its output is in {log}")
+        shown = "\n".join(f"  {line}" for line in tails[number][-TAIL_LINES:]) or "  (none)"
         raise CommandError(
-            f"trial {self.trial.number}: `{shortened(str(self.launch))}` in {files.shown(self.cwd)} ended with exit "
-            f"code {code}. Its last lines of output:\n{shown}\nAll of it is in {files.shown(self.log)}. Completed work "
-            "is saved. Fix the problem and rerun the same command; another trainer.command needs another --dir."
+            f"trial {self.trial.number}: `{shortened(str(self.launches[number]))}` in {files.shown(self.cwd)}"
+            f"{on_node} ended with exit code {codes[number]}. Its last lines of output:\n{shown}\nAll of it is in "
+            f"{log}. "
+            "Completed work is saved. Fix the problem and rerun the same command; another trainer.command needs "
+            "another --dir."
         )
-
-    def _tail(self) -> list[str]:
-        """Last lines of this run's output; none if somebody has removed the log."""
-        try:
-            with self.log.open("rb") as file:
-                file.seek(max(self._begins, self._ends - TAIL_BYTES))
-                content = file.read(max(0, self._ends - file.tell())).decode(errors="replace")
-        except FileNotFoundError:
-            return []
-        return [line for line in content.splitlines() if line.strip()]
-
-    def _head(self, output: BinaryIO) -> None:
-        trial = self.trial
-        when = datetime.now().isoformat(" ", "seconds")
-        output.write(f"=== {when} trial {trial.number}, {trial.variant}, to {trial.stop:.3g} of a run\n".encode())
-        output.write(f"$ {self.launch}\n".encode(errors="replace"))
-        output.flush()
-
-    def _foot(self, output: BinaryIO) -> None:
-        self._ends = os.fstat(output.fileno()).st_size
-        seconds = time.monotonic() - self._began
-        output.write(f"\n=== ended after {seconds:.1f} s\n\n".encode())
-        output.flush()
-
-
-def _signal_of(code: int) -> str | None:
-    """Name of the signal that has ended a process, or the command of a shell; None if none has."""
-    number = -code if code < 0 else code - SHELL
-    with contextlib.suppress(ValueError):
-        return signal.Signals(number).name
-    return None
 
 
 def shortened(text: str, most: int = 300) -> str:

@@ -1,4 +1,4 @@
-"""Whether a command has failed for lack of memory, by the last lines of its output."""
+"""Whether a command has failed for lack of memory, or since its processes lost one another, by its last lines."""
 
 from __future__ import annotations
 
@@ -14,8 +14,13 @@ _ENDS = re.compile(
 """How a program says what has ended it: an exception of Python's or of C++'s; or CUDA's, which some print alone."""
 _LAUNCHER = re.compile(_WHOSE + r"[\w.]*(?:ChildFailedError|CalledProcessError|ProcessExitedException|SystemExit)\b")
 """Exceptions of what had started the program, which come after the program's own."""
+_CONTACT = re.compile(
+    _WHOSE + r"(?:[\w.]*\b(?:Dist(?:Network|Store|Backend)Error|Rendezvous\w*Error)\b"
+    r"|[\w.]+Error: .*(?:/gloo/|\bNCCL\b|\bProcessGroup\w*).*)"
+)
+"""Exceptions of collective operations: another process is gone, or cannot be reached."""
 _LAUNCHER_LINES = 60
-"""What a launcher may print of its own."""
+"""What a launcher may print of its own, or a process of its traceback."""
 _MEMORY = re.compile(
     r"(?:^|::)[\w.]*(?:OutOfMemory|OutOfMemoryError|MemoryError)\b"
     r"|\b(?:out of memory|cannot allocate memory|std::bad_alloc)\b",
@@ -38,5 +43,21 @@ def lacking(output: Sequence[str], most: int) -> str | None:
         if _LAUNCHER.match(line):
             most = max(most, back + _LAUNCHER_LINES)
         elif _ENDS.match(line):
-            return line if _MEMORY.search(re.sub(_WHOSE, "", line)) else None
+            if _MEMORY.search(re.sub(_WHOSE, "", line)):
+                return line
+            if not _CONTACT.match(line):
+                return None
+            most = max(most, back + _LAUNCHER_LINES)  # another process may have had the error that it is about
     return None
+
+
+def lost_contact(output: Sequence[str]) -> tuple[str | None, bool]:
+    """The exception of a process that has lost the others, None if there is none; and whether there are exceptions
+    beside such and those of launchers.
+
+    Args:
+        output: its last lines.
+    """
+    ends = [line for line in output if _ENDS.match(line) and not _LAUNCHER.match(line)]
+    contact = [line for line in ends if _CONTACT.match(line)]
+    return (contact[0] if contact else None), len(contact) < len(ends)

@@ -10,6 +10,7 @@ import time
 import warnings
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -23,9 +24,11 @@ from autolora.spec import Spec
 from autolora.trainer_specs.command import CommandTrainerSpec, ProcessSpec
 from autolora.trainers import checkpoint
 from autolora.trainers.checkpoint import CheckpointError, LostCheckpointError, Manifest
-from autolora.trainers.command import current, placeholders, usage, work
+from autolora.trainers.command import current, placeholders, ports, usage, work
 from autolora.trainers.command.attempt import Attempt, Heard, Launch, shortened
 from autolora.trainers.command.errors import CommandError
+from autolora.trainers.command.parts import Peer
+from autolora.trainers.command.place import LOOPBACK, Place, count
 from autolora.trainers.command.process import REPORT, end_marked
 from autolora.trainers.command.reports import Reports
 from autolora.trainers.command.scores import ScoreFile, pattern_reader
@@ -48,6 +51,11 @@ class ProcessTrainer(Trainer):
         spec: of the study.
         folder: run directory.
 
+    Attributes:
+        host: name or address of this node, for others.
+        peers: further nodes on which each command is started, too; none by default.
+        place: where the command runs that is being started.
+
     Raises:
         CommandError: the checkpoints are behind a URL, or the model is a Python object.
     """
@@ -69,6 +77,9 @@ class ProcessTrainer(Trainer):
                 "path or hub id"
             )
         self.root = Path(os.path.realpath(root))
+        self.host: str = LOOPBACK
+        self.peers: Sequence[Peer] = ()
+        self.place = Place()
 
     @classmethod
     def open(cls, spec: Spec, folder: Path) -> ProcessTrainer:
@@ -79,7 +90,8 @@ class ProcessTrainer(Trainer):
 
     @abstractmethod
     def launch(self, trial: Trial) -> Launch:
-        """What runs a segment. ``trial.folder`` is there, and holds what the command left when it last ran.
+        """What runs a segment at :attr:`place`. ``trial.folder`` is there, and holds what the command left when it
+        last ran.
 
         Raises:
             CommandError: it cannot be said.
@@ -106,6 +118,11 @@ class ProcessTrainer(Trainer):
         """Metric and model; subclasses add what they run."""
         named = {} if self.spec.model is None else {"model": str(self.spec.model)}
         return {"metric": self.spec.metric.name, **named}
+
+    @property
+    def counts_gpus(self) -> bool:
+        """Whether :meth:`launch` makes use of ``place.gpus``."""
+        return False
 
     # The trials.
 
@@ -138,8 +155,10 @@ class ProcessTrainer(Trainer):
             return scored(segment, manifest)
         told = self._beside(segment.trial, TOLD)
         end_marked(told)  # what outlived the driver or worker that had started it
-        attempt, score_file = self._attempt(segment, told)
-        ended = attempt.run(on_step)
+        with ports.reserved() as port:
+            self.place = Place(self._gpus(), port, self.host, 1 + len(self.peers))
+            attempt, score_file = self._attempt(segment, told)
+            ended = attempt.run(on_step)
         seconds = manifest.seconds + time.monotonic() - began
         if ended.kind == "done":
             score = score_file.read() if score_file is not None else attempt.reports.score
@@ -159,8 +178,8 @@ class ProcessTrainer(Trainer):
         folder.mkdir(parents=True, exist_ok=True)
         document = current.told(trial, self.spec, segment, self.identity)
         files.write(told, json.dumps(document, indent=2))
-        launch = self.launch(trial)
-        for path, content in launch.files.items():
+        launches = [self._launch_at(replace(self.place, node_rank=rank), trial) for rank in range(self.place.nodes)]
+        for path, content in launches[0].files.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             files.write(path, content)
         reports = Reports(segment.config.batch_size, self.spec.metric.name)
@@ -168,7 +187,7 @@ class ProcessTrainer(Trainer):
         reports.recall(earlier)
         number = 1 + max((int(path.stem) for path in earlier.glob("*.jsonl") if path.stem.isdigit()), default=0)
         attempt = Attempt(
-            launch=launch,
+            launches=launches,
             trial=trial,
             cwd=str(self.settings.cwd),
             told=told,
@@ -177,9 +196,20 @@ class ProcessTrainer(Trainer):
             reports=reports,
             stops=self.settings.early_stop,
             stall_seconds=60 * self.spec.resources.stall_minutes,
+            gpus=self.spec.resources.gpu,
+            peers=self.peers,
             heard=self.heard(trial),
         )
         return attempt, self.score_file(trial)
+
+    def _launch_at(self, place: Place, trial: Trial) -> Launch:
+        self.place = place
+        launch = self.launch(trial)
+        return replace(launch, environment={**place.environment(), **launch.environment})
+
+    def _gpus(self) -> int:
+        """GPUs of a command on each node; 0 where nobody asks, as torch would have to be imported to count them."""
+        return count(self.spec.resources.gpu) if self.counts_gpus else 0
 
     def _check_same(self, told: Path, segment: Job) -> None:
         """Raise ``CheckpointError`` if the folder holds work of another configuration, which has no score yet."""
@@ -276,7 +306,11 @@ class CommandTrainer(ProcessTrainer):
         return self.settings.metric_pattern
 
     def launch(self, trial: Trial) -> Launch:
-        return Launch(self._line(placeholders.values(trial)))
+        return Launch(self._line({**placeholders.values(trial), **self.place.values()}))
+
+    @property
+    def counts_gpus(self) -> bool:
+        return "gpus" in placeholders.names("trainer.command", self.settings.command)
 
     def _line(self, values: Mapping[str, Any]) -> str:
         return placeholders.command_line("trainer.command", self.settings.command, values)
@@ -293,7 +327,7 @@ class CommandTrainer(ProcessTrainer):
         return ScoreFile(Path(str(self.settings.cwd)) / files.expanded(path), self.spec.metric.name, self._whose(trial))
 
     def _whose(self, trial: Trial) -> str:
-        line = self._line(placeholders.values(trial))
+        line = " ".join(self.settings.command.split())
         return f". Trial {trial.number}: `{shortened(line)}`; its output is in {files.shown(self.log(trial.number))}"
 
     def fingerprints(self) -> Mapping[str, str]:

@@ -15,6 +15,7 @@ from autolora.space.domain import pinned
 from autolora.trainer_specs.command import CommandTrainerSpec
 from autolora.trainers.command import placeholders
 from autolora.trainers.command.errors import CommandError
+from autolora.trainers.command.place import NAMES as PLACES
 from autolora.trainers.command.process import TRIAL
 from autolora.trainers.trial import Fields
 
@@ -36,15 +37,17 @@ def check(texts: Mapping[str, str], variants: Sequence[str], space: Space, basel
     Raises:
         CommandError: one has none.
     """
+    places = {"trainer.command": PLACES}
     fields = {name: [*_searched(space), *OPTIONS.domains(space, name)] for name in variants}
     every = list(dict.fromkeys([each for names in fields.values() for each in names] + list(placeholders.OWN)))
     for key, text in texts.items():
-        placeholders.check(key, text, every)
+        own = [*placeholders.OWN, *places.get(key, ())]
+        placeholders.check(key, text, [*every, *places.get(key, ())])
         for name in variants:
             values = list(fields[name])
             if name in baselines:
                 values = list(Fields.of(searchable.completed(space, registry.get(name), baselines[name])))
-            lacking = [each for each in placeholders.names(key, text) if each not in (*values, *placeholders.OWN)]
+            lacking = [each for each in placeholders.names(key, text) if each not in (*values, *own)]
             if lacking:
                 raise CommandError(
                     f"{key}: {{{lacking[0]}}} has no value for variant {name}: read it from the file that {TRIAL} "
