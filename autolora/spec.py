@@ -136,9 +136,11 @@ class ResourcesSpec(Section):
     above 1.
 
     Args:
-        cpu: CPU cores.
-        gpu: GPUs; below 1, several workers share one, above 1 the model is spread over them, layer by layer, in this
-            process, too. None: 1 where the cluster has any when it is looked at, else 0.
+        cpu: CPU cores, on each node.
+        gpu: GPUs, on each node; below 1, several workers share one. Above 1, a trainer in a process of its own gets
+            them all, and with others the model is spread over them, layer by layer; inline, too. None: 1 where the
+            cluster has any when it is looked at, else 0.
+        nodes: nodes on which the command of a trial is started, once on each; above 1 with Ray alone.
         workers: most workers at once; None: as many as fit into the cluster.
         stall_minutes: a worker that takes no optimizer step for so long, while it loads the base or evaluates too, is
             killed, and its trial goes on elsewhere from its newest checkpoint.
@@ -146,6 +148,7 @@ class ResourcesSpec(Section):
 
     cpu: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     gpu: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    nodes: int = Field(default=1, ge=1)
     workers: int | None = Field(default=None, ge=1)
     stall_minutes: float = Field(default=30.0, gt=0, allow_inf_nan=False)
 
@@ -307,6 +310,17 @@ class Spec(Section):
         trainer = info.data.get("trainer")
         if trainer is not None:
             value.check(reported=trainer.reports_metrics)
+        return value
+
+    @field_validator("resources")
+    @classmethod
+    def _spread_where_possible(cls, value: ResourcesSpec, info: ValidationInfo) -> ResourcesSpec:
+        trainer = info.data.get("trainer")
+        if trainer is not None and value.nodes > 1 and not trainer.spans_nodes:
+            raise ValueError(
+                f"nodes: {value.nodes} is for trainer: {{command: ...}}, which is started once on each node; trainer "
+                f"{trainer.kind!r} trains on one: set nodes to 1"
+            )
         return value
 
     @field_validator("rungs", mode="before")

@@ -15,7 +15,7 @@ class DevicesError(AutoloraError, RuntimeError):
 
 
 def check_cards(spec: Spec) -> None:
-    """Refuse to train where a base is to be spread over more GPUs than this process sees.
+    """Refuse to train with more GPUs than this process sees.
 
     Raises:
         DevicesError: there are too few.
@@ -24,6 +24,15 @@ def check_cards(spec: Spec) -> None:
     from autolora.bases.device import cards_for, visible_cards
 
     asked = int(spec.resources.gpu or 0)
+    if spec.trainer.own_process:
+        from autolora.trainers.command.errors import CommandError
+        from autolora.trainers.command.place import shown_cards
+
+        try:
+            shown_cards(spec.resources.gpu)
+        except CommandError as error:
+            raise DevicesError(str(error)) from None
+        return
     if asked > 1 and isinstance(spec.model, str) and cards_for(spec) < asked:
         there = visible_cards()
         raise DevicesError(
@@ -33,12 +42,25 @@ def check_cards(spec: Spec) -> None:
         )
 
 
+def check_alone(spec: Spec) -> None:
+    """Refuse what one process on one machine cannot do.
+
+    Raises:
+        DevicesError: several nodes are asked for.
+    """
+    if spec.resources.nodes > 1:
+        raise DevicesError(
+            f"resources.nodes is {spec.resources.nodes}, and this is one machine: use --executor ray on a cluster that "
+            "has them, or set resources.nodes to 1"
+        )
+
+
 def idle_cards(spec: Spec) -> list[str]:
     """A line on GPUs that one process leaves idle, and how to use them; empty if there are none."""
     from autolora.bases.device import cards_for, dispatched, visible_cards
 
     there = visible_cards()
-    if spec.model is None or not spec.training.device.startswith(("auto", "cuda")):
+    if spec.trainer.own_process or spec.model is None or not spec.training.device.startswith(("auto", "cuda")):
         return []
     used = cards_for(spec) if isinstance(spec.model, str) or not dispatched(spec.model) else there
     if there <= used:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
-from autolora.execution.devices import check_cards, idle_cards
+from autolora.execution.devices import check_alone, check_cards, idle_cards
 from autolora.execution.executor import Executor, LostWorker, Pack
 from autolora.search import Job
 from autolora.spec import Spec
@@ -19,11 +19,12 @@ class InlineExecutor(Executor):
         spec: whose base the trainer holds; None means one that is on a single device.
 
     Raises:
-        DevicesError: the specification asks for more GPUs than this process sees.
+        DevicesError: the specification asks for more GPUs than this process sees, or for several nodes.
     """
 
     def __init__(self, spec: Spec | None = None) -> None:
         if spec is not None:
+            check_alone(spec)
             check_cards(spec)
         self._spec = spec
         self._packs: deque[Pack] = deque()

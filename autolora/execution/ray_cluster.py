@@ -79,7 +79,8 @@ class Cluster:
         folder: run directory, for the file in which Ray's words are collected.
 
     Attributes:
-        resources: what one worker gets, as Ray counts it.
+        resources: what one worker gets on each of its nodes, as Ray counts it.
+        spanned: nodes of a worker.
         starts: how often an instance was started.
 
     Raises:
@@ -104,6 +105,7 @@ class Cluster:
                 self._connect()
             self.address: str = ray.get_runtime_context().gcs_address
             self.resources = self._counted(asked)
+            self.spanned = asked.nodes
         except BaseException:
             self.close()
             raise
@@ -129,7 +131,8 @@ class Cluster:
             origin = f"the Ray cluster that this process is connected to, {self.address}"
         else:
             origin = f"joined the Ray cluster at {self.address}"
-        lines = [origin, f"{workers}, each with {shown(self.resources)}"]
+        spread = f" on each of {self.spanned} nodes" if self.spanned > 1 else ""
+        lines = [origin, f"{workers}, each with {shown(self.resources)}{spread}"]
         lines += [f"{node}, host {node.host}: {shown(node.resources)}" for node in self.nodes()]
         url = ray._private.worker.get_dashboard_url()
         lines.append(f"dashboard http://{url}" if url else 'no dashboard; pip install "ray[default]" brings one')
@@ -215,7 +218,13 @@ class Cluster:
         Args:
             without: ids of nodes that do not count.
         """
-        return sum(fit_into(node.resources, self.resources) for node in self.nodes() if node.id not in without)
+        there = [fit_into(node.resources, self.resources) for node in self.nodes() if node.id not in without]
+        if self.spanned == 1:
+            return sum(there)
+        fitting = 0
+        while sum(min(each, fitting + 1) for each in there) >= self.spanned * (fitting + 1):
+            fitting += 1  # of each worker, a node has one part at most
+        return fitting
 
 
 def shown(resources: Mapping[str, float]) -> str:

@@ -31,6 +31,7 @@ from autolora.execution.ray_worker import (
     COMMIT_SECONDS,
     PACK,
     WORKER,
+    LostNodesError,
     Report,
     SegmentError,
     SegmentWorker,
@@ -150,7 +151,7 @@ class TuneRun:
         self._closing = self._over = False
         self._scratch = Scratch()
         self._tuner = tune.Tuner(
-            tune.with_resources(SegmentWorker, _Placement(resources)),
+            tune.with_resources(SegmentWorker, _Placement(resources, setting.spec.resources.nodes)),
             tune_config=tune.TuneConfig(
                 search_alg=_Hopper(self),
                 scheduler=FIFOScheduler(),
@@ -332,6 +333,8 @@ class TuneRun:
             cause = error.cause if isinstance(error, RayTaskError) else None
             if isinstance(cause, SegmentError):
                 lost.error, lost.device, lost.reason = cause.error, cause.device, _said(cause.error)
+            elif isinstance(cause, LostNodesError):
+                lost.reason = str(cause)
             elif getattr(error, "actor_init_failed", False):
                 lost.reason = f"it could not start: {_last_line(error)}"
                 lost.error = ClusterError(
@@ -416,16 +419,24 @@ class _Closed(_Part, tune.Stopper):
 
 @dataclass(frozen=True)
 class _Placement:
-    """What a worker for a pack gets, and where it may be."""
+    """What a worker for a pack gets, and where it may be: all of it on one node, or the same on each of several.
+
+    Attributes:
+        resources: on a node.
+        nodes: of a worker.
+    """
 
     resources: Mapping[str, float]
+    nodes: int = 1
 
     def __call__(self, config: Mapping[str, object]) -> tune.PlacementGroupFactory:
         avoided = config.get(AVOID)
+        bundles = [dict(self.resources) for _ in range(self.nodes)]
+        strategy = "PACK" if self.nodes == 1 else "STRICT_SPREAD"
         if not avoided:
-            return tune.PlacementGroupFactory([dict(self.resources)])
+            return tune.PlacementGroupFactory(bundles, strategy)
         elsewhere = {"ray.io/node-id": f"!in({','.join(avoided)})"}  # type: ignore[arg-type]
-        return tune.PlacementGroupFactory([dict(self.resources)], bundle_label_selector=[elsewhere])
+        return tune.PlacementGroupFactory(bundles, strategy, bundle_label_selector=[elsewhere] * self.nodes)
 
 
 def _said(error: BaseException | None) -> str:

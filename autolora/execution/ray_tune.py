@@ -115,8 +115,12 @@ class RayTuneExecutor(Executor):
         grows = self._workers is not None and not self._cluster.started
         if not grows and not self._cluster.fitting():
             there = "; ".join(f"{node} has {shown(node.resources)}" for node in self._cluster.nodes())
+            spanned = self._cluster.spanned
+            lacking = (
+                "no node of the cluster has" if spanned == 1 else f"fewer than {spanned} nodes of the cluster have"
+            )
             raise ClusterError(
-                f"no node of the cluster has {shown(self._cluster.resources)} for a worker: {there}. Ask for less in "
+                f"{lacking} {shown(self._cluster.resources)} for a worker: {there}. Ask for less in "
                 "resources:, or, if the cluster grows on demand, say how far with resources.workers"
             )
 

@@ -16,8 +16,10 @@ from ray import cloudpickle, tune
 
 from autolora.execution.devices import check_cards
 from autolora.execution.executor import Pack
+from autolora.execution.ray_nodes import further_nodes
 from autolora.spec import Spec
 from autolora.trainers import Interrupted, LostSegment, Outcome, Progress, SignOfLife, Trainer, checkpoint, open_trainer
+from autolora.trainers.command.trainer import ProcessTrainer
 
 PACK, AVOID, WORKER = "pack", "avoid", "worker"
 """Keys of a Tune trial's config: what is trained, the ids of nodes on which it must not be, and a Setting."""
@@ -48,6 +50,11 @@ class Report(TypedDict, total=False):
     node: str
     hostname: str
     pid: int
+
+
+class LostNodesError(Exception):
+    """What trained a pack on several nodes was lost, and nobody knows which nodes are sound: this worker takes no
+    other one, so that the nodes are chosen again."""
 
 
 class SegmentError(Exception):
@@ -96,6 +103,7 @@ class SegmentWorker(tune.Trainable):
         if os.path.isdir(told.cwd):
             os.chdir(told.cwd)  # for the relative paths of the specification
         self._node = ray.get_runtime_context().get_node_id()
+        self._group = ray.util.get_current_placement_group()
         self._trainer: Trainer | None = None
         self._loads = 0
         self._begin(config[PACK])
@@ -109,6 +117,7 @@ class SegmentWorker(tune.Trainable):
 
         Raises:
             SegmentError: the pack ended with an error.
+            LostNodesError: what trained it on several nodes was lost.
         """
         try:
             ended = self._ended.get(timeout=self._heartbeat)
@@ -118,6 +127,8 @@ class SegmentWorker(tune.Trainable):
             raise ended
         worker = (socket.gethostname(), os.getpid(), self._loads)
         report: Report = {"progress": self._newest, "worker": worker, "node": self._node, "done": True}
+        if isinstance(ended, LostSegment) and self._spec.resources.nodes > 1:
+            raise LostNodesError(str(ended))
         if isinstance(ended, LostSegment):
             return {**report, "lost": str(ended)}
         return {**report, "outcomes": ended}
@@ -153,6 +164,9 @@ class SegmentWorker(tune.Trainable):
             check_cards(self._spec)
             self._trainer = open_trainer(self._spec, self._folder)
             checkpoint.check_mark(checkpoint.root_of(self._spec.checkpoints, self._folder), self._mark)
+            if isinstance(self._trainer, ProcessTrainer):
+                self._trainer.host = ray.util.get_node_ip_address()
+                self._trainer.peers = further_nodes(self._group, self._spec.resources)
             self._loads += 1
         return tuple(self._trainer.run(each, self._on_step) for each in pack)
 

@@ -30,6 +30,7 @@ class ProcessSpec(TrainerSpec):
     """
 
     ignores = ("data", "evaluation", *TRAINING)
+    own_process = True
 
     examples: int = Field(ge=1, le=10**12)
     early_stop: bool = True
@@ -85,7 +86,9 @@ class CommandTrainerSpec(ProcessSpec):
 
     Args:
         command: with ``{learning_rate}``, ``{folder}`` and the like, each of which is replaced by its value, quoted for
-            the shell: write them without quotes of your own. Write ``{{`` and ``}}`` for braces of its own.
+            the shell: write them without quotes of your own. Write ``{{`` and ``}}`` for braces of its own. ``{gpus}``,
+            ``{port}``, ``{host}``, ``{rendezvous}``, ``{nodes}`` and ``{node_rank}`` say where its processes run and
+            meet.
         metric_file: file with the score, JSON, in place of a report; with the same fields as ``command``.
         metric_pattern: regular expression that is looked for in each line of the output, in place of a report. Its
             first group is the score; the last line that matches counts.
@@ -93,6 +96,7 @@ class CommandTrainerSpec(ProcessSpec):
 
     kind = "command"
     home = "autolora.trainers.command.trainer:CommandTrainer"
+    spans_nodes = True
 
     command: str = Field(min_length=1)
     metric_file: str | None = Field(default=None, min_length=1)

@@ -25,6 +25,8 @@ class TrainerSpec(Section):
         ignores: keys of the specification, dotted where they are in a section, that have no effect on it.
         reports_metrics: whether the score is whatever the trainer reports under the metric's name, and not one of
             :mod:`autolora.metrics`.
+        own_process: whether a trial is trained in a process of its own, which gets the GPUs of a worker as they are.
+        spans_nodes: whether that process may be started on several nodes at once.
     """
 
     kind: ClassVar[str]
@@ -32,6 +34,8 @@ class TrainerSpec(Section):
     requires: ClassVar[tuple[str, ...]] = ()
     ignores: ClassVar[tuple[str, ...]] = ()
     reports_metrics: ClassVar[bool] = True
+    own_process: ClassVar[bool] = False
+    spans_nodes: ClassVar[bool] = False
 
     @property
     def stops_early(self) -> bool:

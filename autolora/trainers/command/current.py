@@ -29,7 +29,9 @@ class ReportingTrial(Trial):
     _report: Path = field(default=Path(), repr=False)
 
     def report(self, **values: Any) -> None:
-        """Tell autolora what has been trained, or the score. Of several processes, one should.
+        """Tell autolora what has been trained, or the score. Of the processes of a trial rank 0 does, by the variable
+        RANK; in the others nothing happens, so that all may call it. What is reported is rank 0's: average it over the
+        processes before.
 
         Args:
             values: numbers by name. While it trains ``step``, optimizer steps taken, with ``loss``, the mean training
@@ -41,12 +43,69 @@ class ReportingTrial(Trial):
             TypeError, ValueError: one of them is not a number.
         """
         line = json.dumps({name: _plain(value) for name, value in values.items()}) + "\n"
+        if _number("RANK", 0) != 0:
+            return
         # Written at once to the end of the file: a line is whole, whoever else reports.
         descriptor = os.open(self._report, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         try:
             os.write(descriptor, line.encode())
         finally:
             os.close(descriptor)
+
+    @property
+    def processes(self) -> int:
+        """How many processes train this trial together, by the variable WORLD_SIZE that launchers set."""
+        return _number("WORLD_SIZE", 1)
+
+    @property
+    def local_batch_size(self) -> int:
+        """Examples of an optimizer step that are this process's: the batch size is that of all processes together.
+
+        Raises:
+            NoTrialError: the processes cannot share a batch evenly.
+        """
+        batch, processes = int(self.config["batch_size"]), self.processes
+        if batch % processes:
+            raise NoTrialError(
+                f"batch_size {batch} cannot be shared by {processes} processes: set space.batch_size to multiples of "
+                f"{processes}, such as [{processes}, {2 * processes}]"
+            )
+        return batch // processes
+
+    def arguments(self, micro_batch: int | None = None) -> dict[str, Any]:
+        """As :meth:`Trial.arguments`, of one of several processes: each takes its share of a batch.
+
+        Raises:
+            NoTrialError: the processes cannot share a batch evenly.
+        """
+        found = super().arguments(micro_batch)
+        local = self.local_batch_size
+        most = min(int(found["per_device_train_batch_size"]), local)
+        micro = max(size for size in range(1, most + 1) if local % size == 0)
+        return {**found, "per_device_train_batch_size": micro, "gradient_accumulation_steps": local // micro}
+
+    def _load(self) -> Any:
+        """The base on the device of this process: of several on a machine, each has one of its own."""
+        from autolora import bases
+
+        if self.processes == 1 or self._spec.model is None:
+            return super()._load()
+        import torch
+
+        alone = self._spec.model_copy(
+            update={"resources": self._spec.resources.model_copy(update={"gpu": None, "nodes": 1})}
+        )
+        if torch.cuda.is_available() and alone.training.device == "auto":
+            device = f"cuda:{_number('LOCAL_RANK', 0) % torch.cuda.device_count()}"
+            alone = alone.model_copy(update={"training": alone.training.model_copy(update={"device": device})})
+        base = bases.load(alone)
+        return base.model, base.tokenizer
+
+
+def _number(variable: str, otherwise: int) -> int:
+    """What a launcher has set, as a number."""
+    value = os.environ.get(variable, "")
+    return int(value) if value.isdecimal() else otherwise
 
 
 def _plain(value: Any) -> int | float:

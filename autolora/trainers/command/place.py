@@ -93,6 +93,7 @@ def shown_cards(asked: float | None) -> Mapping[str, str]:
     if len(there) < number:
         raise CommandError(
             f"resources.gpu is {number}, and this process sees {len(there)}: set resources.gpu to "
-            f"{max(len(there), 1)}, make more GPUs visible ({VISIBLE}), or use --executor ray on a cluster that has a node with {number}"
+            f"{max(len(there), 1)}, make more GPUs visible ({VISIBLE}), or use --executor ray on a cluster that has a "
+            f"node with {number}"
         )
     return {VISIBLE: ",".join(there[:number])}
