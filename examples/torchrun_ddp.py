@@ -4,7 +4,6 @@ autolora tune examples/torchrun_ddp.yaml --dir runs/ddp
 """
 
 import json
-import os
 
 import torch
 import torch.distributed as dist
@@ -15,12 +14,11 @@ from autolora import quickstart
 
 dist.init_process_group()  # nccl on GPUs, gloo on CPUs
 rank, trial = dist.get_rank(), autolora.current_trial()
-model, tokenizer = trial.base()  # on this process's own GPU
-model = trial.attach(model)
+base, tokenizer = trial.base()  # on this process's own GPU
+model = trial.attach(base)
 optimizer = trial.optimizer(model)
 trained = {name: value for name, value in model.named_parameters() if value.requires_grad}
 saved, step = trial.folder / "state.pt", 0
-
 if saved.exists():  # an earlier run was stopped at a rung, or a process of it was lost
     state = torch.load(saved, map_location=model.device)
     step = state["step"]
@@ -46,14 +44,14 @@ while step * batch_size < trial.stop_examples:
     first = step * batch_size + rank * share
     loss = loss_of(parallel, [train[order[i % len(order)]] for i in range(first, first + share)])
     optimizer.zero_grad()
-    loss.backward()  # averages the gradients
+    loss.backward()  # averages gradients
     optimizer.step()
     step += 1
     dist.all_reduce(mean := loss.detach() / trial.processes)
     trial.report(step=step, loss=mean)  # rank 0's counts
     if rank == 0:
         torch.save({"step": step, "optimizer": optimizer.state_dict(), "trained": trained}, trial.folder / "new.pt")
-        os.replace(trial.folder / "new.pt", saved)
+        (trial.folder / "new.pt").replace(saved)
 with torch.no_grad():
     trial.report(eval_loss=loss_of(model, rows("test")[:128]))
 if rank == 0:

@@ -10,7 +10,6 @@ import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
-from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 import autolora
@@ -20,16 +19,13 @@ dist.init_process_group()  # nccl on GPUs, gloo on CPUs
 rank, trial = dist.get_rank(), autolora.current_trial()
 model, tokenizer = trial.base()
 model = trial.attach(model)
-mesh, adapters = init_device_mesh(model.device.type, (trial.processes,)), StateDictOptions(ignore_frozen_params=True)
+adapters = StateDictOptions(ignore_frozen_params=True, strict=False)
 for layer in model.base_model.model.model.layers:
-    fully_shard(layer, mesh=mesh)
-fully_shard(model, mesh=mesh)
-optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], trial.config.learning_rate)
+    fully_shard(layer)
+fully_shard(model)
+optimizer = torch.optim.AdamW([each for each in model.parameters() if each.requires_grad], trial.config.learning_rate)
 done = sorted(trial.folder.glob("step-*"))
-
-
-def rows(name):
-    return [json.loads(line) for line in (quickstart.FOLDER / f"{name}.jsonl").read_text().splitlines()]
+train, test = ([json.loads(row) for row in (quickstart.FOLDER / f"{name}.jsonl").open()] for name in ("train", "test"))
 
 
 def loss_of(batch):
@@ -42,22 +38,22 @@ weights, state = get_state_dict(model, optimizer, options=adapters)
 if done:  # an earlier run was stopped at a rung, or a process of it was lost
     dcp.load({"weights": weights, "optimizer": state}, checkpoint_id=done[-1])
     set_state_dict(model, optimizer, model_state_dict=weights, optim_state_dict=state, options=adapters)
-step, train, share = int(done[-1].name[5:]) if done else 0, rows("train"), trial.local_batch_size
+step, share = int(done[-1].name[5:]) if done else 0, trial.local_batch_size
 while step * trial.config.batch_size < trial.stop_examples:
     first = step * trial.config.batch_size + rank * share
-    optimizer.zero_grad()
     loss = loss_of([train[i % len(train)] for i in range(first, first + share)])
     loss.backward()
     optimizer.step()
-    step += 1
+    optimizer.zero_grad()
     dist.all_reduce(mean := loss.detach() / trial.processes)
+    step += 1
     trial.report(step=step, loss=mean)  # rank 0's counts
     weights, state = get_state_dict(model, optimizer, options=adapters)
     dcp.save({"weights": weights, "optimizer": state}, checkpoint_id=trial.folder / "new")  # returns once all have
     if rank == 0:
         (trial.folder / "new").rename(trial.folder / f"step-{step:06}")
-        [shutil.rmtree(each) for each in sorted(trial.folder.glob("step-*"))[:-1]]
-    dist.barrier()
+        shutil.rmtree(trial.folder / f"step-{step - 1:06}", ignore_errors=True)
+    dist.barrier()  # nobody goes on before that is there
 with torch.no_grad():
-    trial.report(eval_loss=loss_of(rows("test")[:128]))
+    trial.report(eval_loss=loss_of(test[:128]))
 dist.destroy_process_group()
