@@ -131,6 +131,17 @@ def test_plain_pytorch_is_tuned_as_a_command(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["torchrun_ddp", "torchrun_fsdp2"])
+def test_two_processes_train_a_trial(name, tmp_path):
+    spec = specs.load(EXAMPLES / f"{name}.yaml")
+    line = spec.trainer.command.replace("torchrun", f"{sys.executable} -m torch.distributed.run", 1)
+    command = line.replace("examples/", f"{EXAMPLES}/")
+    small = {"budget": 1, "rungs": [0.5, 1.0], "trainer.command": command, "trainer.examples": 32}
+    result = driver.tune(spec=specs.load(EXAMPLES / f"{name}.yaml", **small), dir=tmp_path)
+    assert math.isfinite(result["lora"].value)
+
+
+@pytest.mark.slow
 def test_own_trainer_finds_a_learning_rate_that_learns(monkeypatch, capsys):
     run("own_trainer.py", "4", monkeypatch=monkeypatch)
     shown = capsys.readouterr().out

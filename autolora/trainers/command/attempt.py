@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from autolora import files
-from autolora.trainers.command import endings
+from autolora.trainers.command import endings, memory
 from autolora.trainers.command.errors import CommandError
 from autolora.trainers.command.here import Here
 from autolora.trainers.command.lines import Lines
@@ -262,7 +262,7 @@ class Attempt:
             raise LostSegment(f"{said}; output of its command is in {log}")
         if ending.kind != "error":
             raise LostSegment(f"its command{on_node} {ending.said}; its output is in {log}")
-        shown = "\n".join(f"  {line}" for line in tails[number][-TAIL_LINES:]) or "  (none)"
+        shown = "\n".join(f"  {line}" for line in memory.of_program(tails[number])[-TAIL_LINES:]) or "  (none)"
         raise CommandError(
             f"trial {self.trial.number}: `{shortened(str(self.launches[number]))}` in {files.shown(self.cwd)}"
             f"{on_node} ended with exit code {codes[number]}. Its last lines of output:\n{shown}\nAll of it is in "

@@ -65,6 +65,7 @@ def of(code: int, output: Sequence[str]) -> Ending:
     outside = [said for said, name in found if name not in OWN]
     if outside:
         return Ending("killed", f"{outside[0]}")
+    output = memory.of_program(output)
     lacking = memory.lacking(output, LAST_LINES)
     if lacking is not None and all(name == "SIGABRT" for _, name in found):
         return Ending("memory", lacking.strip())

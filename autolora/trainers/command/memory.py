@@ -19,6 +19,9 @@ _CONTACT = re.compile(
     r"|[\w.]+Error: .*(?:/gloo/|\bNCCL\b|\bProcessGroup\w*).*)"
 )
 """Exceptions of collective operations: another process is gone, or cannot be reached."""
+_LIST = re.compile(r"[\w.]*\bChildFailedError:\s*$")
+_LOG = re.compile(r"[EWI]\d{4} .*\btorch/distributed/elastic/")
+"""What torchrun's list of failed processes begins with, and lines of its log."""
 _LAUNCHER_LINES = 60
 """What a launcher may print of its own, or a process of its traceback."""
 _MEMORY = re.compile(
@@ -49,6 +52,21 @@ def lacking(output: Sequence[str], most: int) -> str | None:
                 return None
             most = max(most, back + _LAUNCHER_LINES)  # another process may have had the error that it is about
     return None
+
+
+def of_program(output: Sequence[str]) -> Sequence[str]:
+    """The output without the traceback and the list of processes that torchrun ends with, as long as there are many
+    processes; all of it if there is nothing else.
+
+    Args:
+        output: its last lines.
+    """
+    ends = [at for at, line in enumerate(output) if _LIST.match(line)]
+    if not ends:
+        return output
+    begins = [at for at, line in enumerate(output[: ends[-1]]) if line.startswith("Traceback (most recent call last)")]
+    kept = output[: begins[-1] if begins else ends[-1]]
+    return [line for line in kept if not _LOG.match(line)] or output
 
 
 def lost_contact(output: Sequence[str]) -> tuple[str | None, bool]:

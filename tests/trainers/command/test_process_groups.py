@@ -37,7 +37,7 @@ def undisturbed(tmp_path_factory) -> float:
 @pytest.mark.parametrize(
     ("launcher", "fault"),
     [
-        (TORCHRUN, "killed"),
+        (TORCHRUN, "killed"),  # the fast one of its kind
         *(pytest.param(TORCHRUN, each, marks=pytest.mark.slow) for each in ("launcher", "launcher asked")),
         pytest.param(ACCELERATE, "killed", marks=pytest.mark.slow),
     ],
