@@ -65,8 +65,10 @@ def of(code: int, output: Sequence[str]) -> Ending:
     outside = [said for said, name in found if name not in OWN]
     if outside:
         return Ending("killed", f"{outside[0]}")
-    output = memory.of_program(output)
-    lacking = memory.lacking(output, LAST_LINES)
+    program = memory.of_program(output)
+    most = LAST_LINES if len(program) == len(output) else LAST_LINES + memory.LAUNCHER_LINES
+    output = program
+    lacking = memory.lacking(output, most)
     if lacking is not None and all(name == "SIGABRT" for _, name in found):
         return Ending("memory", lacking.strip())
     contact, others = memory.lost_contact(output)

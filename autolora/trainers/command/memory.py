@@ -22,7 +22,7 @@ _CONTACT = re.compile(
 _LIST = re.compile(r"[\w.]*\bChildFailedError:\s*$")
 _LOG = re.compile(r"[EWI]\d{4} .*\btorch/distributed/elastic/")
 """What torchrun's list of failed processes begins with, and lines of its log."""
-_LAUNCHER_LINES = 60
+LAUNCHER_LINES = 60
 """What a launcher may print of its own, or a process of its traceback."""
 _MEMORY = re.compile(
     r"(?:^|::)[\w.]*(?:OutOfMemory|OutOfMemoryError|MemoryError)\b"
@@ -44,26 +44,27 @@ def lacking(output: Sequence[str], most: int) -> str | None:
         if back >= most:
             return None
         if _LAUNCHER.match(line):
-            most = max(most, back + _LAUNCHER_LINES)
+            most = max(most, back + LAUNCHER_LINES)
         elif _ENDS.match(line):
             if _MEMORY.search(re.sub(_WHOSE, "", line)):
                 return line
             if not _CONTACT.match(line):
                 return None
-            most = max(most, back + _LAUNCHER_LINES)  # another process may have had the error that it is about
+            most = max(most, back + LAUNCHER_LINES)  # another process may have had the error that it is about
     return None
 
 
 def of_program(output: Sequence[str]) -> Sequence[str]:
-    """The output without the traceback and the list of processes that torchrun ends with, as long as there are many
-    processes; all of it if there is nothing else.
+    """The output without the traceback and the list of processes that torchrun ends with; all of it if that is
+    all there is, or if another error comes after.
 
     Args:
         output: its last lines.
     """
     ends = [at for at, line in enumerate(output) if _LIST.match(line)]
-    if not ends:
-        return output
+    after = output[ends[-1] + 1 :] if ends else []
+    if not ends or any(_ENDS.match(line) and not _LAUNCHER.match(line) for line in after):
+        return output  # something else has failed since, or the list itself has the errors
     begins = [at for at, line in enumerate(output[: ends[-1]]) if line.startswith("Traceback (most recent call last)")]
     kept = output[: begins[-1] if begins else ends[-1]]
     return [line for line in kept if not _LOG.match(line)] or output
