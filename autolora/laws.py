@@ -105,6 +105,11 @@ def length_factor(examples: int) -> float:
     return LENGTH_EXPONENT * math.log10(examples / REFERENCE_LENGTH)
 
 
+def carried(ratio: float) -> float:
+    """What :func:`length_factor` says of a run ``ratio`` times as long."""
+    return LENGTH_EXPONENT * math.log10(ratio)
+
+
 def width_factor(width: int) -> float:
     """eta ~ n^-0.55, by the fit. Full fine-tuning's rate falls as 1/n, and the analytic alpha0 = sqrt(3 n) rises as
     sqrt(n): -1/2. Within the sweep alone, of 2048 to 8192, it is less, about -0.25."""

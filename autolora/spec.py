@@ -31,6 +31,7 @@ from autolora.search.rungs import RUNGS, ascend_to_one
 from autolora.sections import Section, nearby, required
 from autolora.space import Config, Space, registry, searchable
 from autolora.space.dimensions.alpha import HIGHEST as HIGHEST_ALPHA
+from autolora.space.dimensions.duration import UNITS
 from autolora.space.dimensions.learning_rate import HIGHEST as HIGHEST_RATE
 from autolora.space.space import specified
 from autolora.study import storage, terms
@@ -48,6 +49,10 @@ IMPORTED_FROM = "imported_from"
 PRIOR_NAMES: dict[str, dict[str, bool]] = {"auto": {}, "laws": {"curvature": False}}
 
 
+LATER = ("epochs",)
+"""Keys of ``training`` that the identity of earlier checkpoints lacks."""
+
+
 class SpecError(AutoloraError, ValueError):
     """The specification is wrong; the message names the key, the value, and what would be right."""
 
@@ -57,6 +62,7 @@ class TrainingSpec(Section):
 
     Args:
         examples: training examples of a full run; None: every training row once. More than the rows: several epochs.
+        epochs: the same in passes over the training rows, in place of ``examples``.
         max_length: longest example in tokens; completions are cut, rows whose prompt fills it are dropped. "auto": the
             99th percentile of the training rows' lengths, at most the model's positions.
         schedule: a ``transformers.get_scheduler`` name, laid out over the full run.
@@ -78,6 +84,7 @@ class TrainingSpec(Section):
     """
 
     examples: int | None = Field(default=None, ge=1, le=10**12)
+    epochs: float | None = Field(default=None, gt=0, le=10**6)
     max_length: Annotated[int, Field(ge=8)] | Literal["auto"] = Field(
         default="auto", description='"auto" or a whole number of at least 8'
     )
@@ -92,6 +99,18 @@ class TrainingSpec(Section):
     checkpoint_seconds: float = Field(default=120.0, ge=0)
     device: str = Field(default="auto", min_length=1)
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+
+    @model_validator(mode="after")
+    def _one_length(self) -> TrainingSpec:
+        if self.examples is not None and self.epochs is not None:
+            raise ValueError("examples and epochs are both given: set one of them")
+        return self
+
+    def identity(self) -> Document:
+        """What a trial's training depends on, as plain data; as in earlier versions where nothing newer is set."""
+        plain: Document = self.model_dump(exclude=mutable_in("training"))
+        defaults = TrainingSpec.model_fields
+        return {key: value for key, value in plain.items() if key not in LATER or value != defaults[key].default}
 
     def of_trial(self, config: Config) -> TrainingSpec:
         """These settings with the values that a configuration has of them."""
@@ -369,6 +388,32 @@ class Spec(Section):
                 f"{list(value)} is not allowed; they ascend, start above 0 and end in 1.0, as in [0.111, 0.333, 1.0]"
             )
         return value
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Spec:
+        durations = self.space.duration
+        for unit in UNITS if durations is not None else ():
+            given = getattr(self.training, unit)
+            if given is not None and (unit != durations.unit or given != durations.longest):
+                raise ValueError(
+                    f"training.{unit}={given:g} and space.duration are both given: the longest duration is a full run. "
+                    f"Leave training.{unit} out"
+                )
+        return self
+
+    def full_run(self, rows: int | None = None) -> int | None:
+        """Training examples of a full run, as far as the specification says it; None if it does not.
+
+        Args:
+            rows: of the training data, which epochs are counted in; None: not known.
+        """
+        durations = self.space.duration
+        epochs, examples = self.training.epochs, self.training.examples
+        if durations is not None:
+            epochs, examples = (durations.longest if durations.unit == unit else None for unit in UNITS)
+        if epochs is not None:
+            return None if rows is None else max(1, round(epochs * rows))
+        return None if examples is None else round(examples)
 
     @model_validator(mode="after")
     def _rows_for_each_rung(self) -> Spec:

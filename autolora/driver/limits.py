@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 
-from autolora.search.rungs import RUNGS, horizon, steps_until
+from autolora.search.rungs import RUNGS, horizon, own_examples, steps_until
 from autolora.space import Config, Range, Space
 from autolora.spec import Spec, SpecError
 
@@ -24,13 +24,14 @@ def warn_of_rates(spec: Spec) -> None:
 
 
 def fitting_space(space: Space, examples: int) -> Space:
-    """The space without batch sizes of more than a full run's training examples.
+    """The space without batch sizes of more than the shortest run's training examples.
 
     Of the default ones they are left out, with a warning.
 
     Raises:
         SpecError: the user gave one.
     """
+    examples = own_examples(examples, space.shortest)
     large = [batch for batch in space.batch_size if batch > examples]
     if large and space.batch_size != Space().batch_size:
         raise SpecError(f"space.batch_size: {_too_large(large, examples)}")

@@ -54,6 +54,7 @@ class Prior:
         shifts: (mean, sd) in decades of variants of which more is known than their own traits say.
         evidence: what went into it, for explanation.
         cost: full runs that the evidence took, over all variants.
+        longest: the duration that the centre is of, in the unit of the space; None if durations are not searched.
     """
 
     centre: float
@@ -62,6 +63,7 @@ class Prior:
     shifts: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     evidence: tuple[Evidence, ...] = ()
     cost: float = 0.0
+    longest: float | None = None
 
     @classmethod
     def from_laws(cls, hidden_size: int | None = None, examples: int | None = None) -> Prior:
@@ -86,7 +88,9 @@ class Prior:
                 own = traits[piece.about]
                 before = shifts.get(piece.about, (own.shift, own.shift_sd))
                 shifts[piece.about] = _combined(before, (piece.mean, piece.sd))
-        return Prior(*centre, self.hidden_size, shifts, self.evidence + evidence, self.cost + cost)
+        mean, sd = centre
+        gathered = self.evidence + evidence
+        return replace(self, centre=mean, sd=sd, shifts=shifts, evidence=gathered, cost=self.cost + cost)
 
     def share(self, variants: int) -> float:
         """Full runs charged to each variant for the evidence, if it is shared by ``variants`` of them."""
@@ -102,6 +106,8 @@ class Prior:
     def as_dict(self) -> dict[str, object]:
         """As JSON has it: lists for tuples."""
         plain = asdict(self)
+        if self.longest is None:  # as in the records of earlier versions
+            del plain["longest"]
         plain["shifts"] = {name: list(shift) for name, shift in self.shifts.items()}
         plain["evidence"] = [asdict(piece) for piece in self.evidence]
         return plain
@@ -114,13 +120,17 @@ class Prior:
 
     @cached_property
     def coordinates(self) -> Coordinates:
-        return Coordinates(self.centre, self.hidden_size)
+        return Coordinates(self.centre, self.hidden_size, self.longest)
 
     def spread(self, traits: Traits, config: Config) -> float:
         """Standard deviation of z for a variant at a setting: model and task, variant, and the uncertain exponents."""
         decades = math.log10(traits.scale(config.alpha, config.rank))
         exponent = 0.0 if traits.alpha_redundant else laws.SCALE_SD * decades
-        return math.hypot(self.sd, traits.shift_sd, exponent, laws.setting_sd(config.batch_size, config.rank))
+        sds = [self.sd, traits.shift_sd, exponent, laws.setting_sd(config.batch_size, config.rank)]
+        duration = None if self.longest is None else config.value("duration")
+        if duration is not None and self.longest is not None:
+            sds.append(laws.LENGTH_SD * math.log10(duration / self.longest))
+        return math.hypot(*sds)
 
     def interval(self, traits: Traits, config: Config, share: float) -> tuple[float, float]:
         """Learning rates between which the central ``share`` of the informed density lies, at a setting's other values.

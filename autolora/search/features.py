@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 
@@ -38,7 +39,7 @@ class Points:
         shifts: (n, L) what moves the best z, times its column of parameters.
         levels: (n, V) what moves the score at the best z, likewise.
         choices: (n, Q) what multiplies the cost of a choice, by the exponential of its product with their parameters.
-        depth: (n,) log10 of the share of a full run, 0 at full length.
+        depth: (n,) log10 of the share of the trial's own run, 0 at its end.
         settings: (n, S) coordinates in which what the laws do not explain is smooth over a distance of 1.
         variant, rung: (n,) indices.
     """
@@ -67,8 +68,10 @@ class _Static:
     shifts: np.ndarray
     choices: np.ndarray
     lines: np.ndarray
+    ends: np.ndarray
     settings: np.ndarray
     variant: int
+    length: float
 
 
 class Features:
@@ -103,11 +106,15 @@ class Features:
         self._shifts = len(of_settings)
         lines = [sd for encoder in self._encoders for sd in encoder.line_sds]
         self._lines, self._choices = len(lines), sum(encoder.choice_count for encoder in self._encoders)
+        ends = [belief for encoder in self._encoders for belief in encoder.end_beliefs]
+        self._ends = len(ends)
         self._width = sum(encoder.width for encoder in self._encoders)
+        self._length = space.length
         self.level_beliefs = np.array(
             [LEVEL]
             + [(0.0, RUNG_LEVEL_SD)] * len(rungs)
             + [(0.0, sd) for sd in lines]
+            + ends
             + [(0.0, VARIANT_LEVEL_SD)] * len(self.names)
         )
         short = self._choices * (len(rungs) - 1)
@@ -125,17 +132,19 @@ class Features:
     def _points(self, known: Sequence[_Static], rungs: Sequence[int] | np.ndarray) -> Points:
         rung = np.array(rungs, dtype=int)
         variant = np.array([static.variant for static in known], dtype=int)
-        depth = np.log10(np.array(self.rungs))[rung]
+        lengths = np.array([static.length for static in known])
+        depth = np.minimum(np.log10(np.array(self.rungs))[rung] - lengths, 0.0)
         shifts = _stacked([static.shifts for static in known], self._shifts)
         choices = _stacked([static.choices for static in known], self._choices)
         lines = _stacked([static.lines for static in known], self._lines)
+        ends = _stacked([static.ends for static in known], self._ends)
         everywhere = np.ones((len(known), 1))
         at, who = np.eye(len(self.rungs))[rung], np.eye(len(self.names))[variant]
         short = (at[:, :-1, None] * choices[:, None, :]).reshape(len(known), (len(self.rungs) - 1) * choices.shape[1])
         return Points(
             z=np.array([static.z for static in known]),
             shifts=np.concatenate([shifts, depth[:, None], who], axis=1),
-            levels=np.concatenate([everywhere, at, lines, who], axis=1),
+            levels=np.concatenate([everywhere, at, lines, at[:, -1:] * ends, who], axis=1),
             choices=np.concatenate([choices, short], axis=1),
             depth=depth,
             settings=_stacked([static.settings for static in known], self._width),
@@ -156,8 +165,10 @@ class Features:
             np.array([shift for encoder in encoders for shift in encoder.shifts(variant, config)]),
             np.concatenate([encoder.choices(config) for encoder in encoders]),
             np.array([line for encoder in encoders for line in encoder.lines(variant, config)]),
+            np.array([end for encoder in encoders for end in encoder.ends(variant, config)]),
             np.array([setting for encoder in encoders for setting in encoder.settings(variant, config)]),
             self.names.index(variant),
+            math.log10(self._length(config)),
         )
 
 

@@ -8,6 +8,7 @@ since is a small share of that, and its draws serve several decisions, each of w
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from autolora.search.acquisition import Acquisition, Acquisitions
@@ -35,14 +36,15 @@ class Forecast:
         self._surrogate: Surrogate | None = None
         self._news = 0
         self._views: dict[str, View] = {}
-        self._acquisitions: dict[str, Acquisitions] = {}
+        self._acquisitions: dict[str, tuple[float, Acquisitions]] = {}
         self._paused: dict[str, Mapping[int, Acquisition]] = {}
 
-    def acquisitions(self, variant: str) -> Acquisitions:
-        """What the variant may train next."""
-        if variant not in self._acquisitions:
-            self._acquisitions[variant] = self._view(variant).acquisitions(self._table)
-        return self._acquisitions[variant]
+    def acquisitions(self, variant: str, room: float = math.inf) -> Acquisitions:
+        """What the variant may train next, if a new trial may cost ``room`` full runs."""
+        room = min(room, 1.0)  # none that is searched costs more
+        if self._acquisitions.get(variant, (None,))[0] != room:
+            self._acquisitions[variant] = room, self._view(variant).acquisitions(self._table, room)
+        return self._acquisitions[variant][1]
 
     def paused_acquisitions(self, variant: str) -> Mapping[int, Acquisition]:
         """The forecasts of its paused trials, from the draws for all trials if those are kept, else for these."""

@@ -101,8 +101,8 @@ class Done:
 
 
 Action = Sample | Promote | Resume | Finish | Wait | Done
-Acquire = Callable[[str], Acquisitions]
-"""What a variant may train next, as the table is now."""
+Acquire = Callable[[str, float], Acquisitions]
+"""What a variant may train next, as the table is now, if a new trial may cost so many full runs."""
 AcquirePaused = Callable[[str], Mapping[int, Acquisition]]
 """Of that, the paused trials alone, by number: computed quickly."""
 
@@ -172,7 +172,8 @@ def _next_of(table: TrialTable, plan: Plan, variant: str, acquire: Acquire) -> A
     if baseline is None and variant in plan.baselines:
         return Sample(variant, "baseline", 0)
     if baseline is not None and baseline.live and not baseline.pending:
-        return Promote(baseline.number, baseline.reached + 1, "the baseline is trained to the end")
+        target = table.rung_from(baseline.config, baseline.reached + 1)
+        return Promote(baseline.number, target, "the baseline is trained to the end")
     action = _search(table, plan, variant, acquire)
     if action is None and not any(trial.first for trial in table.pending(variant)):
         action = _confirmation(table, plan, variant)
@@ -185,18 +186,20 @@ def _search(table: TrialTable, plan: Plan, variant: str, acquire: Acquire) -> Ac
     """Train on or start a new trial, by expected improvement per full run that it still costs."""
     trials = table.of(variant)
     room = plan.budget - _kept(table, plan, variant) - table.spent(variant) + TOLERANCE
-    costs = {trial.number: 1.0 - table.fraction(trial) for trial in table.paused(variant)}
+    costs = {trial.number: table.cost(trial.config) - table.fraction(trial) for trial in table.paused(variant)}
     affordable = [number for number, cost in costs.items() if cost <= room]
-    starts = room >= 1.0 and not _given_up(trials)
+    starts = room >= table.cheapest and not _given_up(trials)
     if not affordable and not starts:
         return None
-    acquisitions = acquire(variant)
+    acquisitions = acquire(variant, room)
     proposal = acquisitions.proposal if starts else None
+    cost = table.cost(proposal.config) if proposal is not None else 1.0
     rates = {number: _rate(acquisitions.paused[number], costs[number]) for number in affordable}
     best = max(affordable, key=rates.__getitem__, default=None)
-    if best is not None and (proposal is None or rates[best] >= proposal.acquisition.expected_improvement):
+    if best is not None and (proposal is None or rates[best] >= _rate(proposal.acquisition, cost)):
         trial = table.trials[best]
-        return Promote(best, trial.reached + 1, _improvement(table, trial, acquisitions.paused[best]))
+        target = table.rung_from(trial.config, trial.reached + 1)
+        return Promote(best, target, _improvement(table, trial, acquisitions.paused[best]))
     return None if proposal is None else Sample(variant, "search", 0, proposal.config, reason=proposal.origin)
 
 
@@ -207,7 +210,7 @@ def _rate(acquisition: Acquisition, cost: float) -> float:
 
 def _improvement(table: TrialTable, trial: Trial, acquisition: Acquisition) -> str:
     """The probability that a paused trial improves on the best, in words."""
-    score = f"{trial.scores[trial.reached]:.4g} at {table.rungs[trial.reached]:.3g} of a run"
+    score = f"{trial.scores[trial.reached]:.4g} at {table.stop(trial.config, trial.reached):.3g} of a run"
     leaders = table.leaders(trial.variant)
     best = f" on trial {leaders[0].number}" if leaders else ""
     return f"{acquisition.probability_of_improvement:.0%} to improve{best}, from {score}"

@@ -37,6 +37,11 @@ def examples_seen(steps: int, examples: int, batch_size: int) -> int:
     return min(steps * batch_size, examples)
 
 
+def own_examples(examples: int, length: float) -> int:
+    """Training examples of a run that is ``length`` of a full run of so many."""
+    return examples if length == 1.0 else max(1, round(length * examples))
+
+
 def ascend_to_one(rungs: Sequence[float]) -> bool:
     """Whether these can be rungs: ascending, the first above 0, the last 1."""
     return bool(rungs) and rungs[0] > 0 and rungs[-1] == 1.0 and all(a < b for a, b in pairwise(rungs))

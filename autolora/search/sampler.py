@@ -189,8 +189,9 @@ class View:
         known = all(trial.number in self.places for trial in _Contenders.of(table, self.variant).trials)
         return known and not (started and len(started) >= min(PROPOSALS, len(self.new)))
 
-    def acquisitions(self, table: TrialTable) -> Acquisitions:
-        """The new configuration of the largest expected improvement, and what the paused trials are worth.
+    def acquisitions(self, table: TrialTable, room: float = 1.0) -> Acquisitions:
+        """The new configuration of the largest expected improvement per full run that it costs, of those that cost at
+        most ``room`` of them, and what the paused trials are worth.
 
         A new one is chosen for what it adds to those that are paused or being trained: so the trials of several
         workers spread.
@@ -201,14 +202,19 @@ class View:
         best, left = contenders.to_beat(values, known)
         paused = contenders.paused_acquisitions(weights, best, left, known)
         opening = self.sampler.opening(table, self.variant)
-        if opening is not None:
+        if opening is not None and table.cost(opening.config) <= room:
             return Acquisitions(opening, paused)
         started = list(self._started(table).values())
         if len(started) == len(self.new):
             return Acquisitions(None, paused)
         floor = known.min(axis=1, initial=np.inf)
         improvements = weights @ np.maximum(0.0, np.minimum(left, floor)[:, None] - values[:, : len(self.new)])
+        costs = self._costs(table)
+        improvements /= costs
         improvements[started] = -np.inf
+        improvements[costs > room] = -np.inf
+        if not np.isfinite(improvements).any():
+            return Acquisitions(None, paused)
         chosen = int(np.argmax(improvements))
         acquisition = Acquisition.of(weights, best, left, values[:, chosen])
         proposal = Proposal(self.new[chosen], self.sampler.origin(self.surrogate, acquisition), acquisition)
@@ -224,6 +230,10 @@ class View:
     def _of(self, trials: Sequence[Trial]) -> np.ndarray:
         """(D, n) draws for trials."""
         return self.draws.values.take([self.places[trial.number] for trial in trials], axis=1)
+
+    def _costs(self, table: TrialTable) -> np.ndarray:
+        """Full runs that the new configurations cost."""
+        return np.array([table.cost(config) for config in self.new])
 
     def _started(self, table: TrialTable) -> dict[int, int]:
         """Columns of the new configurations that have become trials, by number."""
@@ -280,7 +290,7 @@ class _Contenders:
 
 def _uninformed(space: Space, traits: Mapping[str, Traits]) -> tuple[Coordinates, float]:
     """Coordinates whose z is 0 in the middle of the searched learning rates, on average, and the sd of the offset."""
-    rates, origin = space.learning_rates, Coordinates(0.0, space.hidden_size)
+    rates, origin = space.learning_rates, Coordinates(0.0, space.hidden_size, space.longest)
     low, high = (rates.low, rates.high) if isinstance(rates, Range) else (min(rates), max(rates))
     middle = math.sqrt(low * high)
     centres = []
@@ -290,4 +300,4 @@ def _uninformed(space: Space, traits: Mapping[str, Traits]) -> tuple[Coordinates
             alpha = math.sqrt(alphas.low * alphas.high) if isinstance(alphas, Range) else float(np.median(alphas))
             centres += [origin.z(own, Config(middle, batch, rank, alpha)) for batch in space.batch_size]
     width = math.log10(high / low)
-    return Coordinates(float(np.mean(centres)), space.hidden_size), max(width, 0.1) / RANGE_SDS
+    return Coordinates(float(np.mean(centres)), space.hidden_size, space.longest), max(width, 0.1) / RANGE_SDS

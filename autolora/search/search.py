@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Final, Literal
 
 from autolora.errors import AutoloraError
@@ -120,6 +121,8 @@ class Search:
             prior = Prior.from_laws(space.hidden_size, examples)
         if not (prior is None or isinstance(prior, Prior)):
             raise ValueError(f"prior={prior!r} must be 'laws', a Prior or None")
+        if prior is not None and prior.longest != space.longest:
+            prior = replace(prior, longest=space.longest)
         upfront = prior.share(len(variants)) if prior else 0.0
         least = 1 + (0 if confirm == "auto" else confirm) + upfront
         if not budget >= least:
@@ -164,7 +167,16 @@ class Search:
         if scored_rows:  # searches of earlier versions have no such term
             terms["scored_rows"] = list(scored_rows)
         events = self._recorder.begin(direction, terms)
-        self.table = TrialTable(rungs, direction, events, upfront, examples if in_steps else None, scored_rows)
+        self.table = TrialTable(
+            rungs,
+            direction,
+            events,
+            upfront,
+            examples if in_steps else None,
+            scored_rows,
+            length=space.length,
+            cheapest=space.shortest,
+        )
         self._revisions = {name: variant.revision for name, variant in variants.items()}
         self.outdated = self._outdated()
         current = tuple(name for name in variants if name not in self.outdated)
@@ -228,7 +240,7 @@ class Search:
             diverged: the training blew up: an observation, never the incumbent.
             infeasible: the configuration cannot be trained here, for instance for lack of memory.
             lost: the worker died; the job is handed out again and nothing is charged.
-            at: fraction of a full run where a diverged or infeasible trial stopped; None: ``job.stop``.
+            at: fraction of the trial's full run where it diverged or proved infeasible; None: ``job.stop``.
             reason: in words, for the study.
             seconds: wall time of the trial's training so far.
             rows: what each evaluation row adds to the value, with which configurations are compared row by row. Kept of
@@ -259,7 +271,7 @@ class Search:
             outcome: Literal["diverged", "infeasible"] = "diverged" if diverged else "infeasible"
             trained = self.table.share(job.config, job.rung)
             before = self.table.fraction(self.table.trials[job.trial])
-            stopped_at = max(before, min(trained if at is None else at, trained))
+            stopped_at = max(before, min(trained if at is None else at * job.length, trained))
             self._record(Finished(job.trial, outcome, reason or outcome, stopped_at, seconds))
         self._in_flight.discard(job.trial)
         self._settle()
@@ -292,7 +304,7 @@ class Search:
     def preview(self, count: int) -> list[Sampled]:
         """The first configurations that would be sampled before any score is known, without recording anything."""
         known = self.table
-        table = TrialTable(self.plan.rungs, self.direction, (), known.upfront, known.examples, known.scored_rows)
+        table = known.emptied()
         forecast = Forecast(self._sampler, table)
         sampled: list[Sampled] = []
         while len(sampled) < count:
@@ -312,16 +324,15 @@ class Search:
     def _hand_out(self, number: int) -> Job:
         trial = self.table.trials[number]
         self._in_flight.add(number)
-        start = self.plan.rungs[trial.reached] if trial.scores else 0.0
-        stop = self.plan.rungs[trial.target]
         return Job(
             trial=number,
             variant=trial.variant,
             config=trial.config,
             seed=trial.seed,
-            start=start,
-            stop=stop,
+            start=self.table.stop(trial.config, trial.reached) if trial.scores else 0.0,
+            stop=self.table.stop(trial.config, trial.target),
             rung=trial.target,
+            length=self.space.length(trial.config),
         )
 
     def _sampled(self, table: TrialTable, action: Sample) -> Sampled:
@@ -338,7 +349,7 @@ class Search:
             config=config,
             seed=action.seed,
             purpose=action.purpose,
-            target=action.target,
+            target=table.rung_from(config, action.target),
             origin=origin,
             revision=self._revisions[variant],
         )

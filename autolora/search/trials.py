@@ -15,7 +15,7 @@ from operator import attrgetter
 from typing import Literal
 
 from autolora.scores import Scores
-from autolora.search.rungs import examples_seen, steps_until
+from autolora.search.rungs import WITHIN, examples_seen, own_examples, steps_until
 from autolora.space import Config
 
 Direction = Literal["minimize", "maximize"]
@@ -154,6 +154,10 @@ class Trial:
 _NUMBER = attrgetter("number")
 
 
+def _whole(config: Config) -> float:
+    return 1.0
+
+
 class TrialTable:
     """All trials of a study, in order of their numbers.
 
@@ -168,6 +172,8 @@ class TrialTable:
         examples: training examples of a full run, where trials are trained in whole optimizer steps; None: where they
             are trained to a rung exactly.
         scored_rows: evaluation rows that each rung is scored on; empty if all have the same.
+        length: share of a full run that a configuration trains for; None: all train for a whole one.
+        cheapest: the smallest of those shares that is searched.
 
     Attributes:
         trials: all of them.
@@ -182,8 +188,12 @@ class TrialTable:
         upfront: float = 0.0,
         examples: int | None = None,
         scored_rows: tuple[int, ...] = (),
+        length: Callable[[Config], float] | None = None,
+        cheapest: float = 1.0,
     ) -> None:
         self.rungs = rungs
+        self.length = length or _whole
+        self.cheapest = cheapest
         self.scored_rows = scored_rows
         self.examples = examples
         self.upfront = upfront
@@ -197,6 +207,19 @@ class TrialTable:
         self._charged: dict[str, Fraction] = {}
         for event in events:
             self.apply(event)
+
+    def emptied(self) -> TrialTable:
+        """The table before the first event."""
+        return TrialTable(
+            self.rungs,
+            "minimize" if self.sign > 0 else "maximize",
+            (),
+            self.upfront,
+            self.examples,
+            self.scored_rows,
+            length=self.length,
+            cheapest=self.cheapest,
+        )
 
     def apply(self, event: Event) -> None:
         """Fold one event into the table."""
@@ -315,10 +338,24 @@ class TrialTable:
         """Share of a full run that a trial of the configuration has been trained for at a rung; before the first, 0."""
         if rung < 0:
             return 0.0
+        length, stop = self.length(config), self.stop(config, rung)
         if self.examples is None:
-            return self.rungs[rung]
-        steps = steps_until(self.rungs[rung], self.examples, config.batch_size)
-        return examples_seen(steps, self.examples, config.batch_size) / self.examples
+            return stop * length
+        own = own_examples(self.examples, length)
+        return examples_seen(steps_until(stop, own, config.batch_size), own, config.batch_size) / self.examples
+
+    def stop(self, config: Config, rung: int) -> float:
+        """Share of its own run at which a trial of the configuration is scored at a rung."""
+        return 1.0 if rung == len(self.rungs) - 1 else min(1.0, self.rungs[rung] / self.length(config))
+
+    def cost(self, config: Config) -> float:
+        """Full runs that a trial of the configuration costs; 1 unless durations are searched."""
+        return self.share(config, len(self.rungs) - 1)
+
+    def rung_from(self, config: Config, rung: int) -> int:
+        """The first rung from this one on that a trial of the configuration comes to before its end; else the last."""
+        last, length = len(self.rungs) - 1, self.length(config)
+        return next((at for at in range(rung, last) if self.rungs[at] < length * (1 - WITHIN)), last)
 
     def fraction(self, trial: Trial) -> float:
         """Share of a full run that the trial has been trained for, as far as it is known."""
@@ -327,10 +364,10 @@ class TrialTable:
     def charge(self, trial: Trial) -> float:
         """What the trial costs its variant: the share trained, and for a pending one the share it was sent to.
 
-        A baseline is promised a full run from the start.
+        A baseline is promised its full run from the start.
         """
         if trial.purpose == "baseline" and trial.live:
-            return 1.0
+            return self.cost(trial.config)
         return self.share(trial.config, trial.target) if trial.pending else self.fraction(trial)
 
     def spent(self, variant: str) -> float:

@@ -25,10 +25,12 @@ class Coordinates:
     Attributes:
         centre: log10(eta) of plain LoRA's best at s = r = b = 1.
         hidden_size: the width that ``law_alpha`` uses, or None.
+        longest: the duration that the centre is of, where configurations have one; None: all are as long.
     """
 
     centre: float
     hidden_size: int | None = None
+    longest: float | None = None
 
     def _log_rate_at_origin(self, traits: Traits, batch_size: int, rank: int, alpha: float) -> float:
         return (
@@ -41,7 +43,7 @@ class Coordinates:
 
     def z(self, traits: Traits, config: Config) -> float:
         origin = self._log_rate_at_origin(traits, config.batch_size, config.rank, config.alpha)
-        return math.log10(config.learning_rate) - origin
+        return math.log10(config.learning_rate) - origin - self._of_length(config)
 
     def w(self, traits: Traits, config: Config) -> float:
         return math.log2(config.alpha / traits.law_alpha(config.rank, self.hidden_size))
@@ -52,4 +54,10 @@ class Coordinates:
 
     def rate_of(self, traits: Traits, z: float, config: Config) -> float:
         """The inverse of :meth:`z` at a configuration's other values."""
-        return self.learning_rate(traits, z, config.batch_size, config.rank, config.alpha)
+        moved = z + self._of_length(config)
+        return self.learning_rate(traits, moved, config.batch_size, config.rank, config.alpha)
+
+    def _of_length(self, config: Config) -> float:
+        """Decades that a duration shorter than the longest adds to the best learning rate."""
+        duration = None if self.longest is None else config.value("duration")
+        return 0.0 if duration is None else laws.carried(duration / self.longest)

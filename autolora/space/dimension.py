@@ -162,13 +162,13 @@ class Dimension:
         """Whether the space says anything of it."""
         return not self.optional or getattr(space, self.name) is not None
 
-    def default(self, config: Config) -> float:
+    def default(self, scope: Scope, config: Config) -> float:
         """The value that a configuration has where neither the user nor the space says anything."""
         raise NotImplementedError
 
     def mode(self, scope: Scope, config: Config, coordinates: Coordinates) -> Value:
         """The most plausible value, given those of the dimensions before."""
-        return nearest(self.domain(scope, config), self.default(config))
+        return nearest(self.domain(scope, config), self.default(scope, config))
 
     def uniform(self, rng: np.random.Generator, scope: Scope, config: Config) -> Value:
         """A value uniform over the domain."""

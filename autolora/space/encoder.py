@@ -19,12 +19,14 @@ class Encoder:
     Attributes:
         shift_sds: standard deviations, in decades, of the parameters that :meth:`shifts` multiply.
         line_sds: standard deviations, in units of the response, of the parameters that :meth:`lines` multiply.
+        end_beliefs: mean and standard deviation, likewise, of the parameters that :meth:`ends` multiply.
         choice_count: functions that :meth:`choices` gives, of a level that is free at every choice.
         width: numbers that :meth:`settings` gives.
     """
 
     shift_sds: tuple[float, ...] = ()
     line_sds: tuple[float, ...] = ()
+    end_beliefs: tuple[tuple[float, float], ...] = ()
     choice_count: int = 0
     width: int = 0
 
@@ -34,6 +36,10 @@ class Encoder:
 
     def lines(self, variant: str, config: Config) -> list[float]:
         """What moves the score at the best learning rate, along a line."""
+        return []
+
+    def ends(self, variant: str, config: Config) -> list[float]:
+        """What moves the score of a trial that is trained to its end, and none before, along a line."""
         return []
 
     def choices(self, config: Config) -> np.ndarray:

@@ -173,8 +173,10 @@ def completed(space: Space, variant: Searchable, config: Config) -> Config:
     found = replace(config, alpha=alpha, options=tuple(filled.items()))
     for dimension in registry():
         if dimension.optional and dimension.searched(space) and found.value(dimension.name) is None:
-            domain = getattr(space, dimension.name)
-            found = found.replaced(**{dimension.name: domain[0] if pinned(domain) else dimension.default(found)})
+            within = Scope(space, variant.traits, variant.name)
+            domain = dimension.domain(within, found)
+            value = domain[0] if isinstance(domain, list) and pinned(domain) else dimension.default(within, found)
+            found = found.replaced(**{dimension.name: value})
     return found
 
 

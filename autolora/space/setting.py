@@ -67,7 +67,7 @@ class Setting(Dimension):
     def accepts(self, value: object) -> TypeGuard[float]:
         return is_number(value) and self.least <= value < self.below
 
-    def default(self, config: Config) -> float:
+    def default(self, scope: Scope, config: Config) -> float:
         return self.standard
 
     def mode(self, scope: Scope, config: Config, coordinates: Coordinates) -> float:

@@ -12,6 +12,7 @@ from autolora.space import dimensions as _registered  # noqa: F401  # so that ev
 from autolora.space.config import Config, Options
 from autolora.space.dimension import UNSET, Dimension, Scope, SpaceFields, ordered, registry
 from autolora.space.dimensions.alpha import ALPHA
+from autolora.space.dimensions.duration import DURATION
 from autolora.space.dimensions.learning_rate import LEARNING_RATE
 from autolora.space.dimensions.options import OPTIONS
 from autolora.space.dimensions.rank import opening_rank
@@ -67,6 +68,20 @@ class _Space(SpaceFields):
     def alphas(self, traits: Traits, rank: int) -> Range | list[float]:
         """The alphas searched for a variant at this rank: a Range, or a list of choices (one where it is pinned)."""
         return ALPHA.alphas(self, traits, rank)
+
+    @property
+    def longest(self) -> float | None:
+        """The longest duration searched, in its own unit: a full run. None if durations are not searched."""
+        return DURATION.longest(self)
+
+    @property
+    def shortest(self) -> float:
+        """The smallest share of a full run that is searched; 1 unless durations are."""
+        return DURATION.shortest(self)
+
+    def length(self, config: Config) -> float:
+        """Share of a full run that a trial of a configuration trains for; 1 unless durations are searched."""
+        return DURATION.length(self, config)
 
     @property
     def opening_rank(self) -> int:

@@ -128,7 +128,17 @@ def read_study(folder: Path) -> tuple[TrialTable, Plan]:
     prior = study.prior
     upfront = prior.share(len(names)) if prior else 0.0
     rows = tuple(study.terms.get("scored_rows", ()))
-    table = TrialTable(rungs, study.direction, study.events(), upfront, study.terms["examples"], rows)
+    space = study.space
+    table = TrialTable(
+        rungs,
+        study.direction,
+        study.events(),
+        upfront,
+        study.terms["examples"],
+        rows,
+        length=space.length,
+        cheapest=space.shortest,
+    )
     return table, Plan(names, rungs, budget, seeds_kept(spec["confirm"], budget))
 
 

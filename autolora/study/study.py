@@ -61,7 +61,7 @@ class Study:
         self.terms: Document = integrity.terms_of(study, storage, TERMS) or {}
         self._storage = study._storage
         self._direction = study.direction
-        self._space = Space(**self.terms["space"])
+        self.space = Space(**self.terms["space"])
         self._steps = _steps(self.terms["rungs"], self.terms["examples"] or STEPS_WITHOUT_EXAMPLES)
         self._ids: list[int] = []
         self._lost: Counter[int] = Counter()
@@ -283,7 +283,7 @@ class Study:
         """As Optuna shows them."""
         found: dict[str, str | float] = {"variant": event.variant}
         for dimension in registry():
-            parameters = dimension.parameters(self._space, event.variant, event.config)
+            parameters = dimension.parameters(self.space, event.variant, event.config)
             found |= {name: parameter.value for name, parameter in parameters.items()}
         return found
 
@@ -291,7 +291,7 @@ class Study:
         """Ranges of the space, widened where a baseline lies outside. Numbers, since Optuna's categories are fixed."""
         found: dict[str, BaseDistribution] = {"variant": CategoricalDistribution(self.terms["variants"])}
         for dimension in registry():
-            for name, parameter in dimension.parameters(self._space, variant, config).items():
+            for name, parameter in dimension.parameters(self.space, variant, config).items():
                 found[name] = _distribution(parameter)
         return found
 

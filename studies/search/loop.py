@@ -35,7 +35,7 @@ class Loop:
     def left(self, variant: str) -> float:
         return self.ledger.left(variant)
 
-    def acquisitions(self, variant: str) -> Acquisitions:
+    def acquisitions(self, variant: str, room: float = 1.0) -> Acquisitions:
         """What the variant may train next; kept until something happens."""
         if variant not in self._acquisitions:
             self._acquisitions[variant] = self.sampler.acquisitions(self.table, variant, self._model)

@@ -53,7 +53,7 @@ def decided(past: History, budget=8.0, confirm=2, fresh=1.0, paused=None, in_fli
     def paused_acquisitions(variant: str) -> dict[int, Acquisition]:
         return {trial.number: known.get(trial.number, Acquisition(0.1, 0.5)) for trial in waiting(past, variant)}
 
-    def acquisitions(variant: str) -> Acquisitions:
+    def acquisitions(variant: str, room: float) -> Acquisitions:
         new = None if fresh is None else Proposal(NEW, "made up", Acquisition(fresh, 0.5))
         return Acquisitions(new, paused_acquisitions(variant))
 

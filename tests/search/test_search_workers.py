@@ -24,7 +24,7 @@ class Guesses:
     def __init__(self, search: Search, seed: int) -> None:
         self.table, self.random = search.table, random.Random(seed)
 
-    def acquisitions(self, variant: str) -> Acquisitions:
+    def acquisitions(self, variant: str, room: float) -> Acquisitions:
         config = at(self.random.uniform(-2, 2), variant)
         return Acquisitions(Proposal(config, "guessed", self.acquisition()), self.paused_acquisitions(variant))
 

@@ -71,7 +71,8 @@ def _advance(
             run.restore(state)
         try:
             with bench.base.fast_matmuls(), compiling(bench, adapted, job.variant, job.config):
-                reason = run.train(steps_until(job.stop, bench.examples, job.config.batch_size), on_step)
+                until = steps_until(job.stop, bench.examples_of(job.config), job.config.batch_size)
+                reason = run.train(until, on_step)
         except Interrupted:
             run.commit()
             raise
@@ -89,8 +90,8 @@ def _advance(
 
 
 def _share(bench: Workbench, manifest: Manifest, job: Job) -> float:
-    """Of a full run, by the examples seen."""
-    return bench.seen(manifest.step, job.config.batch_size) / bench.examples
+    """Of the trial's full run, by the examples seen."""
+    return bench.seen(manifest.step, job.config) / bench.examples_of(job.config)
 
 
 def _scored(job: Job, manifest: Manifest) -> Outcome:
@@ -110,7 +111,7 @@ class _Run:
     ) -> None:
         from transformers import get_scheduler
 
-        training, steps = bench.training.of_trial(job.config), bench.steps(job.config.batch_size)
+        training, steps = bench.training.of_trial(job.config), bench.steps(job.config)
         self.bench, self.job, self.manifest, self.adapted, self.steps = bench, job, manifest, adapted, steps
         variant = bench.variant(job.variant, job.config)
         self.optimizer = variant.optimizer(adapted, job.config.learning_rate, weight_decay=training.weight_decay)
@@ -148,7 +149,7 @@ class _Run:
 
         self.manifest.seconds = self.seconds()
         self.manifest.passes = self.stepper.passes.record()
-        self.manifest.examples = self.bench.seen(self.manifest.step, self.job.config.batch_size)
+        self.manifest.examples = self.bench.seen(self.manifest.step, self.job.config)
         state: State = {"adapter": adapter_state(self.adapted)}
         finished = self.job.stop == 1.0 and self.job.rung in self.manifest.scores
         if not finished:  # a finished run is only ever evaluated and exported
@@ -168,15 +169,14 @@ class _Run:
 
     def _examples(self, step: int) -> int:
         """Examples of the batch of an optimizer step (0-based)."""
-        size = self.job.config.batch_size
-        return self.bench.seen(step + 1, size) - self.bench.seen(step, size)
+        return self.bench.seen(step + 1, self.job.config) - self.bench.seen(step, self.job.config)
 
     def train(self, until: int, on_step: OnStep | None) -> str | None:
         """Take optimizer steps up to ``until``; returns why the run diverged, or None."""
         self.adapted.train()
-        committed = time.monotonic()
+        committed, end = time.monotonic(), self.bench.examples_of(self.job.config)
         while self.manifest.step < until:
-            loss, norm = self.stepper.gradients(self.manifest.step, self.bench.examples)
+            loss, norm = self.stepper.gradients(self.manifest.step, end)
             self.manifest.losses.append(loss)
             self.manifest.gradient_norms.append(norm)
             reason = self.watch.update(loss, norm, self._examples(self.manifest.step))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,9 +19,9 @@ from autolora.bases import Base
 from autolora.bases.compiling import check_compiling
 from autolora.metrics.own import find as find_metric
 from autolora.search import Job
-from autolora.search.rungs import examples_seen, horizon
+from autolora.search.rungs import examples_seen, horizon, own_examples
 from autolora.space import Config
-from autolora.spec import Spec, TrainingSpec, mutable_in
+from autolora.spec import Spec, TrainingSpec
 from autolora.tasks.causal_lm.limits import Limits
 from autolora.tasks.causal_lm.preparation import prepare
 from autolora.tasks.causal_lm.split import PreparedData, Split
@@ -60,6 +60,8 @@ class Workbench:
         evaluator: scores adapters.
         adapter: which layers carry an adapter.
         training: settings of a full run, those resolved that the specification leaves to the data.
+        examples: training examples of a full run.
+        length: share of it that a configuration trains for.
         seed: of the study.
         rungs: fractions of a full run at which trials are scored.
         scored_rows: evaluation rows that each rung is scored on.
@@ -74,6 +76,8 @@ class Workbench:
     evaluator: Evaluator
     adapter: AdapterSpec
     training: TrainingSpec
+    examples: int
+    length: Callable[[Config], float]
     seed: int
     rungs: tuple[float, ...]
     scored_rows: tuple[int, ...]
@@ -104,7 +108,7 @@ class Workbench:
             check_compiling(base.model, base.device)
         with base.memory_for(f"trying the metric {spec.metric.name}"):
             evaluator = Evaluator.of(base, spec.metric, data)
-        examples = spec.training.examples or len(data.train)
+        examples = spec.full_run(len(data.train)) or len(data.train)
         share = subsets.share_of_run(
             evaluated=int(data.eval.lengths.sum()),
             generated=evaluator.generated_tokens(data.eval),
@@ -117,6 +121,8 @@ class Workbench:
             evaluator=evaluator,
             adapter=spec.adapter,
             training=spec.training.model_copy(update={"max_length": data.report.max_length}),
+            examples=examples,
+            length=spec.space.length,
             seed=spec.seed,
             rungs=spec.rungs,
             scored_rows=subsets.rows_of_rungs(spec.evaluation.subset, spec.rungs, len(data.eval), share),
@@ -160,8 +166,7 @@ class Workbench:
     @cached_property
     def identity(self) -> str:
         """What a trial's training depends on beside the trial, as a digest."""
-        training = self.training.model_dump(exclude=mutable_in("training"))
-        facts = {**self.fingerprints(), "training": training, "seed": self.seed}
+        facts = {**self.fingerprints(), "training": self.training.identity(), "seed": self.seed}
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
     def evaluated(self, job: Job) -> Split:
@@ -174,18 +179,17 @@ class Workbench:
             return self.data.eval
         return self.data.eval.of(subsets.chosen(generator(self.seed, 0, EVALUATION), count, rows))
 
-    @property
-    def examples(self) -> int:
-        """Training examples of a full run."""
-        return self.training.examples or len(self.data.train)
+    def examples_of(self, config: Config) -> int:
+        """Training examples of a trial that is trained to its end."""
+        return own_examples(self.examples, self.length(config))
 
-    def steps(self, batch_size: int) -> int:
-        """Optimizer steps of a full run: its horizon."""
-        return horizon(self.examples, batch_size)
+    def steps(self, config: Config) -> int:
+        """Optimizer steps of a trial that is trained to its end: its horizon."""
+        return horizon(self.examples_of(config), config.batch_size)
 
-    def seen(self, steps: int, batch_size: int) -> int:
-        """Training examples of the first optimizer steps of a run."""
-        return examples_seen(steps, self.examples, batch_size)
+    def seen(self, steps: int, config: Config) -> int:
+        """Training examples of the first optimizer steps of a trial."""
+        return examples_seen(steps, self.examples_of(config), config.batch_size)
 
     @cached_property
     def trials(self) -> Trials:
@@ -220,7 +224,7 @@ class Workbench:
                 rank=config.rank,
                 alpha=config.alpha,
                 batches=self.batches.calibration if variant.needs_batches else None,
-                horizon=self.steps(config.batch_size),
+                horizon=self.steps(config),
                 seed=torch_seed(self.seed, seed, INITIALIZATION),
                 dropout=self.training.of_trial(config).dropout,
                 allotted=None if state is None else allotment(state),
@@ -253,9 +257,7 @@ class Workbench:
         Raises:
             LostCheckpointError, CheckpointError: see :meth:`autolora.trainers.trials.Trials.finished`.
         """
-        return self.trials.finished(
-            trial, checkpoint.newest, lambda manifest: self.steps(Config.of(**manifest.config).batch_size)
-        )
+        return self.trials.finished(trial, checkpoint.newest, lambda manifest: self.steps(Config.of(**manifest.config)))
 
 
 def prepare_data(
@@ -270,7 +272,7 @@ def prepare_data(
         spec.data,
         tokenizer,
         max_length=spec.training.max_length,
-        examples=spec.training.examples,
+        examples=spec.full_run(),
         seed=spec.seed,
         cache_dir=cache,
         whole_rows=spec.metric.needs_columns,

@@ -18,7 +18,7 @@ from typing import Any, cast
 from autolora import files, variants
 from autolora.documents import DocumentError, read_json
 from autolora.search import Job
-from autolora.search.rungs import horizon, steps_until
+from autolora.search.rungs import horizon, own_examples, steps_until
 from autolora.space import Config, Space
 from autolora.spec import Spec
 from autolora.trainer_specs.command import CommandTrainerSpec, ProcessSpec
@@ -114,6 +114,10 @@ class ProcessTrainer(Trainer):
     def examples(self) -> int:
         return self.settings.examples
 
+    def examples_of(self, config: Config) -> int:
+        """Training examples of a trial that is trained to its end."""
+        return own_examples(self.examples, self.spec.space.length(config))
+
     def fingerprints(self) -> Mapping[str, str]:
         """Metric and model; subclasses add what they run."""
         named = {} if self.spec.model is None else {"model": str(self.spec.model)}
@@ -173,7 +177,7 @@ class ProcessTrainer(Trainer):
 
     def _attempt(self, segment: Job, told: Path) -> tuple[Attempt, ScoreFile | None]:
         folder = self.work(segment.trial)
-        trial = Trial.of(self.spec, segment, folder, self.examples)
+        trial = Trial.of(self.spec, segment, folder, self.examples_of(segment.config))
         self._check_same(told, segment)
         folder.mkdir(parents=True, exist_ok=True)
         document = current.told(trial, self.spec, segment, self.identity)
@@ -229,20 +233,20 @@ class ProcessTrainer(Trainer):
             )
 
     def _committed(self, segment: Job, manifest: Manifest, score: float, seconds: float) -> Outcome:
-        batch = segment.config.batch_size
+        batch, examples = segment.config.batch_size, self.examples_of(segment.config)
         manifest.scores[segment.rung] = score
-        manifest.step = steps_until(segment.stop, self.examples, batch)
-        manifest.examples = min(manifest.step * batch, self.examples)
+        manifest.step = steps_until(segment.stop, examples, batch)
+        manifest.examples = min(manifest.step * batch, examples)
         manifest.seconds = seconds
         contents = {work.LISTING: work.listing(self.work(segment.trial))}
         checkpoint.commit(self.trials.folder(segment.trial), manifest, contents, finished=segment.stop == 1.0)
         return scored(segment, manifest)
 
     def _at(self, segment: Job, reports: Reports) -> float:
-        """Share of a full run that was trained, as far as it was reported."""
+        """Share of the trial's full run that was trained, as far as it was reported."""
         if reports.examples is None:
             return segment.stop
-        return min(max(reports.examples / self.examples, segment.start), segment.stop)
+        return min(max(reports.examples / self.examples_of(segment.config), segment.start), segment.stop)
 
     def _without_score(self, attempt: Attempt) -> CommandError:
         name = self.spec.metric.name
@@ -263,11 +267,11 @@ class ProcessTrainer(Trainer):
         )
 
     def verify(self, trial: int) -> None:
-        _, contents = self.trials.finished(
-            trial,
-            checkpoint.newest_files,
-            lambda manifest: horizon(self.examples, Config.of(**manifest.config).batch_size),
-        )
+        def steps(manifest: Manifest) -> int:
+            config = Config.of(**manifest.config)
+            return horizon(self.examples_of(config), config.batch_size)
+
+        _, contents = self.trials.finished(trial, checkpoint.newest_files, steps)
         folder = self.work(trial)
         changed = work.missing(folder, contents[work.LISTING])
         if changed:

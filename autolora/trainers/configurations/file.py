@@ -21,7 +21,7 @@ from autolora.variants import Variant
 
 FURTHER = ("dropout", "weight_decay", "warmup_ratio")
 """Dimensions beside the four that every study has which these tools can be told."""
-ALWAYS = ("learning_rate", "batch_size", "rank", "alpha", "options")
+ALWAYS = ("learning_rate", "batch_size", "rank", "alpha", "options", "duration")
 
 
 @dataclass(frozen=True)

@@ -117,7 +117,7 @@ class ConfiguredTrainer(ProcessTrainer):
         text = self.file.trial(
             {name: value for name, value in trial.config.items() if name not in options},
             variant=trial.own_variant,
-            examples=self.examples,
+            examples=trial.examples or self.examples,
             seed=trial.seed,
             output=trial.folder / OUTPUT,
             resume=resume,
@@ -143,7 +143,7 @@ class ConfiguredTrainer(ProcessTrainer):
 
     def _reached(self, segment: Job) -> float | None:
         """The score that the tool's checkpoint holds, if the segment was trained to its end before a crash."""
-        last = steps_until(segment.stop, self.examples, segment.config.batch_size)
+        last = steps_until(segment.stop, self.examples_of(segment.config), segment.config.batch_size)
         for path in _checkpoints(self.work(segment.trial) / OUTPUT):
             logs = _state(path)["log_history"]
             reached = [each for each in logs if each.get("step", 0) >= last]

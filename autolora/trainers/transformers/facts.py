@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -58,18 +58,20 @@ class Facts:
     switched_off: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, made: Made, examples: int | None, from_base: bool) -> Facts:
+    def of(cls, made: Made, full_run: Callable[[int | None], int | None], from_base: bool) -> Facts:
         """Those of a trainer.
 
         Args:
             made: not trained yet.
-            examples: of a full run; None: the trainer's arguments say.
+            full_run: training examples of a full run, given the rows; None if the trainer's arguments say.
             from_base: whether it took its model from ``trial.base()``.
         """
         trainer, model = made.trainer, made.model
         sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
         data = trainer.train_dataset, trainer.eval_dataset
+        epoch = Epoch.of(trainer)
+        examples = full_run(epoch.rows)
         return cls(
             kind=type(trainer).__name__,
             model=type(base).__name__,
@@ -78,7 +80,7 @@ class Facts:
             hidden_size=getattr(getattr(base, "config", None), "hidden_size", None),
             rows=(_rows(data[0]), _rows(data[1])),
             own_examples=own_examples(trainer) if examples is None else examples,
-            epoch=Epoch.of(trainer),
+            epoch=epoch,
             from_base=from_base,
             device=trainer.args.device,
             digests={

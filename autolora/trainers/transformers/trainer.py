@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 from autolora import variants as registered
 from autolora.errors import first_line
 from autolora.search import Job
+from autolora.search.rungs import own_examples
 from autolora.space import Config, Space, searchable
-from autolora.spec import Spec, mutable_in
+from autolora.spec import Spec
 from autolora.trainers import checkpoint, memory
 from autolora.trainers.checkpoint import Manifest
 from autolora.trainers.places import place
@@ -117,21 +118,26 @@ class TransformersTrainer(Trainer):
         corner = min(searchable.corners(space, variant), key=lambda config: config.rank)
         opening = Config(OPENING_RATE, min(space.batch_size), corner.rank, corner.alpha, corner.options)
         job = self._whole(0, variant.name, searchable.completed(space, variant, opening))
-        examples = self.spec.training.examples
+        examples = self.spec.full_run()
         with (
             TemporaryDirectory(prefix="autolora-") as folder,
             self._maker.making(job, Path(folder), examples=examples) as made,
         ):
-            return Facts.of(made, examples, self.resident.taken > 0)
+            return Facts.of(made, self.spec.full_run, self.resident.taken > 0)
 
     def _whole(self, trial: int, variant: str, config: Config, seed: int = 0) -> Job:
         """A full run."""
         last = len(self.spec.rungs) - 1
-        return Job(trial, variant, config, seed=seed, start=0.0, stop=1.0, rung=last)
+        length = self.spec.space.length(config)
+        return Job(trial, variant, config, seed=seed, start=0.0, stop=1.0, rung=last, length=length)
 
     @property
     def examples(self) -> int:
         return self.facts.own_examples
+
+    def examples_of(self, config: Config) -> int:
+        """Training examples of a trial that is trained to its end."""
+        return own_examples(self.examples, self.spec.space.length(config))
 
     def fingerprints(self) -> Mapping[str, str]:
         return {**self.facts.digests, "metric": self.spec.metric.name, "trainer": self.facts.kind}
@@ -139,10 +145,9 @@ class TransformersTrainer(Trainer):
     @cached_property
     def identity(self) -> str:
         """What a trial's training depends on beside the trial, as a digest."""
-        training = self.spec.training.model_dump(exclude=mutable_in("training"))
         facts = {
             **self.fingerprints(),
-            "training": {**training, "examples": self.examples},
+            "training": {**self.spec.training.identity(), "examples": self.examples},
             "seed": self.spec.seed,
         }
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
@@ -164,7 +169,8 @@ class TransformersTrainer(Trainer):
             smaller = self._smaller(segment)
             if smaller is None:
                 seconds = manifest.seconds + time.monotonic() - began
-                return Outcome(segment.trial, "infeasible", None, manifest.examples / self.examples, reason, seconds)
+                at = manifest.examples / self.examples_of(segment.config)
+                return Outcome(segment.trial, "infeasible", None, at, reason, seconds)
             self._micro_batch = smaller
 
     def _smaller(self, segment: Job) -> int | None:
@@ -191,7 +197,7 @@ class TransformersTrainer(Trainer):
                 manifest=manifest,
                 contents=contents,
                 location=self.trials.folder(job.trial),
-                examples=self.examples,
+                examples=self.examples_of(job.config),
                 cycle=self.cycle(made.trainer),
                 watch=watch,
                 began=began,
@@ -206,7 +212,7 @@ class TransformersTrainer(Trainer):
         with self._maker.making(
             job,
             folder.absolute(),
-            examples=self.examples,
+            examples=self.examples_of(job.config),
             epoch=self.facts.epoch,
             micro_batch=self._micro_batch,
             state=None if contents is None else adapter_of(contents),
@@ -227,7 +233,8 @@ class TransformersTrainer(Trainer):
         last = len(self.spec.rungs) - 1
 
         def steps(manifest: Manifest) -> int:
-            whole = self.facts.epoch.with_batch(int(manifest.config["batch_size"])).steps_of(self.examples)  # type: ignore[arg-type]
+            config = Config.of(**manifest.config)
+            whole = self.facts.epoch.with_batch(config.batch_size).steps_of(self.examples_of(config))
             return manifest.step if last in manifest.scores else max(whole, manifest.step + 1)
 
         return self.trials.finished(trial, checkpoint.newest_files, steps)

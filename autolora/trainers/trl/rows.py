@@ -99,7 +99,7 @@ def tokenized(spec: Spec, tokenizer: PreTrainedTokenizerBase, limits: Limits, lo
         spec.data,
         tokenizer,
         max_length="auto" if longest is None else longest,
-        examples=spec.training.examples,
+        examples=spec.full_run(),
         seed=spec.seed,
         cache_dir=cache,
         limits=limits,
