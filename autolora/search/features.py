@@ -69,6 +69,7 @@ class _Static:
     choices: np.ndarray
     lines: np.ndarray
     ends: np.ndarray
+    decays: np.ndarray
     settings: np.ndarray
     variant: int
     length: float
@@ -107,7 +108,8 @@ class Features:
         lines = [sd for encoder in self._encoders for sd in encoder.line_sds]
         self._lines, self._choices = len(lines), sum(encoder.choice_count for encoder in self._encoders)
         ends = [belief for encoder in self._encoders for belief in encoder.end_beliefs]
-        self._ends = len(ends)
+        decays = [belief for encoder in self._encoders for belief in encoder.decay_beliefs]
+        self._ends, self._decays = len(ends), len(decays)
         self._width = sum(encoder.width for encoder in self._encoders)
         self._length = space.length
         self.level_beliefs = np.array(
@@ -118,7 +120,9 @@ class Features:
             + [(0.0, VARIANT_LEVEL_SD)] * len(self.names)
         )
         short = self._choices * (len(rungs) - 1)
-        self.choice_beliefs = np.array([(0.0, CHOICE_SD)] * self._choices + [(0.0, SHORT_CHOICE_SD)] * short)
+        self.choice_beliefs = np.array(
+            [(0.0, CHOICE_SD)] * self._choices + decays + [(0.0, SHORT_CHOICE_SD)] * short
+        )
 
     def points(self, variants: Iterable[str], configs: Iterable[Config], rungs: Sequence[int] | np.ndarray) -> Points:
         """Points of these variants, configurations and rungs, one of each, of trials: they are remembered."""
@@ -138,6 +142,7 @@ class Features:
         choices = _stacked([static.choices for static in known], self._choices)
         lines = _stacked([static.lines for static in known], self._lines)
         ends = _stacked([static.ends for static in known], self._ends)
+        decays = _stacked([static.decays for static in known], self._decays)
         everywhere = np.ones((len(known), 1))
         at, who = np.eye(len(self.rungs))[rung], np.eye(len(self.names))[variant]
         short = (at[:, :-1, None] * choices[:, None, :]).reshape(len(known), (len(self.rungs) - 1) * choices.shape[1])
@@ -145,7 +150,7 @@ class Features:
             z=np.array([static.z for static in known]),
             shifts=np.concatenate([shifts, depth[:, None], who], axis=1),
             levels=np.concatenate([everywhere, at, lines, at[:, -1:] * ends, who], axis=1),
-            choices=np.concatenate([choices, short], axis=1),
+            choices=np.concatenate([choices, at[:, -1:] * decays, short], axis=1),
             depth=depth,
             settings=_stacked([static.settings for static in known], self._width),
             variant=variant,
@@ -166,6 +171,7 @@ class Features:
             np.concatenate([encoder.choices(config) for encoder in encoders]),
             np.array([line for encoder in encoders for line in encoder.lines(variant, config)]),
             np.array([end for encoder in encoders for end in encoder.ends(variant, config)]),
+            np.array([decay for encoder in encoders for decay in encoder.decays(variant, config)]),
             np.array([setting for encoder in encoders for setting in encoder.settings(variant, config)]),
             self.names.index(variant),
             math.log10(self._length(config)),

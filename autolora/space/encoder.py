@@ -20,6 +20,7 @@ class Encoder:
         shift_sds: standard deviations, in decades, of the parameters that :meth:`shifts` multiply.
         line_sds: standard deviations, in units of the response, of the parameters that :meth:`lines` multiply.
         end_beliefs: mean and standard deviation, likewise, of the parameters that :meth:`ends` multiply.
+        decay_beliefs: mean and standard deviation of the parameters that :meth:`decays` multiply.
         choice_count: functions that :meth:`choices` gives, of a level that is free at every choice.
         width: numbers that :meth:`settings` gives.
     """
@@ -27,6 +28,7 @@ class Encoder:
     shift_sds: tuple[float, ...] = ()
     line_sds: tuple[float, ...] = ()
     end_beliefs: tuple[tuple[float, float], ...] = ()
+    decay_beliefs: tuple[tuple[float, float], ...] = ()
     choice_count: int = 0
     width: int = 0
 
@@ -40,6 +42,10 @@ class Encoder:
 
     def ends(self, variant: str, config: Config) -> list[float]:
         """What moves the score of a trial that is trained to its end, and none before, along a line."""
+        return []
+
+    def decays(self, variant: str, config: Config) -> list[float]:
+        """What the score at the end loses, as the exponential of the product with their parameters."""
         return []
 
     def choices(self, config: Config) -> np.ndarray:

@@ -36,6 +36,10 @@ ROWS = "rows"
 """User attribute of a trial with what each evaluation row adds to its full-length score."""
 REVISION = "revision"
 """User attribute of a trial with its variant's revision, where that is above 1."""
+TARGET = "target"
+"""User attribute of a trial with the rung that it was sent to at first, where its run ends before the first one."""
+TO_THE_END = ("confirm", "repeat")
+"""Purposes whose trials are sent to the last rung at once."""
 WEIGHTS_LOST = "autolora:weights lost"
 """User attribute of the study with the reason by trial number: Optuna takes nothing more of a trial that has ended."""
 STEPS_WITHOUT_EXAMPLES = 1000
@@ -362,7 +366,8 @@ def _config(params: Mapping[str, Any]) -> Config:
 def _attributes(event: Sampled) -> dict[str, Any]:
     """The user attributes that a trial begins with."""
     revision = {REVISION: event.revision} if event.revision > 1 else {}
-    return {"seed": event.seed, "purpose": event.purpose, "origin": event.origin, **revision}
+    target = {TARGET: event.target} if event.target and event.purpose not in TO_THE_END else {}
+    return {"seed": event.seed, "purpose": event.purpose, "origin": event.origin, **revision, **target}
 
 
 def _events_of(trial: FrozenTrial, steps: Sequence[int]) -> Iterator[Event]:
@@ -373,7 +378,7 @@ def _events_of(trial: FrozenTrial, steps: Sequence[int]) -> Iterator[Event]:
         config=_config(trial.params),
         seed=attributes["seed"],
         purpose=attributes["purpose"],
-        target=len(steps) - 1 if attributes["purpose"] in ("confirm", "repeat") else 0,
+        target=len(steps) - 1 if attributes["purpose"] in TO_THE_END else attributes.get(TARGET, 0),
         origin=attributes["origin"],
         revision=attributes.get(REVISION, 1),
     )

@@ -31,9 +31,14 @@ EPOCHS, EXAMPLES = "epochs", "examples"
 UNITS = (EPOCHS, EXAMPLES)
 LENGTH = 0.5
 """Decades over which scores stay alike, beyond what the line explains."""
-GAIN, GAIN_SD = -3.0, 3.0
-"""What ten times the training is worth, in units of the response, which are a few percent each: usually better, and
-worse where several epochs overfit."""
+DECAY, DECAY_SD = 1.0, 1.0
+"""Exponent of the power law by which the score falls with training, as of e for ten times of it: what is lost is
+e^DECAY units of the response at the longest duration, and 1 at AMPLE times it. Four times the training then gains some
+2 units, which are a few percent each; 17 with a decay of one standard deviation more, and nothing with one less."""
+AMPLE = 10.0
+"""Times the longest duration, at which the power law has one unit left to gain."""
+OVERFITTING_SD = 3.0
+"""Units that ten times the training may be worth beside the power law: several epochs may overfit."""
 NEIGHBOR_SD = 0.2
 """Share of a range around a trial."""
 
@@ -179,12 +184,13 @@ class Duration(Dimension):
 class DurationEncoder(Encoder):
     """The share of the longest run, in decades: it moves the best rate, and the score at the end.
 
-    At a rung before the end, trials of every duration have seen the same examples.
+    That falls by a power law. At a rung before the end, trials of every duration have seen the same examples.
     """
 
     width = 1
     shift_sds = (laws.LENGTH_SD,)
-    end_beliefs = ((GAIN, GAIN_SD),)
+    end_beliefs = ((0.0, OVERFITTING_SD),)
+    decay_beliefs = ((DECAY, DECAY_SD),)
 
     def __init__(self, dimension: Duration, space: SpaceFields) -> None:
         self._dimension, self._space = dimension, space
@@ -194,6 +200,9 @@ class DurationEncoder(Encoder):
 
     def ends(self, variant: str, config: Config) -> list[float]:
         return [self._decades(config)]
+
+    def decays(self, variant: str, config: Config) -> list[float]:
+        return [math.log10(AMPLE) - self._decades(config)]
 
     def settings(self, variant: str, config: Config) -> list[float]:
         return [self._decades(config) / LENGTH]

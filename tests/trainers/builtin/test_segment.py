@@ -78,7 +78,7 @@ def test_a_run_stopped_at_every_step_equals_the_uncut_one_bit_for_bit(make_bench
     def stop(_):
         raise Interrupted
 
-    for _ in range(uncut.steps(CONFIG.batch_size)):
+    for _ in range(uncut.steps(CONFIG)):
         with pytest.raises(Interrupted):
             segment.run(cut, piece(1.0, 2), stop)
     segment.run(cut, piece(1.0, 2))
@@ -96,7 +96,7 @@ def test_a_run_killed_again_and_again_equals_the_uncut_one_wherever_its_checkpoi
     cut = make_bench(tmp_path / "cut", **{"training.checkpoint_seconds": 0})
     cut.checkpoints = {"file": (tmp_path / "shared").as_uri(), "memory": f"memory://{tmp_path.name}"}[kind]
     kills = 0
-    while (left := cut.steps(CONFIG.batch_size) - 2 * kills) >= 3:
+    while (left := cut.steps(CONFIG) - 2 * kills) >= 3:
         steps = iter(range(left))
 
         def kill(_, steps=steps):
