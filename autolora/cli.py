@@ -224,16 +224,23 @@ def best(folder: Path, variant: str | None, as_json: bool) -> None:
 @click.option("--variant", required=True)
 @click.option("--to", "target", default="peft", show_default=True, help="peft, lora, trl, axolotl or llamafactory.")
 @click.option("--rank", type=click.IntRange(min=1), help="Of --to lora; by default twice the trained rank.")
+@click.option(
+    "--examples",
+    type=click.IntRange(min=1),
+    help="Training examples of the run to write: the learning rate is carried to it by the law of length.",
+)
 @click.argument("out", type=UserPath(path_type=Path, file_okay=False))
-def export(folder: Path, variant: str, target: str, rank: int | None, out: Path) -> None:
+def export(folder: Path, variant: str, target: str, rank: int | None, examples: int | None, out: Path) -> None:
     """Write the tuned adapter, or the tuned settings in another trainer's words, to the folder OUT.
 
     --to peft is the adapter itself; --to lora cuts one that has a format of its own, as DoRA's, to a plain LoRA.
     Of a study that was tuned with your configuration file of a tool, --to that tool is this file with tuned values.
     """
     with _plain_errors():
-        from autolora.recipes import write, write_lora
+        from autolora.recipes import carried, write, write_lora
 
+        if examples is not None and target in ("peft", "lora"):
+            raise click.UsageError("--examples is for a run to come: --to trl, axolotl or llamafactory")
         if target == "lora":
             _quiet_libraries()
             plain = write_lora(folder, variant, out, rank)
@@ -242,8 +249,11 @@ def export(folder: Path, variant: str, target: str, rank: int | None, out: Path)
             return
         if rank is not None:
             raise click.UsageError("--rank goes with --to lora")
-        for path in write(folder, variant, target, out):
+        for path in write(folder, variant, target, out, examples):
             click.echo(path)
+        if examples is not None:
+            words = carried(folder, variant, examples).words
+            click.echo(words[:1].upper() + words[1:] + ".")
 
 
 @cli.command()

@@ -62,6 +62,7 @@ def conclude(loop: Loop, trainer: Trainer, spec: Spec, folder: Path, began: floa
         verdict=judge(search.table, found, registry.simple(found)),
         training=trainer.resolved(),
         scores=search.table.scored,
+        durations={name: gains for name in tuned if name in runs and (gains := search.outlook(name))},
     )
     result.save()
     return result

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from autolora.analysis.comparison import Difference
 from autolora.analysis.verdict import Standing, Verdict
 from autolora.documents import read_json, shaped
 from autolora.errors import AutoloraError
+from autolora.search.outlook import Gain
 from autolora.search.trials import Direction
 
 _REMEDY = (
@@ -91,6 +92,16 @@ class _Verdict(_Part):
     differences: dict[str, _Difference]
 
 
+class _Gain(_Part):
+    start: float
+    stop: float
+    unit: str
+    expected: float
+    low: float
+    high: float
+    searched: bool
+
+
 class _Result(_Part):
     """The shape of ``best.json``, that of earlier versions included."""
 
@@ -103,6 +114,7 @@ class _Result(_Part):
     verdict: _Verdict | None = None
     training: dict[str, Any] = {}
     scores: int | None = None
+    durations: dict[str, list[_Gain]] = {}
 
     @model_validator(mode="after")
     def _spent_of_all(self) -> _Result:
@@ -149,6 +161,8 @@ class TuneResult(Mapping[str, TunedVariant]):
             earlier versions.
         training: settings of a full run that the specification left open, such as ``max_length``.
         scores: number of scores in the study when it ended; None in results of earlier versions.
+        durations: by variant, what training longer gains, see :class:`autolora.search.outlook.Gain`; empty if durations
+            were not searched.
     """
 
     variants: Mapping[str, TunedVariant]
@@ -161,6 +175,7 @@ class TuneResult(Mapping[str, TunedVariant]):
     verdict: Verdict | None = None
     training: Mapping[str, object] = field(default_factory=dict)
     scores: int | None = None
+    durations: Mapping[str, Sequence[Gain]] = field(default_factory=dict)
 
     def __getitem__(self, variant: str) -> TunedVariant:
         if variant not in self.variants:
@@ -178,7 +193,7 @@ class TuneResult(Mapping[str, TunedVariant]):
 
     def save(self) -> Path:
         """Write ``best.json`` into the run directory, whole or not at all."""
-        content = {
+        content: dict[str, object] = {
             "variants": {name: tuned.as_dict() for name, tuned in self.variants.items()},
             "spent": dict(self.spent),
             "metric": self.metric,
@@ -189,6 +204,8 @@ class TuneResult(Mapping[str, TunedVariant]):
             "scores": self.scores,
             "versions": dict(self.versions),
         }
+        if self.durations:
+            content["durations"] = {name: [gain.as_dict() for gain in gains] for name, gains in self.durations.items()}
         path = self.folder / BEST_FILE
         files.write(path, json.dumps(content, indent=2) + "\n")
         return path
@@ -226,4 +243,5 @@ class TuneResult(Mapping[str, TunedVariant]):
             verdict=verdict and Verdict.from_dict(verdict),
             training=raw.get("training", {}),
             scores=raw.get("scores"),
+            durations={name: tuple(Gain(**gain) for gain in gains) for name, gains in raw.get("durations", {}).items()},
         )

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from autolora import files
+from autolora.analysis.carrying import Carried
 from autolora.recipes import axolotl, configured, llamafactory, lora, peft, trl, trl_file
 from autolora.recipes.recipe import Recipe, RecipeError
 from autolora.trainer_specs import BUILTIN
 from autolora.trainers.configurations import TOOLS
 
-__all__ = ["TARGETS", "Recipe", "RecipeError", "write", "write_lora"]
+__all__ = ["TARGETS", "Carried", "Recipe", "RecipeError", "carried", "write", "write_lora"]
 
 TARGETS: dict[str, Callable[[Recipe, Path], list[Path]]] = {
     "peft": peft.write,
@@ -26,7 +28,7 @@ OWN_FILES: dict[str, Callable[[Recipe, Path], list[Path]]] = {
 """By kind of trainer, what writes its own configuration with tuned values. The kind is the target's name, too."""
 
 
-def write(folder: Path, variant: str, target: str, out: Path) -> list[Path]:
+def write(folder: Path, variant: str, target: str, out: Path, examples: int | None = None) -> list[Path]:
     """Write what a trainer needs to train a variant with its tuned settings.
 
     Args:
@@ -35,6 +37,8 @@ def write(folder: Path, variant: str, target: str, out: Path) -> list[Path]:
         target: "peft" (the trained adapter itself), "trl", "axolotl" or "llamafactory". Of a study that was tuned with
             a configuration file of the user's, the tool of that file: the file with tuned values is written.
         out: folder to write into; made where it does not exist, files of the same names are replaced.
+        examples: training examples of the run that is written: the tuned learning rate is carried to it by the law of
+            length. None: as many as it was tuned on.
 
     Returns:
         The files written.
@@ -48,7 +52,27 @@ def write(folder: Path, variant: str, target: str, out: Path) -> list[Path]:
             f"unknown target {target!r}: use {', '.join(TARGETS)}; --to lora, or write_lora, writes a plain LoRA"
         )
     recipe = Recipe.load(files.expanded(folder), variant)
+    if examples is not None:
+        if target == "peft":
+            raise RecipeError("--to peft is the adapter as it was trained, which no longer run changes: use --to trl")
+        recipe = replace(recipe, longer=examples)
     return _writer(recipe, target)(recipe, files.expanded(out))
+
+
+def carried(folder: Path, variant: str, examples: int) -> Carried:
+    """The tuned learning rate of a variant, carried to a run of another length.
+
+    Args:
+        folder, variant: as for :func:`write`.
+        examples: training examples of that run.
+
+    Raises:
+        RecipeError: the variant has no result.
+        ResultError, NoStudyError: the folder holds no finished study.
+    """
+    found = replace(Recipe.load(files.expanded(folder), variant), longer=examples).carried
+    assert found is not None
+    return found
 
 
 def _writer(recipe: Recipe, target: str) -> Callable[[Recipe, Path], list[Path]]:

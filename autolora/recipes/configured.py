@@ -22,8 +22,8 @@ def write(recipe: Recipe, out: Path) -> list[Path]:
     known = recipe.fingerprint(tool.kind)
     if known is not None and known != file.digest:
         notes.append(f"{files.shown(path)} has changed since: what is not tuned is as it says now.")
-    examples = recipe.examples_of_study or trainer.get("examples") or file.examples
-    if examples is None:
+    full_run = recipe.examples_of_study or trainer.get("examples") or file.examples
+    if full_run is None:
         raise RecipeError(f"{files.shown(path)} does not say how long a full run is, and the study is gone")
     options = dict(recipe.config.options)
     config = {name: value for name, value in recipe.config.as_dict().items() if name not in ("options", *options)}
@@ -34,7 +34,7 @@ def write(recipe: Recipe, out: Path) -> list[Path]:
         if recipe.spec["data"]:
             data, beside = tool.data(recipe.data, out)
             notes += recipe.data.notes
-        text = file.tuned(config, recipe.variant, int(examples), notes, model, data)
+        text = file.tuned(config, recipe.variant, recipe.longer or recipe.shortened(int(full_run)), notes, model, data)
     except ConfigurationError as error:
         raise RecipeError(str(error)) from None
     target = out / path.name

@@ -16,12 +16,15 @@ from pydantic import BaseModel
 from autolora import files, quickstart, variants
 from autolora import spec as specs
 from autolora.adapters.export import WEIGHTS, bits_of_base, config_file
+from autolora.analysis.carrying import Carried
 from autolora.bases.folders import MERGED_BASE, holds_adapter
 from autolora.bases.packed import SETTINGS, bits_asked
 from autolora.documents import read_json, shaped
 from autolora.driver.result import BEST_FOLDER, TunedVariant, TuneResult
 from autolora.errors import AutoloraError
+from autolora.search.rungs import own_examples
 from autolora.space import Config
+from autolora.space.dimensions.duration import Durations
 from autolora.spec import BaseSpec, TrainingSpec
 from autolora.study.directory import SPEC_FILE, STUDY_FILE, STUDY_NAME, NoStudyError, recorded_spec, storage_of
 from autolora.trainer_specs import BUILTIN, KINDS, TrainerSpec
@@ -56,6 +59,8 @@ class Recipe:
         metric: what ``tuned.value`` measures.
         spec: the recorded specification, as plain data, with the settings of ``training`` that the study found; not
             validated, for files may have gone since.
+        longer: training examples of the run that is written, to which the tuned learning rate is carried; None: as many
+            as it was tuned on.
     """
 
     folder: Path
@@ -63,6 +68,7 @@ class Recipe:
     tuned: TunedVariant
     metric: str
     spec: files.Document
+    longer: int | None = None
 
     @classmethod
     def load(cls, folder: Path, variant: str) -> Recipe:
@@ -88,9 +94,17 @@ class Recipe:
         tuned = result[variant]
         return cls(folder, variants.get(variant).configured(**dict(tuned.config.options)), tuned, result.metric, spec)
 
-    @property
+    @cached_property
     def config(self) -> Config:
-        return self.tuned.config
+        tuned = self.tuned.config
+        return tuned if self.carried is None else tuned.replaced(learning_rate=self.carried.learning_rate)
+
+    @cached_property
+    def carried(self) -> Carried | None:
+        """The learning rate at another length than it was tuned at; None if the run is as long."""
+        if self.longer is None:
+            return None
+        return Carried.of(self.tuned.config.learning_rate, self.tuned_examples, self.longer)
 
     @property
     def trainer_kind(self) -> str:
@@ -231,15 +245,34 @@ class Recipe:
         return int(self.terms["examples"]) if self._has_study and self.terms.get("examples") else None
 
     @cached_property
+    def tuned_examples(self) -> int:
+        """Training examples of the tuned run: from the specification, or as counted when the study began."""
+        durations = self._durations
+        whole = self.spec["training"].get("examples") if durations is None else None
+        full_run = int(whole) if whole is not None else int(self.terms["examples"])
+        return self.shortened(full_run)
+
+    def shortened(self, full_run: int) -> int:
+        """Training examples of the tuned configuration, of a full run of the study."""
+        duration, durations = self.tuned.config.value("duration"), self._durations
+        if durations is None or duration is None:
+            return full_run
+        return own_examples(full_run, duration / durations.longest)
+
+    @cached_property
+    def _durations(self) -> Durations | None:
+        recorded = (self.spec.get("space") or {}).get("duration")
+        where = self.folder / SPEC_FILE
+        return None if recorded is None else shaped(recorded, Durations.model_validate, where, AGAIN)
+
+    @property
     def examples(self) -> int:
-        """Training examples of a full run: from the specification, or as counted when the study began."""
-        if self.training.examples is not None:
-            return self.training.examples
-        return int(self.terms["examples"])
+        """Training examples of the run that is written."""
+        return self.longer or self.tuned_examples
 
     @property
     def steps(self) -> int:
-        """Optimizer steps of a full run."""
+        """Optimizer steps of the run that is written."""
         return horizon(self.examples, self.config.batch_size)
 
     @property
@@ -335,7 +368,8 @@ class Recipe:
     def summary(self) -> str:
         """One line on what was tuned and how well it did."""
         runs = "1 run" if len(self.tuned.seeds) == 1 else f"mean of {len(self.tuned.seeds)} seeds"
-        return f"{self.variant.title}, tuned by autolora: {self.metric} {self.tuned.value:.6g} ({runs})"
+        found = f"{self.variant.title}, tuned by autolora: {self.metric} {self.tuned.value:.6g} ({runs})"
+        return found if self.carried is None else f"{found}; {self.carried.words}"
 
 
 def _kind(recorded: Mapping[str, Any]) -> str:

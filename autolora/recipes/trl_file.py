@@ -61,6 +61,6 @@ def _tuned(recipe: Recipe, configuration: Configuration) -> dict[str, object]:
     found |= {key: config.value(name) for name, key in ALIASES.items() if config.value(name) is not None}
     if recipe.spec["model"]:
         found["model_name_or_path"] = recipe.whole_model(TOOL)
-    if recipe.spec["training"].get("examples"):
+    if recipe.longer or recipe.spec["training"].get("examples") or recipe.config.value("duration") is not None:
         found["max_steps"] = recipe.steps
     return found

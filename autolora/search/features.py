@@ -120,9 +120,7 @@ class Features:
             + [(0.0, VARIANT_LEVEL_SD)] * len(self.names)
         )
         short = self._choices * (len(rungs) - 1)
-        self.choice_beliefs = np.array(
-            [(0.0, CHOICE_SD)] * self._choices + decays + [(0.0, SHORT_CHOICE_SD)] * short
-        )
+        self.choice_beliefs = np.array([(0.0, CHOICE_SD)] * self._choices + decays + [(0.0, SHORT_CHOICE_SD)] * short)
 
     def points(self, variants: Iterable[str], configs: Iterable[Config], rungs: Sequence[int] | np.ndarray) -> Points:
         """Points of these variants, configurations and rungs, one of each, of trials: they are remembered."""
