@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from autolora import files
 from autolora.analysis.best import Best, best
+from autolora.analysis.durations import gains
 from autolora.analysis.verdict import judge
 from autolora.bases.memory import collected, out_of_memory
 from autolora.driver.former_trials import recall_rows
@@ -62,7 +63,7 @@ def conclude(loop: Loop, trainer: Trainer, spec: Spec, folder: Path, began: floa
         verdict=judge(search.table, found, registry.simple(found)),
         training=trainer.resolved(),
         scores=search.table.scored,
-        durations={name: gains for name in tuned if name in runs and (gains := search.outlook(name))},
+        durations=gains(search.table, search.space, found),
     )
     result.save()
     return result

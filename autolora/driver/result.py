@@ -13,10 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from autolora import files
 from autolora.analysis.best import Alternative, Best
 from autolora.analysis.comparison import Difference
+from autolora.analysis.durations import Gain, as_plain
 from autolora.analysis.verdict import Standing, Verdict
 from autolora.documents import read_json, shaped
 from autolora.errors import AutoloraError
-from autolora.search.outlook import Gain
 from autolora.search.trials import Direction
 
 _REMEDY = (
@@ -97,8 +97,8 @@ class _Gain(_Part):
     stop: float
     unit: str
     expected: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     searched: bool
 
 
@@ -161,8 +161,8 @@ class TuneResult(Mapping[str, TunedVariant]):
             earlier versions.
         training: settings of a full run that the specification left open, such as ``max_length``.
         scores: number of scores in the study when it ended; None in results of earlier versions.
-        durations: by variant, what training longer gains, see :class:`autolora.search.outlook.Gain`; empty if durations
-            were not searched.
+        durations: by variant, what training longer gains, see :class:`autolora.analysis.durations.Gain`; empty if
+            durations were not searched.
     """
 
     variants: Mapping[str, TunedVariant]
@@ -205,7 +205,7 @@ class TuneResult(Mapping[str, TunedVariant]):
             "versions": dict(self.versions),
         }
         if self.durations:
-            content["durations"] = {name: [gain.as_dict() for gain in gains] for name, gains in self.durations.items()}
+            content["durations"] = as_plain(self.durations)
         path = self.folder / BEST_FILE
         files.write(path, json.dumps(content, indent=2) + "\n")
         return path

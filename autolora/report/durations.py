@@ -8,7 +8,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from autolora.search.outlook import Gain, pays_until
+from autolora.analysis.durations import Gain, pays_until
 
 
 def durations_view(durations: Mapping[str, Sequence[Gain]]) -> list[RenderableType]:
@@ -17,24 +17,33 @@ def durations_view(durations: Mapping[str, Sequence[Gain]]) -> list[RenderableTy
         return []
     table = Table(box=None, pad_edge=False, show_header=False)
     for justify in ("left", "left", "right", "left", "left"):
-        table.add_column(justify=justify, no_wrap=True)  # type: ignore[arg-type]
+        table.add_column(justify=justify, no_wrap=True)
     for name, gains in durations.items():
         for place, gain in enumerate(gains):
             table.add_row(
                 f"  {name if place == 0 else ''}",
                 f"{gain.start:.4g} -> {gain.stop:.4g} {gain.unit}",
                 f"{gain.expected:+.4f}",
-                f"({gain.low:+.4f} to {gain.high:+.4f})",
+                "" if gain.low is None else f"({gain.low:+.4f} to {gain.high:+.4f})",
                 "" if gain.searched else "not searched",
             )
     sentences = [Text(f"{name}: {_words(gains)}") for name, gains in durations.items()]
-    return [Text("Longer training, each at its best setting; + is better (90%):"), table, *sentences, Text()]
+    return [
+        Text("What longer training gains, each duration at its best; + is better (95%):"),
+        table,
+        *sentences,
+        Text(),
+    ]
 
 
 def _words(gains: Sequence[Gain]) -> str:
     """Where longer training stops paying, in one sentence."""
-    until, unit, longest = pays_until(gains), gains[0].unit, gains[-1].stop
-    if until == longest:
-        return f"longer training still pays at the longest searched; {longest:.4g} {unit} would gain more."
-    beyond = next(gain for gain in gains if gain.start == until)
-    return f"training pays up to {until:.4g} {unit}; that {beyond.stop:.4g} gain more is not sure."
+    if gains[0].low is None:
+        return "noise unknown, so it is not said where longer training stops paying."
+    until, unit = pays_until(gains), gains[0].unit
+    beyond = next((gain for gain in gains if gain.start == until), None)
+    if beyond is None:
+        return f"training still pays at {gains[-1].start:.4g} {unit}, the longest; {until:.4g} would gain more."
+    if beyond.high is not None and beyond.high < 0:
+        return f"training pays up to {until:.4g} {unit}; {beyond.stop:.4g} are worse."
+    return f"training pays up to {until:.4g} {unit}; whether {beyond.stop:.4g} gain more is not sure."

@@ -12,7 +12,6 @@ from autolora.priors.prior import Prior
 from autolora.scores import Scores
 from autolora.search.forecast import Forecast
 from autolora.search.job import Job
-from autolora.search.outlook import Gain, outlook
 from autolora.search.policy import (
     Done,
     Finish,
@@ -301,13 +300,6 @@ class Search:
     def close(self) -> None:
         """Let another process continue the search; otherwise that comes with the end of this process or object."""
         self._recorder.close()
-
-    def outlook(self, variant: str) -> tuple[Gain, ...]:
-        """What training longer gains, from each searched duration to the next and on to twice the longest.
-
-        Empty if durations are not searched, or no trial of the variant has come to its end.
-        """
-        return outlook(self._sampler, self.table, variant)
 
     def preview(self, count: int) -> list[Sampled]:
         """The first configurations that would be sampled before any score is known, without recording anything."""

@@ -31,8 +31,6 @@ TOLERATED = 2.0
 WORST = 1e6
 """Units of excess beyond which a score is not worse."""
 
-LARGEST_RESPONSE = math.asinh(WORST)
-
 MEMBERS, STARTS = (12, 64), (6, 12)
 """Fewest and most; few where many scores leave little open."""
 WORK = 6000
@@ -89,7 +87,7 @@ class Surrogate:
     def __init__(self, features: Features, table: TrialTable, seed: int, fades: bool = True) -> None:
         self._features = features
         self._response = Response(features)
-        seen, self._unit = _observed(features, table)
+        seen = _observed(features, table)
         rng = np.random.default_rng([seed, len(seen)])
         members = int(np.clip(WORK // max(1, len(seen)), *MEMBERS))
         mean, sd = self._response.mean, np.repeat(self._response.sd[None], members, axis=0)
@@ -127,23 +125,6 @@ class Surrogate:
 
     def draws(self, variant: str, configs: list[Config], rng: np.random.Generator) -> Draws:
         """Joint draws for full runs of configurations of one variant."""
-        means, covariance = self._predicted(variant, configs)
-        return self._drawn(means, covariance, rng)
-
-    def best_draws(self, variant: str, groups: Sequence[Sequence[Config]], rng: np.random.Generator) -> Draws:
-        """Joint draws for the best of each group of configurations, at full length.
-
-        The best is by what each member expects. What no member explains is drawn of a group's first configuration:
-        the least of many draws of it would be better than any configuration is.
-        """
-        configs = [config for group in groups for config in group]
-        starts = np.cumsum([0, *(len(group) for group in groups)])
-        means, covariance = self._predicted(variant, configs)
-        best = np.minimum.reduceat(means, starts[:-1], axis=1)
-        return self._drawn(best, covariance[np.ix_(starts[:-1], starts[:-1])], rng)
-
-    def _predicted(self, variant: str, configs: list[Config]) -> tuple[np.ndarray, np.ndarray]:
-        """(K, n) what the members expect, and (n, n) the covariance of what they do not explain."""
         points = self._features.full(variant, configs)
         means, covariance = self._response.values(self.parameters, points), self._covariance(points, points)
         if len(self._points):
@@ -151,21 +132,10 @@ class Surrogate:
             means = means + (across @ self._explained).T
             reduced = np.linalg.solve(self._factor, across.T)
             covariance = covariance - reduced.T @ reduced
-        return means, covariance
-
-    def _drawn(self, means: np.ndarray, covariance: np.ndarray, rng: np.random.Generator) -> Draws:
-        root = np.linalg.cholesky(covariance + JITTER * self.misfit**2 * np.eye(len(covariance)))
+        root = np.linalg.cholesky(covariance + JITTER * self.misfit**2 * np.eye(len(configs)))
         repeated = np.repeat(means, REPEATS, axis=0)
         values = repeated + rng.standard_normal(repeated.shape) @ root.T
         return Draws(values, np.repeat(self.weights, REPEATS) / REPEATS)
-
-    def excess(self, values: np.ndarray) -> np.ndarray:
-        """Draws of responses at full length as scores, less the best of them that is known: 0 and below is better.
-
-        Of a table in which a full run is scored.
-        """
-        assert self._unit is not None
-        return self._unit * np.where(values < 0, values, np.sinh(np.minimum(values, LARGEST_RESPONSE)))
 
     def best_z(self, variant: str, configs: list[Config]) -> np.ndarray:
         """(K, n) the z that each member thinks best at the other settings of each configuration."""
@@ -208,16 +178,16 @@ class Surrogate:
         return noise * relative, misfit
 
 
-def _observed(features: Features, table: TrialTable) -> tuple[Observations, float | None]:
-    """Scores as responses, and divergences as bounds; and the unit of scores at full length, None without any."""
+def _observed(features: Features, table: TrialTable) -> Observations:
+    """Scores as responses, and divergences as bounds."""
     scored = [(trial, rung) for trial in table.trials for rung in trial.scores]
     scores = np.array([table.sign * trial.scores[rung] for trial, rung in scored])
-    values, units = _responses(scores, np.array([rung for _, rung in scored], dtype=int), _bounding(table))
+    values = _responses(scores, np.array([rung for _, rung in scored], dtype=int), _bounding(table))
     kept = _most_telling(values, [rung for _, rung in scored])
     diverged = [trial for trial in table.trials if trial.outcome == "diverged"]
     bounds = [(trial, _not_reached(table, trial)) for trial in diverged]
     rows = [scored[place] for place in kept] + bounds
-    seen = Observations(
+    return Observations(
         features.points(
             [trial.variant for trial, _ in rows], [trial.config for trial, _ in rows], [rung for _, rung in rows]
         ),
@@ -225,7 +195,6 @@ def _observed(features: Features, table: TrialTable) -> tuple[Observations, floa
         np.arange(len(rows)) >= len(kept),
         np.full(len(rows), FIRST_NOISE),
     )
-    return seen, units.get(len(table.rungs) - 1)
 
 
 def _not_reached(table: TrialTable, trial: Trial) -> int:
@@ -267,15 +236,13 @@ def _row_error(table: TrialTable, before: int, rung: int) -> float:
     return float(contributions.std(ddof=1)) * math.sqrt(1 / fewer - 1 / more)
 
 
-def _responses(
-    scores: np.ndarray, rungs: np.ndarray, bounding: Sequence[Mapping[int, float]]
-) -> tuple[np.ndarray, dict[int, float]]:
-    """asinh of the excess over the best that is known to be within reach of each rung, in units; and these, by rung.
+def _responses(scores: np.ndarray, rungs: np.ndarray, bounding: Sequence[Mapping[int, float]]) -> np.ndarray:
+    """asinh of the excess over the best that is known to be within reach of each rung, in units.
 
     That a short run of one trial is better than the full run of another, as of a baseline far off, tells how much there
     is to gain.
     """
-    responses, units = np.zeros(len(scores)), {}
+    responses = np.zeros(len(scores))
     scale = max(1.0, float(np.abs(scores).max(initial=0.0)))  # any finite score may be told
     scores = scores / scale
     for rung in np.unique(rungs):
@@ -285,8 +252,7 @@ def _responses(
         # Where most scores are 0, as accuracies may be, the largest excess is all there is to go by.
         unit = max(UNIT * abs(best), SPREAD * float(np.median(excess))) or SPREAD * excess.max() or 1.0
         responses[here] = np.arcsinh(np.minimum(excess, WORST * unit) / unit)
-        units[int(rung)] = unit * scale
-    return responses, units
+    return responses
 
 
 def _most_telling(values: np.ndarray, rungs: list[int]) -> np.ndarray:
