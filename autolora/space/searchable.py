@@ -172,9 +172,13 @@ def completed(space: Space, variant: Searchable, config: Config) -> Config:
     alpha = float(config.rank) if variant.traits.unit_scale else config.alpha
     found = replace(config, alpha=alpha, options=tuple(filled.items()))
     for dimension in registry():
-        if dimension.optional and dimension.searched(space) and found.value(dimension.name) is None:
-            domain = getattr(space, dimension.name)
-            found = found.replaced(**{dimension.name: domain[0] if pinned(domain) else dimension.default(found)})
+        if dimension.optional and dimension.searched(space):
+            try:
+                value = dimension.completed(space, found)
+            except ValueError as error:
+                raise ValueError(f"the baseline of {variant.name} {error}") from None
+            if value != found.value(dimension.name):
+                found = found.replaced(**{dimension.name: value})
     return found
 
 
