@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -15,7 +14,7 @@ Options = tuple[tuple[str, int | float], ...]
 Value = float | Options | Named
 """What a dimension may be set to."""
 
-PlainValue = float | Mapping[str, Scalar | list[str]]
+PlainValue = int | float | dict[str, Scalar | list[str]]
 """A value as plain data: a mapping for options and for fields."""
 
 

@@ -214,7 +214,7 @@ def shown(value: Choice) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple):
-        return "+".join(value)
+        return "+".join(value) or "none"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
@@ -320,7 +320,7 @@ def _value(name: str, given: object) -> Choice:
         if _names_in(given) is not None:
             raise ValueError(f"{name}: {given!r} is text; write the names as a list of their own")
         return given
-    if isinstance(given, (list, tuple)) and given and all(isinstance(each, str) for each in given):
+    if isinstance(given, (list, tuple)) and all(isinstance(each, str) for each in given):
         return tuple(given)
     raise ValueError(
         f"{name}: {given!r} cannot be a choice; choices are numbers, text, true, false, and lists of names"
@@ -360,7 +360,7 @@ def _names_in(value: object) -> tuple[str, ...] | None:
         found = json.loads(value)
     except ValueError:
         return None
-    return tuple(found) if found and all(isinstance(each, str) for each in found) else None
+    return tuple(found) if all(isinstance(each, str) for each in found) else None
 
 
 def _any(rng: np.random.Generator, choices: Sequence[Choice]) -> Choice:

@@ -289,8 +289,9 @@ class Study:
         return found
 
     def _distributions(self, variant: str, config: Config) -> dict[str, BaseDistribution]:
-        """Ranges of the space, widened where a baseline lies outside. Numbers where they can be, since Optuna's categories are
-        fixed."""
+        """Ranges of the space, widened where a baseline lies outside. Numbers where they can be, since Optuna's
+        categories are fixed.
+        """
         found: dict[str, BaseDistribution] = {"variant": CategoricalDistribution(self.terms["variants"])}
         for dimension in registry():
             for name, parameter in dimension.parameters(self._space, variant, config).items():

@@ -101,7 +101,8 @@ class TrainerFields(Dimension):
         Raises:
             ValueError: one sets a field that is not searched, or has a value that the field never has.
         """
-        given, fields, found = dict(config.value(self.name) or ()), self.of(space), {}
+        given, fields = dict(config.value(self.name) or ()), self.of(space)
+        found: dict[str, Choice] = {}
         for name, value in given.items():
             if name not in fields:
                 raise ValueError(f"sets fields.{name}, which space.fields does not name")
@@ -158,7 +159,7 @@ class TrainerFields(Dimension):
         """Every combination of choices and ends; of too many, each choice once, with all else as is expected."""
         if self._count(scope) <= LISTED // 16:
             return self._combinations(scope)
-        found = {}
+        found: dict[Named, None] = {}
         for field in self.of(scope.space).values():
             for value in field.corners:
                 wanted = {**self._at(scope, field), field.name: value}
@@ -167,7 +168,8 @@ class TrainerFields(Dimension):
 
     def _at(self, scope: Scope, field: Field) -> dict[str, Choice]:
         """Values of other fields at which one counts."""
-        fields, found = self.of(scope.space), {}
+        fields = self.of(scope.space)
+        found: dict[str, Choice] = {}
         for name, values in field.when:
             found |= {**self._at(scope, fields[name]), name: values[0]}
         return found
@@ -188,7 +190,8 @@ class TrainerFields(Dimension):
 
     def parameters(self, space: SpaceFields, variant: str, config: Config) -> dict[str, Parameter | Category]:
         """By "fields.name". Numbers have their interval, others are categories, a list of names as JSON."""
-        fields, found = self.of(space), {}
+        fields = self.of(space)
+        found: dict[str, Parameter | Category] = {}
         for name, value in config.value(self.name) or ():
             field, key = fields[name], f"{PREFIX}{name}"
             if not field.numeric:
@@ -215,8 +218,8 @@ class TrainerFields(Dimension):
 
 
 class FieldsEncoder(Encoder):
-    """Numbers: their place, a line and a coordinate. Others: for each choice but the preferred one a line, a coordinate,
-    and a shift of the best learning rate. A field that does not count is in the middle of what it could be.
+    """Numbers: their place, a line and a coordinate. Others: coordinates, and for each choice but the preferred one a
+    line and a shift of the best learning rate. A field that does not count is in the middle of what it could be.
     """
 
     def __init__(self, fields: Mapping[str, Field]) -> None:
