@@ -109,6 +109,14 @@ class TrainingSpec(Section):
         return self.model_copy(update=found) if found else self
 
     @property
+    def decisive(self) -> dict[str, object]:
+        """What a trial's training depends on. Keys that came later count where they are not the default, so that
+        checkpoints of earlier versions stay valid.
+        """
+        usual = {key for key in optimizers.KEYS if getattr(self, key) == type(self).model_fields[key].default}
+        return self.model_dump(exclude=mutable_in("training") | usual)
+
+    @property
     def optimized(self) -> optimizers.Optimizer:
         """What the optimizer is made of."""
         return optimizers.Optimizer(*(getattr(self, key) for key in optimizers.KEYS))

@@ -56,11 +56,18 @@ class Optimizer:
         return made
 
     @property
-    def source(self) -> str:
-        """Its constructor as Python, but for parameters, learning rate and weight decay."""
+    def source(self) -> tuple[str, str]:
+        """Its class and its keywords as Python, but for learning rate and weight decay."""
         kind, options = _TORCH[self.name]
         further = "".join(f", {key}={value}" for key, value in options.items() if key != "fused")
-        return f"torch.optim.{kind}({{}}, betas=({self.beta1!r}, {self.beta2!r}), eps={self.epsilon!r}{further})"
+        return f"torch.optim.{kind}", f"betas=({self.beta1!r}, {self.beta2!r}), eps={self.epsilon!r}{further}"
+
+    @property
+    def settings(self) -> dict[str, float]:
+        """Betas and epsilon by the names of ``transformers.TrainingArguments``, those that are not AdamW's own."""
+        found = {"adam_beta1": self.beta1, "adam_beta2": self.beta2, "adam_epsilon": self.epsilon}
+        usual = (ADAMW.beta1, ADAMW.beta2, ADAMW.epsilon)
+        return {key: value for (key, value), other in zip(found.items(), usual, strict=True) if value != other}
 
 
 ADAMW = Optimizer()

@@ -13,6 +13,9 @@ from autolora.space import FIELDS, Config
 ALL_LINEAR, AUTO = "all-linear", "auto"
 """Values of ``target_modules`` and ``target_parameters``."""
 
+ALSO = {f"lora_{name}": name for name in ("target_modules", "target_parameters")}
+"""What TRL and axolotl call them."""
+
 
 class AdapterSpec(Section):
     """Which layers carry an adapter; the keys are named as in PEFT's ``LoraConfig``.
@@ -59,7 +62,8 @@ class AdapterSpec(Section):
 
     def of_trial(self, config: Config) -> AdapterSpec:
         """This section with the values that a configuration has of it."""
-        found = {name: value for name, value in config.value(FIELDS.name) or () if name in type(self).model_fields}
+        named = {ALSO.get(name, name): value for name, value in config.value(FIELDS.name) or ()}
+        found = {name: value for name, value in named.items() if name in type(self).model_fields}
         return self.model_validate({**dict(self), **found}) if found else self
 
     @model_validator(mode="after")

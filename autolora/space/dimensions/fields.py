@@ -157,8 +157,19 @@ class TrainerFields(Dimension):
 
     def corners(self, scope: Scope, config: Config) -> list[Named]:
         """Every combination of choices and ends; of too many, each choice once, with all else as is expected."""
-        if self._count(scope) <= LISTED // 16:
-            return self._combinations(scope)
+        return self._combinations(scope) if self._count(scope) <= LISTED // 16 else self.each_value(scope)
+
+    def covering(self, scope: Scope) -> list[Named]:
+        """Few settings that have each value of each field that counts in them."""
+        fields = self.of(scope.space).values()
+        most = max((len(field.corners) for field in fields), default=0)
+        found = {
+            self._drawn(scope, lambda field, at=at: field.corners[at % len(field.corners)]): None for at in range(most)
+        }
+        return list(found)
+
+    def each_value(self, scope: Scope) -> list[Named]:
+        """Each choice and end once, with all else as is expected."""
         found: dict[Named, None] = {}
         for field in self.of(scope.space).values():
             for value in field.corners:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from autolora import bases, variants
 from autolora.adapters import factors
-from autolora.adapters.optimizers import KEYS as OPTIMIZER_KEYS
 from autolora.adapters.spec import AdapterSpec
 from autolora.adapters.store import Store
 from autolora.bases import Base
@@ -24,7 +23,7 @@ from autolora.search.rungs import examples_seen, horizon
 from autolora.space import FIELDS, Config, Named, Space
 from autolora.space.dimension import UNSET
 from autolora.space.field import shown
-from autolora.spec import Spec, TrainingSpec, mutable_in
+from autolora.spec import Spec, TrainingSpec
 from autolora.tasks.causal_lm.limits import Limits
 from autolora.tasks.causal_lm.preparation import prepare
 from autolora.tasks.causal_lm.split import PreparedData, Split
@@ -182,11 +181,7 @@ class Workbench:
     @cached_property
     def identity(self) -> str:
         """What a trial's training depends on beside the trial, as a digest."""
-        training = self.training.model_dump(exclude=mutable_in("training"))
-        for key in OPTIMIZER_KEYS:  # which came later: checkpoints of before stay valid
-            if training[key] == TrainingSpec.model_fields[key].default:
-                del training[key]
-        facts = {**self.fingerprints(), "training": training, "seed": self.seed}
+        facts = {**self.fingerprints(), "training": self.training.decisive, "seed": self.seed}
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
     def evaluated(self, job: Job) -> Split:
