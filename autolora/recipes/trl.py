@@ -188,7 +188,7 @@ def _settings(recipe: Recipe, data: Data, out: Path) -> str:
     }
     if recipe.layers is not None and recipe.layers[1]:
         adapter["target_parameters"] = recipe.layers[1]
-    arguments = {
+    arguments: dict[str, object] = {
         "output_dir": str(out.absolute() / recipe.variant.name),
         "per_device_train_batch_size": recipe.micro_batch,
         "per_device_eval_batch_size": recipe.micro_batch,

@@ -97,6 +97,12 @@ class Field:
             return self.mode
         return max(self.domain, key=lambda choice: len(choice) if isinstance(choice, tuple) else math.inf)
 
+    def has(self, value: Choice) -> bool:
+        """Whether the domain holds a value."""
+        if isinstance(self.domain, Range):
+            return is_number(value) and self.domain.contains(value)
+        return value in self.domain
+
     def accepts(self, value: Choice) -> bool:
         """Whether a configuration may have the value. Numbers may lie outside, as a baseline's do."""
         return is_number(value) if self.numeric else value in self._shown
@@ -240,7 +246,7 @@ def field_of(name: str, given: object) -> Field:
         rest, given = given, given.get(CHOICES_KEY, {key: given[key] for key in RANGE_KEYS if key in given})
     found = Field(name, _domain(name, given))
     prefer, standard = (_value(name, rest[key]) if rest.get(key) is not None else None for key in (PREFER, STANDARD))
-    if prefer is not None and not _within(found, prefer):
+    if prefer is not None and not found.has(prefer):
         raise ValueError(f"{name}: prefer {unheld(prefer)!r} is not among its values, {_listed(found)}")
     return replace(found, when=_when(name, rest.get(WHEN)), prefer=prefer, standard=standard)
 
@@ -259,7 +265,7 @@ def in_order(fields: Iterable[Field]) -> dict[str, Field]:
                 hint = f"did you mean {close!r}?" if close else f"it names another of {', '.join(known)}"
                 raise ValueError(f"{field.name}: when names {name!r}, which is not among the fields; {hint}")
             for value in values:
-                if not _within(known[name], value):
+                if not known[name].has(value):
                     raise ValueError(
                         f"{field.name}: when asks for {name} = {unheld(value)!r}, which it never has: "
                         f"{_listed(known[name])}"
@@ -338,12 +344,6 @@ def _when(name: str, given: object) -> tuple[tuple[str, tuple[Choice, ...]], ...
         for other, values in given.items()
     }
     return tuple(sorted(found.items()))
-
-
-def _within(field: Field, value: Choice) -> bool:
-    if isinstance(field.domain, Range):
-        return is_number(value) and field.domain.contains(value)
-    return value in field.domain
 
 
 def _listed(field: Field) -> str:
