@@ -273,7 +273,9 @@ class LoraSampler(BaseSampler):
         sampled: CategoricalChoiceType = other.sample_independent(study, trial, name, distribution)
         return sampled
 
-    def _sample(self, study: Study, trial: FrozenTrial, distributions: Distributions) -> dict[str, Scalar]:
+    def _sample(
+        self, study: Study, trial: FrozenTrial, distributions: Distributions
+    ) -> dict[str, CategoricalChoiceType]:
         """Values of those of these parameters that are ours."""
         table = self._table(study, trial, distributions)
         variant, config = self._propose(table, trial.number, distributions, _given(trial))

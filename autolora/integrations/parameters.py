@@ -175,10 +175,10 @@ class Parameters:
             settled = settled.replaced(**{FIELDS.name: Named.of({**dict(settled.value(FIELDS.name) or ()), **fields})})
         return settled.replaced(**{own: float(number) for own, number in fixed.items()})
 
-    def values(self, distributions: Distributions, variant: str, config: Config) -> dict[str, Scalar]:
+    def values(self, distributions: Distributions, variant: str, config: Config) -> dict[str, CategoricalChoiceType]:
         """A configuration as values of the user's parameters, by the user's names."""
         own = config.replaced(batch_size=config.batch_size / self.batch_multiplier)
-        found: dict[str, Scalar] = {}
+        found: dict[str, CategoricalChoiceType] = {}
         for key, name in self.found(distributions).items():
             distribution = distributions[name]
             value = own.value(name if key.startswith(PREFIX) else key)
