@@ -3,7 +3,7 @@
     python -m studies.fields.irrelevant --repeats 20 --jobs 2
     python -m studies.fields.irrelevant --report
 
-Real learning curves (studies/curves) and the synthetic ones of the benchmark (studies/search) are replayed. A score does
+Real learning curves (studies/curves) and synthetic ones of the benchmark (studies/search) are replayed. A score does
 not depend on the fields, but for its noise: the same setting with another value of a field is another training.
 Resumable: what is in ``irrelevant.csv`` is not run again.
 """
@@ -46,7 +46,10 @@ CASES: Mapping[str, dict[str, object]] = {
     "three": {**ALIKE, **CATEGORY, **SCALE},
 }
 """Fields by case, each with what a trainer does if nothing is said, as a study finds it out by itself."""
-PROBLEMS = [name for name in problems.OWN if family(name) in ("curves", "edge") and not name.endswith("-variants")]
+PROBLEMS = [
+    *(name for name in problems.OWN if family(name) == "curves" and not name.endswith("-variants")),
+    "edge/unbiased",
+]
 DRAWS = 4000
 
 

@@ -78,7 +78,10 @@ class BuiltinTrainer(Trainer):
             try:
                 self.bench.coverage_of(adapter)
             except VariantError as error:
-                raise VariantError(f"space.fields: {words}: {error}" if words else str(error)) from None
+                if not words:
+                    raise
+                hint = ". Each choice is a set: write a list within the list, as in [[q_proj, v_proj], all-linear]"
+                raise VariantError(f"space.fields: {words}: {error}{hint}") from None
         for name in variants:
             variant = registry.get(name)
             configs = searchable.corners(space, variant)
