@@ -3,8 +3,8 @@
     python -m studies.fields.make_task --out runs/fields/task
     python -m studies.fields.matters --dir runs/fields/matters
 
-Each study tunes the learning rate with the same budget: with all else as by default; with dropout; with the layers that
-carry an adapter; with these and fields that hardly matter. Resumable: a study that has ended is not run again.
+Each study tunes the learning rate with the same budget: with all else as by default; with dropout; with dropout, the
+layers that carry an adapter, and fields that hardly matter. Resumable: a study that has ended is not run again.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ OTHERS: Mapping[str, object] = {"space.fields.adam_beta2": [0.95, 0.999], "space
 SEARCHED: Mapping[str, Mapping[str, object]] = {
     "learning rate alone": {},
     "dropout": DROPOUT,
-    "layers": LAYERS,
     "dropout, layers, beta 2, optimizer": {**DROPOUT, **LAYERS, **OTHERS},
 }
 

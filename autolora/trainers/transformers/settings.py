@@ -7,6 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from autolora.adapters.spec import ALL_LINEAR
 from autolora.errors import AutoloraError
 from autolora.trainers.transformers.state import carries_adapter
 from autolora.trainers.trial import Trial
@@ -128,7 +129,9 @@ def _check_plain(trial: Trial, trainer: transformers.Trainer) -> None:
         compared.append("lora_dropout")
     for own in _active_configs(trainer.model):
         for name in compared:
-            _same(name, _listed(getattr(own, name, None)), _listed(getattr(asked, name)), REMEDY)
+            expected = _listed(getattr(asked, name))
+            if expected != ALL_LINEAR:  # in whose place PEFT puts the layers that it finds
+                _same(name, _listed(getattr(own, name, None)), expected, REMEDY)
 
 
 def _active_configs(model: Any) -> list[Any]:
