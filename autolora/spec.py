@@ -25,9 +25,10 @@ from autolora import documents, files, quickstart, references, urls, variants
 from autolora.adapters.spec import AdapterSpec
 from autolora.errors import AutoloraError
 from autolora.files import Document
-from autolora.metrics import EvaluationSpec, MetricSpec
+from autolora.metrics import EvaluationSpec, MetricSpec, ReportedSpec, reported_specs
 from autolora.mistakes import explain, shortened
 from autolora.search.rungs import RUNGS, ascend_to_one
+from autolora.search.trials import Direction
 from autolora.sections import Section, nearby, required
 from autolora.space import Config, Space, registry, searchable
 from autolora.space.dimensions.alpha import HIGHEST as HIGHEST_ALPHA
@@ -231,6 +232,8 @@ class Spec(Section):
         training: the :class:`TrainingSpec` of one full run.
         metric: name of a metric, or a :class:`autolora.metrics.MetricSpec`. Of trainers other than the builtin one,
             the name under which they report the score.
+        metrics: what is reported beside the metric and never steers the search: names, or
+            :class:`autolora.metrics.ReportedSpec` sections. It may change between two starts.
         evaluation: an :class:`autolora.metrics.EvaluationSpec`: on how many rows rungs are scored.
         budget: full-run equivalents per variant, everything included, in total for the study.
         rungs: fractions of a full run at which a trial is scored, ending in 1.
@@ -256,6 +259,7 @@ class Spec(Section):
     adapter: AdapterSpec = AdapterSpec()
     training: TrainingSpec = TrainingSpec()
     metric: Annotated[MetricSpec, _wrap("metric")] = Field(default=MetricSpec(), validate_default=True)
+    metrics: Annotated[tuple[ReportedSpec, ...], BeforeValidator(reported_specs)] = ()
     evaluation: EvaluationSpec = EvaluationSpec()
     budget: float = Field(default=8.0, ge=1, le=1e6)
     rungs: tuple[float, ...] = Field(default=RUNGS, validate_default=True)
@@ -287,8 +291,13 @@ class Spec(Section):
     @property
     def references(self) -> list[str]:
         """What it names of the user's own modules, as ``"package.module:attribute"``."""
-        own_metric = [] if self.trainer.reports_metrics else [self.metric.name]
-        return [name for name in (*self.variants, *own_metric, *self.trainer.references) if ":" in name]
+        own_metrics = [] if self.trainer.reports_metrics else [self.metric.name, *(each.name for each in self.metrics)]
+        return [name for name in (*self.variants, *own_metrics, *self.trainer.references) if ":" in name]
+
+    @property
+    def reported(self) -> dict[str, Direction]:
+        """Which values are better of what is reported beside the metric, by name."""
+        return {each.name: each.resolved_direction for each in self.metrics}
 
     @property
     def names(self) -> list[str]:
@@ -307,6 +316,20 @@ class Spec(Section):
         trainer = info.data.get("trainer")
         if trainer is not None:
             value.check(reported=trainer.reports_metrics)
+        return value
+
+    @field_validator("metrics")
+    @classmethod
+    def _metrics_are_known(cls, value: tuple[ReportedSpec, ...], info: ValidationInfo) -> tuple[ReportedSpec, ...]:
+        trainer, metric = info.data.get("trainer"), info.data.get("metric")
+        names = [each.name for each in value]
+        if trainer is not None:
+            for each in value:
+                each.check(reported=trainer.reports_metrics)
+        if len(set(names)) < len(names):
+            raise ValueError(f"one is named twice in {names}")
+        if metric is not None and metric.name in names:
+            raise ValueError(f"{metric.name!r} is the metric itself, which is reported anyway; leave it out here")
         return value
 
     @field_validator("rungs", mode="before")
@@ -516,6 +539,7 @@ MUTABLE = (
     ),
     *("training.gradient_checkpointing", "training.compile"),
     "base.attn_implementation",
+    "metrics",
     *(f"resources.{name}" for name in ResourcesSpec.model_fields),
 )
 

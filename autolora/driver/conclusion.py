@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from autolora import files
 from autolora.analysis.best import Best, best
+from autolora.analysis.pareto import pareto
 from autolora.analysis.verdict import judge
 from autolora.bases.memory import collected, out_of_memory
 from autolora.driver.former_trials import recall_rows
@@ -62,6 +63,7 @@ def conclude(loop: Loop, trainer: Trainer, spec: Spec, folder: Path, began: floa
         verdict=judge(search.table, found, registry.simple(found)),
         training=trainer.resolved(),
         scores=search.table.scored,
+        pareto=pareto(search.table, search.plan.variants, spec.reported),
     )
     result.save()
     return result

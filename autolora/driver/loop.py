@@ -144,7 +144,7 @@ class Loop:
         self.losses.pop(outcome.trial, None)
         job = jobs.pop(outcome.trial)
         if outcome.kind == "scored":
-            self.search.tell(job, outcome.value, seconds=outcome.seconds, rows=outcome.rows)
+            self.search.tell(job, outcome.value, seconds=outcome.seconds, rows=outcome.rows, metrics=outcome.metrics)
         else:
             self.search.tell(
                 job,

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from autolora import files
 from autolora.analysis.best import Alternative, Best
 from autolora.analysis.comparison import Difference
+from autolora.analysis.pareto import Pareto, pareto_as_dict, pareto_from_dict
 from autolora.analysis.verdict import Standing, Verdict
 from autolora.documents import read_json, shaped
 from autolora.errors import AutoloraError
@@ -65,6 +66,8 @@ class _Tuned(_Part):
     smallest: _Alternative | None = None
     cheapest: _Alternative | None = None
     untried_ranks: list[int] = []
+    metrics: dict[str, float] = {}
+    fraction: float = 1.0
     adapter_dir: str
     notes: list[str] = []
 
@@ -82,6 +85,16 @@ class _Difference(_Part):
     @classmethod
     def _known(cls, raw: object) -> object:
         return _of(Difference, raw, "standing")
+
+
+class _Point(_Part):
+    variant: str
+    config: _Setting
+    value: float
+    reported: float
+    seeds: int
+
+    model_config = ConfigDict(extra="forbid")
 
 
 class _Verdict(_Part):
@@ -103,6 +116,7 @@ class _Result(_Part):
     verdict: _Verdict | None = None
     training: dict[str, Any] = {}
     scores: int | None = None
+    pareto: dict[str, list[_Point]] = {}
 
     @model_validator(mode="after")
     def _spent_of_all(self) -> _Result:
@@ -149,6 +163,9 @@ class TuneResult(Mapping[str, TunedVariant]):
             earlier versions.
         training: settings of a full run that the specification left open, such as ``max_length``.
         scores: number of scores in the study when it ended; None in results of earlier versions.
+        pareto: for each of ``metrics`` of the specification, the configurations than which no other is as good in both
+            the metric and that one and better in one: :class:`autolora.analysis.pareto.ParetoPoint` objects with
+            ``variant``, ``config``, ``value``, ``reported`` and ``seeds``, the best score first.
     """
 
     variants: Mapping[str, TunedVariant]
@@ -161,6 +178,7 @@ class TuneResult(Mapping[str, TunedVariant]):
     verdict: Verdict | None = None
     training: Mapping[str, object] = field(default_factory=dict)
     scores: int | None = None
+    pareto: Pareto = field(default_factory=dict)
 
     def __getitem__(self, variant: str) -> TunedVariant:
         if variant not in self.variants:
@@ -187,6 +205,7 @@ class TuneResult(Mapping[str, TunedVariant]):
             "verdict": self.verdict and self.verdict.as_dict(),
             "training": dict(self.training),
             "scores": self.scores,
+            "pareto": pareto_as_dict(self.pareto),
             "versions": dict(self.versions),
         }
         path = self.folder / BEST_FILE
@@ -226,4 +245,5 @@ class TuneResult(Mapping[str, TunedVariant]):
             verdict=verdict and Verdict.from_dict(verdict),
             training=raw.get("training", {}),
             scores=raw.get("scores"),
+            pareto=pareto_from_dict(raw.get("pareto", {})),
         )

@@ -169,7 +169,7 @@ def _on_held_directory(spec: Spec, folder: Path, executor: Executor | None, call
     with closing(search):
         record(folder, spec)  # what was refused so far, as for the terms of the study, changes nothing
         checkpoints = checkpoint.root_of(spec.checkpoints, folder)
-        for warning in _about_earlier_versions(search, checkpoints, folder):
+        for warning in (*_about_earlier_versions(search, checkpoints, folder), *_about_new_metrics(search, spec)):
             warnings.warn(warning, stacklevel=2)
         callbacks.on_search_start(search)
         weights = Weights(trainer, folder / BEST_FOLDER)
@@ -190,6 +190,20 @@ def _search(loop: Loop, executor: Executor, trainer: Trainer) -> None:
             raise KeyboardInterrupt from None
         finally:
             executor.close()
+
+
+def _about_new_metrics(search: Search, spec: Spec) -> Iterator[str]:
+    """What is to be said of metrics that trials lack, as these were trained before the metrics were asked for."""
+    last = search.plan.last
+    complete = [trial for name in search.plan.variants for trial in search.table.complete(name)]
+    counts = {name: sum(name not in trial.metrics.get(last, {}) for trial in complete) for name in spec.reported}
+    lacking = {name: count for name, count in counts.items() if count}
+    if lacking:
+        said = ", ".join(f"{name} by {count}" for name, count in lacking.items())
+        yield (
+            f"metrics: not reported of {len(complete)} full runs so far: {said}. They stay as they are, and the Pareto "
+            "front leaves them out"
+        )
 
 
 def _about_earlier_versions(search: Search, checkpoints: Location, folder: Path) -> Iterator[str]:

@@ -18,6 +18,7 @@ from autolora.driver.plan import saving_keys
 from autolora.driver.result import TuneResult
 from autolora.priors.evidence import REFERENCE, log_ratio
 from autolora.priors.prior import nearest_rate
+from autolora.report.front import front_lines
 from autolora.report.memory import memory_view
 from autolora.report.recommended import alternatives, differences_table
 from autolora.report.summary import VariantSummary, cells, columns, duration, setting, stops
@@ -83,7 +84,10 @@ def result_table(result: TuneResult) -> RenderableType:
         ]
         table.add_row(*row)
     notes = [Text(f"{name}: {note}.") for name, tuned in result.items() for note in tuned.notes]
-    return Group(table, *notes, *([Text()] if notes else []), *_recommended(result), Text("\n".join(_adapters(result))))
+    fronts = front_lines(result)
+    front = [Text("\n".join(fronts)), Text()] if fronts else []
+    parts = [*notes, *([Text()] if notes else []), *_recommended(result), *front]
+    return Group(table, *parts, Text("\n".join(_adapters(result))))
 
 
 def _adapters(result: TuneResult) -> list[str]:

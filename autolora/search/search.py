@@ -217,6 +217,7 @@ class Search:
         reason: str = "",
         seconds: float = 0.0,
         rows: Scores | None = None,
+        metrics: Mapping[str, float] | None = None,
     ) -> None:
         """Report what became of a job: exactly one of a value, ``diverged``, ``infeasible`` or ``lost``.
 
@@ -233,6 +234,7 @@ class Search:
             seconds: wall time of the trial's training so far.
             rows: what each evaluation row adds to the value, with which configurations are compared row by row. Kept of
                 full-length scores only; None if it is not known.
+            metrics: what is to be known beside the score, by name; it steers nothing.
 
         Raises:
             ValueError: none or several of the four, a value that is not finite, or a job that is not in flight.
@@ -252,7 +254,7 @@ class Search:
             )
         if value is not None:
             kept = rows if job.rung == self.plan.last else None  # shorter runs are never compared row by row
-            self._record(Scored(job.trial, job.rung, float(value), seconds, kept))
+            self._record(Scored(job.trial, job.rung, float(value), seconds, kept, dict(metrics or {})))
         elif lost:
             self._record(Lost(job.trial))
         else:

@@ -59,6 +59,7 @@ class Scored:
         seconds: wall time of the trial's training so far.
         rows: of a full-length score, what each evaluation row adds to it. Without rows in it if the metric gives one
             number for all rows; None if it is not known.
+        metrics: what was reported beside the score, by name.
     """
 
     number: int
@@ -66,6 +67,7 @@ class Scored:
     value: float
     seconds: float = 0.0
     rows: Scores | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -104,8 +106,9 @@ Event = Sampled | Promoted | Scored | Finished | Lost | WeightsLost
 class Trial:
     """One configuration with one seed, and what is known of it.
 
-    ``rows`` is what each evaluation row adds to the full-length score, see :class:`Scored`; ``weights_lost`` why what
-    was trained cannot be used any more, empty if it can.
+    ``metrics`` is what was reported beside the score at each rung. ``rows`` is what each evaluation row adds to the
+    full-length score, see :class:`Scored`; ``weights_lost`` why what was trained cannot be used any more, empty if it
+    can.
     """
 
     number: int
@@ -123,6 +126,7 @@ class Trial:
     seconds: float = 0.0
     lost: int = 0
     rows: Scores | None = field(default=None, repr=False)
+    metrics: dict[int, Mapping[str, float]] = field(default_factory=dict)
     revision: int = 1
     weights_lost: str = ""
 
@@ -248,6 +252,8 @@ class TrialTable:
         trial = self.trials[event.number]
         trial.scores[event.rung] = event.value
         trial.seconds = max(trial.seconds, event.seconds)
+        if event.metrics:
+            trial.metrics[event.rung] = event.metrics
         if event.rows is not None:
             trial.rows = event.rows
 

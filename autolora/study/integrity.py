@@ -88,6 +88,7 @@ class _Attributes(BaseModel):
     lost: int = 0
     ending: _Ending | None = None
     rows: _Rows | None = None
+    metrics: dict[str, dict[str, float]] = {}
 
 
 def _file(storage: Storage) -> Path | None:

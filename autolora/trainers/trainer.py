@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
 
@@ -35,6 +35,8 @@ class Outcome:
         reason: in words, unless scored.
         seconds: wall time of the trial so far, over all its segments.
         rows: what each evaluation row adds to a full-length score; None for other scores.
+        metrics: what the specification wants reported beside the score, as far as it is known; finite numbers by name.
+        evaluation: wall time of the evaluation at the segment's end, in seconds; 0 if that is not known.
     """
 
     trial: int
@@ -44,6 +46,8 @@ class Outcome:
     reason: str
     seconds: float
     rows: Scores | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    evaluation: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,7 @@ class Stepper:
     Attributes:
         passes: what one forward pass may hold, as it is now.
         scaler: of the loss.
+        tokens: of the latest global batch, padding left out.
         overflowed: whether gradients of the latest step were beyond float16, so that it is skipped.
     """
 
@@ -62,6 +63,7 @@ class Stepper:
         self.adapted, self.optimizer = adapted, optimizer
         self.scaler, self.overflowed = scaler_for(bench.base), False
         self.doing = doing or Doing()
+        self.tokens = 0
         self.passes = passes or self._begin()
         self._latest: np.ndarray = np.empty(0, dtype=np.int64)
 
@@ -84,6 +86,7 @@ class Stepper:
         begin = step * config.batch_size
         until = begin + config.batch_size if end is None else min(begin + config.batch_size, end)
         rows = bench.batches.rows(self.seed, begin, until)
+        self.tokens = int(bench.data.train.lengths[rows].sum())
         self.doing.what = "training on as little as one example at a time"
         while True:
             passes = self.passes.cut(bench.data.train.lengths[rows], bench.training.micro_batch)

@@ -101,7 +101,11 @@ class BuiltinTrainer(Trainer):
             "layers": self.bench.coverage.lines(),
             "data": self.bench.data.report.lines(),
             "evaluation": list(filter(None, [rows_in_words(self.bench.rungs, self.bench.scored_rows)])),
-            "warning": [*self.bench.data.report.warnings, *self.bench.evaluator.warnings],
+            "warning": [
+                *self.bench.data.report.warnings,
+                *self.bench.evaluator.warnings,
+                *(line for each in self.bench.reporters.values() for line in each.warnings),
+            ],
         }
 
     def resolved(self) -> Mapping[str, object]:

@@ -17,6 +17,7 @@ from autolora.adapters.spec import AdapterSpec
 from autolora.adapters.store import Store
 from autolora.bases import Base
 from autolora.bases.compiling import check_compiling
+from autolora.metrics import ReportedSpec
 from autolora.metrics.own import find as find_metric
 from autolora.search import Job
 from autolora.search.rungs import examples_seen, horizon
@@ -58,6 +59,8 @@ class Workbench:
         data: tokenized splits.
         batches: of the training split.
         evaluator: scores adapters.
+        reporters: evaluators of further metrics that are reported and do not steer, by name.
+        reported: what is reported beside the score.
         adapter: which layers carry an adapter.
         training: settings of a full run, those resolved that the specification leaves to the data.
         seed: of the study.
@@ -72,6 +75,8 @@ class Workbench:
     data: PreparedData
     batches: Batches
     evaluator: Evaluator
+    reporters: Mapping[str, Evaluator]
+    reported: tuple[ReportedSpec, ...]
     adapter: AdapterSpec
     training: TrainingSpec
     seed: int
@@ -88,7 +93,8 @@ class Workbench:
             variants.resolve(reference)  # on a worker, those of other packages are not registered yet
         # What is wrong with these is said before the model is loaded.
         place(checkpoint.root_of(spec.checkpoints, folder))
-        find_metric(spec.metric)
+        for metric in (spec.metric, *_scored(spec)):
+            find_metric(metric)
         base = bases.load(spec)
         return cls.of(spec, folder, base, prepare_data(spec, base.tokenizer, folder / "data", base.limits))
 
@@ -104,6 +110,7 @@ class Workbench:
             check_compiling(base.model, base.device)
         with base.memory_for(f"trying the metric {spec.metric.name}"):
             evaluator = Evaluator.of(base, spec.metric, data)
+            reporters = {each.name: Evaluator.of(base, each, data) for each in _scored(spec)}
         examples = spec.training.examples or len(data.train)
         share = subsets.share_of_run(
             evaluated=int(data.eval.lengths.sum()),
@@ -115,6 +122,8 @@ class Workbench:
             data=data,
             batches=Batches(data.train, base, spec.seed, spec.training.micro_batch),
             evaluator=evaluator,
+            reporters=reporters,
+            reported=spec.metrics,
             adapter=spec.adapter,
             training=spec.training.model_copy(update={"max_length": data.report.max_length}),
             seed=spec.seed,
@@ -258,6 +267,11 @@ class Workbench:
         )
 
 
+def _scored(spec: Spec) -> list[ReportedSpec]:
+    """Further metrics that adapters are scored by."""
+    return [each for each in spec.metrics if each.scores]
+
+
 def prepare_data(
     spec: Spec,
     tokenizer: PreTrainedTokenizerBase,
@@ -273,6 +287,6 @@ def prepare_data(
         examples=spec.training.examples,
         seed=spec.seed,
         cache_dir=cache,
-        whole_rows=spec.metric.needs_columns,
+        whole_rows=any(metric.needs_columns for metric in (spec.metric, *_scored(spec))),
         limits=limits,
     )

@@ -19,6 +19,7 @@ from autolora.trainers.command.errors import CommandError
 from autolora.trainers.command.lines import Lines
 from autolora.trainers.command.process import REPORT, TRIAL, Process
 from autolora.trainers.command.reports import Report, Reports, malformed
+from autolora.trainers.command.resident import Resident
 from autolora.trainers.trainer import Interrupted, LostSegment, OnStep, Progress, SignOfLife
 from autolora.trainers.trial import Trial
 
@@ -85,6 +86,9 @@ class Attempt:
         stops: whether it is to stop at the segment's end.
         stall_seconds: a command that neither reports nor prints for so long is lost.
         heard: reads the output; None if nobody does.
+        peak: most bytes that all of its processes had resident at once.
+        timed: seconds between the first and the last report of this run that said how far it was, and the examples
+            trained between them; None if there were no two.
     """
 
     launch: Launch
@@ -97,6 +101,9 @@ class Attempt:
     stops: bool
     stall_seconds: float
     heard: Heard | None = None
+    peak: int = 0
+    timed: tuple[float, float] | None = None
+    _first: tuple[float, int] | None = None
 
     def run(self, on_step: OnStep | None) -> Ended:
         """Run it to its end.
@@ -136,8 +143,10 @@ class Attempt:
 
     def _listen(self, process: Process, output: BinaryIO, on_step: OnStep) -> int | str:
         """The exit code, or why the training has diverged."""
+        resident = Resident(process.pid)
         while True:
             code = process.wait(POLL_SECONDS)
+            self.peak = max(self.peak, resident.now())
             reason = self._read(on_step, ended=code is not None)
             if reason is not None:
                 return reason
@@ -174,9 +183,19 @@ class Attempt:
             if reason is not None:
                 return reason
             self._check_stop(report)
+            self._time(report)
             if report.loss is not None or report.step is not None or report.examples is not None:
                 on_step(Progress(*self._progress()))
         return None
+
+    def _time(self, report: Report) -> None:
+        if self.reports.examples is None or (report.step is None and report.examples is None):
+            return
+        now, examples = time.monotonic(), self.reports.examples
+        if self._first is None or examples < self._first[1]:
+            self._first = now, examples
+        elif examples > self._first[1]:
+            self.timed = now - self._first[0], examples - self._first[1]
 
     def _read_output(self, heard: Heard, ended: bool) -> None:
         """Write what the output says to the file of reports, where later segments find it."""

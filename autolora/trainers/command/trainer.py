@@ -30,6 +30,7 @@ from autolora.trainers.command.process import REPORT, end_marked
 from autolora.trainers.command.reports import Reports
 from autolora.trainers.command.scores import ScoreFile, pattern_reader
 from autolora.trainers.places import is_url, shown
+from autolora.trainers.timing import Timing, facts, reported
 from autolora.trainers.trainer import OnStep, Outcome, Trainer
 from autolora.trainers.trial import Trial
 from autolora.trainers.trials import Trials, scored
@@ -147,7 +148,10 @@ class ProcessTrainer(Trainer):
                 raise self._without_score(attempt)
             if math.isfinite(score):
                 attempt.check_reached()
-                return self._committed(segment, manifest, score, seconds)
+                said = attempt.reports.said
+                if score_file is not None:
+                    said = {**said, **score_file.reported([each.name for each in self.spec.metrics])}
+                return self._committed(segment, manifest, score, seconds, said, attempt)
             reason = f"{self.spec.metric.name} became {score}"
             return Outcome(segment.trial, "diverged", None, segment.stop, reason, seconds)
         return Outcome(segment.trial, ended.kind, None, self._at(segment, attempt.reports), ended.reason, seconds)
@@ -198,12 +202,26 @@ class ProcessTrainer(Trainer):
                 "replaced; remove the folder, or use another run directory"
             )
 
-    def _committed(self, segment: Job, manifest: Manifest, score: float, seconds: float) -> Outcome:
+    def _committed(
+        self,
+        segment: Job,
+        manifest: Manifest,
+        score: float,
+        seconds: float,
+        said: Mapping[str, Any],
+        attempt: Attempt | None = None,
+    ) -> Outcome:
         batch = segment.config.batch_size
         manifest.scores[segment.rung] = score
         manifest.step = steps_until(segment.stop, self.examples, batch)
         manifest.examples = min(manifest.step * batch, self.examples)
         manifest.seconds = seconds
+        if attempt is not None:
+            manifest.peak_memory = max(manifest.peak_memory, attempt.peak)
+        if attempt is not None and attempt.timed is not None:
+            Timing(manifest.timing).step(*attempt.timed, first=False)
+        if self.spec.metrics:
+            manifest.metrics[segment.rung] = reported(self.spec.metrics, facts(manifest), said)
         contents = {work.LISTING: work.listing(self.work(segment.trial))}
         checkpoint.commit(self.trials.folder(segment.trial), manifest, contents, finished=segment.stop == 1.0)
         return scored(segment, manifest)
