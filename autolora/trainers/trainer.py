@@ -47,7 +47,7 @@ class Outcome:
     seconds: float
     rows: Scores | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
-    evaluation: float = 0.0
+    evaluation: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True)
