@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     Field,
@@ -21,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-from autolora import documents, files, quickstart, references, urls, variants
+from autolora import documents, files, quantities, quickstart, references, urls, variants
 from autolora.adapters.spec import AdapterSpec
 from autolora.errors import AutoloraError
 from autolora.files import Document
@@ -214,6 +215,17 @@ def _wrap(section: str) -> BeforeValidator:
     return BeforeValidator(lambda value: value if isinstance(value, plain) else {key: value})
 
 
+def _checked_by(reading: Callable[[object], float]) -> Callable[[Any], Any]:
+    """A validator that leaves a quantity as it was written, if it can be read."""
+
+    def check(value: object) -> object:
+        if value is not None:
+            reading(value)
+        return value
+
+    return check
+
+
 class Spec(Section):
     """A whole study.
 
@@ -236,6 +248,9 @@ class Spec(Section):
             :class:`autolora.metrics.ReportedSpec` sections. It may change between two starts.
         evaluation: an :class:`autolora.metrics.EvaluationSpec`: on how many rows rungs are scored.
         budget: full-run equivalents per variant, everything included, in total for the study.
+        time_budget: wall time in which the study ends, whatever is left of the budget: seconds, or text such as "90m",
+            "4h" or "1h30m". It covers everything, over all starts that have a time budget. None: no limit. It may
+            change between two starts.
         rungs: fractions of a full run at which a trial is scored, ending in 1.
         confirm: "auto" keeps min(4, floor(budget / 4)) full runs for further seeds of the finalists; 0: none.
         baseline: what the user runs today, trained first and to the end to compare with; None: nothing.
@@ -262,6 +277,7 @@ class Spec(Section):
     metrics: Annotated[tuple[ReportedSpec, ...], BeforeValidator(reported_specs)] = ()
     evaluation: EvaluationSpec = EvaluationSpec()
     budget: float = Field(default=8.0, ge=1, le=1e6)
+    time_budget: Annotated[float | str | None, AfterValidator(_checked_by(quantities.seconds))] = None
     rungs: tuple[float, ...] = Field(default=RUNGS, validate_default=True)
     confirm: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
         default="auto", description='"auto" or a whole number of at least 0'
@@ -293,6 +309,11 @@ class Spec(Section):
         """What it names of the user's own modules, as ``"package.module:attribute"``."""
         own_metrics = [] if self.trainer.reports_metrics else [self.metric.name, *(each.name for each in self.metrics)]
         return [name for name in (*self.variants, *own_metrics, *self.trainer.references) if ":" in name]
+
+    @property
+    def time_limit(self) -> float | None:
+        """Seconds of ``time_budget``; None without one."""
+        return None if self.time_budget is None else quantities.seconds(self.time_budget)
 
     @property
     def reported(self) -> dict[str, Direction]:
@@ -539,7 +560,7 @@ MUTABLE = (
     ),
     *("training.gradient_checkpointing", "training.compile"),
     "base.attn_implementation",
-    "metrics",
+    *("metrics", "time_budget"),
     *(f"resources.{name}" for name in ResourcesSpec.model_fields),
 )
 

@@ -190,6 +190,30 @@ def best(
     }
 
 
+def partial(table: TrialTable, variant: str) -> Best | None:
+    """The best of the longest runs of a variant that has no full one; None if it has one, or no score at all."""
+    healthy = [trial for trial in table.of(variant) if trial.healthy and trial.scores]
+    if not healthy or table.leaders(variant):
+        return None
+    rung = max(trial.reached for trial in healthy)
+    found = table.ranked((trial for trial in healthy if rung in trial.scores), rung)[0]
+    share = table.share(found.config, rung)
+    return Best(
+        config=found.config,
+        value=found.scores[rung],
+        spread=None,
+        seeds=(found.scores[rung],),
+        baseline=None,
+        seconds=sum(trial.seconds for trial in table.of(variant)),
+        metrics=dict(found.metrics.get(rung, {})),
+        fraction=share,
+        notes=(
+            f"the score is that of trial {found.number} at {share:.2g} of a full run, the longest that was trained: "
+            "not a tuned result, and there is no adapter of it",
+        ),
+    )
+
+
 def seed_noise(table: TrialTable, variants: Iterable[str]) -> SeedNoise | None:
     """What the seed does to a full-length score, pooled over all configurations with several; None without any."""
     return SeedNoise.pooled([group.runs for name in variants for group in _stable(table, name)])

@@ -117,6 +117,7 @@ class _Result(_Part):
     training: dict[str, Any] = {}
     scores: int | None = None
     pareto: dict[str, list[_Point]] = {}
+    ended: str = ""
 
     @model_validator(mode="after")
     def _spent_of_all(self) -> _Result:
@@ -166,6 +167,7 @@ class TuneResult(Mapping[str, TunedVariant]):
         pareto: for each of ``metrics`` of the specification, the configurations than which no other is as good in both
             the metric and that one and better in one: :class:`autolora.analysis.pareto.ParetoPoint` objects with
             ``variant``, ``config``, ``value``, ``reported`` and ``seeds``, the best score first.
+        ended: why the search ended before its budget, as by a time budget; empty if it did not.
     """
 
     variants: Mapping[str, TunedVariant]
@@ -179,6 +181,7 @@ class TuneResult(Mapping[str, TunedVariant]):
     training: Mapping[str, object] = field(default_factory=dict)
     scores: int | None = None
     pareto: Pareto = field(default_factory=dict)
+    ended: str = ""
 
     def __getitem__(self, variant: str) -> TunedVariant:
         if variant not in self.variants:
@@ -206,6 +209,7 @@ class TuneResult(Mapping[str, TunedVariant]):
             "training": dict(self.training),
             "scores": self.scores,
             "pareto": pareto_as_dict(self.pareto),
+            "ended": self.ended,
             "versions": dict(self.versions),
         }
         path = self.folder / BEST_FILE
@@ -246,4 +250,5 @@ class TuneResult(Mapping[str, TunedVariant]):
             training=raw.get("training", {}),
             scores=raw.get("scores"),
             pareto=pareto_from_dict(raw.get("pareto", {})),
+            ended=raw.get("ended", ""),
         )

@@ -9,19 +9,22 @@ from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autolora import files
+from autolora import files, variants
 from autolora import spec as specs
 from autolora.bases.given import as_given
 from autolora.driver import conclusion
 from autolora.driver.alone import alone
 from autolora.driver.callbacks import Callback, Callbacks
+from autolora.driver.clock import Clock
 from autolora.driver.directory import record, run_directory
 from autolora.driver.former_trials import examples_in_an_uncut_run
 from autolora.driver.litter import sweep
 from autolora.driver.loop import Loop, interruptible
 from autolora.driver.opening import Opening
+from autolora.driver.paces import Paces
 from autolora.driver.records import recorded_to_spec
 from autolora.driver.result import BEST_FOLDER, TuneResult
+from autolora.driver.timing import TimeUp, Timing
 from autolora.driver.weights import Weights
 from autolora.execution import Executor, make_executor
 from autolora.search import Search
@@ -85,6 +88,7 @@ def resume(
     model: PreTrainedModel | None = None,
     data: Dataset | Mapping[str, object] | None = None,
     budget: float | None = None,
+    time_budget: float | str | None = None,
     executor: str | Executor = "inline",
     callbacks: Iterable[Callback] = (),
 ) -> TuneResult:
@@ -94,6 +98,7 @@ def resume(
         dir: run directory.
         model, data: again, where they were given as Python objects, which are not recorded.
         budget: full-run equivalents per variant in total, in place of the recorded one.
+        time_budget: likewise the time that the study may take in all, such as "4h".
         executor, callbacks: as for :func:`tune`.
 
     Returns:
@@ -107,7 +112,7 @@ def resume(
     told = Callbacks(callbacks)
     with told.stopping():
         folder = files.expanded(dir)
-        spec = recorded_to_spec(folder, _given(model=model, data=data, budget=budget))
+        spec = recorded_to_spec(folder, _given(model=model, data=data, budget=budget, time_budget=time_budget))
         return _run(spec, folder, executor, told)
 
 
@@ -149,20 +154,25 @@ def _given(**arguments: object) -> dict[str, object]:
 
 def _run(asked: Spec, folder: Path, choice: str | Executor | None, callbacks: Callback) -> TuneResult:
     """Search, if there is an executor, and conclude."""
+    began = time.monotonic()
     with alone(folder), as_given(asked.model), run_directory(folder, asked) as spec:
-        executor = make_executor(choice, spec, folder) if isinstance(choice, str) else choice
-        with nullcontext() if executor is None else closing(executor):
-            return _on_held_directory(spec, folder, executor, callbacks)
+        clock = Clock(folder, None if choice is None else spec.time_limit, began=began)
+        with clock.running():
+            executor = make_executor(choice, spec, folder) if isinstance(choice, str) else choice
+            with nullcontext() if executor is None else closing(executor):
+                return _on_held_directory(spec, folder, executor, callbacks, clock)
 
 
-def _on_held_directory(spec: Spec, folder: Path, executor: Executor | None, callbacks: Callback) -> TuneResult:
+def _on_held_directory(
+    spec: Spec, folder: Path, executor: Executor | None, callbacks: Callback, clock: Clock
+) -> TuneResult:
     began = time.monotonic()
     sweep(spec, folder, alone=executor is None or executor.in_process)
     if executor is not None:
         callbacks.on_executor(executor)
     opening = Opening.of(spec, folder)
     spec = opening.spec
-    trainer = opening.trainer
+    trainer, loaded = opening.trainer, time.monotonic()
     callbacks.on_setup(spec, trainer)
     prior = opening.prior(folder, callbacks.on_prior)
     search = opening.search(prior, opening.recorder(folder))
@@ -174,6 +184,15 @@ def _on_held_directory(spec: Spec, folder: Path, executor: Executor | None, call
         callbacks.on_search_start(search)
         weights = Weights(trainer, folder / BEST_FOLDER)
         loop = Loop(search, spec.keep, checkpoints, callbacks, weights)
+        if executor is not None and clock.limit is not None:
+            loop.timing = Timing(
+                clock=clock,
+                variants=search.plan.variants,
+                paces=Paces(search.table, trainer.scored_rows(), _step_costs(search)),
+                in_process=executor.in_process,
+                loading=loaded - began,
+                test_cost=trainer.test_cost(),
+            )
         if executor is not None:
             _search(loop, executor, trainer)
         result = conclusion.conclude(loop, trainer, spec, folder, began)
@@ -186,10 +205,18 @@ def _search(loop: Loop, executor: Executor, trainer: Trainer) -> None:
         try:
             executor.start(trainer)
             loop.run(executor, asked_to_stop)
+        except TimeUp:
+            pass  # what there is, is concluded
         except Interrupted:
             raise KeyboardInterrupt from None
         finally:
             executor.close()
+
+
+def _step_costs(search: Search) -> dict[str, float]:
+    """Time of a step over that of plain LoRA, of the variants of which it is known."""
+    costs = {name: variants.get(name).cost for name in search.plan.variants}
+    return {name: cost for name, cost in costs.items() if cost}
 
 
 def _about_new_metrics(search: Search, spec: Spec) -> Iterator[str]:

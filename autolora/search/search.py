@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Final, Literal
 
 from autolora.errors import AutoloraError
@@ -14,6 +15,7 @@ from autolora.search.job import Job
 from autolora.search.policy import (
     Done,
     Finish,
+    Limit,
     Plan,
     Promote,
     Resume,
@@ -181,6 +183,21 @@ class Search:
     def in_flight(self) -> frozenset[int]:
         """Numbers of the trials that are handed out now."""
         return frozenset(self._in_flight)
+
+    def limit(self, limits: Mapping[str, Limit]) -> None:
+        """Say what the time that is left allows each variant, from now on.
+
+        Args:
+            limits: by variant; one that has none may spend all of its budget.
+        """
+        self.plan = replace(self.plan, limits=dict(limits))
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether nothing is left to do, with all that is in flight given up."""
+        forecast = self._forecast
+        action = decide(self.table, self.plan, forecast.acquisitions, forecast.paused_acquisitions)
+        return isinstance(action, Done)
 
     def ask(self) -> Job | _Wait | None:
         """The next job; :data:`WAIT` where one in flight must be told first; None at the end of the budget."""

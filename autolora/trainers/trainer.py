@@ -175,6 +175,10 @@ class Trainer(Protocol):
         """Whether a few steps can be trained to tell how long a run takes."""
         return True
 
+    def test_cost(self) -> float:
+        """Time that :meth:`test` takes, over that of an evaluation at full length; 0 if there is nothing to test on."""
+        return 1.0
+
     def scored_rows(self) -> Sequence[int]:
         """Evaluation rows that each rung is scored on, the first ones of one order; empty if all have the same."""
         return ()

@@ -90,6 +90,10 @@ class BuiltinTrainer(Trainer):
     def scored_rows(self) -> Sequence[int]:
         return self.bench.scored_rows
 
+    def test_cost(self) -> float:
+        test = self.bench.data.test
+        return 0.0 if test is None else float(test.lengths.sum() / self.bench.data.eval.lengths.sum())
+
     def about(self) -> Mapping[str, Sequence[str]]:
         from autolora.adapters.packed import parameter_count
 

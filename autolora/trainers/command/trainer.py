@@ -267,6 +267,9 @@ class ProcessTrainer(Trainer):
     def test(self, trial: int) -> float | None:
         return None
 
+    def test_cost(self) -> float:
+        return 0.0
+
     def export(self, trial: int, folder: Path) -> None:
         self.verify(trial)
         work.export(self.work(trial), folder)
