@@ -9,6 +9,7 @@ import os
 import select
 import signal
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -161,7 +162,9 @@ def tune(
         else:
             from autolora import driver
 
-            _watched(folder, executor, partial(driver.tune, spec=checked, dir=folder, executor=executor))
+            _watched(
+                folder, executor, partial(driver.tune, spec=checked, dir=folder, executor=executor, began=_began())
+            )
 
 
 @cli.command()
@@ -175,8 +178,8 @@ def resume(folder: Path, budget: float | None, time_budget: str | None, executor
         from autolora import driver
 
         _quiet_libraries()
-        resumed = partial(driver.resume, folder, budget=budget, time_budget=time_budget, executor=executor)
-        _watched(folder, executor, resumed)
+        resumed = partial(driver.resume, folder, budget=budget, time_budget=time_budget, began=_began())
+        _watched(folder, executor, partial(resumed, executor=executor))
 
 
 @cli.command()
@@ -344,6 +347,14 @@ def _watched(folder: Path, executor: str, work: Callable[..., TuneResult]) -> No
 
         click.echo(f"error: {nothing_tuned(folder)}", err=True)
         sys.exit(EXIT_NOTHING_TUNED)
+
+
+def _began() -> float:
+    """When this process began, by ``time.monotonic``: loading libraries takes time, too."""
+    import psutil
+
+    age: float = time.time() - psutil.Process().create_time()
+    return time.monotonic() - age
 
 
 def _command_again(folder: Path, executor: str) -> str:

@@ -92,9 +92,7 @@ class Loop:
             if self.timing is not None:
                 self.timing.check(self.search)
             while len(jobs) < executor.capacity and not asked_to_stop():
-                if self.timing is not None:
-                    self.timing.allow(self.search, executor.capacity)
-                job = self.search.ask()
+                job = self._ask(executor.capacity)
                 if job is None or job is WAIT:
                     break
                 assert isinstance(job, Job)
@@ -118,6 +116,10 @@ class Loop:
                 self._tell(jobs, outcome)
             self.tidy()
             self.seconds["driver"] += time.monotonic() - mark
+
+    def _ask(self, workers: int) -> Job | object | None:
+        """See :meth:`autolora.search.Search.ask`; within the time budget, if there is one."""
+        return self.search.ask() if self.timing is None else self.timing.ask(self.search, workers)
 
     def note_losses(self) -> bool:
         """Record which runs of the best configurations are lost, and which are there again.

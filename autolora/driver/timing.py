@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from autolora.driver.clock import Clock
 from autolora.driver.paces import Paces
 from autolora.search import Job, Search
-from autolora.search.shares import limits
+from autolora.search.shares import lacking, limits
 from autolora.trainers import Interrupted, Outcome, Progress, SignOfLife
 
 MARGIN = 0.02
@@ -66,22 +66,51 @@ class Timing:
         cost = self.paces.cost(variant)
         return 0.0 if cost is None or not self.test_cost else cost.overhead + self.test_cost * cost.evaluation
 
-    def allow(self, search: Search, workers: int) -> None:
+    def ask(self, search: Search, workers: int) -> Job | object | None:
+        """The next job that ends in time; else as :meth:`autolora.search.Search.ask`.
+
+        Where each variant's share of the time is too small for anything, one gets all of it: one without a full run, or
+        else the one that has spent the least.
+        """
+        self._allow(search, workers)
+        job = search.ask()
+        if job is not None:
+            return job
+        table = search.table
+        for name in sorted(search.plan.variants, key=lambda name: (bool(table.leaders(name)), table.spent(name))):
+            self._allow(search, workers, alone=name)
+            job = search.ask()
+            if job is not None:
+                return job
+        return None
+
+    def _allow(self, search: Search, workers: int, alone: str | None = None) -> None:
         """Tell the search what time allows from now on."""
         left = self.left(search)
         pending = sum(self.paces.left(running) for running in self.paces.running.values())
-        found = limits(search.table, search.plan, left, workers, pending, self.paces.seconds)
+        found = limits(search.table, search.plan, left, workers, pending, self.paces.seconds, alone=alone)
         search.limit(found)
-        short = [name for name, limit in found.items() if limit.budget < 1 and not search.table.leaders(name)]
-        if short and not self._warned:
-            self._warned = True
-            seconds = max(self.paces.seconds(name, None, 0.0, 1.0) or 0.0 for name in short)
-            warnings.warn(
-                f"time_budget: a full run of {', '.join(short)} takes about {seconds:.0f} s, and only "
-                f"{max(0.0, left):.0f} s are left to train in: short runs are trained instead, whose scores are no "
-                "results to rely on. A larger time_budget goes on with them",
-                stacklevel=2,
-            )
+        if found and not self._warned:
+            self._warn_if_too_short(search, left)
+
+    def _warn_if_too_short(self, search: Search, left: float) -> None:
+        """Say once that no full run fits any more, where there is none."""
+        table = search.table
+        needs = []
+        for name in search.plan.variants:
+            lacks = lacking(table, name)
+            if not lacks:
+                return
+            needs.append(self.paces.seconds(name, None, 1.0 - lacks, 1.0) or 0.0)
+        if min(needs) <= left:
+            return
+        self._warned = True
+        warnings.warn(
+            f"time_budget: not even one full run fits. About {min(needs):.0f} s are missing for one, and "
+            f"{max(0.0, left):.0f} s are left to train in: short runs are trained instead, whose scores are no results "
+            "to rely on. A larger time_budget goes on with them",
+            stacklevel=2,
+        )
 
     def check(self, search: Search) -> None:
         """Raise :class:`TimeUp` if time has ended for all that is trained."""

@@ -48,6 +48,7 @@ def tune(
     dir: str | Path = "runs/autolora",
     executor: str | Executor = "inline",
     callbacks: Iterable[Callback] = (),
+    began: float | None = None,
     **settings: object,
 ) -> TuneResult:
     """Tune LoRA variants: search, confirm, export.
@@ -60,6 +61,7 @@ def tune(
         dir: run directory; one that holds an unfinished study of the same specification is continued.
         executor: "inline" for this process, "ray" for a Ray cluster, or an :class:`autolora.execution.Executor`.
         callbacks: told what happens while it runs, see :class:`autolora.Callback`; none: nothing is shown.
+        began: when the time that a ``time_budget`` counts began, by ``time.monotonic``; None means now.
         settings: any other key of :class:`autolora.spec.Spec`, such as ``variants``, ``budget``, ``space``.
 
     Returns:
@@ -79,7 +81,8 @@ def tune(
         spec = {name: getattr(spec, name) for name in Spec.model_fields}
     told = Callbacks(callbacks)
     with told.stopping():
-        return _run(specs.load(spec, **named, **settings), files.expanded(dir), executor, told)
+        began = time.monotonic() if began is None else began
+        return _run(specs.load(spec, **named, **settings), files.expanded(dir), executor, told, began)
 
 
 def resume(
@@ -91,6 +94,7 @@ def resume(
     time_budget: float | str | None = None,
     executor: str | Executor = "inline",
     callbacks: Iterable[Callback] = (),
+    began: float | None = None,
 ) -> TuneResult:
     """Go on with the study of a run directory, from its recorded specification and from any working directory.
 
@@ -99,7 +103,7 @@ def resume(
         model, data: again, where they were given as Python objects, which are not recorded.
         budget: full-run equivalents per variant in total, in place of the recorded one.
         time_budget: likewise the time that the study may take in all, such as "4h".
-        executor, callbacks: as for :func:`tune`.
+        executor, callbacks, began: as for :func:`tune`.
 
     Returns:
         As :func:`tune`.
@@ -111,9 +115,10 @@ def resume(
     """
     told = Callbacks(callbacks)
     with told.stopping():
+        began = time.monotonic() if began is None else began
         folder = files.expanded(dir)
         spec = recorded_to_spec(folder, _given(model=model, data=data, budget=budget, time_budget=time_budget))
-        return _run(spec, folder, executor, told)
+        return _run(spec, folder, executor, told, began)
 
 
 def finish(
@@ -145,16 +150,15 @@ def finish(
         spec = recorded_to_spec(folder, _given(model=model, data=data))
         if begun_study(spec.storage, folder) is None:
             raise NoStudyError(f"{files.shown(folder)} holds no study yet: there is nothing to finish")
-        return _run(spec, folder, None, told)
+        return _run(spec, folder, None, told, time.monotonic())
 
 
 def _given(**arguments: object) -> dict[str, object]:
     return {name: value for name, value in arguments.items() if value is not None}
 
 
-def _run(asked: Spec, folder: Path, choice: str | Executor | None, callbacks: Callback) -> TuneResult:
+def _run(asked: Spec, folder: Path, choice: str | Executor | None, callbacks: Callback, began: float) -> TuneResult:
     """Search, if there is an executor, and conclude."""
-    began = time.monotonic()
     with alone(folder), as_given(asked.model), run_directory(folder, asked) as spec:
         clock = Clock(folder, None if choice is None else spec.time_limit, began=began)
         with clock.running():

@@ -75,7 +75,9 @@ def result_table(result: TuneResult) -> RenderableType:
         row = [
             name,
             *([_score(tuned.baseline)] if compared else []),
-            _score(tuned.value) + (f" ± {tuned.spread:.4f}" if tuned.spread is not None else ""),
+            _score(tuned.value)
+            + (f" ± {tuned.spread:.4f}" if tuned.spread is not None else "")
+            + (f" at {tuned.fraction:.2g} of a run" if tuned.fraction < 1 else ""),
             str(len(tuned.seeds)),
             *([_score(tuned.test)] if tested else []),
             *cells(tuned.config, shown),

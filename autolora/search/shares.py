@@ -15,12 +15,20 @@ not known."""
 
 
 def limits(
-    table: TrialTable, plan: Plan, left: float, workers: int, pending: float, seconds: Seconds
+    table: TrialTable,
+    plan: Plan,
+    left: float,
+    workers: int,
+    pending: float,
+    seconds: Seconds,
+    *,
+    alone: str | None = None,
 ) -> dict[str, Limit]:
     """What the time allows each variant.
 
     All workers' time is shared so that variants get to the same number of full runs, as budgets do: to those that have
-    spent less, more.
+    spent less, more. Where that is no full run for some, those that are furthest get it, and the others nothing: a full
+    run of one variant is worth more than parts of runs of all.
 
     Args:
         table: everything that has happened.
@@ -29,6 +37,7 @@ def limits(
         workers: that train at once.
         pending: seconds of work in segments that workers have now.
         seconds: by what trials took.
+        alone: the variant that gets all of the time, where the shares of all are too small for anything.
 
     Returns:
         By variant; empty while nothing is known of how long anything takes.
@@ -37,8 +46,11 @@ def limits(
     known = {name: max(pace, 1e-9) for name, pace in paces.items() if pace is not None}
     if not known:
         return {}
-    level = _level(table, plan, known, max(0.0, workers * left - pending))
-    budgets = {name: min(plan.budget, max(table.spent(name), level)) for name in known}
+    work = max(0.0, workers * left - pending)
+    among = _among(table, plan, known, work) if alone not in known else [alone]
+    level = _level(table, plan, {name: known[name] for name in among}, work)
+    shares = {name: level if name in among else 0.0 for name in known}
+    budgets = {name: min(plan.budget, max(table.spent(name), share)) for name, share in shares.items()}
     confirms = {name: _confirm(plan, budget) for name, budget in budgets.items()}
     seeds = {name: kept(table, confirms[name], name) for name in known}
     # Further seeds come last, side by side on all workers.
@@ -49,6 +61,24 @@ def limits(
         return lambda config, begin, end: seconds(name, config, begin, end) or 0.0
 
     return {name: Limit(budgets[name], confirms[name], max(0.0, left), rounds * longest, of(name)) for name in known}
+
+
+def lacking(table: TrialTable, variant: str) -> float:
+    """Full-run equivalents that a variant lacks of its first full run; 0 if it has one."""
+    if table.leaders(variant):
+        return 0.0
+    return 1.0 - max((table.fraction(trial) for trial in table.of(variant) if trial.live), default=0.0)
+
+
+def _among(table: TrialTable, plan: Plan, paces: Mapping[str, float], work: float) -> list[str]:
+    """The variants that share the time: as many as get a full run each; all if none does."""
+    among = list(paces)
+    while among:
+        level = _level(table, plan, {name: paces[name] for name in among}, work)
+        if all(level - table.spent(name) >= lacking(table, name) - 1e-9 for name in among if lacking(table, name)):
+            return among
+        among.remove(max(among, key=lambda name: (lacking(table, name), among.index(name))))
+    return list(paces)
 
 
 def _level(table: TrialTable, plan: Plan, paces: Mapping[str, float], work: float) -> float:
