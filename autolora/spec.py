@@ -251,6 +251,9 @@ class Spec(Section):
         time_budget: wall time in which the study ends, whatever is left of the budget: seconds, or text such as "90m",
             "4h" or "1h30m". It covers everything, over all starts that have a time budget. None: no limit. It may
             change between two starts.
+        max_memory: what a trial may take at most: bytes, or text such as "20GB" or "16GiB"; on CUDA of the device, on a
+            CPU of the process, Python and its libraries included. None: what there is. It may change between two
+            starts.
         rungs: fractions of a full run at which a trial is scored, ending in 1.
         confirm: "auto" keeps min(4, floor(budget / 4)) full runs for further seeds of the finalists; 0: none.
         baseline: what the user runs today, trained first and to the end to compare with; None: nothing.
@@ -278,6 +281,7 @@ class Spec(Section):
     evaluation: EvaluationSpec = EvaluationSpec()
     budget: float = Field(default=8.0, ge=1, le=1e6)
     time_budget: Annotated[float | str | None, AfterValidator(_checked_by(quantities.seconds))] = None
+    max_memory: Annotated[float | str | None, AfterValidator(_checked_by(quantities.size_in_bytes))] = None
     rungs: tuple[float, ...] = Field(default=RUNGS, validate_default=True)
     confirm: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
         default="auto", description='"auto" or a whole number of at least 0'
@@ -314,6 +318,11 @@ class Spec(Section):
     def time_limit(self) -> float | None:
         """Seconds of ``time_budget``; None without one."""
         return None if self.time_budget is None else quantities.seconds(self.time_budget)
+
+    @property
+    def memory_limit(self) -> int | None:
+        """Bytes of ``max_memory``; None without one."""
+        return None if self.max_memory is None else quantities.size_in_bytes(self.max_memory)
 
     @property
     def reported(self) -> dict[str, Direction]:
@@ -560,7 +569,7 @@ MUTABLE = (
     ),
     *("training.gradient_checkpointing", "training.compile"),
     "base.attn_implementation",
-    *("metrics", "time_budget"),
+    *("metrics", "time_budget", "max_memory"),
     *(f"resources.{name}" for name in ResourcesSpec.model_fields),
 )
 

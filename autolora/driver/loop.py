@@ -168,6 +168,7 @@ class Loop:
                 infeasible=outcome.kind == "infeasible",
                 at=outcome.at,
                 reason=outcome.reason,
+                too_large=outcome.too_large,
                 seconds=outcome.seconds,
             )
         self.callbacks.on_segment_end(self.search, job, outcome)

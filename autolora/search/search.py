@@ -79,6 +79,8 @@ class Search:
             examples of those; needs ``examples``. False: they are trained to the rungs exactly.
         scored_rows: evaluation rows that each rung is scored on, the first ones of one order; empty if all have the
             same. Scores of rungs with different rows are not compared as if they were of the same.
+        too_large: configurations by variant that are known not to fit into memory: neither these nor any that are at
+            least as large in rank and batch size are sampled.
         context: what the scores depend on besides the configuration, such as fingerprints of model and data. It is
             part of the terms.
         recorder: where events are recorded and continued from; None: :class:`InMemory`.
@@ -111,6 +113,7 @@ class Search:
         examples: int | None = None,
         in_steps: bool = False,
         scored_rows: Sequence[int] = (),
+        too_large: Mapping[str, Sequence[Config]] | None = None,
         context: Mapping[str, str] | None = None,
         recorder: Recorder | None = None,
     ) -> None:
@@ -150,7 +153,7 @@ class Search:
         if prior is not None:
             traits = {variant: prior.traits(variant, own) for variant, own in traits.items()}
         starts = {name: searchable.start(space, variant, space.opening_rank) for name, variant in variants.items()}
-        self._sampler = Sampler(space, traits, prior, rungs, seed, starts)
+        self._sampler = Sampler(space, traits, prior, rungs, seed, starts, too_large=dict(too_large or {}))
         self._recorder = recorder or InMemory()
         terms: dict[str, object] = {
             "variants": list(variants),
@@ -235,6 +238,7 @@ class Search:
         seconds: float = 0.0,
         rows: Scores | None = None,
         metrics: Mapping[str, float] | None = None,
+        too_large: bool = False,
     ) -> None:
         """Report what became of a job: exactly one of a value, ``diverged``, ``infeasible`` or ``lost``.
 
@@ -252,6 +256,8 @@ class Search:
             rows: what each evaluation row adds to the value, with which configurations are compared row by row. Kept of
                 full-length scores only; None if it is not known.
             metrics: what is to be known beside the score, by name; it steers nothing.
+            too_large: the configuration is infeasible for lack of memory: those of its variant that are at least as
+                large in rank and batch size are not sampled any more.
 
         Raises:
             ValueError: none or several of the four, a value that is not finite, or a job that is not in flight.
@@ -279,7 +285,7 @@ class Search:
             trained = self.table.share(job.config, job.rung)
             before = self.table.fraction(self.table.trials[job.trial])
             stopped_at = max(before, min(trained if at is None else at, trained))
-            self._record(Finished(job.trial, outcome, reason or outcome, stopped_at, seconds))
+            self._record(Finished(job.trial, outcome, reason or outcome, stopped_at, seconds, too_large))
         self._in_flight.discard(job.trial)
         self._settle()
 

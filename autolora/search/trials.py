@@ -72,13 +72,22 @@ class Scored:
 
 @dataclass(frozen=True)
 class Finished:
-    """A trial is over. ``at``: fraction of a full run where it stopped between rungs (diverged, infeasible)."""
+    """A trial is over.
+
+    Attributes:
+        number: of the trial.
+        outcome, reason: how and why it ended.
+        at: fraction of a full run where it stopped between rungs (diverged, infeasible).
+        seconds: wall time of the trial's training.
+        too_large: of an infeasible one, whether it is that for lack of memory.
+    """
 
     number: int
     outcome: Outcome
     reason: str
     at: float | None = None
     seconds: float = 0.0
+    too_large: bool = False
 
 
 @dataclass(frozen=True)
@@ -106,6 +115,7 @@ Event = Sampled | Promoted | Scored | Finished | Lost | WeightsLost
 class Trial:
     """One configuration with one seed, and what is known of it.
 
+    ``too_large``: infeasible for lack of memory.
     ``metrics`` is what was reported beside the score at each rung. ``rows`` is what each evaluation row adds to the
     full-length score, see :class:`Scored`; ``weights_lost`` why what was trained cannot be used any more, empty if it
     can.
@@ -129,6 +139,7 @@ class Trial:
     metrics: dict[int, Mapping[str, float]] = field(default_factory=dict)
     revision: int = 1
     weights_lost: str = ""
+    too_large: bool = False
 
     @property
     def first(self) -> bool:
@@ -260,6 +271,7 @@ class TrialTable:
     def _fold_finished(self, event: Finished) -> None:
         trial = self.trials[event.number]
         trial.outcome, trial.reason, trial.stopped_at = event.outcome, event.reason, event.at
+        trial.too_large = event.too_large
         trial.seconds = max(trial.seconds, event.seconds)
 
     def _fold_lost(self, event: Lost) -> None:
@@ -286,6 +298,8 @@ class TrialTable:
             yield "confirm", trial.variant
         if trial.weights_lost:
             yield "weights lost", trial.variant
+        if trial.too_large:
+            yield "too large", trial.variant
         if trial.healthy and full:
             yield "complete", trial.variant
             if trial.first:
@@ -370,6 +384,10 @@ class TrialTable:
     def weights_lost(self, variant: str) -> list[Trial]:
         """Completed trials of which nothing is left but the score."""
         return list(self._filed["weights lost", variant])
+
+    def too_large(self, variant: str) -> list[Trial]:
+        """Trials that ended for lack of memory."""
+        return list(self._filed["too large", variant])
 
     def trained(self) -> list[Trial]:
         """Trials that are scored at full length and still open."""

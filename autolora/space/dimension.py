@@ -236,6 +236,10 @@ class Dimension:
         """What of the value the wall time of a run depends on; None: nothing."""
         return None
 
+    def size(self, config: Config) -> float | None:
+        """What of the value memory grows with; None: nothing."""
+        return None
+
 
 _REGISTRY: dict[str, Dimension] = {}
 

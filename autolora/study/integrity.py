@@ -66,6 +66,7 @@ class _Ending(BaseModel):
     reason: str
     at: float | None = None
     seconds: float = 0.0
+    too_large: bool = False
 
     model_config = ConfigDict(extra="forbid")
 

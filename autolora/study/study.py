@@ -252,6 +252,8 @@ class Study:
     def _write_finished(self, event: Finished) -> None:
         trial_id = self._ids[event.number]
         ending = {"outcome": event.outcome, "reason": event.reason, "at": event.at, "seconds": event.seconds}
+        if event.too_large:  # earlier versions read no other
+            ending["too_large"] = True
         self._storage.set_trial_user_attr(trial_id, "ending", ending)
         if event.outcome in ("diverged", "infeasible"):
             trial = optuna.trial.Trial(self.optuna_study, trial_id)

@@ -13,15 +13,20 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from autolora.adapters.memory import size
 from autolora.bases.memory import collected, out_of_memory
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Peak", "collected", "out_of_memory", "peak"]
+__all__ = ["MemoryLimitError", "Peak", "collected", "out_of_memory", "peak"]
 
 CLEAR, CLEAR_PEAK = Path("/proc/self/clear_refs"), "5"
 """What Linux is told with to begin the count of the resident set again."""
+
+
+class MemoryLimitError(MemoryError):
+    """More than ``max_memory`` was taken."""
 
 
 _highest: dict[str, int] = {}
@@ -40,10 +45,11 @@ class Peak:
     Args:
         device: on which.
         highest: bytes of earlier work that counts, too.
+        most: bytes that may be taken; None means as many as there are.
     """
 
-    def __init__(self, device: torch.device, highest: int = 0) -> None:
-        self._device, self._before = device, highest
+    def __init__(self, device: torch.device, highest: int = 0, most: int | None = None) -> None:
+        self._device, self._before, self._most = device, highest, most
         self.begin()
 
     def begin(self) -> None:
@@ -60,6 +66,12 @@ class Peak:
     def bytes(self) -> int:
         """Most bytes so far, what was begun with included; 0 if the platform does not tell."""
         return max(self.since(), self._before)
+
+    def check(self) -> None:
+        """Raise :class:`MemoryLimitError` if more was taken since :meth:`begin` than may be."""
+        if self._most is not None and self.since() > self._most:
+            whose = "the process" if self._device.type == "cpu" else self._device
+            raise MemoryLimitError(f"{whose} took {size(self.since())}, and max_memory is {size(self._most)}")
 
     def since(self) -> int:
         """Most bytes since :meth:`begin`; 0 if the platform does not tell."""

@@ -36,6 +36,7 @@ class Outcome:
         seconds: wall time of the trial so far, over all its segments.
         rows: what each evaluation row adds to a full-length score; None for other scores.
         metrics: what the specification wants reported beside the score, as far as it is known; finite numbers by name.
+        too_large: whether it is infeasible for lack of memory.
         evaluation: wall time of the evaluation at the segment's end, in seconds; 0 if that is not known.
     """
 
@@ -47,6 +48,7 @@ class Outcome:
     seconds: float
     rows: Scores | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
+    too_large: bool = False
     evaluation: float = field(default=0.0, compare=False)
 
 
@@ -202,6 +204,14 @@ class Trainer(Protocol):
     def memory_plan(self, variants: Sequence[str], space: Space) -> Memory | None:
         """What the largest setting of these variants would take in memory; None if that is not known."""
         return None
+
+    def too_large(self, variants: Sequence[str], space: Space) -> Mapping[str, Sequence[Config]]:
+        """The smallest configurations by variant that are planned to take more than ``max_memory``; none by default.
+
+        Raises:
+            AutoloraError: nothing that is searched fits.
+        """
+        return {}
 
     def set_aside(self) -> None:
         """Leave device and memory to workers on the same machine, until this trainer trains, tests or exports next."""

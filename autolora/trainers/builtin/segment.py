@@ -53,7 +53,7 @@ def run(bench: Workbench, job: Job, on_step: OnStep | None = None) -> Outcome:
         at = _share(bench, manifest, job)
         reason = f"out of memory while {doing.what}: {first_line(error)}"
         seconds = manifest.seconds + time.monotonic() - began
-        return Outcome(job.trial, "infeasible", None, at, reason, seconds)
+        return Outcome(job.trial, "infeasible", None, at, reason, seconds, too_large=True)
 
 
 def _advance(
@@ -85,6 +85,7 @@ def _advance(
         doing.what = "evaluating"
         evaluating = time.monotonic()
         scores = Scores(math.nan) if reason else bench.evaluator.scores(adapted, bench.evaluated(job))
+        run.peak.check()
         if reason is None and not math.isfinite(scores.value):
             reason = f"the evaluation metric became {scores.value}"
         if reason is not None:
@@ -143,6 +144,8 @@ class _Run:
             num_training_steps=steps,
         )
         self.watch = DivergenceWatch(job.config.batch_size, manifest.losses, manifest.gradient_norms)
+        self._timing = Timing(manifest.timing)
+        self.peak = Peak(bench.base.device, manifest.peak_memory, bench.most)
         self.stepper = Stepper(
             bench=bench,
             variant=variant,
@@ -151,10 +154,10 @@ class _Run:
             adapted=adapted,
             optimizer=self.optimizer,
             doing=doing,
+            peak=self.peak,
             passes=bench.room.resumed(Passes.of(manifest.passes)) if manifest.passes else None,
         )
         self._mark, self._before = began, manifest.seconds
-        self._timing, self._peak = Timing(manifest.timing), Peak(bench.base.device, manifest.peak_memory)
 
     def restore(self, state: State) -> None:
         """The optimizer, the schedule and the scale of the loss; the adapter is attached in its state."""
@@ -170,7 +173,7 @@ class _Run:
         from autolora.adapters.state import adapter_state
 
         self.manifest.seconds = self.seconds()
-        self.manifest.peak_memory = self._peak.bytes()
+        self.manifest.peak_memory = self.peak.bytes()
         self.manifest.passes = self.stepper.passes.record()
         self.manifest.examples = self.bench.seen(self.manifest.step, self.job.config.batch_size)
         state: State = {"adapter": adapter_state(self.adapted)}
@@ -195,7 +198,7 @@ class _Run:
         if self.job.stop == 1.0:
             rows = bench.evaluated(self.job)
             said = {name: _scored_by(each, self.adapted, rows) for name, each in bench.reporters.items()}
-        self.manifest.seconds, self.manifest.peak_memory = self.seconds(), self._peak.bytes()
+        self.manifest.seconds, self.manifest.peak_memory = self.seconds(), self.peak.bytes()
         trained = sum(each.numel() for each in self.adapted.parameters() if each.requires_grad)
         size = sum(each.numel() * each.element_size() for each in adapter_state(self.adapted).values())
         self.manifest.metrics[self.job.rung] = reported(asked, facts(self.manifest, trained, size), said)

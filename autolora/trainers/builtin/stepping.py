@@ -13,7 +13,7 @@ from autolora.space import Config
 from autolora.trainers.builtin.passes import Passes
 from autolora.trainers.builtin.scaling import scaler_for
 from autolora.trainers.builtin.workbench import Workbench
-from autolora.trainers.memory import collected, out_of_memory
+from autolora.trainers.memory import Peak, collected, out_of_memory
 from autolora.trainers.randomness import STEP, torch_seed
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ class Stepper:
         adapted: the attached model.
         optimizer: over its trainable parameters.
         passes: what the trial was begun with; None: it begins here.
+        peak: what is taken, which must not exceed what may be.
         doing: is told what is done.
 
     Attributes:
@@ -58,11 +59,12 @@ class Stepper:
         optimizer: torch.optim.Optimizer,
         passes: Passes | None = None,
         doing: Doing | None = None,
+        peak: Peak | None = None,
     ) -> None:
         self.bench, self.variant, self.config, self.seed = bench, variant, config, seed
         self.adapted, self.optimizer = adapted, optimizer
         self.scaler, self.overflowed = scaler_for(bench.base), False
-        self.doing = doing or Doing()
+        self.doing, self._peak = doing or Doing(), peak
         self.tokens = 0
         self.passes = passes or self._begin()
         self._latest: np.ndarray = np.empty(0, dtype=np.int64)
@@ -94,6 +96,8 @@ class Stepper:
             try:
                 with bench.base.checkpointing(self.passes.checkpointing):
                     loss = self._accumulate([rows[each] for each in passes])
+                if self._peak is not None:
+                    self._peak.check()
                 break
             except (RuntimeError, MemoryError) as error:
                 self.optimizer.zero_grad(set_to_none=True)
@@ -102,6 +106,8 @@ class Stepper:
                     raise
             collected()  # once the error is no longer held, whose frames hold the attempt
             self.passes = less
+            if self._peak is not None:
+                self._peak.begin()
         self.overflowed = not self.scaler.unscale(self.optimizer)
         if self.overflowed:  # no clipping either, which may be an optimizer's own and change its state
             return float(loss), math.inf

@@ -16,6 +16,7 @@ from autolora.adapters import factors
 from autolora.adapters.spec import AdapterSpec
 from autolora.adapters.store import Store
 from autolora.bases import Base
+from autolora.bases.capacity import bound
 from autolora.bases.compiling import check_compiling
 from autolora.metrics import ReportedSpec
 from autolora.metrics.own import find as find_metric
@@ -69,6 +70,7 @@ class Workbench:
         checkpoints: path or URL beneath which trial ``n`` keeps its checkpoints in ``trials/n``.
         room: what the device has room for.
         store: factorizations of the base's weights, in the run directory.
+        most: bytes that a trial may take, by ``max_memory``; None means as many as there are.
     """
 
     base: Base
@@ -85,6 +87,7 @@ class Workbench:
     checkpoints: Location
     room: Room
     store: Store
+    most: int | None = None
 
     @classmethod
     def open(cls, spec: Spec, folder: Path) -> Workbench:
@@ -106,6 +109,7 @@ class Workbench:
             MetricError: the metric is not there, or the data lack what it needs.
             ModelError: memory runs out while the metric is tried, or the model cannot be compiled as it is asked for.
         """
+        bound(base.device, spec.memory_limit)
         if spec.training.compile:
             check_compiling(base.model, base.device)
         with base.memory_for(f"trying the metric {spec.metric.name}"):
@@ -130,8 +134,15 @@ class Workbench:
             rungs=spec.rungs,
             scored_rows=subsets.rows_of_rungs(spec.evaluation.subset, spec.rungs, len(data.eval), share),
             checkpoints=checkpoint.root_of(spec.checkpoints, folder),
-            room=Room(base, int(data.train.lengths.max()), spec.training.gradient_checkpointing, folder / ROOM),
+            room=Room(
+                base,
+                int(data.train.lengths.max()),
+                spec.training.gradient_checkpointing,
+                folder / ROOM,
+                most=spec.memory_limit,
+            ),
             store=Store(folder / FACTORS),
+            most=spec.memory_limit,
         )
 
     @cached_property

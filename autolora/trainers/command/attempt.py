@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal, TypeAlias
 
 from autolora import files
+from autolora.adapters.memory import size
 from autolora.trainers.command import memory
 from autolora.trainers.command.errors import CommandError
 from autolora.trainers.command.lines import Lines
@@ -63,7 +64,7 @@ class Ended:
     """How a command has ended.
 
     Attributes:
-        kind: "done", "diverged" or "infeasible".
+        kind: "done", "diverged" or "infeasible", which is for lack of memory.
         reason: in words, unless it is done.
     """
 
@@ -86,6 +87,7 @@ class Attempt:
         stops: whether it is to stop at the segment's end.
         stall_seconds: a command that neither reports nor prints for so long is lost.
         heard: reads the output; None if nobody does.
+        most_memory: bytes that its processes may take, by ``max_memory``; None means as many as there are.
         peak: most bytes that all of its processes had resident at once.
         timed: seconds between the first and the last report of this run that said how far it was, and the examples
             trained between them; None if there were no two.
@@ -101,6 +103,7 @@ class Attempt:
     stops: bool
     stall_seconds: float
     heard: Heard | None = None
+    most_memory: int | None = None
     peak: int = 0
     timed: tuple[float, float] | None = None
     _first: tuple[float, int] | None = None
@@ -132,7 +135,7 @@ class Attempt:
             self._size = -1
             process = Process(self.launch.command, self.cwd, environment, output, self.told)
             try:
-                code = self._listen(process, output, on_step or (lambda progress: None))
+                code: int | str | Ended = self._listen(process, output, on_step or (lambda progress: None))
             except Interrupted:
                 process.terminate(GRACE_SECONDS)
                 raise
@@ -141,12 +144,14 @@ class Attempt:
                 self._foot(output)
         return self._judged(code)
 
-    def _listen(self, process: Process, output: BinaryIO, on_step: OnStep) -> int | str:
-        """The exit code, or why the training has diverged."""
+    def _listen(self, process: Process, output: BinaryIO, on_step: OnStep) -> int | str | Ended:
+        """The exit code, or why the training has diverged, or that it has taken more memory than it may."""
         resident = Resident(process.pid)
         while True:
             code = process.wait(POLL_SECONDS)
             self.peak = max(self.peak, resident.now())
+            if self._exceeds():
+                return Ended("infeasible", self._too_much())
             reason = self._read(on_step, ended=code is not None)
             if reason is not None:
                 return reason
@@ -162,6 +167,16 @@ class Attempt:
                     f"(resources.stall_minutes); its output is in {files.shown(self.log)}"
                 )
             on_step(SignOfLife(*self._progress(), signs=size))
+
+    def _exceeds(self) -> bool:
+        """Whether more memory was taken than may be, as it was seen or is reported in bytes."""
+        said = self.reports.said.get("peak_memory")
+        if isinstance(said, (int, float)):
+            self.peak = max(self.peak, int(said))
+        return self.most_memory is not None and self.peak > self.most_memory
+
+    def _too_much(self) -> str:
+        return f"its processes took {size(self.peak)}, and max_memory is {size(self.most_memory or 0)}"
 
     def _progress(self) -> tuple[int, int, int, float]:
         return self.trial.number, self.reports.step, self.trial.steps or 0, self.reports.loss
@@ -243,7 +258,9 @@ class Attempt:
                 "is saved."
             )
 
-    def _judged(self, code: int | str) -> Ended:
+    def _judged(self, code: int | str | Ended) -> Ended:
+        if isinstance(code, Ended):
+            return code
         if isinstance(code, str):
             return Ended("diverged", code)
         if code == 0:

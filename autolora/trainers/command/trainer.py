@@ -154,7 +154,8 @@ class ProcessTrainer(Trainer):
                 return self._committed(segment, manifest, score, seconds, said, attempt)
             reason = f"{self.spec.metric.name} became {score}"
             return Outcome(segment.trial, "diverged", None, segment.stop, reason, seconds)
-        return Outcome(segment.trial, ended.kind, None, self._at(segment, attempt.reports), ended.reason, seconds)
+        at, too_large = self._at(segment, attempt.reports), ended.kind == "infeasible"
+        return Outcome(segment.trial, ended.kind, None, at, ended.reason, seconds, too_large=too_large)
 
     def _attempt(self, segment: Job, told: Path) -> tuple[Attempt, ScoreFile | None]:
         folder = self.work(segment.trial)
@@ -182,6 +183,7 @@ class ProcessTrainer(Trainer):
             stops=self.settings.early_stop,
             stall_seconds=60 * self.spec.resources.stall_minutes,
             heard=self.heard(trial),
+            most_memory=self.spec.memory_limit,
         )
         return attempt, self.score_file(trial)
 

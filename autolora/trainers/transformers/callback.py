@@ -12,6 +12,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from autolora.errors import AutoloraError
+from autolora.trainers.memory import Peak
 from autolora.trainers.timing import Timing
 from autolora.trainers.trainer import Interrupted, OnStep, Progress, SignOfLife
 from autolora.trainers.transformers.randomness import seed_all
@@ -56,6 +57,7 @@ class Conductor(TrainerCallback):  # type: ignore[misc]  # its types are not fol
         on_step: as for :meth:`autolora.trainers.trainer.Trainer.run`.
         last: newest step of the segments before; None at the trial's start.
         timing: counts the steps.
+        peak: what is taken, which must not exceed what may be.
         examples: of a step.
 
     Attributes:
@@ -78,6 +80,7 @@ class Conductor(TrainerCallback):  # type: ignore[misc]  # its types are not fol
         on_step: OnStep | None,
         last: Progress | None,
         timing: Timing,
+        peak: Peak,
         examples: int,
     ) -> None:
         self.reason: str | None = None
@@ -95,7 +98,7 @@ class Conductor(TrainerCallback):  # type: ignore[misc]  # its types are not fol
         self._told = self._logged = self._signs = 0
         self._epochs, self._unheard = 0, False
         self._last = last
-        self._timing, self._examples, self._tokens = timing, examples, 0
+        self._timing, self._peak, self._examples, self._tokens = timing, peak, examples, 0
         self._step_began = 0.0
         self._saved = self._heard = time.monotonic()
 
@@ -130,6 +133,7 @@ class Conductor(TrainerCallback):  # type: ignore[misc]  # its types are not fol
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Ask for the step's loss, and for a checkpoint where one is due."""
+        self._peak.check()
         tokens = getattr(state, "num_input_tokens_seen", 0) - self._tokens  # counted if the trainer was asked to
         self._timing.step(time.monotonic() - self._step_began, self._examples, tokens)
         control.should_log, control.should_evaluate = True, False

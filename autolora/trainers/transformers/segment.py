@@ -82,7 +82,7 @@ class Segment:
 
     def __post_init__(self) -> None:
         self._before = self.manifest.seconds
-        self._peak = Peak(self.made.trainer.args.device, self.manifest.peak_memory)
+        self._peak = Peak(self.made.trainer.args.device, self.manifest.peak_memory, self.spec.memory_limit)
         self.epoch = Epoch.of(self.made.trainer)
         self.steps = self.epoch.steps_of(self.examples)
         self._epoch_steps = 0 if self.epoch.rows is None else self.epoch.steps
@@ -125,6 +125,7 @@ class Segment:
             said = evaluation(self.made.trainer, self.spec.metric.name)
             value = reported(said, self.spec.metric.name)
             evaluated_in = time.monotonic() - evaluating
+            self._peak.check()
             if not math.isfinite(value):
                 reason, step = f"{self.spec.metric.name} became {value}", self.manifest.step
         if reason is not None:
@@ -163,6 +164,7 @@ class Segment:
             save=self._save,
             on_step=self.on_step,
             timing=Timing(self.manifest.timing),
+            peak=self._peak,
             examples=self.job.config.batch_size,
         )
 

@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from autolora import variants as registered
+from autolora.bases.capacity import bound
 from autolora.errors import first_line
 from autolora.search import Job
 from autolora.space import Config, Space, searchable
@@ -71,7 +72,7 @@ class TransformersTrainer(Trainer):
     def open(cls, spec: Spec, folder: Path) -> TransformersTrainer:
         """Make a trainer once, to see what it trains; see :func:`autolora.trainers.open_trainer`."""
         opened = cls(spec, folder)
-        _ = opened.facts
+        bound(opened.facts.device, spec.memory_limit)
         return opened
 
     @abstractmethod
@@ -164,7 +165,8 @@ class TransformersTrainer(Trainer):
             smaller = self._smaller(segment)
             if smaller is None:
                 seconds = manifest.seconds + time.monotonic() - began
-                return Outcome(segment.trial, "infeasible", None, manifest.examples / self.examples, reason, seconds)
+                at = manifest.examples / self.examples
+                return Outcome(segment.trial, "infeasible", None, at, reason, seconds, too_large=True)
             self._micro_batch = smaller
 
     def _smaller(self, segment: Job) -> int | None:
