@@ -44,6 +44,7 @@ class Clock:
         began: when this start began, by ``now``; None means now.
 
     Attributes:
+        now: as given.
         concluding: what concluding took when the study was concluded last; 0 if it was not.
     """
 
@@ -55,7 +56,7 @@ class Clock:
         began: float | None = None,
     ) -> None:
         self.limit, self.concluding = limit, 0.0
-        self._file, self._now = folder / TIME_FILE, now
+        self._file, self.now = folder / TIME_FILE, now
         self._began = now() if began is None else began
         self._before = 0.0
         if limit is not None and self._file.exists():
@@ -63,7 +64,7 @@ class Clock:
 
     def elapsed(self) -> float:
         """Seconds of this start and those before."""
-        return self._before + self._now() - self._began
+        return self._before + self.now() - self._began
 
     def left(self) -> float:
         """Seconds to the limit; infinite without one."""

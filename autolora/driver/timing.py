@@ -106,8 +106,8 @@ class Timing:
             return
         self._warned = True
         warnings.warn(
-            f"time_budget: not even one full run fits. About {min(needs):.0f} s are missing for one, and "
-            f"{max(0.0, left):.0f} s are left to train in: short runs are trained instead, whose scores are no results "
+            f"time_budget: not even one full run fits: the first would need about {min(needs):.3g} s more, and "
+            f"{max(0.0, left):.3g} s are left to train in. Short runs are trained instead, whose scores are no results "
             "to rely on. A larger time_budget goes on with them",
             stacklevel=2,
         )

@@ -192,7 +192,7 @@ def _on_held_directory(
             loop.timing = Timing(
                 clock=clock,
                 variants=search.plan.variants,
-                paces=Paces(search.table, trainer.scored_rows(), _step_costs(search)),
+                paces=Paces(search.table, trainer.scored_rows(), _step_costs(search), clock.now),
                 in_process=executor.in_process,
                 loading=loaded - began,
                 test_cost=trainer.test_cost(),

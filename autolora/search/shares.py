@@ -14,6 +14,11 @@ Seconds = Callable[[str, "Config | None", float, float], "float | None"]
 not known."""
 
 
+SLACK = 0.05
+"""Full runs that a share may lack of a run: segments have costs that do not go with their length. Whether a run ends in
+time is looked at for itself."""
+
+
 def limits(
     table: TrialTable,
     plan: Plan,
@@ -50,7 +55,9 @@ def limits(
     among = _among(table, plan, known, work) if alone not in known else [alone]
     level = _level(table, plan, {name: known[name] for name in among}, work)
     shares = {name: level if name in among else 0.0 for name in known}
-    budgets = {name: min(plan.budget, max(table.spent(name), share)) for name, share in shares.items()}
+    budgets = {
+        name: min(plan.budget, max(table.spent(name), share + SLACK * bool(share))) for name, share in shares.items()
+    }
     confirms = {name: _confirm(plan, budget) for name, budget in budgets.items()}
     seeds = {name: kept(table, confirms[name], name) for name in known}
     # Further seeds come last, side by side on all workers.
@@ -75,7 +82,7 @@ def _among(table: TrialTable, plan: Plan, paces: Mapping[str, float], work: floa
     among = list(paces)
     while among:
         level = _level(table, plan, {name: paces[name] for name in among}, work)
-        if all(level - table.spent(name) >= lacking(table, name) - 1e-9 for name in among if lacking(table, name)):
+        if all(level - table.spent(name) >= lacking(table, name) - SLACK for name in among if lacking(table, name)):
             return among
         among.remove(max(among, key=lambda name: (lacking(table, name), among.index(name))))
     return list(paces)
