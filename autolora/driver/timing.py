@@ -18,6 +18,9 @@ LEAST_MARGIN, MOST_MARGIN = 2.0, 60.0
 """Seconds of it at least, and at most."""
 CLOSING = 8.0
 """Seconds in which workers of a cluster end, beside what their segments take to write a checkpoint."""
+RELOADING = 0.5
+"""Share of the time of the first load that the base, which was left to workers, takes to be there again: libraries are
+loaded once, and files are in the machine's memory."""
 EXPORT = 1.0
 """Seconds that an export takes beside attaching the adapter, before one was measured."""
 
@@ -51,7 +54,7 @@ class Timing:
         """Seconds until the last segment must have ended."""
         assert self.clock.limit is not None
         margin = min(max(LEAST_MARGIN, MARGIN * self.clock.limit), MOST_MARGIN)
-        closing = 0.0 if self.in_process else CLOSING + self.loading
+        closing = 0.0 if self.in_process else CLOSING + RELOADING * self.loading
         seeds = {name: 1 + search.plan.of(name).confirm for name in search.plan.variants}
         concluding = sum(self.export() + count * self.test(name) for name, count in seeds.items())
         return self.clock.left() - margin - closing - max(concluding, self.clock.concluding)

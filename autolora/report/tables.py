@@ -159,7 +159,8 @@ def plan_view(plan: DryRun, spec: Spec, folder: Path) -> RenderableType:
     planned = [] if plan.memory is None else [Text(), memory_view(plan.memory)]
     if plan.memory is not None and plan.memory.fits is False:
         planned.append(Text(saving_keys(plan.memory)))
-    return Group(Text("\n".join(lines)), first, Text(f"\n{_estimate(plan)}"), *planned)
+    time = [Text(plan.time)] if plan.time else []
+    return Group(Text("\n".join(lines)), first, Text(f"\n{_estimate(plan)}"), *time, *planned)
 
 
 def _estimate(plan: DryRun) -> str:

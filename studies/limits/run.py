@@ -42,7 +42,7 @@ STUDY: dict[str, Any] = {
 }
 WAYS = (("inline", 1), ("ray", 1), ("ray", 2))
 HEAD = (
-    "| executor | workers | time budget, s | wall time, s | full runs spent, lora and pissa | trials at full length | "
+    "| executor | workers | time budget, s | wall time, s | load of the machine | full runs spent, lora and pissa | trials at full length | "
     "eval_loss, lora and pissa | test loss |",
     "| --- | ---: | ---: | ---: | --- | ---: | --- | --- |",
 )
@@ -82,16 +82,18 @@ def _row(folder: Path, executor: str, workers: int, limit: float | None) -> str:
     command = [sys.executable, "-c", "from autolora.cli import main; main()", "tune", str(file), "--executor", executor]
     command += ["--dir", str(folder / "run"), *([] if limit is None else ["--time-budget", f"{limit:g}"])]
     began = time.monotonic()
-    subprocess.run(command, cwd=ROOT, env={**os.environ, "RAY_ADDRESS": "local"}, check=True)
+    subprocess.run(command, cwd=ROOT, env={**os.environ, "RAY_ADDRESS": "local"}, check=False)  # 3: nothing was tuned
     took = time.monotonic() - began
     best = json.loads((folder / "run" / "best.json").read_text(encoding="utf-8"))
     found = [best["variants"].get(name) for name in STUDY["variants"]]
     complete = _complete(folder / "run")
+    load = ", ".join(f"{each:.1f}" for each in os.getloadavg()[:1])
     cells = [
         executor,
         str(workers),
         "none" if limit is None else f"{limit:g}",
         f"{took:.1f}",
+        load,
         ", ".join(f"{best['spent'][name]:.2f}" for name in STUDY["variants"]),
         str(complete),
         ", ".join("-" if each is None else f"{each['value']:.4f}" + _share(each) for each in found),
