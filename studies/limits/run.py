@@ -42,9 +42,9 @@ STUDY: dict[str, Any] = {
 }
 WAYS = (("inline", 1), ("ray", 1), ("ray", 2))
 HEAD = (
-    "| executor | workers | time budget, s | wall time, s | load of the machine | full runs spent, lora and pissa | trials at full length | "
-    "eval_loss, lora and pissa | test loss |",
-    "| --- | ---: | ---: | ---: | --- | ---: | --- | --- |",
+    "| executor | workers | time budget, s | wall time, s | load | full runs of lora, pissa | complete trials | "
+    "eval_loss of lora, pissa | test loss of lora, pissa |",
+    "| --- | ---: | ---: | ---: | ---: | --- | ---: | --- | --- |",
 )
 
 
