@@ -342,7 +342,7 @@ def _watched(folder: Path, executor: str, work: Callable[..., TuneResult]) -> No
             f"\nTraining or the metric failed. Completed work is saved. Fix the problem and rerun:\n  {again}", err=True
         )
         raise
-    if not len(result):
+    if all(tuned.fraction < 1 for tuned in result.values()):
         from autolora.report.failure import nothing_tuned
 
         click.echo(f"error: {nothing_tuned(folder)}", err=True)
