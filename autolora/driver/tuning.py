@@ -24,7 +24,7 @@ from autolora.driver.opening import Opening
 from autolora.driver.paces import Paces
 from autolora.driver.records import recorded_to_spec
 from autolora.driver.result import BEST_FOLDER, TuneResult
-from autolora.driver.timing import TimeUp, Timing
+from autolora.driver.timing import CLOSING, TimeUp, Timing
 from autolora.driver.weights import Weights
 from autolora.execution import Executor, make_executor
 from autolora.search import Search
@@ -210,7 +210,7 @@ def _search(loop: Loop, executor: Executor, trainer: Trainer) -> None:
             executor.start(trainer)
             loop.run(executor, asked_to_stop)
         except TimeUp:
-            pass  # what there is, is concluded
+            executor.hurry(CLOSING)  # what there is, is concluded
         except Interrupted:
             raise KeyboardInterrupt from None
         finally:

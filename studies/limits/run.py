@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,11 +51,15 @@ HEAD = (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--limit", type=float, default=120.0, help="seconds")
+    parser.add_argument(
+        "--ways", nargs="*", default=[f"{name}:{count}" for name, count in WAYS], help="executor:workers"
+    )
     parser.add_argument("--without", type=int, default=1, help="1: also the study without a limit")
     parser.add_argument("--out", type=Path, default=HERE / "results.md")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        rows = list(_rows(Path(temporary), options.limit, bool(options.without)))
+        ways = [(name, int(count)) for name, _, count in (way.partition(":") for way in options.ways)]
+        rows = list(_rows(Path(temporary), ways, options.limit, bool(options.without)))
     lines = [
         f"# Time budgets, at commit {commit(ROOT)}",
         "",
@@ -68,8 +72,8 @@ def main() -> None:
     print("\n".join(lines))
 
 
-def _rows(folder: Path, limit: float, without: bool) -> Iterator[str]:
-    for executor, workers in WAYS:
+def _rows(folder: Path, ways: Sequence[tuple[str, int]], limit: float, without: bool) -> Iterator[str]:
+    for executor, workers in ways:
         yield _row(folder / f"{executor}{workers}", executor, workers, limit)
     if without:
         yield _row(folder / "without", "inline", 1, None)
