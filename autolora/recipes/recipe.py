@@ -261,7 +261,8 @@ class Recipe:
 
     @cached_property
     def _durations(self) -> Durations | None:
-        recorded = (self.spec.get("space") or {}).get("duration")
+        space = self.spec.get("space")  # of a record that lacks it the default, which has none
+        recorded = space.get("duration") if isinstance(space, Mapping) else None
         where = self.folder / SPEC_FILE
         return None if recorded is None else shaped(recorded, Durations.model_validate, where, AGAIN)
 
