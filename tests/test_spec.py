@@ -528,11 +528,20 @@ def test_equal_specifications_do_not_differ():
     assert differences() == []
 
 
-@pytest.mark.parametrize("key", [key for key in specs.MUTABLE if not key.startswith("trainer.")])
+OF_COMMANDS = ("trainer.cwd", "trainer.launcher", "resources.nodes")
+
+
+@pytest.mark.parametrize("key", [key for key in specs.MUTABLE if key not in OF_COMMANDS])
 def test_what_may_change_between_starts_is_no_difference(key):
     values = {"device": "cpu", "gradient_checkpointing": True, "attn_implementation": "eager", "compile": True}
     value = values.get(key.partition(".")[2], 2)
     assert differences(**{key: value}) == []
+
+
+def test_a_command_may_be_run_on_another_number_of_nodes():
+    command = {"command": "train", "examples": 10}
+    one, two = (specs.dump(load(trainer=command, **{"resources.nodes": nodes})) for nodes in (1, 2))
+    assert specs.differences(one, two) == []
 
 
 def test_a_command_may_be_run_in_another_folder(tmp_path):

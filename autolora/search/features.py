@@ -164,15 +164,15 @@ class Features:
     def _translated(self, variant: str, config: Config) -> _Static:
         encoders = self._encoders
         return _Static(
-            self._rate.z(variant, config),
-            np.array([shift for encoder in encoders for shift in encoder.shifts(variant, config)]),
-            np.concatenate([encoder.choices(config) for encoder in encoders]),
-            np.array([line for encoder in encoders for line in encoder.lines(variant, config)]),
-            np.array([end for encoder in encoders for end in encoder.ends(variant, config)]),
-            np.array([decay for encoder in encoders for decay in encoder.decays(variant, config)]),
-            np.array([setting for encoder in encoders for setting in encoder.settings(variant, config)]),
-            self.names.index(variant),
-            math.log10(self._length(config)),
+            z=self._rate.z(variant, config),
+            shifts=np.array([shift for encoder in encoders for shift in encoder.shifts(variant, config)]),
+            choices=np.concatenate([encoder.choices(config) for encoder in encoders]),
+            lines=np.array([line for encoder in encoders for line in encoder.lines(variant, config)]),
+            ends=np.array([end for encoder in encoders for end in encoder.ends(variant, config)]),
+            decays=np.array([decay for encoder in encoders for decay in encoder.decays(variant, config)]),
+            settings=np.array([setting for encoder in encoders for setting in encoder.settings(variant, config)]),
+            variant=self.names.index(variant),
+            length=math.log10(self._length(config)),
         )
 
 
