@@ -95,8 +95,8 @@ def test_every_kind_of_variant_trains_and_skips_and_goes_on_bit_for_bit(make_hal
     monkeypatch.setattr(scaling, "FIRST", HIGH)
     uncut, cut = make_half("uncut"), make_half("cut")
     assert segment.run(uncut, piece(variant=variant)).kind == "scored"
-    assert 0 < skipped(uncut) < uncut.steps(CONFIG.batch_size)
-    for _ in range(uncut.steps(CONFIG.batch_size)):
+    assert 0 < skipped(uncut) < uncut.steps(CONFIG)
+    for _ in range(uncut.steps(CONFIG)):
         with pytest.raises(Interrupted):
             segment.run(cut, piece(variant=variant), stop_at_once)
     segment.run(cut, piece(variant=variant))
