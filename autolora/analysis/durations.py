@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise, takewhile
 from statistics import fmean
@@ -117,8 +117,3 @@ def _share(ratio: float, doublings: float, further: float) -> float:
         return further / doublings
     share: float = ratio**doublings * (1 - ratio**further) / (1 - ratio**doublings)
     return share
-
-
-def as_plain(found: Mapping[str, Sequence[Gain]]) -> dict[str, list[dict[str, object]]]:
-    """As JSON has it."""
-    return {name: [step.as_dict() for step in steps] for name, steps in found.items()}

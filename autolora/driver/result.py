@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from autolora import files
 from autolora.analysis.best import Alternative, Best
 from autolora.analysis.comparison import Difference
-from autolora.analysis.durations import Gain, as_plain
+from autolora.analysis.durations import Gain
 from autolora.analysis.verdict import Standing, Verdict
 from autolora.documents import read_json, shaped
 from autolora.errors import AutoloraError
@@ -205,7 +205,7 @@ class TuneResult(Mapping[str, TunedVariant]):
             "versions": dict(self.versions),
         }
         if self.durations:
-            content["durations"] = as_plain(self.durations)
+            content["durations"] = {name: [gain.as_dict() for gain in gains] for name, gains in self.durations.items()}
         path = self.folder / BEST_FILE
         files.write(path, json.dumps(content, indent=2) + "\n")
         return path

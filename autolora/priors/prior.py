@@ -126,11 +126,9 @@ class Prior:
         """Standard deviation of z for a variant at a setting: model and task, variant, and the uncertain exponents."""
         decades = math.log10(traits.scale(config.alpha, config.rank))
         exponent = 0.0 if traits.alpha_redundant else laws.SCALE_SD * decades
-        sds = [self.sd, traits.shift_sd, exponent, laws.setting_sd(config.batch_size, config.rank)]
-        duration = None if self.longest is None else config.value("duration")
-        if duration is not None and self.longest is not None:
-            sds.append(laws.LENGTH_SD * math.log10(duration / self.longest))
-        return math.hypot(*sds)
+        of_length = laws.LENGTH_SD * math.log10(self.coordinates.length(config))
+        of_setting = laws.setting_sd(config.batch_size, config.rank)
+        return math.hypot(self.sd, traits.shift_sd, exponent, of_setting, of_length)
 
     def interval(self, traits: Traits, config: Config, share: float) -> tuple[float, float]:
         """Learning rates between which the central ``share`` of the informed density lies, at a setting's other values.

@@ -57,7 +57,11 @@ class Coordinates:
         moved = z + self._of_length(config)
         return self.learning_rate(traits, moved, config.batch_size, config.rank, config.alpha)
 
+    def length(self, config: Config) -> float:
+        """Duration of a configuration, as a share of the longest."""
+        duration: float | None = config.value("duration")
+        return 1.0 if self.longest is None or duration is None else duration / self.longest
+
     def _of_length(self, config: Config) -> float:
         """Decades that a duration shorter than the longest adds to the best learning rate."""
-        duration = None if self.longest is None else config.value("duration")
-        return 0.0 if duration is None else laws.carried(duration / self.longest)
+        return laws.carried(self.length(config))

@@ -149,6 +149,16 @@ def near(rng: np.random.Generator, choices: Sequence[Choice], current: Choice) -
     return choices[min(max(choices.index(current) + moved, 0), len(choices) - 1)]
 
 
+def neighbor(rng: np.random.Generator, domain: Domain, current: float | None, sd: float) -> float:
+    """A value near the current one: a choice as by :func:`near`, or in a range ``sd`` of its length off; any if None."""
+    if isinstance(domain, list):
+        return float(any_of(rng, domain) if current is None else near(rng, domain, current))
+    if current is None:
+        return float(draw(rng, domain))
+    moved = domain.place(current) + sd * float(rng.standard_normal())
+    return domain.at(min(max(moved, 0.0), 1.0))
+
+
 def nearest(domain: Domain, value: float) -> float:
     """The value of the domain that is closest, on a log scale where all are above 0."""
     if isinstance(domain, Range):

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field
 from autolora.space.config import Config
 from autolora.space.coordinates import Coordinates
 from autolora.space.dimension import Belief, Dimension, Encoding, Parameter, Scope, SpaceFields
-from autolora.space.domain import Domain, Range, draw, is_number, near, nearest, place
+from autolora.space.domain import Domain, Range, is_number, nearest, neighbor, place
 from autolora.space.encoder import Encoder
 from autolora.space.written import as_numbers
 
@@ -98,13 +98,7 @@ class Setting(Dimension):
     def near(
         self, rng: np.random.Generator, scope: Scope, config: Config, trial: Config, coordinates: Coordinates
     ) -> float:
-        domain, current = self.domain(scope, config), trial.value(self.name)
-        if isinstance(domain, list):
-            return float(near(rng, domain, current))
-        if current is None:
-            return float(draw(rng, domain))
-        moved = domain.place(current) + NEIGHBOR_SD * float(rng.standard_normal())
-        return domain.at(min(max(moved, 0.0), 1.0))
+        return neighbor(rng, self.domain(scope, config), trial.value(self.name), NEIGHBOR_SD)
 
     def encoder(self, encoding: Encoding) -> Encoder:
         if not self.searched(encoding.space):

@@ -20,7 +20,7 @@ from autolora import laws
 from autolora.space.config import Config, Value
 from autolora.space.coordinates import Coordinates
 from autolora.space.dimension import Dimension, Encoding, Parameter, Scope, SpaceFields, register
-from autolora.space.domain import Domain, Range, above_zero, draw, is_number, near
+from autolora.space.domain import Domain, Range, above_zero, is_number, neighbor
 from autolora.space.encoder import Encoder
 from autolora.space.written import as_numbers
 
@@ -153,13 +153,7 @@ class Duration(Dimension):
     def near(
         self, rng: np.random.Generator, scope: Scope, config: Config, trial: Config, coordinates: Coordinates
     ) -> float:
-        domain, current = self.domain(scope, config), trial.value(self.name)
-        if isinstance(domain, list):
-            return float(near(rng, domain, current))
-        if current is None:
-            return float(draw(rng, domain))
-        moved = domain.place(current) + NEIGHBOR_SD * float(rng.standard_normal())
-        return domain.at(min(max(moved, 0.0), 1.0))
+        return neighbor(rng, self.domain(scope, config), trial.value(self.name), NEIGHBOR_SD)
 
     def uniform_density(self, scope: Scope, config: Config) -> float:
         domain = self.domain(scope, config)
