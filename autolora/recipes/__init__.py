@@ -54,7 +54,9 @@ def write(folder: Path, variant: str, target: str, out: Path, examples: int | No
     recipe = Recipe.load(files.expanded(folder), variant)
     if examples is not None:
         if target == "peft":
-            raise RecipeError("--to peft is the adapter as it was trained, which no longer run changes: use --to trl")
+            raise RecipeError(
+                "--to peft writes the adapter that was trained, and examples are of a run to come: use --to trl"
+            )
         recipe = replace(recipe, longer=examples)
     return _writer(recipe, target)(recipe, files.expanded(out))
 

@@ -102,7 +102,7 @@ class Done:
 
 Action = Sample | Promote | Resume | Finish | Wait | Done
 Acquire = Callable[[str, float], Acquisitions]
-"""What a variant may train next, as the table is now, if a new trial may cost so many full runs."""
+"""What a variant may train next, as the table is now, if a new trial may cost at most that many full runs."""
 AcquirePaused = Callable[[str], Mapping[int, Acquisition]]
 """Of that, the paused trials alone, by number: computed quickly."""
 

@@ -38,7 +38,7 @@ def examples_seen(steps: int, examples: int, batch_size: int) -> int:
 
 
 def own_examples(examples: int, length: float) -> int:
-    """Training examples of a run that is ``length`` of a full run of so many."""
+    """Training examples of a trial whose length is this share of a full run of ``examples``."""
     return examples if length == 1.0 else max(1, round(length * examples))
 
 

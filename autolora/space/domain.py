@@ -150,7 +150,7 @@ def near(rng: np.random.Generator, choices: Sequence[Choice], current: Choice) -
 
 
 def neighbor(rng: np.random.Generator, domain: Domain, current: float | None, sd: float) -> float:
-    """A value near the current one: a choice as by :func:`near`, or in a range ``sd`` of its length off; any if None."""
+    """A value near the current one, or any if that is None; ``sd`` is a share of a range."""
     if isinstance(domain, list):
         return float(any_of(rng, domain) if current is None else near(rng, domain, current))
     if current is None:

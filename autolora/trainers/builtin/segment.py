@@ -90,7 +90,7 @@ def _advance(
 
 
 def _share(bench: Workbench, manifest: Manifest, job: Job) -> float:
-    """Of the trial's full run, by the examples seen."""
+    """Share of the trial's run that has been trained, by examples."""
     return bench.seen(manifest.step, job.config) / bench.examples_of(job.config)
 
 

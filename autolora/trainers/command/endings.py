@@ -25,8 +25,7 @@ OWN = ("SIGABRT", "SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGTRAP")
 _RANK = re.compile(r"\brank\s*:\s*(\d+)\s*\(local_rank: \d+\)")
 _EXITCODE = re.compile(r"\bexitcode\s*:\s*(-?\d+)\s*\(pid: (\d+)\)")
 _ENDED_BY_LAUNCHER = re.compile(r"\b(?:Sending|Unable to shutdown) process (\d+) (?:closing signal|via)\b")
-"""Of torchrun, which accelerate runs, too: a list of processes that failed, among them those that it has ended
-itself."""
+"""Lines of torchrun, which accelerate also runs: it lists processes that failed, also those that it has ended."""
 _KILLED = (
     re.compile(r"SignalException: Process \d+ got signal: (?P<number>\d+)"),  # torchrun itself
     re.compile(r"CalledProcessError\b.*\bdied with <Signals\.(?P<name>SIG\w+): \d+>"),  # accelerate with one process
@@ -51,7 +50,7 @@ class Ending:
 
 
 WEIGHT = ("killed", "memory", "error", "aborted", "contact")
-"""Of several parts of a command that failed, one with an earlier kind of ending is the cause."""
+"""Kinds of endings. If several parts of a command failed, the first of these kinds is the cause."""
 
 
 def of(code: int, output: Sequence[str]) -> Ending:
@@ -84,7 +83,7 @@ ITSELF = "was"
 
 
 def _signals(code: int, output: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Signals that have ended it or its processes, but for those that its launcher has sent: in words, and the name."""
+    """Signals that ended the command or its processes, each in words and by name; without those its launcher sent."""
     name = _name(-code if code < 0 else code - SHELL)
     if name is not None:
         yield f"{ITSELF} killed by {name}", name
