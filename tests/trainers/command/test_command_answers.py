@@ -503,6 +503,15 @@ def test_a_command_that_does_not_end_is_killed_after_a_while(tmp_path, monkeypat
     assert marked(tmp_path) == []
 
 
+@pytest.fixture
+def _heeds_ctrl_c():
+    """Whatever started the tests may ignore the signal, as a shell does for what it runs in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_heeds_ctrl_c")
 def test_a_second_ctrl_c_kills_at_once(tmp_path):
     """The grace time is longer than any test may take."""
     interrupted = threading.Event()
