@@ -5,9 +5,10 @@ Here from the logits of whole batches, differentiable as often as one likes; :mo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -61,14 +62,45 @@ def one_sequence_a_row(known: bool) -> Iterator[None]:
     if not known:
         yield
         return
-    from transformers import masking_utils
-
-    own = masking_utils.find_packed_sequence_indices
-    masking_utils.find_packed_sequence_indices = lambda position_ids: None
+    _ROWS.enter()
     try:
         yield
     finally:
-        masking_utils.find_packed_sequence_indices = own
+        _ROWS.leave()
+
+
+class _OneSequence:
+    """What stands for the function of transformers while any thread is inside. The last to leave puts it back: if each
+    put back what it had found, threads that overlap would leave the stand-in there for good.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._inside = threading.Lock(), 0
+        self._own: Callable[..., Any] | None = None
+
+    def enter(self) -> None:
+        from transformers import masking_utils
+
+        with self._lock:
+            if self._inside == 0:
+                self._own = masking_utils.find_packed_sequence_indices
+                masking_utils.find_packed_sequence_indices = _none_found
+            self._inside += 1
+
+    def leave(self) -> None:
+        from transformers import masking_utils
+
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                masking_utils.find_packed_sequence_indices = self._own
+
+
+def _none_found(position_ids: Tensor) -> None:
+    return None
+
+
+_ROWS = _OneSequence()
 
 
 def target_logits(model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:

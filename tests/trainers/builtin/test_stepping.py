@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 
 import pytest
 import torch
@@ -92,6 +93,26 @@ def test_the_places_told_with_a_batch_are_those_that_its_labels_say(make_bench, 
     assert len(places) == split.target_counts[rows].sum()
     assert (batch["labels"].flatten()[places + 1] != losses.IGNORED).all()
     assert losses.PLACES in given(split, rows, bench.base)
+
+
+def test_threads_that_overlap_leave_transformers_as_it_was():
+    from transformers import masking_utils
+
+    own, first, second = masking_utils.find_packed_sequence_indices, threading.Event(), threading.Event()
+
+    def early() -> None:
+        with losses.one_sequence_a_row(known=True):
+            first.set()
+            second.wait(60)
+
+    thread = threading.Thread(target=early)
+    thread.start()
+    first.wait(60)
+    with losses.one_sequence_a_row(known=True):  # begins amid the other, and ends after it
+        second.set()
+        thread.join(60)
+        assert masking_utils.find_packed_sequence_indices is not own
+    assert masking_utils.find_packed_sequence_indices is own
 
 
 def test_a_row_that_holds_several_sequences_is_still_found_by_transformers():
