@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from autolora import documents, files, quickstart, references, urls, variants
+from autolora.adapters import optimizers
 from autolora.adapters.spec import AdapterSpec
 from autolora.errors import AutoloraError
 from autolora.files import Document
@@ -29,7 +30,7 @@ from autolora.metrics import EvaluationSpec, MetricSpec
 from autolora.mistakes import explain, shortened
 from autolora.search.rungs import RUNGS, ascend_to_one
 from autolora.sections import Section, nearby, required
-from autolora.space import Config, Space, registry, searchable
+from autolora.space import FIELDS, Config, Space, registry, searchable
 from autolora.space.dimensions.alpha import HIGHEST as HIGHEST_ALPHA
 from autolora.space.dimensions.duration import UNITS
 from autolora.space.dimensions.learning_rate import HIGHEST as HIGHEST_RATE
@@ -49,7 +50,7 @@ IMPORTED_FROM = "imported_from"
 PRIOR_NAMES: dict[str, dict[str, bool]] = {"auto": {}, "laws": {"curvature": False}}
 
 
-LATER = ("epochs",)
+LATER = ("epochs", *optimizers.KEYS)
 """Keys of ``training`` that the identity of earlier checkpoints lacks."""
 
 
@@ -69,6 +70,9 @@ class TrainingSpec(Section):
         warmup_ratio: share of the optimizer steps spent warming up.
         weight_decay, dropout: AdamW's weight decay; dropout on the adapter's input.
         max_grad_norm: global gradient-norm clip; 0: none.
+        optimizer: "adamw", or a relative of it whose weight decay is decoupled, too: "amsgrad", "nadam" or "radam".
+            Variants with an optimizer of their own refuse another.
+        adam_beta1, adam_beta2, adam_epsilon: of the optimizer.
         micro_batch: most examples in one forward pass; None: as many as memory has room for. Examples of a batch are
             sorted by length and cut into passes, as is cheapest. The gradient is that of the whole batch, but for
             LoRAMoE's balance between experts, which is that of each pass.
@@ -93,6 +97,10 @@ class TrainingSpec(Section):
     weight_decay: float = Field(default=0.0, ge=0)
     dropout: float = Field(default=0.0, ge=0, lt=1)
     max_grad_norm: float = Field(default=1.0, ge=0)
+    optimizer: optimizers.Name = "adamw"
+    adam_beta1: float = Field(default=optimizers.ADAMW.beta1, ge=0, lt=1)
+    adam_beta2: float = Field(default=optimizers.ADAMW.beta2, ge=0, lt=1)
+    adam_epsilon: float = Field(default=optimizers.ADAMW.epsilon, gt=0, le=1)
     micro_batch: int | None = Field(default=None, ge=1)
     gradient_checkpointing: bool | Literal["auto"] = Field(default="auto", description='"auto", true or false')
     compile: bool = False
@@ -116,7 +124,13 @@ class TrainingSpec(Section):
         """These settings with the values that a configuration has of them."""
         values = {dimension.sets: config.value(dimension.name) for dimension in registry() if dimension.sets}
         found = {name: value for name, value in values.items() if value is not None}
+        found |= {name: value for name, value in config.value(FIELDS.name) or () if name in type(self).model_fields}
         return self.model_copy(update=found) if found else self
+
+    @property
+    def optimized(self) -> optimizers.Optimizer:
+        """What the optimizer is made of."""
+        return optimizers.Optimizer(*(getattr(self, key) for key in optimizers.KEYS))
 
     def baseline(self, config: Config, space: Space) -> Config:
         """A configuration with the values that these settings have of what the space searches of them."""
@@ -438,6 +452,13 @@ class Spec(Section):
     @model_validator(mode="after")
     def _options_can_be_searched(self) -> Spec:
         searchable.check(self.space, {name: variants.get(name) for name in self.names}, variants.names())
+        return self
+
+    @model_validator(mode="after")
+    def _fields_are_the_trainer_s(self) -> Spec:
+        self.trainer.check_fields(
+            self.space, dict(self), {reference: variants.resolve(reference) for reference in self.variants}
+        )
         return self
 
     @model_validator(mode="after")

@@ -8,9 +8,13 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from autolora.sections import Section
+from autolora.space import FIELDS, Config
 
 ALL_LINEAR, AUTO = "all-linear", "auto"
 """Values of ``target_modules`` and ``target_parameters``."""
+
+ALSO = {f"lora_{name}": name for name in ("target_modules", "target_parameters")}
+"""What TRL and axolotl call them."""
 
 
 class AdapterSpec(Section):
@@ -55,6 +59,12 @@ class AdapterSpec(Section):
         except re.error as error:
             raise ValueError(f"{value!r} is not a valid regular expression: {error}. Write names as a list") from None
         return value
+
+    def of_trial(self, config: Config) -> AdapterSpec:
+        """This section with the values that a configuration has of it."""
+        named = {ALSO.get(name, name): value for name, value in config.value(FIELDS.name) or ()}
+        found = {name: value for name, value in named.items() if name in type(self).model_fields}
+        return self.model_validate({**dict(self), **found}) if found else self
 
     @model_validator(mode="after")
     def _something_is_adapted(self) -> AdapterSpec:

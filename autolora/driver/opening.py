@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from autolora import files, variants
 from autolora.bases.pretrained import hidden_size, load_config
@@ -14,7 +14,7 @@ from autolora.driver.limits import check_baselines, check_rungs, fitting_space, 
 from autolora.driver.scouting import Scouted, recalled, scout
 from autolora.priors import Prior
 from autolora.search import Recorder, Search
-from autolora.space import Config, Space, registry
+from autolora.space import FIELDS, Config, Space, registry
 from autolora.spec import Spec
 from autolora.study.directory import STUDY_FILE, STUDY_NAME, begun_study, storage_of
 from autolora.study.storage import OtherTermsError
@@ -154,12 +154,26 @@ def look_ahead(spec: Spec, folder: Path) -> Study | None:
 
 
 def resolved_space(spec: Spec, trainer: Trainer | None = None) -> Space:
-    """The space with the model's width filled in, which makes alpha's law analytic."""
-    if spec.space.hidden_size is not None:
-        return spec.space
+    """The space with what is known of the model and of the trainer: the width, which makes alpha's law analytic, and
+    what is done if nothing is said of a field, which is where its search starts.
+    """
+    return _with_width(_with_standards(spec, trainer), spec, trainer)
+
+
+def _with_standards(spec: Spec, trainer: Trainer | None) -> Space:
+    space = spec.space
+    if not FIELDS.searched(space):
+        return space
+    found = {**spec.trainer.fields_of(dict(spec)), **({} if trainer is None else trainer.standards(space))}
+    return space.model_copy(update={FIELDS.name: FIELDS.informed(space, found)})
+
+
+def _with_width(space: Space, spec: Spec, trainer: Trainer | None) -> Space:
+    if space.hidden_size is not None:
+        return space
     own = None if trainer is None else trainer.hidden_size()
     width = hidden_size(load_config(spec)) if own is None and spec.model is not None else own
-    return spec.space.model_copy(update={"hidden_size": width})
+    return space.model_copy(update={"hidden_size": width})
 
 
 def baseline_of(spec: Spec, space: Space, trainer: Trainer | None = None) -> dict[str, Config]:
@@ -170,7 +184,7 @@ def baseline_of(spec: Spec, space: Space, trainer: Trainer | None = None) -> dic
         space: resolved.
         trainer: whose own settings are a baseline otherwise.
     """
-    given, further = spec.baseline, {}
+    given, further = spec.baseline, dict[str, Any]()
     if given is not None:
         config = Config(given.learning_rate, given.batch_size or space.batch_size[0], given.rank, given.alpha)
     else:
@@ -180,5 +194,7 @@ def baseline_of(spec: Spec, space: Space, trainer: Trainer | None = None) -> dic
         searched = {dimension.name for dimension in registry() if dimension.searched(space)}
         further = {name: value for name, value in found.further if name in searched}
         config = replace(found, further=())
+    if FIELDS.searched(space):
+        further = {**further, FIELDS.name: FIELDS.standing(space)}
     config = spec.training.baseline(config, space)
     return dict.fromkeys(spec.names, config.replaced(**further) if further else config)

@@ -36,6 +36,7 @@ class _Setting(_Part):
     rank: int = Field(ge=1)
     alpha: float = Field(gt=0)
     options: dict[str, float] = {}
+    fields: dict[str, bool | int | float | str | list[str]] = {}
     __pydantic_extra__: dict[str, float]
 
     model_config = ConfigDict(extra="allow")

@@ -30,6 +30,7 @@ from autolora.search.rungs import RUNGS
 from autolora.search.sampler import Sampler
 from autolora.search.trials import Event, Finished, Outcome, Sampled, Scored, TrialTable
 from autolora.space import Config, Space
+from autolora.space.named import Scalar
 from autolora.trainers.divergence import FAST_EXAMPLES
 from autolora.trainers.watching import ReportWatch
 
@@ -90,7 +91,7 @@ class LoraSampler(BaseSampler):
     """Samples the hyperparameters of LoRA fine-tuning as autolora's own search does.
 
     They are learning rate, batch size, rank, alpha, dropout, warm-up ratio and weight decay: every dimension that
-    :class:`autolora.Space` has but the variants' options.
+    :class:`autolora.Space` has but the variants' options; and others that ``fields`` names.
 
     The first trial of a variant is the mode of the prior. There is no opening of short runs, since Optuna's trials run
     on unless a pruner stops them. Further ones are those of which a full run promises most by
@@ -115,6 +116,8 @@ class LoraSampler(BaseSampler):
         names: the user's parameter names by ours ("variant", and those of :class:`autolora.Space`, such as "rank"), if
             they are not among ``autolora.integrations.parameters.NAMES``. A name of ours that is given another one is
             no longer recognized by its usual ones: ``{"dropout": ""}`` leaves dropout to another sampler.
+        fields: names of further parameters of the objective that are searched besides, such as ``adam_beta2`` or an
+            optimizer's name; in a mapping each with the value that is expected to be best, or None.
         batch_size: examples per optimizer step, where that is not searched.
         batch_multiplier: examples per optimizer step for each unit of the batch size parameter: devices times
             gradient accumulation, where the parameter is the batch size of one device.
@@ -145,6 +148,7 @@ class LoraSampler(BaseSampler):
         examples: int | None = None,
         prior: Literal["laws"] | Prior | None = "laws",
         names: Mapping[str, str] | None = None,
+        fields: Sequence[str] | Mapping[str, Scalar | None] = (),
         batch_size: int = 16,
         batch_multiplier: int = 1,
         rank: int = 8,
@@ -167,6 +171,9 @@ class LoraSampler(BaseSampler):
             raise ValueError(f"seed must be a whole number of at least 0 but got {seed!r}.")
         if not set(names or {}) <= set(NAMES):
             raise ValueError(f"names must be of {', '.join(NAMES)} but got {', '.join(names or {})}.")
+        taken = sorted({alias for aliases in NAMES.values() for alias in aliases} & set(fields))
+        if isinstance(fields, str) or taken:
+            raise ValueError(f"fields must be names of other parameters than ours but got {taken or fields!r}.")
         if prior == "laws":
             prior = Prior.from_laws(hidden_size, examples)
         if not (prior is None or isinstance(prior, Prior)):
@@ -181,6 +188,7 @@ class LoraSampler(BaseSampler):
             alpha=alpha if isinstance(alpha, str) else float(alpha),
             batch_multiplier=batch_multiplier,
             hidden_size=hidden_size or (prior.hidden_size if prior else None),
+            fields=dict(fields) if isinstance(fields, Mapping) else dict.fromkeys(fields),
         )
         self._max_resource = max_resource
         self._failed = failed
@@ -265,7 +273,9 @@ class LoraSampler(BaseSampler):
         sampled: CategoricalChoiceType = other.sample_independent(study, trial, name, distribution)
         return sampled
 
-    def _sample(self, study: Study, trial: FrozenTrial, distributions: Distributions) -> dict[str, str | float]:
+    def _sample(
+        self, study: Study, trial: FrozenTrial, distributions: Distributions
+    ) -> dict[str, CategoricalChoiceType]:
         """Values of those of these parameters that are ours."""
         table = self._table(study, trial, distributions)
         variant, config = self._propose(table, trial.number, distributions, _given(trial))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeGuard
 
 from optuna.distributions import (
@@ -15,10 +15,13 @@ from optuna.distributions import (
 )
 
 from autolora import variants
-from autolora.space import AUTO_LEARNING_RATE, Config, Coordinates, Space, Traits, registry
+from autolora.space import AUTO_LEARNING_RATE, FIELDS, Config, Coordinates, Named, Space, Traits, registry
+from autolora.space.dimensions.fields import PREFIX
 from autolora.space.dimensions.learning_rate import LEARNING_RATE
 from autolora.space.domain import is_number, whole_numbers
 from autolora.space.domain import nearest as nearest_choice
+from autolora.space.field import field_of
+from autolora.space.named import Scalar
 
 VARIANT = "variant"
 _DIMENSIONS = {dimension.name: dimension for dimension in registry() if dimension.aliases}
@@ -49,6 +52,8 @@ class Parameters:
         alpha: "law", "rank" (alpha = r) or a number.
         batch_multiplier: examples per optimizer step for each unit of the batch size parameter.
         hidden_size: width of the model, or None where unknown.
+        fields: the user's names of further parameters that are searched, each with the value that is expected to be
+            best; None where none is.
     """
 
     names: Mapping[str, tuple[str, ...]]
@@ -58,9 +63,12 @@ class Parameters:
     alpha: Alpha
     batch_multiplier: int
     hidden_size: int | None
+    fields: Mapping[str, Scalar | None] = field(default_factory=dict)
 
     def ours(self, name: str) -> str | None:
         """Which of our hyperparameters the user's name stands for, or None."""
+        if name in self.fields:
+            return f"{PREFIX}{name}"
         return next((own for own, names in self.names.items() if name in names), None)
 
     def found(self, distributions: Distributions) -> dict[str, str]:
@@ -74,7 +82,8 @@ class Parameters:
 
     def _named(self, present: Mapping[str, object]) -> dict[str, str]:
         named = {own: [name for name in names if name in present] for own, names in self.names.items()}
-        return {own: names[0] for own, names in named.items() if names}
+        fields = {f"{PREFIX}{name}": name for name in self.fields if name in present}
+        return {**{own: names[0] for own, names in named.items() if names}, **fields}
 
     def searched_variants(self, distributions: Distributions) -> list[str]:
         """Names of the variants that are searched."""
@@ -90,24 +99,39 @@ class Parameters:
             "alpha": self.alpha,
             "hidden_size": self.hidden_size,
         }
+        further: dict[str, object] = {}
         for own, name in self.found(distributions).items():
-            if own != VARIANT:
+            if own.startswith(PREFIX):
+                further[name] = self._field(name, distributions[name])
+            elif own != VARIANT:
                 fields[own] = values = readable(own, distributions[name])
                 if own == "batch_size" and isinstance(values, list):
                     fields[own] = [self.batch_multiplier * size for size in values]
-        return Space(**fields)
+        return Space(**fields, **({FIELDS.name: further} if further else {}))
+
+    def _field(self, name: str, distribution: BaseDistribution) -> dict[str, object]:
+        """A field of a space, as :class:`autolora.Space` takes it."""
+        found, prefer = field_values(distribution), self.fields[name]
+        known = field_of(name, found)
+        if prefer is None:
+            return {**found}
+        return {**found, ("prefer" if known.has(prefer) else "standard"): prefer}
 
     def configuration(self, values: Values) -> tuple[str, Config] | None:
         """Variant and configuration of a trial, or None where it has no learning rate or cannot be trained so."""
         own = self.given(values)
         variant = own.pop(VARIANT, self.variant)
+        fields = {name: own.pop(f"{PREFIX}{name}") for name in self.fields if f"{PREFIX}{name}" in own}
+        if any(value is None for value in fields.values()):
+            return None
         numbers = {name: value for name, value in own.items() if _fits(value, name)}
         if LEARNING_RATE.name not in own or not _registered(variant) or len(numbers) < len(own):
             return None
         rank = int(numbers.pop("rank", self.rank))
         batch = self.batch_multiplier * int(numbers.pop("batch_size")) if "batch_size" in numbers else self.batch_size
         alpha = float(numbers.pop("alpha")) if "alpha" in numbers else self.alpha_at(variant, rank)
-        further = {name: float(value) for name, value in numbers.items()}
+        further: dict[str, object] = {name: float(value) for name, value in numbers.items()}
+        further |= {FIELDS.name: fields} if fields else {}
         return variant, Config.of(batch_size=batch, rank=rank, alpha=alpha, **further)
 
     def alpha_at(self, variant: str, rank: int) -> float:
@@ -128,7 +152,9 @@ class Parameters:
         which alpha is redundant is proposed at alpha = r.
         """
         found = self.found(distributions)
-        fixed = {own: number for own, number in self.given(given).items() if own != VARIANT and _fits(number, own)}
+        known = self.given(given)
+        fields = {name: known.pop(f"{PREFIX}{name}") for name in self.fields if f"{PREFIX}{name}" in known}
+        fixed = {own: number for own, number in known.items() if own != VARIANT and _fits(number, own)}
         rank = int(fixed.pop("rank", config.rank))
         batch = self.batch_multiplier * int(fixed.pop("batch_size")) if "batch_size" in fixed else config.batch_size
         law = traits.law_alpha(rank, self.hidden_size) / traits.law_alpha(config.rank, self.hidden_size)
@@ -142,18 +168,27 @@ class Parameters:
             rate = coordinates.rate_of(traits, coordinates.z(traits, config), settled)
             settled = settled.replaced(learning_rate=rate)
         for own, name in found.items():
-            if own not in (VARIANT, "batch_size", "rank", "alpha"):
+            if own not in (VARIANT, "batch_size", "rank", "alpha") and not own.startswith(PREFIX):
                 settled = settled.replaced(**{own: float(nearest(distributions[name], settled.value(own)))})
         fixed.pop("alpha", None)
+        if fields:
+            settled = settled.replaced(**{FIELDS.name: Named.of({**dict(settled.value(FIELDS.name) or ()), **fields})})
         return settled.replaced(**{own: float(number) for own, number in fixed.items()})
 
-    def values(self, distributions: Distributions, variant: str, config: Config) -> dict[str, str | float]:
+    def values(self, distributions: Distributions, variant: str, config: Config) -> dict[str, CategoricalChoiceType]:
         """A configuration as values of the user's parameters, by the user's names."""
         own = config.replaced(batch_size=config.batch_size / self.batch_multiplier)
-        return {
-            name: variant if key == VARIANT else nearest(distributions[name], own.value(key))
-            for key, name in self.found(distributions).items()
-        }
+        found: dict[str, CategoricalChoiceType] = {}
+        for key, name in self.found(distributions).items():
+            distribution = distributions[name]
+            value = own.value(name if key.startswith(PREFIX) else key)
+            if key == VARIANT:
+                found[name] = variant
+            elif key.startswith(PREFIX) and value in _categories(distribution):
+                found[name] = next(choice for choice in _categories(distribution) if choice == value)
+            else:
+                found[name] = nearest(distribution, value)
+        return found
 
 
 def usable(own: str, distribution: BaseDistribution) -> bool:
@@ -161,7 +196,22 @@ def usable(own: str, distribution: BaseDistribution) -> bool:
     if own == VARIANT:
         choices = _categories(distribution)
         return bool(choices) and all(_registered(choice) for choice in choices)
+    if own.startswith(PREFIX):
+        return None not in _categories(distribution)
     return readable(own, distribution) is not None
+
+
+def field_values(distribution: BaseDistribution) -> Mapping[str, object]:
+    """What a parameter that is none of the dimensions may be, as a field of :class:`autolora.Space` is written."""
+    if isinstance(distribution, CategoricalDistribution):
+        return {"choices": list(distribution.choices)}
+    assert isinstance(distribution, (FloatDistribution, IntDistribution))
+    low, high, log, step = distribution.low, distribution.high, distribution.log, distribution.step
+    if distribution.single():
+        return {"choices": [low]}
+    if step is not None and not log and (high - low) / step < MOST_STEPS:
+        return {"choices": [low + number * step for number in range(round((high - low) / step) + 1)]}
+    return {"low": low, "high": high, "log": log}
 
 
 def readable(own: str, distribution: BaseDistribution) -> Sequence[float] | Mapping[str, float] | None:

@@ -56,6 +56,7 @@ def write(recipe: Recipe, out: Path) -> list[Path]:
             "max_steps": recipe.steps,
             "learning_rate": config.learning_rate,
             "optimizer": "adamw_torch_fused",
+            **recipe.adamw(TOOL),
             "weight_decay": training.weight_decay,
             "lr_scheduler": training.schedule,
             "warmup_steps": recipe.warmup_steps,

@@ -25,8 +25,7 @@ def write(recipe: Recipe, out: Path) -> list[Path]:
     full_run = recipe.examples_of_study or trainer.get("examples") or file.examples
     if full_run is None:
         raise RecipeError(f"{files.shown(path)} does not say how long a full run is, and the study is gone")
-    options = dict(recipe.config.options)
-    config = {name: value for name, value in recipe.config.as_dict().items() if name not in ("options", *options)}
+    config = {name: value for name, value in recipe.config.as_dict().items() if name != "options"}
     model = recipe.model if recipe.spec["model"] else None
     data: dict[str, Any] = {}
     beside: dict[Path, str] = {}

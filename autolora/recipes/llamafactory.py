@@ -56,6 +56,7 @@ def write(recipe: Recipe, out: Path) -> list[Path]:
             "max_steps": recipe.steps,
             "learning_rate": config.learning_rate,
             "optim": "adamw_torch",
+            **recipe.adamw(TOOL),
             "weight_decay": training.weight_decay,
             "lr_scheduler_type": training.schedule,
             "warmup_steps": recipe.warmup_steps,

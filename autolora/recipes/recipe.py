@@ -16,6 +16,8 @@ from pydantic import BaseModel
 from autolora import files, quickstart, variants
 from autolora import spec as specs
 from autolora.adapters.export import WEIGHTS, bits_of_base, config_file
+from autolora.adapters.optimizers import ADAMW
+from autolora.adapters.spec import AdapterSpec
 from autolora.analysis.carrying import Carried
 from autolora.bases.folders import MERGED_BASE, holds_adapter
 from autolora.bases.packed import SETTINGS, bits_asked
@@ -213,11 +215,27 @@ class Recipe:
     @cached_property
     def layers(self) -> tuple[list[str], list[str]] | None:
         """Names of the modules and of the parameters that were trained; None: PEFT's "all-linear"."""
-        if not self._has_study or "layers" not in (self.terms.get("context") or {}):
+        own = AdapterSpec().of_trial(self.config)
+        searched = own != AdapterSpec()
+        if not searched and (not self._has_study or "layers" not in (self.terms.get("context") or {})):
             return None
         if not self._exported:
             raise RecipeError(f"{files.shown(self.adapter)} holds no adapter: run `autolora tune` to its end again")
         return self._exported.get("target_modules") or [], self._exported.get("target_parameters") or []
+
+    def adamw(self, tool: str) -> dict[str, float]:
+        """Settings of AdamW that are not its usual ones, for tools that take no optimizer of ``torch`` by its name.
+
+        Raises:
+            RecipeError: another optimizer was tuned.
+        """
+        asked = self.training.optimized
+        if asked.name != ADAMW.name:
+            raise RecipeError(
+                f"{tool} has no option for the optimizer {asked.name!r} as autolora trains with it: export to trl or "
+                "peft, or tune with adamw"
+            )
+        return asked.settings
 
     @property
     def _has_study(self) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from autolora import files
+from autolora.adapters.optimizers import ADAMW
 from autolora.recipes.recipe import Recipe
 from autolora.tasks.causal_lm.conversations.turns import CALLER, ROLES
 from autolora.trainers.configurations.data import Data, Source
@@ -32,6 +33,7 @@ def _script(recipe: Recipe, out: Path) -> str:
     data = recipe.data.known_to(TOOL, EXAMPLES).plain_alpaca(TOOL).in_folder(out)
     converts = recipe.variant.export_form == "rank 2r"
     plus = recipe.loraplus_ratio != 1
+    own = plus or recipe.training.optimized.name != ADAMW.name
     parts = [
         _header(recipe, data, plus),
         _data(recipe, data),
@@ -39,7 +41,7 @@ def _script(recipe: Recipe, out: Path) -> str:
         _settings(recipe, data, out),
         _BEFORE_CONVERTING if converts else "",
         _FLOAT32 if recipe.base_bits else "",
-        _optimizer(recipe) if plus else "",
+        _optimizer(recipe, plus) if own else "",
         "trainer.train()\nprint(trainer.evaluate())",
         _CONVERT if converts else "trainer.save_model()",
     ]
@@ -186,7 +188,7 @@ def _settings(recipe: Recipe, data: Data, out: Path) -> str:
     }
     if recipe.layers is not None and recipe.layers[1]:
         adapter["target_parameters"] = recipe.layers[1]
-    arguments = {
+    arguments: dict[str, object] = {
         "output_dir": str(out.absolute() / recipe.variant.name),
         "per_device_train_batch_size": recipe.micro_batch,
         "per_device_eval_batch_size": recipe.micro_batch,
@@ -194,6 +196,7 @@ def _settings(recipe: Recipe, data: Data, out: Path) -> str:
         "max_steps": recipe.steps,
         "learning_rate": config.learning_rate,
         "optim": "adamw_torch",
+        **training.optimized.settings,
         "weight_decay": training.weight_decay,
         "lr_scheduler_type": training.schedule,
         "warmup_steps": recipe.warmup_steps,
@@ -235,14 +238,25 @@ def _keywords(options: dict[str, object]) -> str:
     return "".join(f"    {name}={_literal(value)},\n" for name, value in options.items())
 
 
-def _optimizer(recipe: Recipe) -> str:
+def _optimizer(recipe: Recipe, plus: bool) -> str:
+    asked = recipe.training.optimized
+    kind, keywords = asked.source
+    if not plus:
+        return f"""trainer.optimizer = {kind}(
+    [parameter for parameter in trainer.model.parameters() if parameter.requires_grad],
+    lr=arguments.learning_rate,
+    weight_decay=arguments.weight_decay,
+    {keywords},
+)
+"""
+    further = "" if asked == ADAMW else f"    {keywords},\n"
     return f"""trainer.optimizer = create_loraplus_optimizer(
     trainer.model,
-    torch.optim.AdamW,
+    {kind},
     lr=arguments.learning_rate,
     loraplus_lr_ratio={recipe.loraplus_ratio!r},
     loraplus_weight_decay=arguments.weight_decay,
-)
+{further})
 """
 
 

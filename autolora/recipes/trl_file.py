@@ -8,6 +8,7 @@ import yaml
 
 from autolora import files
 from autolora.recipes.recipe import Recipe, RecipeError
+from autolora.space import FIELDS, Named
 from autolora.trainers.trl.configuration import ALIASES, Configuration, TrlError
 
 TOOL = "TRL"
@@ -59,6 +60,7 @@ def _tuned(recipe: Recipe, configuration: Configuration) -> dict[str, object]:
         **recipe.peft_options(TOOL, OPTIONS),
     }
     found |= {key: config.value(name) for name, key in ALIASES.items() if config.value(name) is not None}
+    found |= Named.of(config.value(FIELDS.name) or ()).as_dict()
     if recipe.spec["model"]:
         found["model_name_or_path"] = recipe.whole_model(TOOL)
     if recipe.longer or recipe.spec["training"].get("examples") or recipe.config.value("duration") is not None:

@@ -6,15 +6,16 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from autolora.space.domain import plain
+from autolora.space.named import Named, Scalar
 
 Options = tuple[tuple[str, int | float], ...]
 """Values of a variant's own hyperparameters, sorted by name."""
 
-Value = float | Options
+Value = float | Options | Named
 """What a dimension may be set to."""
 
-PlainValue = float | dict[str, int | float]
-"""A value as plain data: a mapping for options."""
+PlainValue = int | float | dict[str, Scalar | list[str]]
+"""A value as plain data: a mapping for options and for fields."""
 
 
 @dataclass(frozen=True, order=True, repr=False)
@@ -28,7 +29,7 @@ class Config:
         alpha: numerator of the scaling; s = alpha / r, or alpha / sqrt(r) for rank-stabilized variants.
         options: the variant's own hyperparameters that the space names, sorted by name; a mapping is taken too.
         further: values of other searched dimensions by name, sorted; a mapping is taken too. Each is also an attribute
-            of its own: ``config.dropout``.
+            of its own: ``config.dropout``; so are the values of a mapping among them: ``config.adam_beta2``.
     """
 
     learning_rate: float
@@ -36,20 +37,26 @@ class Config:
     rank: int
     alpha: float
     options: Options = ()
-    further: tuple[tuple[str, float], ...] = ()
+    further: tuple[tuple[str, float | Named], ...] = ()
 
     def __post_init__(self) -> None:
         if self.options != ():
             options = sorted((name, plain(value)) for name, value in dict(self.options).items())
             object.__setattr__(self, "options", tuple(options))
         if self.further:
-            object.__setattr__(self, "further", tuple(sorted(dict(self.further).items())))
+            found = {name: _held(value) for name, value in dict(self.further).items()}
+            object.__setattr__(self, "further", tuple(sorted(found.items())))
 
-    def __getattr__(self, name: str) -> float:
+    def __getattr__(self, name: str) -> Any:
         if not name.startswith("_") and name != "further":  # which a copy in the making does not have yet
             for own, value in self.further:
                 if own == name:
                     return value
+            for _, value in self.further:
+                if isinstance(value, Named):
+                    for own, inner in value:
+                        if own == name:
+                            return inner
         raise AttributeError(f"this configuration has no {name!r}")
 
     def __repr__(self) -> str:
@@ -83,8 +90,12 @@ class Config:
             "rank": self.rank,
             "alpha": self.alpha,
             **({"options": dict(self.options)} if self.options else {}),
-            **dict(self.further),
+            **{name: value.as_dict() if isinstance(value, Named) else value for name, value in self.further},
         }
+
+
+def _held(value: Any) -> float | Named:
+    return value if isinstance(value, (int, float)) else Named.of(value)
 
 
 _FIELDS = tuple(field.name for field in fields(Config) if field.name != "further")

@@ -18,8 +18,9 @@ from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 from autolora.sections import without_truth_values
 from autolora.space.config import Config, Options, Value
 from autolora.space.coordinates import Coordinates
-from autolora.space.domain import Domain, Range, corners, draw, nearest
+from autolora.space.domain import Domain, Range, corners, draw, nearest, pinned
 from autolora.space.encoder import Encoder
+from autolora.space.named import Scalar
 from autolora.space.traits import Traits
 
 if TYPE_CHECKING:
@@ -83,6 +84,14 @@ class Parameter:
         """The interval that holds the values and ``value``: a baseline may lie outside the space."""
         every = [*values, value]
         return cls(value, min(every), max(every), **scale)
+
+
+@dataclass(frozen=True)
+class Category:
+    """A value that is no number as a study shows it, with all that it may be, in Optuna's terms."""
+
+    value: Scalar
+    choices: tuple[Scalar, ...]
 
 
 @dataclass(frozen=True)
@@ -166,6 +175,18 @@ class Dimension:
         """The value that a configuration has where neither the user nor the space says anything."""
         raise NotImplementedError
 
+    def completed(self, scope: Scope, config: Config) -> Value:
+        """The value of a user's configuration with what it leaves open: as pinned, or as by default.
+
+        Raises:
+            ValueError: the space does not allow the value; the message follows the name of the configuration.
+        """
+        value: Value | None = config.value(self.name)
+        if value is not None:
+            return value
+        domain = self.domain(scope, config)
+        return domain[0] if isinstance(domain, list) and pinned(domain) else self.default(scope, config)
+
     def mode(self, scope: Scope, config: Config, coordinates: Coordinates) -> Value:
         """The most plausible value, given those of the dimensions before."""
         return nearest(self.domain(scope, config), self.default(scope, config))
@@ -214,7 +235,9 @@ class Dimension:
 
     # In a study, and for people.
 
-    def parameters(self, space: SpaceFields, variant: str, config: Config) -> dict[str, Parameter]:
+    def parameters(
+        self, space: SpaceFields, variant: str, config: Config
+    ) -> Mapping[str, Parameter] | Mapping[str, Parameter | Category]:
         """The value as a study shows it, by the name of its parameter."""
         raise NotImplementedError
 

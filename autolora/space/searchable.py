@@ -172,11 +172,13 @@ def completed(space: Space, variant: Searchable, config: Config) -> Config:
     alpha = float(config.rank) if variant.traits.unit_scale else config.alpha
     found = replace(config, alpha=alpha, options=tuple(filled.items()))
     for dimension in registry():
-        if dimension.optional and dimension.searched(space) and found.value(dimension.name) is None:
-            within = Scope(space, variant.traits, variant.name)
-            domain = dimension.domain(within, found)
-            value = domain[0] if isinstance(domain, list) and pinned(domain) else dimension.default(within, found)
-            found = found.replaced(**{dimension.name: value})
+        if dimension.optional and dimension.searched(space):
+            try:
+                value = dimension.completed(Scope(space, variant.traits, variant.name), found)
+            except ValueError as error:
+                raise ValueError(f"the baseline of {variant.name} {error}") from None
+            if value != found.value(dimension.name):
+                found = found.replaced(**{dimension.name: value})
     return found
 
 

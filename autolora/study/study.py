@@ -22,7 +22,8 @@ from autolora.priors.prior import Prior
 from autolora.search.trials import Direction, Event, Finished, Lost, Promoted, Sampled, Scored, WeightsLost
 from autolora.space import Config, Space, registry
 from autolora.space.config import Value
-from autolora.space.dimension import Parameter
+from autolora.space.dimension import Category, Parameter
+from autolora.space.named import Scalar
 from autolora.study import integrity
 from autolora.study.lock import Ownership
 from autolora.study.rows import decode, encode
@@ -283,16 +284,18 @@ class Study:
             intermediate_values={},
         )
 
-    def _params(self, event: Sampled) -> dict[str, str | float]:
+    def _params(self, event: Sampled) -> dict[str, Scalar]:
         """As Optuna shows them."""
-        found: dict[str, str | float] = {"variant": event.variant}
+        found: dict[str, Scalar] = {"variant": event.variant}
         for dimension in registry():
             parameters = dimension.parameters(self.space, event.variant, event.config)
             found |= {name: parameter.value for name, parameter in parameters.items()}
         return found
 
     def _distributions(self, variant: str, config: Config) -> dict[str, BaseDistribution]:
-        """Ranges of the space, widened where a baseline lies outside. Numbers, since Optuna's categories are fixed."""
+        """Ranges of the space, widened where a baseline lies outside. Numbers where they can be, since Optuna's
+        categories are fixed.
+        """
         found: dict[str, BaseDistribution] = {"variant": CategoricalDistribution(self.terms["variants"])}
         for dimension in registry():
             for name, parameter in dimension.parameters(self.space, variant, config).items():
@@ -349,7 +352,9 @@ def _steps(rungs: Sequence[float], full_run: int) -> list[int]:
     return steps
 
 
-def _distribution(parameter: Parameter) -> BaseDistribution:
+def _distribution(parameter: Parameter | Category) -> BaseDistribution:
+    if isinstance(parameter, Category):
+        return CategoricalDistribution(parameter.choices)
     if parameter.whole:
         return IntDistribution(int(parameter.low), int(parameter.high), log=parameter.log)
     return FloatDistribution(parameter.low, parameter.high, log=parameter.log)

@@ -6,9 +6,13 @@ import re
 
 from pydantic import field_validator, model_serializer
 
+from autolora.adapters.optimizers import KEYS as OPTIMIZER_KEYS
 from autolora.trainer_specs.trainer_spec import TrainerSpec, register
 
-LOOP = ("schedule", "warmup_ratio", "weight_decay", "max_grad_norm", "max_length", "gradient_checkpointing", "compile")
+LOOP = (
+    *("schedule", "warmup_ratio", "weight_decay", "max_grad_norm", "max_length", "gradient_checkpointing", "compile"),
+    *OPTIMIZER_KEYS,
+)
 """Settings of ``training`` that a trainer with settings of its own has itself."""
 _WORDS = r"[^\W\d]\w*(\.[^\W\d]\w*)*"
 _FUNCTION = re.compile(f"{_WORDS}:{_WORDS}")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from pydantic import ValidationError
 
 from autolora.errors import closest
 from autolora.mistakes import explain
 from autolora.sections import Section
+from autolora.space import Space
+from autolora.variants import Variant
 
 BUILTIN = "builtin"
 
@@ -51,6 +53,22 @@ class TrainerSpec(Section):
     def settings_file(self) -> str | None:
         """The user's configuration file, which says what a study starts from; None if there is none."""
         return None
+
+    def check_fields(self, space: Space, sections: Mapping[str, Any], variants: Mapping[str, Variant]) -> None:
+        """Refuse fields of the space that the trainer is known not to have, or not so, before anything is loaded.
+
+        Args:
+            space: what is searched.
+            sections: of the specification, by name.
+            variants: by reference.
+
+        Raises:
+            ValueError: naming field and value.
+        """
+
+    def fields_of(self, sections: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What the specification itself says of fields that the space may name, by their names."""
+        return {}
 
     @property
     def references(self) -> list[str]:

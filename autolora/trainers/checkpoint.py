@@ -76,7 +76,7 @@ class Manifest:
 
     trial: Count
     variant: str
-    config: Mapping[str, int | float | dict[str, int | float]]
+    config: Mapping[str, int | float | dict[str, bool | int | float | str | list[str]]]
     seed: Count
     study: str = ""
     step: Count = 0

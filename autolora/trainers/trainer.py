@@ -163,6 +163,11 @@ class Trainer(Protocol):
         ``further``; None if these do not say."""
         return None
 
+    def standards(self, space: Space) -> Mapping[str, object]:
+        """What it does of the fields that the space names if nothing is said of them, by name; those that its own
+        settings do not tell are left out."""
+        return {}
+
     def hidden_size(self) -> int | None:
         """Width of a model that the trainer's own settings name, which informs the laws; None if they name none."""
         return None

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from autolora import variants
 from autolora.adapters.errors import VariantError
-from autolora.adapters.spec import ALL_LINEAR, AUTO
+from autolora.adapters.spec import ALL_LINEAR, AUTO, AdapterSpec
 from autolora.search import Job
 from autolora.search.rungs import examples_seen, horizon, share_of
-from autolora.space import Config
+from autolora.space import FIELDS, Config, Named
+from autolora.space.dimensions.options import OPTIONS
 from autolora.spec import Spec
 from autolora.trainers.randomness import INITIALIZATION, TRAINING, torch_seed
 
@@ -66,7 +67,7 @@ class Session:
 class Fields(Mapping[str, Any]):
     """Every searched field of a trial by name, as a mapping and as attributes: ``config["rank"]``, ``config.rank``.
 
-    A variant's own options are fields, too.
+    A variant's own options are fields, too, and so are fields of the trainer; those that do not count are missing.
 
     Args:
         values: by name.
@@ -78,10 +79,10 @@ class Fields(Mapping[str, Any]):
     @classmethod
     def of(cls, config: Config) -> Fields:
         """The fields of a configuration."""
-        values = config.as_dict()
-        options = values.pop("options", {})
-        assert isinstance(options, dict)
-        return cls({**values, **options})
+        values: dict[str, Any] = {}
+        for name, value in config.as_dict().items():
+            values |= value if isinstance(value, dict) else {name: value}  # options and fields by their own names
+        return cls(values)
 
     def __getitem__(self, name: str) -> Any:
         if name not in self._values:
@@ -212,6 +213,16 @@ class Trial:
         return variants.get(self.variant).configured(**dict(self._job.config.options))
 
     @property
+    def values(self) -> dict[str, Any]:
+        """The value of every dimension, as plain data; the variant's options are left out."""
+        return {name: value for name, value in self._job.config.as_dict().items() if name != OPTIONS.name}
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """Values of the fields that the space names, of those that count in this trial."""
+        return Named.of(self._job.config.value(FIELDS.name) or ()).as_dict()
+
+    @property
     def dropout(self) -> float:
         """Dropout on the adapter's input, as searched or as in ``training``."""
         return self._spec.training.of_trial(self._job.config).dropout
@@ -225,8 +236,8 @@ class Trial:
         """The variant as plain PEFT trains it, for ``get_peft_model`` or a trainer's ``peft_config``.
 
         Args:
-            options: of ``LoraConfig`` beside rank, alpha, dropout, target modules and what makes the variant, such as
-                ``task_type="SEQ_CLS"`` and ``modules_to_save``.
+            options: of ``LoraConfig`` beside rank, alpha, dropout, target modules, fields of the space that it has, and
+                what makes the variant, such as ``task_type="SEQ_CLS"`` and ``modules_to_save``.
 
         Raises:
             VariantError: plain PEFT has no such variant, or would alter the base or need another optimizer for it:
@@ -234,13 +245,16 @@ class Trial:
         """
         from peft import LoraConfig
 
+        own = {name: value for name, value in self.fields.items() if name in LoraConfig.__dataclass_fields__}
+        own = {name: value for name, value in own.items() if name not in AdapterSpec.model_fields}
         variant = self.own_variant
         if variant.peft_options is None or variant.subtracts or variant.kind == "optimizer":
             raise VariantError(
                 f"{variant.name} cannot be made by a LoraConfig alone: use trial.attach(model) in place of "
                 "trial.peft_config()"
             )
-        asked, config = self._spec.adapter, self._job.config
+        config = self._job.config
+        asked = self._spec.adapter.of_trial(config)
         targets = asked.target_modules if isinstance(asked.target_modules, str) else list(asked.target_modules)
         excluded = {"exclude_modules": asked.exclude_modules} if asked.exclude_modules is not None else {}
         parameters = {} if asked.target_parameters in (AUTO, ()) else {"target_parameters": asked.target_parameters}
@@ -254,6 +268,7 @@ class Trial:
                 "task_type": "CAUSAL_LM",
                 **excluded,
                 **parameters,
+                **own,
                 **variant.peft_options,
                 **options,
             }
@@ -288,7 +303,7 @@ class Trial:
             seed=torch_seed(self._spec.seed, self._job.seed, INITIALIZATION),
             dropout=self.dropout,
             allotted=self._session.allotted,
-            adapter=self._spec.adapter,
+            adapter=self._spec.adapter.of_trial(config),
         )
         self._session.attached.append(attached)
         return attached
@@ -304,11 +319,19 @@ class Trial:
         """What :meth:`optimizer` has returned so far."""
         return tuple(self._session.optimizers)
 
+    def _arguments_among_fields(self) -> dict[str, Any]:
+        if not self.fields:
+            return {}
+        from transformers import TrainingArguments
+
+        return {name: value for name, value in self.fields.items() if name in TrainingArguments.__dataclass_fields__}
+
     def arguments(self, micro_batch: int | None = None) -> dict[str, Any]:
         """The trial's settings under the names of ``transformers.TrainingArguments``, and of what derives from it.
 
-        Learning rate, batch size by accumulation, seeds, the output folder, and what else is searched. Checkpoints,
-        evaluation and logs are off: autolora checkpoints and evaluates itself. ``TrainingArguments(**arguments, ...)``.
+        Learning rate, batch size by accumulation, seeds, the output folder, and what else is searched of its fields.
+        Checkpoints, evaluation and logs are off: autolora checkpoints and evaluates itself.
+        ``TrainingArguments(**arguments, ...)``.
 
         Args:
             micro_batch: most examples in one forward pass; None means ``training.micro_batch``, or as many as the batch
@@ -322,6 +345,7 @@ class Trial:
         searched = {
             "weight_decay": config.value("weight_decay"),
             "warmup_steps": config.value("warmup_ratio"),  # below 1 it is a share
+            **self._arguments_among_fields(),
         }
         return {
             "output_dir": str(self.folder / "output"),

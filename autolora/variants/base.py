@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 from autolora.adapters.attachment import inject
 from autolora.adapters.errors import VariantError
 from autolora.adapters.export import NATIVE, OWN, save_native, save_own, save_plain
+from autolora.adapters.optimizers import ADAMW, Optimizer
 from autolora.adapters.spec import AdapterSpec
 from autolora.adapters.start import DEFAULT_NAME, Allotment, Start
 from autolora.adapters.targets import DEFAULT, LinearLayer, check_rank, describe, survey
@@ -308,6 +309,25 @@ class Variant:
 
         groups = self.parameter_groups(model, learning_rate)
         return torch.optim.AdamW(groups, lr=learning_rate, weight_decay=weight_decay, fused=True)
+
+    @property
+    def has_own_optimizer(self) -> bool:
+        """Whether an optimizer of its own trains it, in place of AdamW or what a specification names."""
+        return type(self).optimizer is not Variant.optimizer
+
+    def trained_by(
+        self, model: PeftModel, learning_rate: float, weight_decay: float = 0.0, asked: Optimizer = ADAMW
+    ) -> torch.optim.Optimizer:
+        """:meth:`optimizer`, or the one that a specification asks for.
+
+        Raises:
+            VariantError: the variant has an optimizer of its own, and another is asked for.
+        """
+        if asked == ADAMW:
+            return self.optimizer(model, learning_rate, weight_decay=weight_decay)
+        if self.has_own_optimizer:
+            raise VariantError(f"{self.name} has an optimizer of its own ({self.optimizer_name}), not {asked}")
+        return asked.over(self.parameter_groups(model, learning_rate), learning_rate, weight_decay)
 
     def clip_gradients(self, model: PeftModel, optimizer: torch.optim.Optimizer, max_norm: float) -> Tensor | float:
         """Scale the gradients in place so that their global norm is at most ``max_norm``.

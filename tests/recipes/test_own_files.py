@@ -101,3 +101,9 @@ def test_what_a_command_left_in_place_of_an_adapter_is_named(make_run, tmp_path)
 )
 def test_the_kind_of_trainer_is_read_from_the_record(recorded, kind):
     assert _kind(recorded) == kind
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_fields_that_were_tuned_are_in_it(make_own_run, tmp_path, kind):
+    folder = make_own_run(kind, tuned={"fields": {"adam_beta2": 0.95}})
+    assert yaml.safe_load(write(folder, "lora", kind, tmp_path / "out")[0].read_text())["adam_beta2"] == 0.95

@@ -291,3 +291,36 @@ class TestLayers:
         assert call(trl(folder), "LoraConfig")["target_modules"] == "all-linear"
         assert axolotl(folder)["lora_target_linear"] is True
         assert llamafactory(folder)[0]["lora_target"] == "all"
+
+
+FIELDS = {"optimizer": "nadam", "adam_beta2": 0.95, "schedule": "constant", "max_grad_norm": 0.3}
+
+
+def test_fields_that_were_tuned_are_in_every_recipe(make_run):
+    tuned = {"fields": {**FIELDS, "optimizer": "adamw"}}
+    folder = make_run(tuned=tuned)
+    arguments = call(trl(folder), "SFTConfig")
+    for found, schedule in ((arguments, "lr_scheduler_type"), (axolotl(folder), "lr_scheduler")):
+        assert (found["adam_beta2"], found[schedule], found["max_grad_norm"]) == (0.95, "constant", 0.3)
+        assert "adam_beta1" not in found
+    assert llamafactory(folder)[0]["adam_beta2"] == 0.95
+
+
+def test_an_optimizer_that_a_tool_does_not_have_is_made_or_said(make_run):
+    folder = make_run(tuned={"fields": FIELDS})
+    made = call(trl(folder), "torch.optim.NAdam")
+    assert (made["betas"], made["eps"], made["decoupled_weight_decay"]) == ((0.9, 0.95), 1e-8, True)
+    plus = call(trl(folder, "lora_plus"), "create_loraplus_optimizer")
+    assert (plus["betas"], plus["decoupled_weight_decay"]) == ((0.9, 0.95), True)
+    for write_tool in (axolotl, llamafactory):
+        with pytest.raises(RecipeError, match="has no option for the optimizer 'nadam'"):
+            write_tool(folder)
+
+
+def test_layers_that_were_tuned_are_those_of_the_adapter(make_run):
+    folder = make_run(tuned={"fields": {"target_modules": ["q_proj", "v_proj"]}})
+    path = folder / "best" / "lora" / CONFIG
+    path.write_text(json.dumps({**json.loads(path.read_text()), "target_modules": ["q_proj", "v_proj"]}))
+    assert call(trl(folder), "LoraConfig")["target_modules"] == ["q_proj", "v_proj"]
+    assert axolotl(folder)["lora_target_modules"] == ["q_proj", "v_proj"]
+    assert llamafactory(folder)[0]["lora_target"] == "q_proj,v_proj"

@@ -58,3 +58,9 @@ def test_the_user_s_own_file_is_not_replaced(make_own_run, tmp_path):
     folder = make_own_run()
     with pytest.raises(RecipeError, match="your own file, which is not replaced"):
         write(folder, "lora", "trl", tmp_path)
+
+
+def test_fields_that_were_tuned_are_in_it(make_own_run, tmp_path):
+    folder = make_own_run(tuned={"fields": {"adam_beta2": 0.95, "lora_target_modules": ["q_proj", "v_proj"]}})
+    found = yaml.safe_load(write(folder, "lora", "trl", tmp_path / "out")[0].read_text())
+    assert (found["adam_beta2"], found["lora_target_modules"]) == (0.95, ["q_proj", "v_proj"])

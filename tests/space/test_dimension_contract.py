@@ -31,22 +31,34 @@ NAMES = [dimension.name for dimension in registry()]
 BY_NAME = {dimension.name: dimension for dimension in registry()}
 
 
+KEYS = {"options": "lora_ga.gamma", "fields": "adam_beta2"}
+"""Of dimensions that hold several hyperparameters by name: one of them."""
+
+
+def accepted(name: str) -> list[float]:
+    return [number for number in NUMBERS if name == "fields" or BY_NAME[name].accepts(number)]
+
+
 def two_of(name: str) -> list[float]:
-    return [number for number in NUMBERS if BY_NAME[name].accepts(number)][:2]
+    return accepted(name)[:2]
+
+
+def named(name: str, given: object) -> object:
+    return {KEYS[name]: given} if name in KEYS else given
 
 
 def choices(name: str) -> Space:
     """A finite space with two choices of the dimension."""
-    given = {"lora_ga.gamma": two_of(name)} if name == "options" else two_of(name)
+    given = named(name, two_of(name))
     pinned = {"learning_rate": 1e-3, "batch_size": 8, "rank": 4, "alpha": 8.0, "hidden_size": 64}
     return Space(**{**pinned, name: given})
 
 
 def ranged(name: str, **scale: bool) -> Space:
-    low, high = sorted([number for number in NUMBERS if BY_NAME[name].accepts(number) and (number or not scale)][:2])
+    low, high = sorted([number for number in accepted(name) if number or not scale][:2])
     given = {"low": low, "high": high, **scale}
     pinned = {"learning_rate": 1e-3, "batch_size": 8, "rank": 4, "alpha": 8.0, "hidden_size": 64}
-    return Space(**{**pinned, name: {"lora_ga.gamma": given} if name == "options" else given})
+    return Space(**{**pinned, name: named(name, given)})
 
 
 def scope(space: Space) -> Scope:
@@ -81,7 +93,7 @@ class TestDimension:
         for _ in range(50):
             for config in (uniform_sample(rng, *scope(space)), PRIOR.sample(rng, *scope(space))):
                 assert math.isfinite(PRIOR.log_pdf(space, Traits(), config, VARIANT.name))
-                if name != "options":
+                if name not in KEYS:
                     domain = dimension.domain(scope(space), config)
                     value = config.value(name)
                     assert domain.contains(value) if isinstance(domain, Range) else value in domain
@@ -140,7 +152,7 @@ class TestDimension:
         config = uniform_sample(np.random.default_rng(4), *scope(ranged(name)))
         for made in (choices, ranged):
             corners = BY_NAME[name].corners(scope(made(name)), config)
-            values = [value[0][1] for value in corners] if name == "options" else corners
+            values = [value[0][1] for value in corners] if name in KEYS else corners
             assert {min(values), max(values)} == set(two_of(name))
 
     @SPACES
@@ -212,7 +224,7 @@ class TestDimension:
 
 
 def test_values_are_drawn_after_what_they_depend_on():
-    space = Space(**{name: two_of(name) for name in NAMES if BY_NAME[name].optional})
+    space = Space(**{name: named(name, two_of(name)) for name in NAMES if BY_NAME[name].optional})
     for order in (drawing_order(space), listing_order(space)):
         places = {dimension.name: place for place, dimension in enumerate(order)}
         for dimension in order:

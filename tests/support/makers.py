@@ -85,6 +85,18 @@ def plain(trial: Trial) -> Trainer:
     return made(trial, get_peft_model(trial.base(load), trial.peft_config()))
 
 
+def with_usual_betas(trial: Trial) -> Trainer:
+    """Whatever the trial says."""
+    return made(trial, get_peft_model(trial.base(load), trial.peft_config()), adam_beta2=0.999)
+
+
+def with_other_layers(trial: Trial) -> Trainer:
+    """Whatever the trial says."""
+    config = trial.peft_config()
+    config.target_modules = {"o_proj"}
+    return made(trial, get_peft_model(trial.base(load), config))
+
+
 def reloading(trial: Trial) -> Trainer:
     """A model of its own for every trial."""
     return made(trial, get_peft_model(load(), trial.peft_config()))

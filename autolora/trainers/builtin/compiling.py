@@ -27,7 +27,7 @@ def compiling(bench: Workbench, adapted: PeftModel, variant: str, config: Config
     """Context in which an attached model is compiled, if the specification asks for it."""
     if not bench.training.compile:
         return nullcontext()
-    return compiled(adapted, f"{variant}, rank {config.rank},")
+    return compiled(adapted, f"{variant}, rank {config.rank}{bench.layers_in_words(config)},")
 
 
 def check_compiled(bench: Workbench, variants: Sequence[str], space: Space) -> None:

@@ -39,8 +39,7 @@ def range_test(bench: Workbench, variant: str, config: Config, steps: int, decad
     ):
         adapted.train()
         tested = bench.variant(variant, config)
-        weight_decay = bench.training.of_trial(config).weight_decay
-        optimizer = tested.optimizer(adapted, config.learning_rate, weight_decay=weight_decay)
+        optimizer = bench.optimizer(tested, adapted, config)
         stepper = Stepper(bench, tested, config, SEED, adapted, optimizer)
         initial = [group["lr"] for group in optimizer.param_groups]
         for step in range(steps):

@@ -114,7 +114,7 @@ class _Run:
         training, steps = bench.training.of_trial(job.config), bench.steps(job.config)
         self.bench, self.job, self.manifest, self.adapted, self.steps = bench, job, manifest, adapted, steps
         variant = bench.variant(job.variant, job.config)
-        self.optimizer = variant.optimizer(adapted, job.config.learning_rate, weight_decay=training.weight_decay)
+        self.optimizer = bench.optimizer(variant, adapted, job.config)
         self.schedule = get_scheduler(
             training.schedule,
             self.optimizer,

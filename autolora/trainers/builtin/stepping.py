@@ -130,7 +130,7 @@ class Stepper:
     @property
     def _subject(self) -> str:
         """What room is found for."""
-        return f"{self.variant.name}, rank {self.config.rank}"
+        return f"{self.variant.name}, rank {self.config.rank}{self.bench.layers_in_words(self.config)}"
 
     def _less(self) -> Passes | None:
         tokens = int(self.bench.data.train.lengths[self._latest].max(initial=0)) * len(self._latest)

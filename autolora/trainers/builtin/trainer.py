@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
+from autolora.adapters.errors import VariantError
 from autolora.adapters.memory import Memory
+from autolora.adapters.spec import AdapterSpec
 from autolora.bases import packed
 from autolora.bases.device import dispatched, dtype_name, placed_on
 from autolora.priors import Curvature
 from autolora.priors.probe import RangeTest
 from autolora.search import Job
 from autolora.search.rungs import rows_in_words
-from autolora.space import Config, Space, searchable
+from autolora.space import FIELDS, Config, Scope, Space, Traits, searchable
+from autolora.space.dimension import UNSET
 from autolora.spec import Spec
 from autolora.trainers import memory
 from autolora.trainers.builtin import curvature
@@ -68,7 +73,15 @@ class BuiltinTrainer(Trainer):
     def check(self, variants: Sequence[str], space: Space, baselines: Mapping[str, Config]) -> None:
         from autolora.adapters.start import Start
 
-        model, coverage = self.bench.base.model, self.bench.coverage
+        model = self.bench.base.model
+        for adapter, words in self._searched_layers(space).items():
+            try:
+                self.bench.coverage_of(adapter)
+            except VariantError as error:
+                if not words:
+                    raise
+                hint = ". Each choice is a set: write a list within the list, as in [[q_proj, v_proj], all-linear]"
+                raise VariantError(f"space.fields: {words}: {error}{hint}") from None
         for name in variants:
             variant = registry.get(name)
             configs = searchable.corners(space, variant)
@@ -78,7 +91,7 @@ class BuiltinTrainer(Trainer):
                 dropout = self.bench.training.of_trial(config).dropout
                 start = Start(
                     model=model,
-                    layers=coverage.at_rank(config.rank),
+                    layers=self.bench.coverage_of(self.bench.adapter_of(config)).at_rank(config.rank),
                     rank=config.rank,
                     alpha=config.alpha,
                     dropout=dropout,
@@ -86,6 +99,16 @@ class BuiltinTrainer(Trainer):
                 variant.configured(**dict(config.options)).check(start)
         if self.bench.training.compile:
             check_compiled(self.bench, variants, space)
+
+    def _searched_layers(self, space: Space) -> dict[AdapterSpec, str]:
+        """Every section of the adapter that a trial may have, with what it has of the searched fields in words."""
+        own = {name: each for name, each in FIELDS.of(space).items() if name in AdapterSpec.model_fields}
+        alone = {name: replace(each, when=()) for name, each in own.items()}
+        if not alone:
+            return {self.bench.adapter: ""}
+        named = FIELDS.corners(Scope(space.model_copy(update={FIELDS.name: alone}), Traits()), UNSET)
+        configs = [UNSET.replaced(**{FIELDS.name: each}) for each in named]
+        return {self.bench.adapter_of(config): FIELDS.text(config) for config in configs}
 
     def scored_rows(self) -> Sequence[int]:
         return self.bench.scored_rows
@@ -98,11 +121,20 @@ class BuiltinTrainer(Trainer):
         where = ", ".join(sorted(map(str, placed_on(base.model)))) if dispatched(base.model) else base.device
         return {
             "model": [f"{parameters:,} parameters, {dtype_name(base.dtype)} on {where}", *base.notes],
-            "layers": self.bench.coverage.lines(),
+            "layers": self._layer_lines(),
             "data": self.bench.data.report.lines(),
             "evaluation": list(filter(None, [rows_in_words(self.bench.rungs, self.bench.scored_rows)])),
             "warning": [*self.bench.data.report.warnings, *self.bench.evaluator.warnings],
         }
+
+    def _layer_lines(self) -> list[str]:
+        """Which layers carry an adapter, for each section that is searched."""
+        found = self._searched_layers(self.bench.space)
+        if len(found) == 1:
+            return self.bench.coverage_of(next(iter(found))).lines()
+        return [
+            f"{words}: {line}" for adapter, words in found.items() for line in self.bench.coverage_of(adapter).lines()
+        ]
 
     def resolved(self) -> Mapping[str, object]:
         return {"max_length": self.bench.training.max_length}
@@ -125,7 +157,7 @@ class BuiltinTrainer(Trainer):
         on_cpu, asked = base.device.type == "cpu", bench.training.gradient_checkpointing
         checkpointing = base.checkpoints if asked == "auto" else asked
         plans = []
-        for name in variants:
+        for name, adapter in product(variants, self._searched_layers(space)):
             config = searchable.largest(space, registry.get(name))
             training = bench.training.of_trial(config)
             rows = min(config.batch_size, training.micro_batch or config.batch_size)
@@ -139,7 +171,7 @@ class BuiltinTrainer(Trainer):
                 checkpointing=checkpointing,
             )
             plan = plan_memory(
-                Footprint(outline, bench.variant(name, config), bench.adapter),
+                Footprint(outline, bench.variant(name, config), adapter),
                 setting,
                 None if dispatched(base.model) else base.device,
                 base.reading,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +20,9 @@ from autolora.bases.compiling import check_compiling
 from autolora.metrics.own import find as find_metric
 from autolora.search import Job
 from autolora.search.rungs import examples_seen, horizon, own_examples
-from autolora.space import Config
+from autolora.space import FIELDS, Config, Named, Space
+from autolora.space.dimension import UNSET
+from autolora.space.field import shown
 from autolora.spec import Spec, TrainingSpec
 from autolora.tasks.causal_lm.limits import Limits
 from autolora.tasks.causal_lm.preparation import prepare
@@ -58,10 +60,10 @@ class Workbench:
         data: tokenized splits.
         batches: of the training split.
         evaluator: scores adapters.
-        adapter: which layers carry an adapter.
+        adapter: which layers carry an adapter, but for trials that say otherwise; see :meth:`adapter_of`.
         training: settings of a full run, those resolved that the specification leaves to the data.
         examples: training examples of a full run.
-        length: share of it that a configuration trains for.
+        space: what is searched, as the specification has it.
         seed: of the study.
         rungs: fractions of a full run at which trials are scored.
         scored_rows: evaluation rows that each rung is scored on.
@@ -77,13 +79,14 @@ class Workbench:
     adapter: AdapterSpec
     training: TrainingSpec
     examples: int
-    length: Callable[[Config], float]
+    space: Space
     seed: int
     rungs: tuple[float, ...]
     scored_rows: tuple[int, ...]
     checkpoints: Location
     room: Room
     store: Store
+    _coverages: dict[AdapterSpec, Coverage] = field(default_factory=dict)
 
     @classmethod
     def open(cls, spec: Spec, folder: Path) -> Workbench:
@@ -119,10 +122,10 @@ class Workbench:
             data=data,
             batches=Batches(data.train, base, spec.seed, spec.training.micro_batch),
             evaluator=evaluator,
-            adapter=spec.adapter,
+            adapter=_expected(spec),
             training=spec.training.model_copy(update={"max_length": data.report.max_length}),
             examples=examples,
-            length=spec.space.length,
+            space=spec.space,
             seed=spec.seed,
             rungs=spec.rungs,
             scored_rows=subsets.rows_of_rungs(spec.evaluation.subset, spec.rungs, len(data.eval), share),
@@ -159,9 +162,24 @@ class Workbench:
     @cached_property
     def coverage(self) -> Coverage:
         """Which layers carry an adapter, and why the others carry none."""
+        return self.coverage_of(self.adapter)
+
+    def coverage_of(self, adapter: AdapterSpec) -> Coverage:
+        """As :attr:`coverage`, of another section; raises ``VariantError`` if it names what is not there."""
         from autolora.adapters.targets import survey
 
-        return survey(self.base.model, self.adapter)
+        if adapter not in self._coverages:
+            self._coverages[adapter] = survey(self.base.model, adapter)
+        return self._coverages[adapter]
+
+    def adapter_of(self, config: Config) -> AdapterSpec:
+        """Which layers carry an adapter in a trial."""
+        return self.adapter.of_trial(config)
+
+    def layers_in_words(self, config: Config) -> str:
+        """Which layers carry an adapter in a trial, where that is searched: ", target_modules q_proj+v_proj"."""
+        named = [(name, value) for name, value in config.value(FIELDS.name) or () if name in AdapterSpec.model_fields]
+        return "".join(f", {name} {shown(value)}" for name, value in named)
 
     @cached_property
     def identity(self) -> str:
@@ -181,7 +199,7 @@ class Workbench:
 
     def examples_of(self, config: Config) -> int:
         """Training examples of a trial that is trained to its end."""
-        return own_examples(self.examples, self.length(config))
+        return own_examples(self.examples, self.space.length(config))
 
     def steps(self, config: Config) -> int:
         """Optimizer steps of a trial that is trained to its end: its horizon."""
@@ -228,7 +246,7 @@ class Workbench:
                 seed=torch_seed(self.seed, seed, INITIALIZATION),
                 dropout=self.training.of_trial(config).dropout,
                 allotted=None if state is None else allotment(state),
-                adapter=self.adapter,
+                adapter=self.adapter_of(config),
             )
         try:
             if state is not None:
@@ -238,6 +256,11 @@ class Workbench:
             yield adapted
         finally:
             variants.detach(adapted)
+
+    def optimizer(self, variant: Variant, adapted: PeftModel, config: Config) -> torch.optim.Optimizer:
+        """The optimizer of a trial."""
+        training = self.training.of_trial(config)
+        return variant.trained_by(adapted, config.learning_rate, training.weight_decay, training.optimized)
 
     @contextmanager
     def trained(self, trial: int) -> Iterator[tuple[Variant, PeftModel]]:
@@ -258,6 +281,14 @@ class Workbench:
             LostCheckpointError, CheckpointError: see :meth:`autolora.trainers.trials.Trials.finished`.
         """
         return self.trials.finished(trial, checkpoint.newest, lambda manifest: self.steps(Config.of(**manifest.config)))
+
+
+def _expected(spec: Spec) -> AdapterSpec:
+    """The section of a specification with what is expected to be best, where that is searched."""
+    fields = FIELDS.informed(spec.space, spec.trainer.fields_of(dict(spec))) or {}
+    return spec.adapter.of_trial(
+        UNSET.replaced(fields=Named.of({name: each.mode for name, each in fields.items() if not each.when}))
+    )
 
 
 def prepare_data(

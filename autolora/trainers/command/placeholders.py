@@ -111,9 +111,14 @@ def _pieces(text: str) -> list[tuple[str, str | None]]:
 
 
 def written(value: Any) -> str:
-    """A value as an argument: whole numbers without a decimal point, so that they do as those, too."""
+    """A value as an argument: whole numbers without a decimal point, so that they do as those, too; true and false in
+    small letters, names with commas between."""
     if isinstance(value, float):
         return str(int(value)) if value.is_integer() and abs(value) < 2**53 else repr(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return ",".join(value)
     return os.fspath(value) if isinstance(value, os.PathLike) else str(value)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from autolora import variants as registry
-from autolora.space import Config, Space, searchable
+from autolora.space import FIELDS, Config, Space, searchable
 from autolora.space import registry as dimensions
 from autolora.space.dimension import UNSET
 from autolora.space.dimensions.options import OPTIONS
@@ -37,8 +37,10 @@ def check(texts: Mapping[str, str], variants: Sequence[str], space: Space, basel
     Raises:
         CommandError: one has none.
     """
+    _check_names(space)
     places = {"trainer.command": PLACES}
     fields = {name: [*_searched(space), *OPTIONS.domains(space, name)] for name in variants}
+    conditional = {name for name, field in FIELDS.of(space).items() if field.when}
     every = list(dict.fromkeys([each for names in fields.values() for each in names] + list(placeholders.OWN)))
     for key, text in texts.items():
         own = [*placeholders.OWN, *places.get(key, ())]
@@ -47,7 +49,13 @@ def check(texts: Mapping[str, str], variants: Sequence[str], space: Space, basel
             values = list(fields[name])
             if name in baselines:
                 values = list(Fields.of(searchable.completed(space, registry.get(name), baselines[name])))
+            values = [each for each in values if each not in conditional]
             lacking = [each for each in placeholders.names(key, text) if each not in (*values, *own)]
+            if lacking and lacking[0] in conditional:
+                raise CommandError(
+                    f"{key}: {{{lacking[0]}}} has no value where its condition is not met: read it from the file that "
+                    f"{TRIAL} names"
+                )
             if lacking:
                 raise CommandError(
                     f"{key}: {{{lacking[0]}}} has no value for variant {name}: read it from the file that {TRIAL} "
@@ -56,7 +64,17 @@ def check(texts: Mapping[str, str], variants: Sequence[str], space: Space, basel
 
 
 def _searched(space: Space) -> list[str]:
-    return [each.name for each in dimensions() if each is not OPTIONS and each.searched(space)]
+    every = [each.name for each in dimensions() if each not in (OPTIONS, FIELDS) and each.searched(space)]
+    return [*every, *FIELDS.of(space)]
+
+
+def _check_names(space: Space) -> None:
+    """Raise ``CommandError`` for a field whose name is that of something else that a trial has."""
+    for name in FIELDS.of(space):
+        if name in placeholders.OWN:
+            raise CommandError(
+                f"space.fields.{name}: a trial has a {name} of its own, which autolora decides; use another name"
+            )
 
 
 def doubts(settings: CommandTrainerSpec, variants: Sequence[str], space: Space) -> Iterator[str]:
@@ -92,7 +110,7 @@ def varied(variants: Sequence[str], space: Space) -> list[str]:
     """Searched fields that may have more than one value."""
     found: dict[str, None] = {}
     for dimension in dimensions():
-        if dimension is OPTIONS or not dimension.searched(space):
+        if dimension in (OPTIONS, FIELDS) or not dimension.searched(space):
             continue
         taken: list[object] = []
         for name in variants:
@@ -105,6 +123,7 @@ def varied(variants: Sequence[str], space: Space) -> list[str]:
     for name in variants:
         options = OPTIONS.domains(space, name)
         found |= dict.fromkeys(option for option, domain in options.items() if not pinned(domain))
+    found |= dict.fromkeys(name for name, field in FIELDS.of(space).items() if not field.pinned)
     return list(found)
 
 

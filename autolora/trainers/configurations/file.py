@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from autolora.variants import Variant
 
 FURTHER = ("dropout", "weight_decay", "warmup_ratio")
 """Dimensions beside the four that every study has which these tools can be told."""
-ALWAYS = ("learning_rate", "batch_size", "rank", "alpha", "options", "duration")
+ALWAYS = ("learning_rate", "batch_size", "rank", "alpha", "options", "duration", "fields")
 
 
 @dataclass(frozen=True)
@@ -173,6 +173,39 @@ class ConfigFile:
                 close = closest(key, known)
                 yield f"{key} (did you mean {close}?)" if close else key
 
+    def check_fields(self, names: Iterable[str]) -> Iterator[str]:
+        """Look at fields that are searched.
+
+        Returns:
+            What is to be warned of, in words.
+
+        Raises:
+            ConfigurationError: one is set by something else, or is probably another of the tool's keys.
+        """
+        tool, known = self.tool, self.tool.known(self.values)
+        own = {getattr(tool.keys, each.name): each.name for each in fields(tool.keys)}
+        lengths = [tool.keys.max_steps, *tool.lengths]
+        for name in names:
+            if name in own and own[name] in ("learning_rate", *FURTHER, "rank", "alpha"):
+                raise ConfigurationError(f"space.fields.{name}: it is the tool's key of space.{own[name]}: write that")
+            if name in lengths:
+                raise ConfigurationError(f"space.fields.{name}: how long a trial trains is space.duration: write that")
+            if name in {*own, *tool.forced, *tool.dropped, *tool.switches}:
+                raise ConfigurationError(
+                    f"space.fields.{name}: autolora sets it itself, for the trial or for its variant; leave it out"
+                )
+            if name in known:
+                continue
+            close = closest(name, known)
+            if close:
+                raise ConfigurationError(f"space.fields.{name}: {tool.name} has no such key; did you mean {close!r}?")
+            yield f"space.fields.{name}: {tool.name} {tool.release} does not know it"
+
+    def standards(self, names: Iterable[str]) -> dict[str, Any]:
+        """What the file, or the tool by default, says of some keys."""
+        found = {name: self.tool.value(self.values, name) for name in names}
+        return {name: value for name, value in found.items() if isinstance(value, (bool, int, float, str, list))}
+
     @property
     def own_switches(self) -> set[str]:
         """Keys that make the variant which the file trains; none for plain LoRA."""
@@ -188,7 +221,7 @@ class ConfigFile:
         """What a configuration changes in the file.
 
         Args:
-            config: every searched field, as ``Config.as_dict`` gives them.
+            config: the value of every dimension, as ``Config.as_dict`` gives them; options are the variant's.
             variant: with its own options set.
             examples: training examples of a full run.
             model: in place of the file's.
@@ -219,6 +252,7 @@ class ConfigFile:
         if model is not None:
             changes[keys.model] = model
         changes |= {getattr(keys, name): config[name] for name in ("dropout", "weight_decay") if name in config}
+        changes |= {key: self.tool.written(value) for key, value in config.get("fields", {}).items()}
         warmup = config.get("warmup_ratio", self._warmup_in(examples))
         removed = set()
         if warmup is not None:

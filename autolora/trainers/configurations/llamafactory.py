@@ -136,6 +136,10 @@ class LlamaFactory(Tool):
             raise ConfigurationError(f"{other}: with it LLaMA-Factory leaves PiSSA's start out; remove one of them")
         return settings
 
+    def written(self, value: Any) -> Any:
+        """Names with commas between, as ``lora_target`` takes them."""
+        return ",".join(value) if isinstance(value, list) else value
+
     @property
     def switches(self) -> Collection[str]:
         return ("use_dora", "use_rslora", "pissa_init", "pissa_iter", "pissa_convert", self.keys.loraplus)

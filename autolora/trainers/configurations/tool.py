@@ -78,6 +78,8 @@ class Tool(ABC):
     dropped: ClassVar[Collection[str]]
     without_effect: ClassVar[Collection[str]]
     draws_by_seed: ClassVar[bool] = False
+    lengths: ClassVar[Collection[str]] = ("num_epochs", "num_train_epochs")
+    """Keys that say how long a run is, beside the one for its steps."""
 
     @abstractmethod
     def known(self, values: Values) -> Collection[str]:
@@ -255,6 +257,10 @@ class Tool(ABC):
         if ratio != 1:
             settings[self.keys.loraplus] = ratio
         return settings
+
+    def written(self, value: Any) -> Any:
+        """A value of a field as the tool's file has it; a list of names as a list."""
+        return value
 
     def in_folder(self, folder: Path, resume: Path | None) -> Iterator[Change]:
         """Where a trial writes, and what it continues from."""

@@ -9,6 +9,7 @@ import re
 import shlex
 import shutil
 import sys
+import warnings
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
@@ -25,7 +26,7 @@ from autolora.errors import first_line
 from autolora.files import Document
 from autolora.search import Job
 from autolora.search.rungs import steps_until
-from autolora.space import Config, Range, Space, Traits, registry
+from autolora.space import FIELDS, Config, Range, Space, Traits, registry
 from autolora.spec import Spec
 from autolora.trainer_specs.command import ConfiguredSpec
 from autolora.trainers import checkpoint
@@ -112,10 +113,9 @@ class ConfiguredTrainer(ProcessTrainer):
     def launch(self, trial: Trial) -> Launch:
         config = trial.folder / CONFIG
         resume = next(iter(_checkpoints(trial.folder / OUTPUT)), None) if self.settings.early_stop else None
-        options = trial.own_variant.options
         data, beside = ({}, {}) if self._rows is None else self.tool.data(self._rows, trial.folder)
         text = self.file.trial(
-            {name: value for name, value in trial.config.items() if name not in options},
+            trial.values,
             variant=trial.own_variant,
             examples=trial.examples or self.examples,
             seed=trial.seed,
@@ -161,6 +161,9 @@ class ConfiguredTrainer(ProcessTrainer):
         settings, beside = self.tool.data(rows, Path())
         return json.dumps([settings, sorted(beside.values())], sort_keys=True)
 
+    def standards(self, space: Space) -> Mapping[str, object]:
+        return self.file.standards(FIELDS.of(space))
+
     def baseline(self) -> Config | None:
         return self.file.baseline(self.examples)
 
@@ -189,6 +192,8 @@ class ConfiguredTrainer(ProcessTrainer):
         for dimension in registry():
             if dimension.searched(space) and dimension.name not in (*ALWAYS, *FURTHER):
                 raise ConfigurationError(f"space.{dimension.name}: {self.tool.name} has no such setting; leave it out")
+        for warning in self.file.check_fields(FIELDS.of(space)):
+            warnings.warn(warning, stacklevel=2)
         for batch in (*space.batch_size, *(config.batch_size for config in baselines.values())):
             if not self.file.divides(batch):
                 raise ConfigurationError(f"space.batch_size: {batch} is not a multiple of trainer.devices")

@@ -62,7 +62,10 @@ def _check_on(base: PreTrainedModel, facts: Facts, variant: Variant, config: Con
     from autolora.adapters.start import Start
     from autolora.adapters.targets import survey
 
-    layers = {name: each for name, each in survey(base, spec.adapter).layers.items() if name in facts.layers}
+    adapter = spec.adapter.of_trial(config)
+    # What a trainer has made tells of its own trial's layers alone.
+    told = None if adapter != spec.adapter else facts.layers
+    layers = {name: each for name, each in survey(base, adapter).layers.items() if told is None or name in told}
     if layers:
         dropout = spec.training.of_trial(config).dropout
         variant.check(Start(model=base, layers=layers, rank=config.rank, alpha=config.alpha, dropout=dropout))

@@ -177,11 +177,12 @@ def _arguments(args: transformers.TrainingArguments) -> dict[str, object]:
         value = getattr(args, field.name)
         default = field.default_factory() if callable(field.default_factory) else field.default
         if field.name not in shared and value != default:
-            found[field.name] = value if _is_plain(value) else str(value)
+            found[field.name] = value if is_plain(value) else str(value)
     return found
 
 
-def _is_plain(value: object) -> bool:
+def is_plain(value: object) -> bool:
+    """Whether a setting is plain data."""
     return isinstance(value, (str, int, float, bool, type(None), list, dict))
 
 

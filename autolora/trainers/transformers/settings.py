@@ -7,6 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from autolora.adapters.spec import ALL_LINEAR
 from autolora.errors import AutoloraError
 from autolora.trainers.transformers.state import carries_adapter
 from autolora.trainers.trial import Trial
@@ -62,6 +63,9 @@ def check_made(trial: Trial, trainer: transformers.Trainer, attached: PeftModel 
         )
     if "weight_decay" in config:
         _same("weight_decay", args.weight_decay, config["weight_decay"], 'weight_decay=trial.config["weight_decay"]')
+    for name in trial.fields:
+        if hasattr(args, name):
+            _same(name, plain_value(getattr(args, name)), config[name], f'{name}=trial.config["{name}"]')
     if "warmup_ratio" in config:
         _same("warmup_steps", args.warmup_steps, config["warmup_ratio"], 'warmup_steps=trial.config["warmup_ratio"]')
     _check_optimizer(trial, trainer)
@@ -120,11 +124,14 @@ def _check_plain(trial: Trial, trainer: transformers.Trainer) -> None:
         )
     asked = trial.peft_config()
     compared = [field.name for field in fields(asked) if field.name not in FREE]
+    compared += [name for name in trial.fields if hasattr(asked, name) and name not in compared]
     if "dropout" in config:
         compared.append("lora_dropout")
     for own in _active_configs(trainer.model):
         for name in compared:
-            _same(name, getattr(own, name, None), getattr(asked, name), REMEDY)
+            expected = _listed(getattr(asked, name))
+            if expected != ALL_LINEAR:  # in whose place PEFT puts the layers that it finds
+                _same(name, _listed(getattr(own, name, None)), expected, REMEDY)
 
 
 def _active_configs(model: Any) -> list[Any]:
@@ -136,6 +143,16 @@ def _active_configs(model: Any) -> list[Any]:
     }
     found = [vars(module)["peft_config"] for module in model.modules() if "peft_config" in vars(module)]
     return [configs[name] for configs in found[:1] for name in sorted(active) if name in configs]
+
+
+def plain_value(value: Any) -> Any:
+    """A setting as plain data: the value of a constant, as of the optimizer's name."""
+    return getattr(value, "value", value)
+
+
+def _listed(value: Any) -> Any:
+    """Names of layers in one order: PEFT keeps a set."""
+    return sorted(value) if isinstance(value, (set, list, tuple)) else value
 
 
 def _same(name: str, found: Any, expected: Any, remedy: str) -> None:

@@ -9,6 +9,7 @@ import time
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,7 +19,7 @@ from autolora import variants as registered
 from autolora.errors import first_line
 from autolora.search import Job
 from autolora.search.rungs import own_examples
-from autolora.space import Config, Space, searchable
+from autolora.space import FIELDS, Config, Space, searchable
 from autolora.spec import Spec
 from autolora.trainers import checkpoint, memory
 from autolora.trainers.checkpoint import Manifest
@@ -27,7 +28,7 @@ from autolora.trainers.randomness import LOADING, torch_seed
 from autolora.trainers.trainer import OnStep, Outcome, Trainer
 from autolora.trainers.transformers.checks import check_configs, check_variant
 from autolora.trainers.transformers.exporting import export_trained
-from autolora.trainers.transformers.facts import Facts
+from autolora.trainers.transformers.facts import Facts, is_plain
 from autolora.trainers.transformers.making import Made, Maker
 from autolora.trainers.transformers.resident import Resident
 from autolora.trainers.transformers.scoring import evaluated
@@ -35,7 +36,7 @@ from autolora.trainers.transformers.segment import Doing, Segment, adapter_of
 from autolora.trainers.trial import Trial
 from autolora.trainers.trials import Trials, scored
 from autolora.trainers.watching import AnyLossWatch, ReportWatch
-from autolora.variants import registry
+from autolora.variants import Variant, registry
 
 if TYPE_CHECKING:
     import transformers
@@ -114,16 +115,20 @@ class TransformersTrainer(Trainer):
     @cached_property
     def facts(self) -> Facts:
         """What a trainer tells that was made for the first variant, at the smallest batch size and rank."""
-        variant, space = registry.get(self.spec.names[0]), self.spec.space
-        corner = min(searchable.corners(space, variant), key=lambda config: config.rank)
-        opening = Config(OPENING_RATE, min(space.batch_size), corner.rank, corner.alpha, corner.options)
-        job = self._whole(0, variant.name, searchable.completed(space, variant, opening))
+        variant = registry.get(self.spec.names[0])
+        job = self._whole(0, variant.name, searchable.completed(self.spec.space, variant, self._opening(variant)))
         examples = self.spec.full_run()
         with (
             TemporaryDirectory(prefix="autolora-") as folder,
             self._maker.making(job, Path(folder), examples=examples) as made,
         ):
             return Facts.of(made, self.spec.full_run, self.resident.taken > 0)
+
+    def _opening(self, variant: Variant) -> Config:
+        """A configuration at the smallest batch size and rank."""
+        space = self.spec.space
+        corner = min(searchable.corners(space, variant), key=lambda config: config.rank)
+        return Config(OPENING_RATE, min(space.batch_size), corner.rank, corner.alpha, corner.options)
 
     def _whole(self, trial: int, variant: str, config: Config, seed: int = 0) -> Job:
         """A full run."""
@@ -263,6 +268,28 @@ class TransformersTrainer(Trainer):
             if name in baselines:
                 configs.append(searchable.completed(space, variant, baselines[name]))
             check_configs(self.facts, variant, configs, self.spec, base)
+        self._check_fields(space, variants[0])
+
+    def _check_fields(self, space: Space, variant: str) -> None:
+        """Make trainers with all values of fields that are searched, each of which is refused if it has another."""
+        if not FIELDS.searched(space):
+            return
+        scope = searchable.scope(space, registry.get(variant))
+        opening = searchable.completed(space, registry.get(variant), self._opening(registry.get(variant)))
+        for values in FIELDS.covering(scope):
+            job = self._whole(0, variant, opening.replaced(**{FIELDS.name: values}))
+            with (
+                TemporaryDirectory(prefix="autolora-") as folder,
+                self._maker.making(job, Path(folder), examples=self.examples, epoch=self.facts.epoch),
+            ):
+                pass
+
+    def standards(self, space: Space) -> Mapping[str, object]:
+        """Defaults of ``transformers.TrainingArguments``."""
+        from transformers import TrainingArguments
+
+        found = {field.name: field.default for field in fields(TrainingArguments) if field.name in FIELDS.of(space)}
+        return {name: getattr(value, "value", value) for name, value in found.items() if is_plain(value)}
 
     def about(self) -> Mapping[str, Sequence[str]]:
         off = self.facts.switched_off

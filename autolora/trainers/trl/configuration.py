@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,8 @@ import yaml
 from autolora import files
 from autolora.documents import DocumentError, read_yaml
 from autolora.errors import AutoloraError, closest
+from autolora.space.field import Field
+from autolora.space.named import Choice, unheld
 
 ALIASES: Mapping[str, str] = {"dropout": "lora_dropout", "warmup_ratio": "warmup_steps", "weight_decay": "weight_decay"}
 """TRL's keys by the names of the dimensions that are optional. Below 1, ``warmup_steps`` is a share of the run."""
@@ -29,6 +31,10 @@ OFF: Mapping[str, object] = {
     "resume_from_checkpoint": None,
 }
 """What autolora does itself, at the rungs."""
+
+LAYERS = ("lora_target_modules", "lora_target_parameters")
+"""Keys of the model that a trial may vary."""
+LENGTHS = ("max_steps", "num_train_epochs")
 
 
 class TrlError(AutoloraError, ValueError):
@@ -57,6 +63,10 @@ class Parsed:
     def batch_size(self) -> int:
         """Examples of an optimizer step in this process."""
         return int(self.training.per_device_train_batch_size * self.training.gradient_accumulation_steps)
+
+    def value(self, key: str) -> Any:
+        """The value of a key of the model, its adapter or the training; None if there is no such key."""
+        return getattr(self.model, key, getattr(self.training, key, None))
 
     def names(self) -> list[str]:
         """All keys that this trainer knows."""
@@ -128,6 +138,38 @@ class Configuration:
         """The file without changes."""
         return self.parsed()
 
+    def check_fields(self, searched: Iterable[Field], taken: Collection[str]) -> None:
+        """Refuse fields that TRL does not have, that are set otherwise, or whose values TRL does not take.
+
+        Args:
+            searched: fields of the space.
+            taken: keys that the study or a trial sets.
+
+        Raises:
+            TrlError: naming field and value.
+        """
+        own = [field.name for field in fields(self.as_written.training)]
+        known = [name for name in (*own, *LAYERS) if name not in (*taken, *LENGTHS)]
+        for field in searched:
+            where = f"space.fields.{field.name}"
+            if field.name in (*taken, *LENGTHS):
+                raise TrlError(f"{where}: the study sets it itself, or as a dimension of its own; leave it out")
+            if field.name not in known:
+                close = closest(field.name, known)
+                hint = f"did you mean {close!r}?" if close else f"see the arguments of {self.kind} in TRL"
+                raise TrlError(f"{where}: TRL's {self.kind} has no such setting of its training; {hint}")
+            usual = getattr(self.as_written.value(field.name), "value", self.as_written.value(field.name))
+            for value in field.corners:
+                if not _alike(value, usual):
+                    raise TrlError(
+                        f"{where}: {unheld(value)!r} is not allowed; TRL's {self.kind} has {usual!r} there, a "
+                        f"{type(usual).__name__}"
+                    )
+                try:
+                    self.parsed(**{field.name: unheld(value)})
+                except TrlError as error:
+                    raise TrlError(f"{where}: {unheld(value)!r}: {error}") from None
+
     def warnings(self) -> list[str]:
         """A line on each key that TRL does not know."""
         known = self.as_written.names()
@@ -137,3 +179,14 @@ class Configuration:
             hint = f"; did you mean {close!r}?" if close else ""
             lines.append(f"{self.where}: TRL's {self.kind} does not know {key!r}, which has no effect{hint}")
         return lines
+
+
+def _alike(value: Choice, usual: object) -> bool:
+    """Whether a value is of the type that a setting has; of one that is None by default, nothing is known."""
+    if isinstance(usual, bool) or isinstance(value, bool):
+        return usual is None or isinstance(usual, bool) is isinstance(value, bool)
+    if isinstance(usual, int):
+        return isinstance(value, int)
+    if isinstance(usual, float):
+        return isinstance(value, (int, float))
+    return not isinstance(usual, str) or isinstance(value, str)

@@ -14,10 +14,11 @@ from autolora.adapters.errors import VariantError
 from autolora.adapters.spec import ALL_LINEAR, AdapterSpec
 from autolora.bases.device import find_device
 from autolora.search import Job
-from autolora.space import Config, Space, searchable
+from autolora.space import FIELDS, Config, Space, searchable
 from autolora.spec import BaseSpec, Spec
 from autolora.trainer_specs.trl import TrlTrainerSpec
 from autolora.trainers.transformers.making import Maker
+from autolora.trainers.transformers.settings import plain_value
 from autolora.trainers.transformers.trainer import TransformersTrainer
 from autolora.trainers.trial import Trial
 from autolora.trainers.trl.configuration import ALIASES, OFF, Configuration, TrlError
@@ -77,9 +78,13 @@ class TrlTrainer(TransformersTrainer):
         )
 
     def _value(self, key: str) -> float | None:
-        parsed = self.configuration.as_written
-        found = getattr(parsed.model, key, getattr(parsed.training, key, None))
+        found = self.configuration.as_written.value(key)
         return None if found is None else float(found)
+
+    def standards(self, space: Space) -> Mapping[str, object]:
+        parsed = self.configuration.as_written
+        found = {name: plain_value(parsed.value(name)) for name in FIELDS.of(space)}
+        return {name: value for name, value in found.items() if isinstance(value, (bool, int, float, str, list))}
 
     def is_cross_entropy(self, trainer: transformers.Trainer) -> bool:
         return self.configuration.kind == "sft"
@@ -122,7 +127,7 @@ class TrlTrainer(TransformersTrainer):
 
     def _changes(self, trial: Trial) -> dict[str, object]:
         """What a trial changes of the file."""
-        searched = {key: trial.config[name] for name, key in ALIASES.items() if name in trial.config}
+        searched = {key: trial.config[name] for name, key in ALIASES.items() if name in trial.config} | trial.fields
         micro = self.configuration.as_written.training.per_device_train_batch_size
         on_cpu = self.configuration.on_cpu or self.spec.training.device == "cpu"
         return {**trial.arguments(micro_batch=micro), **searched, "use_cpu": on_cpu}
@@ -150,6 +155,7 @@ class TrlTrainer(TransformersTrainer):
                     f"{name} starts from data, which trainer trl: {self.configuration.kind} has no tokens of: leave "
                     f"{name} out of variants"
                 )
+        self.configuration.check_fields(FIELDS.of(space).values(), taken=(*OURS, *OFF, *ALIASES.values()))
         super().check(variants, space, baselines)
         for size in space.batch_size:
             self.configuration.parsed(per_device_train_batch_size=size)

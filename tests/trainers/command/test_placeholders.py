@@ -205,3 +205,46 @@ def test_without_early_stop_nothing_is_said_of_stops(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         trainer.check(["lora"], Space(), {})
+
+
+FIELDS = {"adam_beta2": [0.95, 0.999], "packed": [True, False], "layers": [["q_proj", "v_proj"], "all-linear"]}
+
+
+def test_fields_of_the_command_s_own_are_filled_in_and_told(tmp_path, monkeypatch):
+    config = CONFIG.replaced(fields={"adam_beta2": 0.95, "packed": True, "layers": ["q_proj", "v_proj"]})
+    text = "{adam_beta2} {packed} {layers}"
+    space = {"fields": FIELDS}
+    found = shown(tmp_path, text, monkeypatch, job(config=config), space=space)
+    assert found == ["0.95", "true", "q_proj,v_proj"]
+    [told] = (tmp_path / "run" / "trials" / "0").glob("*.json")
+    expected = {"adam_beta2": 0.95, "packed": True, "layers": ["q_proj", "v_proj"]}
+    assert expected.items() <= json.loads(told.read_text())["config"].items()
+
+
+@pytest.mark.parametrize(
+    ("fields", "text", "said"),
+    [
+        ({"adam_beta2": [0.95]}, "{adam_beta1}", "{adam_beta1} is unknown; did you mean {adam_beta2}"),
+        ({"seed": [1, 2]}, "", "space.fields.seed: a trial has a seed of its own"),
+        (
+            {"optim": ["a", "b"], "ratio": {"choices": [4, 16], "when": {"optim": "a"}}},
+            "{ratio}",
+            "{ratio} has no value where its condition is not met: read it from",
+        ),
+    ],
+)
+def test_fields_that_cannot_be_filled_in_are_refused(tmp_path, fields, text, said):
+    trainer = command_trainer(tmp_path, f"echo {{learning_rate}} {text}", space={"fields": fields})
+    with pytest.raises(CommandError, match=said):
+        trainer.check(["lora"], trainer.spec.space, {})
+
+
+def test_a_field_that_is_not_in_the_command_line_is_warned_of(tmp_path):
+    trainer = command_trainer(
+        tmp_path, "echo {learning_rate} {stop}", space={"batch_size": 4, "rank": 4, "fields": FIELDS}
+    )
+    with pytest.warns(
+        UserWarning, match="adam_beta2, layers, packed are searched and not in trainer.command"
+    ) as warned:
+        trainer.check(["lora"], trainer.spec.space, {})
+    assert len(warned) >= 1

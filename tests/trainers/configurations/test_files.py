@@ -314,3 +314,41 @@ class TestRows:
     def test_a_file_without_evaluation_rows_is_taken_with_them(self, kind):
         text = "\n".join(line for line in FILES[kind].splitlines() if not line.startswith("val_s"))
         parsed(kind, text).check(stops_early=True, has_data=True)
+
+
+NAMES = {"axolotl": "lora_target_modules", "llamafactory": "lora_target"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+class TestFields:
+    def test_they_are_written_where_they_stand_or_added(self, kind):
+        text = FILES[kind] + "adam_beta2: 0.99  # as in the paper\n"
+        config = {**BASELINE, "fields": {"adam_beta2": 0.95, NAMES[kind]: ["q_proj", "v_proj"], "adam_epsilon": 1e-6}}
+        written = TOOLS[kind], parsed(kind, text).trial(config, variants.get("lora"), 96, 7, OUTPUT)
+        found = yaml.safe_load(written[1])
+        assert (found["adam_beta2"], found["adam_epsilon"]) == (0.95, 1e-6)
+        assert found[NAMES[kind]] == (["q_proj", "v_proj"] if kind == "axolotl" else "q_proj,v_proj")
+        assert "adam_beta2: 0.95  # as in the paper" in written[1]
+
+    def test_what_the_file_says_is_where_the_search_begins(self, kind):
+        file = parsed(kind, FILES[kind] + "adam_beta2: 0.99\n")
+        assert file.standards(["adam_beta2", "adam_beta1"]) == {"adam_beta2": 0.99}
+
+    @pytest.mark.parametrize(
+        ("name", "said"),
+        [
+            ("adam_betta2", "has no such key; did you mean 'adam_beta2'"),
+            ("max_steps", "how long a trial trains is space.duration"),
+            ("save_total_limit", "autolora sets it itself"),
+            ("seed", "autolora sets it itself"),
+            ("loraplus_lr_ratio", "for the trial or for its variant"),
+        ],
+    )
+    def test_what_is_none_is_refused(self, kind, name, said):
+        with pytest.raises(ConfigurationError, match=f"space.fields.{name}: .*{said}"):
+            list(parsed(kind).check_fields([name]))
+
+    def test_what_only_a_plugin_could_know_is_warned_of(self, kind):
+        assert list(parsed(kind).check_fields(["adam_beta1", "qqq_zzz"])) == [
+            f"space.fields.qqq_zzz: {TOOLS[kind].name} {TOOLS[kind].release} does not know it"
+        ]

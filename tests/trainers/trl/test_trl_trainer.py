@@ -108,6 +108,34 @@ class TestWhatTheFileSays:
             assert made.trainer.args.warmup_steps == 0.1
             assert made.model.peft_config["default"].lora_dropout == 0.2
 
+    def test_fields_of_its_training_and_the_layers_are_a_trial_s_own(self, written, tmp_path):
+        fields = {"adam_beta2": [0.95, 0.999], "lora_target_modules": [["q_proj", "v_proj"], "all-linear"]}
+        trainer = TrlTrainer.open(spec_of(written(adam_beta2=0.95), space={"rank": [2], "fields": fields}), tmp_path)
+        trainer.check(["lora"], trainer.spec.space, {})
+        assert trainer.standards(trainer.spec.space) == {"adam_beta2": 0.95}
+        with trainer._made(
+            job(fields={"adam_beta2": 0.999, "lora_target_modules": ["q_proj", "v_proj"]}), None
+        ) as made:
+            assert made.trainer.args.adam_beta2 == 0.999
+            adapted = [name for name, _ in made.model.named_parameters() if "lora_A" in name]
+            layers = {name.split(".lora_A")[0].split(".")[-1] for name in adapted}
+            assert layers == {"q_proj", "v_proj"}
+
+    @pytest.mark.parametrize(
+        ("fields", "said"),
+        [
+            ({"adam_betta2": [0.9]}, "space.fields.adam_betta2: TRL's sft has no such .*did you mean 'adam_beta2'"),
+            ({"adam_beta2": ["high"]}, "space.fields.adam_beta2: 'high' is not allowed; .*0.999 there, a float"),
+            ({"optim": ["adamw_torch", "adamm"]}, "space.fields.optim: 'adamm'"),
+            ({"warmup_steps": [0.1]}, "space.fields.warmup_steps: the study sets it itself, or as a dimension"),
+            ({"num_train_epochs": [1, 2]}, "space.fields.num_train_epochs: the study sets it itself"),
+        ],
+    )
+    def test_fields_that_it_does_not_have_are_refused(self, written, tmp_path, fields, said):
+        trainer = TrlTrainer.open(spec_of(written()), tmp_path)
+        with pytest.raises(TrlError, match=said):
+            trainer.check(["lora"], Space(fields=fields), {})
+
     def test_its_model_and_rows_are_taken_where_the_specification_names_none(self, written, tmp_path):
         file = written(
             model_name_or_path=quickstart.resolve("builtin:quickstart"),

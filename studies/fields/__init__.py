@@ -1,0 +1,1 @@
+"""Fields of the trainer as searched dimensions: what one that matters gains, and what one that does not costs."""
