@@ -9,6 +9,7 @@ import os
 import select
 import signal
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -117,6 +118,7 @@ def cli() -> None:
 )
 @click.option("--variants", help="Comma-separated; `autolora variants` lists them.")
 @click.option("--budget", type=float, help="Full-run equivalents per variant, everything included.")
+@click.option("--time-budget", metavar="TIME", help="The study ends within it, such as 90m, 4h or 1h30m.")
 @click.option("--dir", "folder", type=UserPath(path_type=Path, file_okay=False), help="Run directory.")
 @click.option("--executor", type=click.Choice(list(EXECUTORS)), default="inline", show_default=True)
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any spec key: training.examples=800.")
@@ -128,6 +130,7 @@ def tune(
     trainer: str | None,
     variants: str | None,
     budget: float | None,
+    time_budget: str | None,
     folder: Path | None,
     executor: str,
     settings: tuple[str, ...],
@@ -139,7 +142,8 @@ def tune(
     stopped by Ctrl-C or SIGTERM, 141 if nobody reads its output any more, as after `| head`.
     """
     train = data[0] if len(data) == 1 else list(data) or None
-    flags = {"trainer": trainer, "model": model, "data.train": train, "variants": variants, "budget": budget}
+    flags: dict[str, object] = {"trainer": trainer, "model": model, "data.train": train, "variants": variants}
+    flags |= {"budget": budget, "time_budget": time_budget}
     with _plain_errors():
         overrides = {key: value for key, value in flags.items() if value is not None} | _assignments(settings)
         if spec is None and not overrides:
@@ -158,20 +162,24 @@ def tune(
         else:
             from autolora import driver
 
-            _watched(folder, executor, partial(driver.tune, spec=checked, dir=folder, executor=executor))
+            _watched(
+                folder, executor, partial(driver.tune, spec=checked, dir=folder, executor=executor, began=_began())
+            )
 
 
 @cli.command()
 @RUN_DIRECTORY
 @click.option("--budget", type=float, help="Full-run equivalents per variant in total; by default as recorded.")
+@click.option("--time-budget", metavar="TIME", help="In all, such as 4h; by default as recorded.")
 @click.option("--executor", type=click.Choice(list(EXECUTORS)), default="inline", show_default=True)
-def resume(folder: Path, budget: float | None, executor: str) -> None:
+def resume(folder: Path, budget: float | None, time_budget: str | None, executor: str) -> None:
     """Go on with a study from its recorded specification, from any folder."""
     with _plain_errors():
         from autolora import driver
 
         _quiet_libraries()
-        _watched(folder, executor, partial(driver.resume, folder, budget=budget, executor=executor))
+        resumed = partial(driver.resume, folder, budget=budget, time_budget=time_budget, began=_began())
+        _watched(folder, executor, partial(resumed, executor=executor))
 
 
 @cli.command()
@@ -344,11 +352,19 @@ def _watched(folder: Path, executor: str, work: Callable[..., TuneResult]) -> No
             f"\nTraining or the metric failed. Completed work is saved. Fix the problem and rerun:\n  {again}", err=True
         )
         raise
-    if not len(result):
+    if all(tuned.fraction < 1 for tuned in result.values()):
         from autolora.report.failure import nothing_tuned
 
         click.echo(f"error: {nothing_tuned(folder)}", err=True)
         sys.exit(EXIT_NOTHING_TUNED)
+
+
+def _began() -> float:
+    """When this process began, by ``time.monotonic``: loading libraries takes time, too."""
+    import psutil
+
+    age: float = time.time() - psutil.Process().create_time()
+    return time.monotonic() - age
 
 
 def _command_again(folder: Path, executor: str) -> str:

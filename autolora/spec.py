@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     Field,
@@ -21,14 +22,15 @@ from pydantic import (
     model_validator,
 )
 
-from autolora import documents, files, quickstart, references, urls, variants
+from autolora import documents, files, quantities, quickstart, references, urls, variants
 from autolora.adapters import optimizers
 from autolora.adapters.spec import AdapterSpec
 from autolora.errors import AutoloraError
 from autolora.files import Document
-from autolora.metrics import EvaluationSpec, MetricSpec
+from autolora.metrics import EvaluationSpec, MetricSpec, ReportedSpec, reported_specs
 from autolora.mistakes import explain, shortened
 from autolora.search.rungs import RUNGS, ascend_to_one
+from autolora.search.trials import Direction
 from autolora.sections import Section, nearby, required
 from autolora.space import FIELDS, Config, Space, registry, searchable
 from autolora.space.dimensions.alpha import HIGHEST as HIGHEST_ALPHA
@@ -249,6 +251,17 @@ def _wrap(section: str) -> BeforeValidator:
     return BeforeValidator(lambda value: value if isinstance(value, plain) else {key: value})
 
 
+def _checked_by(reading: Callable[[object], float]) -> Callable[[Any], Any]:
+    """A validator that leaves a quantity as it was written, if it can be read."""
+
+    def check(value: object) -> object:
+        if value is not None:
+            reading(value)
+        return value
+
+    return check
+
+
 class Spec(Section):
     """A whole study.
 
@@ -267,8 +280,16 @@ class Spec(Section):
         training: the :class:`TrainingSpec` of one full run.
         metric: name of a metric, or a :class:`autolora.metrics.MetricSpec`. Of trainers other than the builtin one,
             the name under which they report the score.
+        metrics: what is reported beside the metric and never steers the search: names, or
+            :class:`autolora.metrics.ReportedSpec` sections. It may change between two starts.
         evaluation: an :class:`autolora.metrics.EvaluationSpec`: on how many rows rungs are scored.
         budget: full-run equivalents per variant, everything included, in total for the study.
+        time_budget: wall time in which the study ends, whatever is left of the budget: seconds, or text such as "90m",
+            "4h" or "1h30m". It covers everything, over all starts that have a time budget. None: no limit. It may
+            change between two starts.
+        max_memory: what a trial may take at most: bytes, or text such as "20GB" or "16GiB"; on CUDA of the device, on a
+            CPU of the process, Python and its libraries included. None: what there is. It may change between two
+            starts.
         rungs: fractions of a full run at which a trial is scored, ending in 1.
         confirm: "auto" keeps min(4, floor(budget / 4)) full runs for further seeds of the finalists; 0: none.
         baseline: what the user runs today, trained first and to the end to compare with; None: nothing.
@@ -292,8 +313,11 @@ class Spec(Section):
     adapter: AdapterSpec = AdapterSpec()
     training: TrainingSpec = TrainingSpec()
     metric: Annotated[MetricSpec, _wrap("metric")] = Field(default=MetricSpec(), validate_default=True)
+    metrics: Annotated[tuple[ReportedSpec, ...], BeforeValidator(reported_specs)] = ()
     evaluation: EvaluationSpec = EvaluationSpec()
     budget: float = Field(default=8.0, ge=1, le=1e6)
+    time_budget: Annotated[float | str | None, AfterValidator(_checked_by(quantities.seconds))] = None
+    max_memory: Annotated[float | str | None, AfterValidator(_checked_by(quantities.size_in_bytes))] = None
     rungs: tuple[float, ...] = Field(default=RUNGS, validate_default=True)
     confirm: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
         default="auto", description='"auto" or a whole number of at least 0'
@@ -323,8 +347,23 @@ class Spec(Section):
     @property
     def references(self) -> list[str]:
         """What it names of the user's own modules, as ``"package.module:attribute"``."""
-        own_metric = [] if self.trainer.reports_metrics else [self.metric.name]
-        return [name for name in (*self.variants, *own_metric, *self.trainer.references) if ":" in name]
+        own_metrics = [] if self.trainer.reports_metrics else [self.metric.name, *(each.name for each in self.metrics)]
+        return [name for name in (*self.variants, *own_metrics, *self.trainer.references) if ":" in name]
+
+    @property
+    def time_limit(self) -> float | None:
+        """Seconds of ``time_budget``; None without one."""
+        return None if self.time_budget is None else quantities.seconds(self.time_budget)
+
+    @property
+    def memory_limit(self) -> int | None:
+        """Bytes of ``max_memory``; None without one."""
+        return None if self.max_memory is None else quantities.size_in_bytes(self.max_memory)
+
+    @property
+    def reported(self) -> dict[str, Direction]:
+        """Which values are better of what is reported beside the metric, by name."""
+        return {each.name: each.resolved_direction for each in self.metrics}
 
     @property
     def names(self) -> list[str]:
@@ -354,6 +393,20 @@ class Spec(Section):
                 f"nodes: {value.nodes} is for trainer: {{command: ...}}, which is started once on each node; trainer "
                 f"{trainer.kind!r} trains on one: set nodes to 1"
             )
+        return value
+
+    @field_validator("metrics")
+    @classmethod
+    def _metrics_are_known(cls, value: tuple[ReportedSpec, ...], info: ValidationInfo) -> tuple[ReportedSpec, ...]:
+        trainer, metric = info.data.get("trainer"), info.data.get("metric")
+        names = [each.name for each in value]
+        if trainer is not None:
+            for each in value:
+                each.check(reported=trainer.reports_metrics)
+        if len(set(names)) < len(names):
+            raise ValueError(f"one is named twice in {names}")
+        if metric is not None and metric.name in names:
+            raise ValueError(f"{metric.name!r} is the metric itself, which is reported anyway; leave it out here")
         return value
 
     @field_validator("rungs", mode="before")
@@ -596,6 +649,7 @@ MUTABLE = (
     ),
     *("training.gradient_checkpointing", "training.compile"),
     "base.attn_implementation",
+    *("metrics", "time_budget", "max_memory"),
     *(f"resources.{name}" for name in ResourcesSpec.model_fields),
 )
 

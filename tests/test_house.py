@@ -15,7 +15,7 @@ import autolora
 
 ROOT = Path(autolora.__file__).parent
 FLOORS = (
-    ("laws", "errors", "losses", "scores", "files", "references", "quickstart"),
+    ("laws", "errors", "losses", "scores", "files", "quantities", "references", "quickstart"),
     ("documents", "head", "sections", "urls"),
     ("mistakes",),
     ("space",),

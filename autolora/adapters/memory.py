@@ -116,15 +116,24 @@ class Device:
     Attributes:
         name: as torch names it.
         bytes: of memory: of the device, or of the machine that the process may use.
+        limited: whether it is less than there is, by ``max_memory``.
     """
 
     name: str
     bytes: int
+    limited: bool = False
 
     @property
     def owner(self) -> str:
         """Whose memory it is, for people: a GPU's, or else the machine's."""
+        if self.limited:
+            return "max_memory"
         return self.name if self.name.startswith("cuda") else "this machine"
+
+    @property
+    def verb(self) -> str:
+        """What its owner does with its bytes, for people."""
+        return "leaves" if self.limited else "has"
 
     def holds(self, size: int) -> bool:
         """Whether there is room for a plan of this size, see :data:`ROOM`."""
@@ -261,7 +270,7 @@ class Memory:
             return ""
         assert self.device is not None
         assert self.planned_bytes is not None
-        taken, there = size(self.planned_bytes), f"{self.device.owner} has {size(self.device.bytes)}"
+        taken, there = size(self.planned_bytes), f"{self.device.owner} {self.device.verb} {size(self.device.bytes)}"
         taken += f" with {self.yielded}" if self.yielded else ""
         if self.fits:
             return f"The plan takes {taken}, and {there}: it fits."

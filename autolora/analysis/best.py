@@ -9,6 +9,7 @@ from statistics import fmean
 from typing import Literal
 
 from autolora.analysis.comparison import Runs, SeedNoise, paired_error
+from autolora.analysis.pareto import reported_means
 from autolora.files import Document
 from autolora.scores import Scores
 from autolora.search.policy import FINALISTS, Plan
@@ -81,6 +82,8 @@ class Best:
             None if noise or wall times are unknown.
         untried_ranks: ranks of the space below ``smallest`` that no full run had: whether one of them does as well is
             not known, and costs about a full run to know.
+        metrics: what was reported beside the metric, by name: means over the seeds that tell it.
+        fraction: share of a full run behind the score: below 1 where a time budget ended before any run was complete.
         notes: lines on what is not as it should be, such as weights that were lost; empty if all is well.
         trials: numbers of the trials behind ``seeds``; empty in a result that was loaded from ``best.json``.
     """
@@ -98,6 +101,8 @@ class Best:
     smallest: Alternative | None = None
     cheapest: Alternative | None = None
     untried_ranks: tuple[int, ...] = ()
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    fraction: float = 1.0
     notes: tuple[str, ...] = ()
     trials: tuple[int, ...] = field(default=(), compare=False, metadata={"internal": True})
 
@@ -122,6 +127,8 @@ def _plain_fields(found: Alternative | Best) -> dict[str, object]:
 def _plain(value: object) -> object:
     if isinstance(value, tuple):
         return list(value)
+    if isinstance(value, Mapping):
+        return dict(value)
     return value.as_dict() if isinstance(value, (Config, Alternative)) else value
 
 
@@ -181,6 +188,30 @@ def best(
         for variant, found in groups.items()
         if found
     }
+
+
+def partial(table: TrialTable, variant: str) -> Best | None:
+    """The best of the longest runs of a variant that has no full one; None if it has one, or no score at all."""
+    healthy = [trial for trial in table.of(variant) if trial.healthy and trial.scores]
+    if not healthy or table.leaders(variant):
+        return None
+    rung = max(trial.reached for trial in healthy)
+    found = table.ranked((trial for trial in healthy if rung in trial.scores), rung)[0]
+    share = table.share(found.config, rung)
+    return Best(
+        config=found.config,
+        value=found.scores[rung],
+        spread=None,
+        seeds=(found.scores[rung],),
+        baseline=None,
+        seconds=sum(trial.seconds for trial in table.of(variant)),
+        metrics=dict(found.metrics.get(rung, {})),
+        fraction=share,
+        notes=(
+            f"the score is that of trial {found.number} at {share:.2g} of a full run, the longest that was trained: "
+            "not a tuned result, and there is no adapter of it",
+        ),
+    )
 
 
 def seed_noise(table: TrialTable, variants: Iterable[str]) -> SeedNoise | None:
@@ -248,6 +279,7 @@ def _best(
         noise=basis,
         smallest=_alternative(smallest, chosen) if basis else None,
         cheapest=_alternative(cheapest, chosen) if basis and all(group.seconds > 0 for group in near) else None,
+        metrics=reported_means(chosen.trials, last),
         untried_ranks=tuple(rank for rank in ranks if rank < smallest.config.rank and rank not in tried),
     )
 

@@ -15,8 +15,31 @@ CGROUPS = (("/sys/fs/cgroup", "memory.max"), ("/sys/fs/cgroup/memory", "memory.l
 OWN_GROUPS = Path("/proc/self/cgroup")
 
 
-def capacity(device: torch.device) -> Device:
-    """What there is on a device: on CUDA its own memory, elsewhere the machine's or a lower limit of the process."""
+def capacity(device: torch.device, most: int | None = None, besides: int = 0) -> Device:
+    """What there is on a device: on CUDA its own memory, elsewhere the machine's or a lower limit of the process.
+
+    Args:
+        device: which.
+        most: bytes that may be taken of it at most; None means all.
+        besides: bytes of those that are taken by what no plan is about, such as Python and its libraries.
+    """
+    there = _capacity(device)
+    if most is None or most - besides >= there.bytes:
+        return there
+    return Device(there.name, max(0, most - besides), limited=True)
+
+
+def bound(device: torch.device, most: int | None) -> None:
+    """Have memory run out on a CUDA device where this process takes more; elsewhere nothing can."""
+    if device.type != "cuda":
+        return
+    import torch
+
+    share = 1.0 if most is None else most / torch.cuda.get_device_properties(device).total_memory
+    torch.cuda.set_per_process_memory_fraction(min(1.0, share), device)
+
+
+def _capacity(device: torch.device) -> Device:
     if device.type == "cuda":
         import torch
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import errno
 import gc
 from collections.abc import Iterator
@@ -43,6 +45,8 @@ def collected() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+    with contextlib.suppress(OSError, AttributeError):  # glibc alone keeps what was freed, and has such a call
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 @dataclass(frozen=True)

@@ -83,6 +83,9 @@ def plan_memory(
     device: torch.device | None = None,
     reading: Reading | None = None,
     yields: Yields = RIGID,
+    *,
+    most: int | None = None,
+    besides: int = 0,
 ) -> Memory | None:
     """The plan of a setting.
 
@@ -92,6 +95,7 @@ def plan_memory(
         device: where; None: the plan is held against none.
         reading: how the model is read; None: without a mask, and with the head apart where that is possible.
         yields: what becomes of a setting that does not fit, before the plan says so.
+        most, besides: as for :func:`autolora.bases.capacity.capacity`.
 
     Returns:
         The plan, with remedies if it does not fit; None if what trains can only be counted with the weights.
@@ -102,7 +106,7 @@ def plan_memory(
     plan = planner.plan(setting)
     if plan is None or device is None:
         return plan
-    plan = replace(plan, device=capacity(device))
+    plan = replace(plan, device=capacity(device) if most is None else capacity(device, most, besides))
     if plan.fits is not False:
         return plan
     for lessened in _yielding(setting, plan, yields):

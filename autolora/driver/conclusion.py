@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import TypeVar
 
 from autolora import files
-from autolora.analysis.best import Best, best
+from autolora.analysis.best import Best, best, partial
 from autolora.analysis.durations import gains
+from autolora.analysis.pareto import pareto
 from autolora.analysis.verdict import judge
 from autolora.bases.memory import collected, out_of_memory
 from autolora.driver.former_trials import recall_rows
 from autolora.driver.loop import Loop
 from autolora.driver.result import BEST_FILE, TunedVariant, TuneResult
+from autolora.driver.timing import Timing
 from autolora.driver.usable import Usable, usable
 from autolora.driver.weights import Weights
 from autolora.errors import first_line
@@ -48,9 +50,15 @@ def conclude(loop: Loop, trainer: Trainer, spec: Spec, folder: Path, began: floa
     instead = {name: each.config for name, each in chosen.items()}
     found = best(search.table, search.plan.variants, search.space.rank, instead)
     tuned = _earlier(folder, search.outdated)
-    for name, one in found.items():
+    timing, concluding = loop.timing, time.monotonic()
+    for place, (name, one) in enumerate(found.items(), start=1):
         loop.callbacks.on_export_start(name)
-        tuned[name] = _exported(search.table, trainer, loop.weights, name, one, chosen[name])
+        exporting = _Exporting(search.table, trainer, loop.weights, timing, others=len(found) - place)
+        tuned[name] = exporting.exported(name, one, chosen[name])
+    if timing is not None:
+        parts = {name: partial(search.table, name) for name in search.plan.variants}
+        tuned |= {name: one for name, one in parts.items() if one is not None}
+        timing.clock.concluding = time.monotonic() - concluding
     loop.seconds["total"] = time.monotonic() - began
     result = TuneResult(
         variants=tuned,
@@ -64,6 +72,8 @@ def conclude(loop: Loop, trainer: Trainer, spec: Spec, folder: Path, began: floa
         training=trainer.resolved(),
         scores=search.table.scored,
         durations=gains(search.table, search.space, found),
+        pareto=pareto(search.table, search.plan.variants, spec.reported),
+        ended="" if timing is None else timing.reason(search),
     )
     result.save()
     return result
@@ -77,26 +87,57 @@ def _earlier(folder: Path, outdated: Sequence[str]) -> dict[str, TunedVariant]:
     return {name: known[name] for name in outdated if name in known}
 
 
-def _exported(
-    table: TrialTable, trainer: Trainer, weights: Weights, variant: str, found: Best, chosen: Usable
-) -> TunedVariant:
-    """The variant's outcome, with its test score and its adapter, of the best seed that is left."""
-    if not chosen.left:
-        return replace(found, notes=chosen.notes)
-    adapter = str(weights.exported / variant)
-    kept = weights.kept(variant, chosen.runs)
-    if kept is not None:
-        return replace(found, test=kept.get("test"), adapter_dir=adapter, notes=tuple(kept.get("notes", ())))
-    test, untested = _within_memory(lambda: _tested(trainer, chosen.left))
-    last = len(table.rungs) - 1
-    trial = min(chosen.left, key=lambda trial: table.sign * trial.scores[last])
-    _, unexported = _within_memory(lambda: trainer.export(trial.number, weights.exported / variant))
-    missing = _missing({"the test score": untested, "the adapter": unexported}, weights.exported.parent)
-    fits = () if unexported else trainer.fits()
-    tuned = replace(found, test=test, adapter_dir="" if unexported else adapter, notes=(*chosen.notes, *fits, *missing))
-    if not unexported:
-        weights.record(variant, tuned)
-    return tuned
+@dataclass(frozen=True)
+class _Exporting:
+    """Tests and exports variants, within the time that is left.
+
+    Attributes:
+        table: everything that has happened.
+        trainer: tests and exports.
+        weights: of the completed trials.
+        timing: None without a time budget.
+        others: variants that are still to be exported.
+    """
+
+    table: TrialTable
+    trainer: Trainer
+    weights: Weights
+    timing: Timing | None
+    others: int
+
+    def exported(self, variant: str, found: Best, chosen: Usable) -> TunedVariant:
+        """The variant's outcome, with its test score and its adapter, of the best seed that is left."""
+        if not chosen.left:
+            return replace(found, notes=chosen.notes)
+        trainer, exported = self.trainer, self.weights.exported
+        adapter = str(exported / variant)
+        kept = self.weights.kept(variant, chosen.runs)
+        if kept is not None:
+            return replace(found, test=kept.get("test"), adapter_dir=adapter, notes=tuple(kept.get("notes", ())))
+        last = len(self.table.rungs) - 1
+        trial = min(chosen.left, key=lambda trial: self.table.sign * trial.scores[last])
+        _, unexported = _within_memory(lambda: trainer.export(trial.number, exported / variant))
+        late = self._late(variant, len(chosen.left), exported.parent)
+        test, untested = (None, "") if late else _within_memory(lambda: _tested(trainer, chosen.left))
+        missing = (*_missing({"the test score": untested, "the adapter": unexported}, exported.parent), *late)
+        fits = () if unexported else trainer.fits()
+        notes = (*chosen.notes, *fits, *missing)
+        tuned = replace(found, test=test, adapter_dir="" if unexported else adapter, notes=notes)
+        if not unexported:
+            self.weights.record(variant, tuned)
+        return tuned
+
+    def _late(self, variant: str, seeds: int, folder: Path) -> tuple[str, ...]:
+        """A note if time is too short for the test; none if it is not."""
+        timing = self.timing
+        if timing is None or not timing.test_cost:
+            return ()
+        if seeds * timing.test(variant) + self.others * timing.export() <= timing.clock.left():
+            return ()
+        return (
+            "the test score is missing, as time_budget left no time for it. "
+            f"`autolora finish {files.argument(folder)}` computes it",
+        )
 
 
 def _tested(trainer: Trainer, runs: Sequence[Trial]) -> float | None:

@@ -13,6 +13,7 @@ from types import FrameType
 
 from autolora.analysis.best import spare
 from autolora.driver.callbacks import Callback
+from autolora.driver.timing import Timing
 from autolora.driver.weights import Weights
 from autolora.errors import AutoloraError
 from autolora.execution import Executor, LostWorker
@@ -40,6 +41,7 @@ class Loop:
         checkpoints: root of the trials' checkpoints.
         callbacks: told of everything.
         weights: of the completed trials.
+        timing: ends the search in time; None without a time budget.
         seconds: wall time by what it was spent on.
         losses: workers that each trial has lost without getting further.
         furthest: optimizer steps that each trial was seen to have taken.
@@ -52,6 +54,7 @@ class Loop:
     checkpoints: Location
     callbacks: Callback
     weights: Weights
+    timing: Timing | None = None
     seconds: dict[str, float] = field(default_factory=lambda: {"total": 0.0, "training": 0.0, "driver": 0.0})
     losses: Counter[int] = field(default_factory=Counter)
     furthest: dict[int, int] = field(default_factory=dict)
@@ -66,6 +69,7 @@ class Loop:
             asked_to_stop: looked at between jobs and after optimizer steps.
 
         Raises:
+            TimeUp: the time budget has ended; trials in progress have been checkpointed.
             Interrupted: it was asked to stop; trials in progress have been checkpointed.
             WorkersError: workers are lost again and again.
         """
@@ -79,16 +83,22 @@ class Loop:
                 self.callbacks.on_step(progress)
             if asked_to_stop():
                 raise Interrupted
+            if self.timing is not None:
+                self.timing.stepped(self.search, progress)
 
         self.note_losses()  # at once, so that there is budget left to train them again
         while True:
             mark = time.monotonic()
+            if self.timing is not None:
+                self.timing.check(self.search)
             while len(jobs) < executor.capacity and not asked_to_stop():
-                job = self.search.ask()
+                job = self._ask(executor.capacity)
                 if job is None or job is WAIT:
                     break
                 assert isinstance(job, Job)
                 jobs[job.trial] = job
+                if self.timing is not None:
+                    self.timing.paces.started(job)
                 self.callbacks.on_segment_start(self.search, job)
                 executor.submit((job,))
             self.seconds["driver"] += time.monotonic() - mark
@@ -106,6 +116,10 @@ class Loop:
                 self._tell(jobs, outcome)
             self.tidy()
             self.seconds["driver"] += time.monotonic() - mark
+
+    def _ask(self, workers: int) -> Job | object | None:
+        """See :meth:`autolora.search.Search.ask`; within the time budget, if there is one."""
+        return self.search.ask() if self.timing is None else self.timing.ask(self.search, workers)
 
     def note_losses(self) -> bool:
         """Record which runs of the best configurations are lost, and which are there again.
@@ -143,8 +157,10 @@ class Loop:
         self.returned += 1
         self.losses.pop(outcome.trial, None)
         job = jobs.pop(outcome.trial)
+        if self.timing is not None:
+            self.timing.told(self.search, job, outcome)
         if outcome.kind == "scored":
-            self.search.tell(job, outcome.value, seconds=outcome.seconds, rows=outcome.rows)
+            self.search.tell(job, outcome.value, seconds=outcome.seconds, rows=outcome.rows, metrics=outcome.metrics)
         else:
             self.search.tell(
                 job,
@@ -152,12 +168,15 @@ class Loop:
                 infeasible=outcome.kind == "infeasible",
                 at=outcome.at,
                 reason=outcome.reason,
+                too_large=outcome.too_large,
                 seconds=outcome.seconds,
             )
         self.callbacks.on_segment_end(self.search, job, outcome)
 
     def _tell_lost(self, job: Job, lost: LostWorker) -> None:
         self.losses[job.trial] += 1
+        if self.timing is not None:
+            self.timing.paces.lost(job.trial)
         if self.losses[job.trial] < LOST_IN_A_ROW:
             self.search.tell(job, lost=True)
         elif not self.returned:

@@ -105,6 +105,7 @@ class Opening:
                 examples=self.trainer.examples,
                 in_steps=True,
                 scored_rows=self.trainer.scored_rows(),
+                too_large=self.trainer.too_large(spec.names, self.space),
                 context=self.trainer.fingerprints() if recorder else None,
                 recorder=recorder,
             )

@@ -64,6 +64,7 @@ class DryRun:
             tell, such as Windows.
         disk_bytes: of checkpoints, exported adapters and the factorizations that variants start from.
         memory: the plan of the largest setting; None if the trainer has none.
+        time: whether the budget or the time budget ends the study; empty without one, or if that is not known.
     """
 
     notes: Sequence[str]
@@ -75,6 +76,7 @@ class DryRun:
     memory_bytes: int | None
     disk_bytes: int | None
     memory: Memory | None = None
+    time: str = ""
 
 
 def saving_keys(memory: Memory) -> str:
@@ -131,14 +133,42 @@ def dry_run(
         complete = min(math.floor(spec.budget), spec.keep + FINALISTS + search.plan.confirm)
         finished = (complete + 1) * len(spec.names)  # and the exported adapter
         factors = size_of(scratch / FACTORS)  # which the probes have left, all that a study will
+        runs = (spec.budget - search.table.upfront) * len(spec.names)
         return replace(
             untimed,
+            time=_binding(spec, seconds_per_run, runs),
             seconds_per_run=seconds_per_run,
             evaluation_share=evaluation_share,
-            seconds=seconds_per_run * (spec.budget - search.table.upfront) * len(spec.names),
+            seconds=seconds_per_run * runs,
             memory_bytes=trainer.peak_memory(),
             disk_bytes=round(ROOM * checkpoint_bytes * (checkpoint.KEEP * kept + finished)) + factors,
         )
+
+
+def _binding(spec: Spec, seconds: float, runs: float) -> str:
+    """Whether the budget or the time budget ends the study, in words.
+
+    Args:
+        spec: of the study.
+        seconds: of a full run.
+        runs: full runs of all variants.
+    """
+    limit = spec.time_limit
+    if limit is None or not seconds:
+        return ""
+    workers = spec.resources.workers or 1
+    fit = workers * limit / seconds
+    who = "one worker" if workers == 1 else f"{workers} workers"
+    if fit >= runs:
+        return f"time_budget: {limit:g} s is enough for the budget on {who}, which ends the study first."
+    enough = math.ceil(runs * seconds / limit)
+    each = fit / len(spec.names)
+    if fit < 1 and seconds > limit:
+        return f"time_budget: {limit:g} s ends the study first: it does not hold even one full run."
+    return (
+        f"time_budget: {limit:g} s ends the study first: {who} would get through about {each:.2g} of {spec.budget:g} "
+        f"full runs of each variant, less what loading, tests and exports take; {enough} workers through all."
+    )
 
 
 def _spending(spec: Spec, plan: Plan, upfront: float) -> str:

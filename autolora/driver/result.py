@@ -14,6 +14,7 @@ from autolora import files
 from autolora.analysis.best import Alternative, Best
 from autolora.analysis.comparison import Difference
 from autolora.analysis.durations import Gain
+from autolora.analysis.pareto import Pareto, pareto_as_dict, pareto_from_dict
 from autolora.analysis.verdict import Standing, Verdict
 from autolora.documents import read_json, shaped
 from autolora.errors import AutoloraError
@@ -67,6 +68,8 @@ class _Tuned(_Part):
     smallest: _Alternative | None = None
     cheapest: _Alternative | None = None
     untried_ranks: list[int] = []
+    metrics: dict[str, float] = {}
+    fraction: float = 1.0
     adapter_dir: str
     notes: list[str] = []
 
@@ -84,6 +87,16 @@ class _Difference(_Part):
     @classmethod
     def _known(cls, raw: object) -> object:
         return _of(Difference, raw, "standing")
+
+
+class _Point(_Part):
+    variant: str
+    config: _Setting
+    value: float
+    reported: float
+    seeds: int
+
+    model_config = ConfigDict(extra="forbid")
 
 
 class _Verdict(_Part):
@@ -116,6 +129,8 @@ class _Result(_Part):
     training: dict[str, Any] = {}
     scores: int | None = None
     durations: dict[str, list[_Gain]] = {}
+    pareto: dict[str, list[_Point]] = {}
+    ended: str = ""
 
     @model_validator(mode="after")
     def _spent_of_all(self) -> _Result:
@@ -164,6 +179,10 @@ class TuneResult(Mapping[str, TunedVariant]):
         scores: number of scores in the study when it ended; None in results of earlier versions.
         durations: by variant, what training longer gains, see :class:`autolora.analysis.durations.Gain`; empty if
             durations were not searched.
+        pareto: for each of ``metrics`` of the specification, the configurations than which no other is as good in both
+            the metric and that one and better in one: :class:`autolora.analysis.pareto.ParetoPoint` objects with
+            ``variant``, ``config``, ``value``, ``reported`` and ``seeds``, the best score first.
+        ended: why the search ended before its budget, as by a time budget; empty if it did not.
     """
 
     variants: Mapping[str, TunedVariant]
@@ -177,6 +196,8 @@ class TuneResult(Mapping[str, TunedVariant]):
     training: Mapping[str, object] = field(default_factory=dict)
     scores: int | None = None
     durations: Mapping[str, Sequence[Gain]] = field(default_factory=dict)
+    pareto: Pareto = field(default_factory=dict)
+    ended: str = ""
 
     def __getitem__(self, variant: str) -> TunedVariant:
         if variant not in self.variants:
@@ -203,6 +224,8 @@ class TuneResult(Mapping[str, TunedVariant]):
             "verdict": self.verdict and self.verdict.as_dict(),
             "training": dict(self.training),
             "scores": self.scores,
+            "pareto": pareto_as_dict(self.pareto),
+            "ended": self.ended,
             "versions": dict(self.versions),
         }
         if self.durations:
@@ -245,4 +268,6 @@ class TuneResult(Mapping[str, TunedVariant]):
             training=raw.get("training", {}),
             scores=raw.get("scores"),
             durations={name: tuple(Gain(**gain) for gain in gains) for name, gains in raw.get("durations", {}).items()},
+            pareto=pareto_from_dict(raw.get("pareto", {})),
+            ended=raw.get("ended", ""),
         )

@@ -9,19 +9,22 @@ from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autolora import files
+from autolora import files, variants
 from autolora import spec as specs
 from autolora.bases.given import as_given
 from autolora.driver import conclusion
 from autolora.driver.alone import alone
 from autolora.driver.callbacks import Callback, Callbacks
+from autolora.driver.clock import Clock
 from autolora.driver.directory import record, run_directory
 from autolora.driver.former_trials import examples_in_an_uncut_run
 from autolora.driver.litter import sweep
 from autolora.driver.loop import Loop, interruptible
 from autolora.driver.opening import Opening
+from autolora.driver.paces import Paces
 from autolora.driver.records import recorded_to_spec
 from autolora.driver.result import BEST_FOLDER, TuneResult
+from autolora.driver.timing import CLOSING, TimeUp, Timing
 from autolora.driver.weights import Weights
 from autolora.execution import Executor, make_executor
 from autolora.search import Search
@@ -45,6 +48,7 @@ def tune(
     dir: str | Path = "runs/autolora",
     executor: str | Executor = "inline",
     callbacks: Iterable[Callback] = (),
+    began: float | None = None,
     **settings: object,
 ) -> TuneResult:
     """Tune LoRA variants: search, confirm, export.
@@ -57,6 +61,7 @@ def tune(
         dir: run directory; one that holds an unfinished study of the same specification is continued.
         executor: "inline" for this process, "ray" for a Ray cluster, or an :class:`autolora.execution.Executor`.
         callbacks: told what happens while it runs, see :class:`autolora.Callback`; none: nothing is shown.
+        began: when the time that a ``time_budget`` counts began, by ``time.monotonic``; None means now.
         settings: any other key of :class:`autolora.spec.Spec`, such as ``variants``, ``budget``, ``space``.
 
     Returns:
@@ -76,7 +81,8 @@ def tune(
         spec = {name: getattr(spec, name) for name in Spec.model_fields}
     told = Callbacks(callbacks)
     with told.stopping():
-        return _run(specs.load(spec, **named, **settings), files.expanded(dir), executor, told)
+        began = time.monotonic() if began is None else began
+        return _run(specs.load(spec, **named, **settings), files.expanded(dir), executor, told, began)
 
 
 def resume(
@@ -85,8 +91,10 @@ def resume(
     model: PreTrainedModel | None = None,
     data: Dataset | Mapping[str, object] | None = None,
     budget: float | None = None,
+    time_budget: float | str | None = None,
     executor: str | Executor = "inline",
     callbacks: Iterable[Callback] = (),
+    began: float | None = None,
 ) -> TuneResult:
     """Go on with the study of a run directory, from its recorded specification and from any working directory.
 
@@ -94,7 +102,8 @@ def resume(
         dir: run directory.
         model, data: again, where they were given as Python objects, which are not recorded.
         budget: full-run equivalents per variant in total, in place of the recorded one.
-        executor, callbacks: as for :func:`tune`.
+        time_budget: likewise the time that the study may take in all, such as "4h".
+        executor, callbacks, began: as for :func:`tune`.
 
     Returns:
         As :func:`tune`.
@@ -106,9 +115,10 @@ def resume(
     """
     told = Callbacks(callbacks)
     with told.stopping():
+        began = time.monotonic() if began is None else began
         folder = files.expanded(dir)
-        spec = recorded_to_spec(folder, _given(model=model, data=data, budget=budget))
-        return _run(spec, folder, executor, told)
+        spec = recorded_to_spec(folder, _given(model=model, data=data, budget=budget, time_budget=time_budget))
+        return _run(spec, folder, executor, told, began)
 
 
 def finish(
@@ -140,40 +150,53 @@ def finish(
         spec = recorded_to_spec(folder, _given(model=model, data=data))
         if begun_study(spec.storage, folder) is None:
             raise NoStudyError(f"{files.shown(folder)} holds no study yet: there is nothing to finish")
-        return _run(spec, folder, None, told)
+        return _run(spec, folder, None, told, time.monotonic())
 
 
 def _given(**arguments: object) -> dict[str, object]:
     return {name: value for name, value in arguments.items() if value is not None}
 
 
-def _run(asked: Spec, folder: Path, choice: str | Executor | None, callbacks: Callback) -> TuneResult:
+def _run(asked: Spec, folder: Path, choice: str | Executor | None, callbacks: Callback, began: float) -> TuneResult:
     """Search, if there is an executor, and conclude."""
     with alone(folder), as_given(asked.model), run_directory(folder, asked) as spec:
-        executor = make_executor(choice, spec, folder) if isinstance(choice, str) else choice
-        with nullcontext() if executor is None else closing(executor):
-            return _on_held_directory(spec, folder, executor, callbacks)
+        clock = Clock(folder, None if choice is None else spec.time_limit, began=began)
+        with clock.running():
+            executor = make_executor(choice, spec, folder) if isinstance(choice, str) else choice
+            with nullcontext() if executor is None else closing(executor):
+                return _on_held_directory(spec, folder, executor, callbacks, clock)
 
 
-def _on_held_directory(spec: Spec, folder: Path, executor: Executor | None, callbacks: Callback) -> TuneResult:
+def _on_held_directory(
+    spec: Spec, folder: Path, executor: Executor | None, callbacks: Callback, clock: Clock
+) -> TuneResult:
     began = time.monotonic()
     sweep(spec, folder, alone=executor is None or executor.in_process)
     if executor is not None:
         callbacks.on_executor(executor)
     opening = Opening.of(spec, folder)
     spec = opening.spec
-    trainer = opening.trainer
+    trainer, loaded = opening.trainer, time.monotonic()
     callbacks.on_setup(spec, trainer)
     prior = opening.prior(folder, callbacks.on_prior)
     search = opening.search(prior, opening.recorder(folder))
     with closing(search):
         record(folder, spec)  # what was refused so far, as for the terms of the study, changes nothing
         checkpoints = checkpoint.root_of(spec.checkpoints, folder)
-        for warning in _about_earlier_versions(search, checkpoints, folder):
+        for warning in (*_about_earlier_versions(search, checkpoints, folder), *_about_new_metrics(search, spec)):
             warnings.warn(warning, stacklevel=2)
         callbacks.on_search_start(search)
         weights = Weights(trainer, folder / BEST_FOLDER)
         loop = Loop(search, spec.keep, checkpoints, callbacks, weights)
+        if executor is not None and clock.limit is not None:
+            loop.timing = Timing(
+                clock=clock,
+                variants=search.plan.variants,
+                paces=Paces(search.table, trainer.scored_rows(), _step_costs(search), clock.now),
+                in_process=executor.in_process,
+                loading=loaded - began,
+                test_cost=trainer.test_cost(),
+            )
         if executor is not None:
             _search(loop, executor, trainer)
         result = conclusion.conclude(loop, trainer, spec, folder, began)
@@ -186,10 +209,32 @@ def _search(loop: Loop, executor: Executor, trainer: Trainer) -> None:
         try:
             executor.start(trainer)
             loop.run(executor, asked_to_stop)
+        except TimeUp:
+            executor.hurry(CLOSING)  # what there is, is concluded
         except Interrupted:
             raise KeyboardInterrupt from None
         finally:
             executor.close()
+
+
+def _step_costs(search: Search) -> dict[str, float]:
+    """Time of a step over that of plain LoRA, of the variants of which it is known."""
+    costs = {name: variants.get(name).cost for name in search.plan.variants}
+    return {name: cost for name, cost in costs.items() if cost}
+
+
+def _about_new_metrics(search: Search, spec: Spec) -> Iterator[str]:
+    """What is to be said of metrics that trials lack, as these were trained before the metrics were asked for."""
+    last = search.plan.last
+    complete = [trial for name in search.plan.variants for trial in search.table.complete(name)]
+    counts = {name: sum(name not in trial.metrics.get(last, {}) for trial in complete) for name in spec.reported}
+    lacking = {name: count for name, count in counts.items() if count}
+    if lacking:
+        said = ", ".join(f"{name} by {count}" for name, count in lacking.items())
+        yield (
+            f"metrics: not reported of {len(complete)} full runs so far: {said}. They stay as they are, and the Pareto "
+            "front leaves them out"
+        )
 
 
 def _about_earlier_versions(search: Search, checkpoints: Location, folder: Path) -> Iterator[str]:

@@ -82,6 +82,12 @@ class Executor(Protocol):
             Exception: an error in the user's data or metric, as it was raised.
         """
 
+    def hurry(self, seconds: float) -> None:
+        """Have :meth:`close` wait at most so long for checkpoints of what is being trained; nothing by default. What is
+        lost is trained again from the checkpoint before.
+        """
+        return
+
     def close(self) -> None:
         """Stop the workers; checkpoints stay. Called before or after :meth:`start`, and more than once."""
 

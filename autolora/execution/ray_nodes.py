@@ -47,6 +47,10 @@ class NodeAgent:
             pass
         return code
 
+    def resident(self) -> int:
+        """See :meth:`autolora.trainers.command.parts.Part.resident`."""
+        return 0 if (part := self._part) is None else part.resident()
+
     def terminate(self, seconds: float) -> None:
         """See :meth:`autolora.trainers.command.parts.Part.terminate`."""
         if self._part is not None:
@@ -65,12 +69,20 @@ class _Remote(Part):
     def __init__(self, node: Node) -> None:
         self._node = node
         self._ended = node.agent.ended.remote()
+        self._looked = node.agent.resident.remote()
+        self._resident = 0
         self._asked: list[Any] = []
         self._tail: list[str] = []
 
     def wait(self, seconds: float) -> int | None:
         ready, _ = ray.wait([self._ended], timeout=seconds)
         return None if not ready else int(self._node.answer(self._ended))
+
+    def resident(self) -> int:
+        if ray.wait([self._looked], timeout=0)[0]:
+            self._resident = int(self._node.answer(self._looked))
+            self._looked = self._node.agent.resident.remote()
+        return self._resident
 
     def terminate(self, seconds: float) -> None:
         self._asked.append(self._node.agent.terminate.remote(seconds))

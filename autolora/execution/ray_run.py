@@ -12,7 +12,7 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -188,14 +188,22 @@ class TuneRun:
         with self._desk.changed:
             return [avoided for trial, (_, avoided) in self._submitted.items() if trial not in self.running]
 
-    def close(self) -> None:
-        """End; what is being trained commits a checkpoint first."""
+    def close(self, patience: float = COMMIT_SECONDS) -> None:
+        """End; what is being trained commits a checkpoint first.
+
+        Args:
+            patience: longest wait for that in seconds. If it is shortened, what no step was heard of is killed at once:
+                it may still be loading.
+        """
         with self._desk.changed:
             self._closing = True
             self._interrupt()
             self._desk.changed.notify_all()
             # Tune gives an actor ten seconds to end, a checkpoint may take longer: they end by themselves first.
-            self._desk.changed.wait_for(lambda: not self.running, COMMIT_SECONDS)
+            if patience < COMMIT_SECONDS:
+                self._kill(running for running in self.running.values() if running.newest is None)
+            self._desk.changed.wait_for(lambda: not self.running, patience)
+            self._kill(self.running.values())
         self._end(None)
 
     def abandon(self, reason: str, disconnect: Callable[[], object] | None = None) -> None:
@@ -221,6 +229,12 @@ class TuneRun:
             self.running.clear()
             self._desk.driver_is_due = True
         self._end(disconnect)
+
+    @staticmethod
+    def _kill(found: Iterable[Running]) -> None:
+        for actor in [running.trial.temporary_state.ray_actor for running in found]:
+            if actor is not None:
+                ray.kill(actor)
 
     def _interrupt(self) -> None:
         for running in self.running.values():

@@ -26,7 +26,7 @@ from autolora.execution.ray_cluster import (
     shown,
 )
 from autolora.execution.ray_run import Desk, Lost, TuneRun
-from autolora.execution.ray_worker import Setting
+from autolora.execution.ray_worker import COMMIT_SECONDS, Setting
 from autolora.spec import Spec
 from autolora.trainers import Outcome, Progress, Trainer, checkpoint
 from autolora.trainers.places import is_url
@@ -66,6 +66,7 @@ class RayTuneExecutor(Executor):
         self._spec, self._folder = spec, folder
         self._workers = spec.resources.workers
         self._fitting = 0
+        self._patience = COMMIT_SECONDS
         self._desk = Desk(self._avoided)
         self._run: TuneRun | None = None
         self._failed_on: defaultdict[int, set[str]] = defaultdict(set)
@@ -162,12 +163,15 @@ class RayTuneExecutor(Executor):
             raise desk.error
         return [self._judged(each) if isinstance(each, Lost) else self._went_well(each) for each in ended]
 
+    def hurry(self, seconds: float) -> None:
+        self._patience = seconds
+
     def close(self) -> None:
         self._desk.packs.clear()
         run, self._run = self._run, None
         try:
             if run is not None:
-                run.close()
+                run.close(self._patience)
         finally:
             self._stack.close()
 

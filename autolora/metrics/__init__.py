@@ -7,7 +7,7 @@ import pkgutil
 
 from autolora.metrics.metric import Evaluation, Metric, MetricError, Need, register, registry
 from autolora.metrics.own import find
-from autolora.metrics.spec import EvaluationSpec, MetricSpec
+from autolora.metrics.spec import EvaluationSpec, MetricSpec, ReportedSpec, reported_specs
 
 # A new metric touches nothing else.
 for _module in pkgutil.iter_modules(__path__):
@@ -20,7 +20,9 @@ __all__ = [
     "MetricError",
     "MetricSpec",
     "Need",
+    "ReportedSpec",
     "find",
     "register",
     "registry",
+    "reported_specs",
 ]

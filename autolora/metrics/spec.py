@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Annotated, Literal
 
 from pydantic import Field, StrictBool, field_validator
 
 from autolora.errors import closest
+from autolora.metrics import measures
 from autolora.metrics.metric import registry
 from autolora.search.trials import Direction
 from autolora.sections import Section
@@ -87,6 +88,66 @@ class MetricSpec(Section):
     def needs_columns(self) -> bool:
         """Whether evaluation rows must carry every column of their table."""
         return self.own or (self.name in registry() and "columns" in registry()[self.name].needs)
+
+
+class ReportedSpec(MetricSpec):
+    """What is reported beside the score and never steers the search.
+
+    Args:
+        name: of a measure in :mod:`autolora.metrics.measures`, such as "tokens_per_second"; of the builtin trainer also
+            of a metric in :mod:`autolora.metrics` or a function as in :class:`MetricSpec`, scored where a trial is
+            trained to the end. Of other trainers any name under which they report a number.
+        direction: which values are better. Measures and registered metrics have their own, and a loss is minimized.
+        max_new_tokens: as in :class:`MetricSpec`.
+    """
+
+    def check(self, reported: bool) -> None:
+        """Check name and direction.
+
+        Args:
+            reported: whether the trainer may report it under any name.
+
+        Raises:
+            ValueError: the name is unknown, or the direction has to be stated, or is another.
+        """
+        natural = self._natural(reported)
+        if natural is not None:
+            if self.direction not in (None, natural):
+                raise ValueError(f"{self.name!r} can only be {natural}d, not {self.direction}d")
+            return
+        if not reported and ":" not in self.name:
+            known = (*measures.registry(), *registry())
+            close = closest(self.name, known)
+            hint = f"did you mean {close!r}? " if close else ""
+            raise ValueError(
+                f"{self.name!r} is unknown; {hint}use one of {', '.join(known)}, or 'module:function' with a direction"
+            )
+        super().check(reported)
+
+    def _natural(self, reported: bool) -> Direction | None:
+        """The direction that the name has by itself."""
+        if self.name in measures.registry():
+            return measures.registry()[self.name].direction
+        return None if reported or self.name not in registry() else registry()[self.name].direction
+
+    @property
+    def resolved_direction(self) -> Direction:
+        measure = measures.registry().get(self.name)
+        return super().resolved_direction if measure is None else measure.direction
+
+    @property
+    def scores(self) -> bool:
+        """Whether the builtin trainer has to score the adapter for it."""
+        return self.name not in measures.registry()
+
+
+def reported_specs(value: object) -> object:
+    """A list of what is reported, whose names alone are enough; or one, or names with commas between them."""
+    listed = value.split(",") if isinstance(value, str) else value
+    listed = [listed] if isinstance(listed, (Mapping, ReportedSpec)) else listed
+    if not isinstance(listed, (list, tuple)):
+        return value
+    return tuple({"name": each.strip()} if isinstance(each, str) else each for each in listed)
 
 
 class EvaluationSpec(Section):

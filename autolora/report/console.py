@@ -89,6 +89,8 @@ class PlainConsole(Callback):
         if result:
             self.console.print()
             self.console.print(result_table(result))
+        if result.ended:
+            self.say(f"{result.ended}.")
         self.say(clock(result.seconds))
 
 

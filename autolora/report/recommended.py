@@ -27,7 +27,7 @@ def alternatives(result: Mapping[str, TunedVariant]) -> list[RenderableType]:
     for name, tuned in result.items():
         untried.setdefault(tuned.untried_ranks, []).append(name)
     parts += [Text(_untried(ranks, names)) for ranks, names in untried.items() if ranks]
-    unknown = [name for name in result if name not in known]
+    unknown = [name for name, tuned in result.items() if name not in known and tuned.fraction == 1]
     if unknown:
         parts.append(Text(f"Noise unknown, so no other configuration is called as good: {', '.join(unknown)}."))
     return parts

@@ -19,6 +19,7 @@ from autolora.driver.result import TuneResult
 from autolora.priors.evidence import REFERENCE, log_ratio
 from autolora.priors.prior import nearest_rate
 from autolora.report.durations import durations_view
+from autolora.report.front import front_lines
 from autolora.report.memory import memory_view
 from autolora.report.recommended import alternatives, differences_table
 from autolora.report.summary import VariantSummary, cells, columns, duration, setting, stops
@@ -75,7 +76,9 @@ def result_table(result: TuneResult) -> RenderableType:
         row = [
             name,
             *([_score(tuned.baseline)] if compared else []),
-            _score(tuned.value) + (f" ± {tuned.spread:.4f}" if tuned.spread is not None else ""),
+            _score(tuned.value)
+            + (f" ± {tuned.spread:.4f}" if tuned.spread is not None else "")
+            + (f" at {tuned.fraction:.2g} of a run" if tuned.fraction < 1 else ""),
             str(len(tuned.seeds)),
             *([_score(tuned.test)] if tested else []),
             *cells(tuned.config, shown),
@@ -84,12 +87,14 @@ def result_table(result: TuneResult) -> RenderableType:
         ]
         table.add_row(*row)
     notes = [Text(f"{name}: {note}.") for name, tuned in result.items() for note in tuned.notes]
+    fronts = front_lines(result)
     return Group(
         table,
         *notes,
         *([Text()] if notes else []),
         *_recommended(result),
         *durations_view(result.durations),
+        *([Text("\n".join(fronts)), Text()] if fronts else []),
         Text("\n".join(_adapters(result))),
     )
 
@@ -161,7 +166,8 @@ def plan_view(plan: DryRun, spec: Spec, folder: Path) -> RenderableType:
     planned = [] if plan.memory is None else [Text(), memory_view(plan.memory)]
     if plan.memory is not None and plan.memory.fits is False:
         planned.append(Text(saving_keys(plan.memory)))
-    return Group(Text("\n".join(lines)), first, Text(f"\n{_estimate(plan)}"), *planned)
+    time = [Text(plan.time)] if plan.time else []
+    return Group(Text("\n".join(lines)), first, Text(f"\n{_estimate(plan)}"), *time, *planned)
 
 
 def _estimate(plan: DryRun) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Literal
 
@@ -31,6 +31,26 @@ HOPELESS = 20
 
 
 @dataclass(frozen=True)
+class Limit:
+    """What the time that is left allows a variant.
+
+    Attributes:
+        budget: in full-run equivalents, as ``Plan.budget``. Below 1 not even one full run is left to begin with, and
+            short runs are all that is trained.
+        confirm: full runs kept for further seeds of the finalists.
+        left: seconds in which one segment after the other can be trained.
+        confirming: of these, seconds that the further seeds take once the search is over.
+        seconds: what training a configuration from one share of a full run to another takes.
+    """
+
+    budget: float
+    confirm: int
+    left: float
+    confirming: float
+    seconds: Callable[[Config, float, float], float]
+
+
+@dataclass(frozen=True)
 class Plan:
     """The fixed terms of a study.
 
@@ -40,6 +60,7 @@ class Plan:
         budget: cap per variant, in full-run equivalents, everything included.
         confirm: full runs kept for further seeds of the finalists.
         baselines: variants of which the user gave one, trained first and to the end.
+        limits: what the time that is left allows, by variant; those without one have all that the budget holds.
     """
 
     variants: tuple[str, ...]
@@ -47,10 +68,28 @@ class Plan:
     budget: float
     confirm: int
     baselines: frozenset[str] = frozenset()
+    limits: Mapping[str, Limit] = field(default_factory=dict)
 
     @property
     def last(self) -> int:
         return len(self.rungs) - 1
+
+    def of(self, variant: str) -> Plan:
+        """The terms of one variant, which has less to spend where time is short."""
+        limit = self.limits.get(variant)
+        return self if limit is None else replace(self, budget=limit.budget, confirm=limit.confirm)
+
+    def fits(self, variant: str, config: Config, begin: float, end: float, *, kept: bool = False) -> bool:
+        """Whether training from one share of a full run to another ends in time.
+
+        Args:
+            variant, config, begin, end: of what is trained.
+            kept: whether time stays for further seeds of the finalists then.
+        """
+        limit = self.limits.get(variant)
+        if limit is None:
+            return True
+        return limit.seconds(config, begin, end) + (limit.confirming if kept else 0.0) <= limit.left
 
 
 @dataclass(frozen=True)
@@ -126,7 +165,7 @@ def decide(
     for finish in completed(table, plan):
         return finish
     for trial in table.pending():
-        if trial.number not in in_flight and trial.variant in plan.variants:
+        if trial.number not in in_flight and trial.variant in plan.variants and _ends_in_time(table, plan, trial):
             return Resume(trial.number)
     for finish in futile(table, plan, acquire_paused):
         return finish
@@ -137,6 +176,12 @@ def decide(
         if action is not None:
             return action
     return Wait() if in_flight else Done()
+
+
+def _ends_in_time(table: TrialTable, plan: Plan, trial: Trial) -> bool:
+    """Whether a trial can get to its target in the time that is left."""
+    target = table.share(trial.config, trial.target)
+    return plan.fits(trial.variant, trial.config, table.fraction(trial), target)
 
 
 def completed(table: TrialTable, plan: Plan) -> Iterator[Finish]:
@@ -167,13 +212,15 @@ def futile(table: TrialTable, plan: Plan, acquire_paused: AcquirePaused) -> Iter
 
 
 def _next_of(table: TrialTable, plan: Plan, variant: str, acquire: Acquire) -> Action | None:
+    plan = plan.of(variant)
     trials = table.of(variant)
     baseline = next((trial for trial in trials if trial.purpose == "baseline"), None)
-    if baseline is None and variant in plan.baselines:
+    if baseline is None and variant in plan.baselines and plan.budget >= 1.0 - TOLERANCE:
         return Sample(variant, "baseline", 0)
     if baseline is not None and baseline.live and not baseline.pending:
         target = table.rung_from(baseline.config, baseline.reached + 1)
-        return Promote(baseline.number, target, "the baseline is trained to the end")
+        if plan.fits(variant, baseline.config, table.fraction(baseline), table.share(baseline.config, target)):
+            return Promote(baseline.number, target, "the baseline is trained to the end")
     action = _search(table, plan, variant, acquire)
     if action is None and not any(trial.first for trial in table.pending(variant)):
         action = _confirmation(table, plan, variant)
@@ -185,15 +232,27 @@ def _next_of(table: TrialTable, plan: Plan, variant: str, acquire: Acquire) -> A
 def _search(table: TrialTable, plan: Plan, variant: str, acquire: Acquire) -> Action | None:
     """Train on or start a new trial, by expected improvement per full run that it still costs."""
     trials = table.of(variant)
-    room = plan.budget - _kept(table, plan, variant) - table.spent(variant) + TOLERANCE
-    costs = {trial.number: table.cost(trial.config) - table.fraction(trial) for trial in table.paused(variant)}
-    affordable = [number for number, cost in costs.items() if cost <= room]
-    starts = room >= table.cheapest and not _given_up(trials)
+    room = plan.budget - kept(table, plan.confirm, variant) - table.spent(variant) + TOLERANCE
+    # Where time is too short for any trial to get to its end, as far as the next rung.
+    whole = plan.budget >= table.cheapest - TOLERANCE or bool(table.leaders(variant))
+    paused = table.paused(variant)
+    ends = {trial.number: table.end(trial.config, trial.reached, whole) for trial in paused}
+    costs = {trial.number: ends[trial.number] - table.fraction(trial) for trial in paused}
+    affordable = [
+        trial.number
+        for trial in paused
+        if costs[trial.number] <= room
+        and plan.fits(variant, trial.config, table.fraction(trial), ends[trial.number], kept=True)
+    ]
+    starts = room >= (table.cheapest if whole else min(table.cheapest, plan.rungs[0])) and not _given_up(trials)
     if not affordable and not starts:
         return None
     acquisitions = acquire(variant, room)
     proposal = acquisitions.proposal if starts else None
-    cost = table.cost(proposal.config) if proposal is not None else 1.0
+    cost = 1.0
+    if proposal is not None:
+        cost, end = table.cost(proposal.config), table.end(proposal.config, -1, whole)
+        proposal = proposal if plan.fits(variant, proposal.config, 0.0, end, kept=True) else None
     rates = {number: _rate(acquisitions.paused[number], costs[number]) for number in affordable}
     best = max(affordable, key=rates.__getitem__, default=None)
     if best is not None and (proposal is None or rates[best] >= _rate(proposal.acquisition, cost)):
@@ -221,11 +280,17 @@ def _given_up(trials: list[Trial]) -> bool:
     return len(recent) == HOPELESS and not any(trial.healthy for trial in recent)
 
 
-def _kept(table: TrialTable, plan: Plan, variant: str) -> int:
-    """Full runs that are kept for further seeds, and for results of the best that were lost."""
+def kept(table: TrialTable, confirm: int, variant: str) -> int:
+    """Full runs that are kept for further seeds, and for results of the best that were lost.
+
+    Args:
+        table: everything that has happened.
+        confirm: as in the variant's :class:`Plan`.
+        variant: its name.
+    """
     confirmed = len(table.confirming(variant))
     # Under a budget that has grown, a new winner needs a seed to be judged beside the confirmed.
-    seeds = max(plan.confirm - confirmed, 1 if plan.confirm and confirmed else 0)
+    seeds = max(confirm - confirmed, 1 if confirm and confirmed else 0)
     return seeds + len(_lost(table, variant))
 
 
@@ -242,6 +307,7 @@ def _confirmation(table: TrialTable, plan: Plan, variant: str) -> Sample | None:
     ):
         return None
     contenders = leading if plan.confirm > 1 or used else leading[:1]
+    contenders = [config for config in contenders if plan.fits(variant, config, 0.0, table.cost(config))]
     if not contenders:
         return None
     runs = {config: [trial for trial in trials if trial.config == config] for config in contenders}
@@ -259,7 +325,8 @@ def _confirmation(table: TrialTable, plan: Plan, variant: str) -> Sample | None:
 def _repetition(table: TrialTable, plan: Plan, variant: str) -> Sample | None:
     """A result of the best configuration that was lost is trained again, as far as the budget goes."""
     for trial in _lost(table, variant):
-        if table.spent(variant) + 1.0 <= plan.budget + TOLERANCE:
+        affordable = table.spent(variant) + 1.0 <= plan.budget + TOLERANCE
+        if affordable and plan.fits(variant, trial.config, 0.0, table.cost(trial.config)):
             reason = f"trial {trial.number} again, as it was lost: {trial.weights_lost}"
             return Sample(variant, "repeat", plan.last, config=trial.config, seed=trial.seed, reason=reason)
     return None

@@ -21,7 +21,7 @@ from autolora.search.features import Features
 from autolora.search.opening import next_short_run
 from autolora.search.surrogate import Draws, Surrogate
 from autolora.search.trials import Trial, TrialTable
-from autolora.space import Config, Coordinates, Options, Range, Scope, Space, Traits
+from autolora.space import Config, Coordinates, Options, Range, Scope, Space, Traits, registry
 
 UNKNOWN_IMPROVEMENT = 1.0
 """Units of the response that a variant without a full run is taken to be worse than the median draw of its trials."""
@@ -52,6 +52,7 @@ class Sampler:
         starts: by variant, the options of its default configuration, where the space names any.
         opens: whether a variant begins with the short runs of :mod:`autolora.search.opening`. Not where a trial runs on
             unless somebody stops it: there they would be full runs.
+        too_large: configurations by variant that do not fit into memory, as far as that is known beforehand.
     """
 
     space: Space
@@ -61,6 +62,7 @@ class Sampler:
     seed: int
     starts: Mapping[str, Options] = field(default_factory=dict)
     opens: bool = True
+    too_large: Mapping[str, Sequence[Config]] = field(default_factory=dict)
 
     def opening(self, table: TrialTable, variant: str) -> Proposal | None:
         """The next of the short runs that a variant begins with; none without a prior, whose mode they surround."""
@@ -68,7 +70,9 @@ class Sampler:
             return None
         ceiling = self._diverged_from(table, variant)
         found = next_short_run(self._scope(variant), self.prior, self.coordinates, table, ceiling)
-        return None if found is None else Proposal(*found, Acquisition.certain())
+        if found is None or self._is_too_large(table, variant, found[0]):
+            return None
+        return Proposal(*found, Acquisition.certain())
 
     def surrogate(self, table: TrialTable) -> Surrogate:
         """The model of everything that has been scored."""
@@ -121,13 +125,24 @@ class Sampler:
         traits = self.traits[variant]
         tried = table.tried(variant)
         drawn = candidates(rng, self._scope(variant), self.prior, surrogate, self.coordinates, table)
+        drawn = [config for config in drawn if not self._is_too_large(table, variant, config)]
         untried = [config for config in drawn if config not in tried]
         if not untried:
             rest = self.space.enumerate(traits, variant)
-            untried = [config for config in rest or () if config not in tried]
+            untried = [
+                config
+                for config in rest or ()
+                if config not in tried and not self._is_too_large(table, variant, config)
+            ]
         ceiling = self._diverged_from(table, variant)
         safe = [config for config in untried if self.coordinates.z(traits, config) < ceiling]
         return safe or sorted(untried, key=lambda config: self.coordinates.z(traits, config))[:1]
+
+    def _is_too_large(self, table: TrialTable, variant: str, config: Config) -> bool:
+        """Whether a configuration is at least as large in every size as one that does not fit into memory."""
+        known = self.too_large.get(variant, ())
+        found = [*known, *(trial.config for trial in table.too_large(variant))]
+        return any(at_least_as_large(config, other) for other in found)
 
     def _diverged_from(self, table: TrialTable, variant: str) -> float:
         """z at and above which the variant is known to diverge: no draw goes there unless a healthy trial did."""
@@ -197,6 +212,8 @@ class View:
         workers spread.
         """
         values, weights = self.draws.values, self.draws.weights
+        if not values.shape[1]:  # nothing is left that fits into memory
+            return Acquisitions(None, {})
         contenders = _Contenders.of(table, self.variant)
         known = self._of(contenders.trials)
         best, left = contenders.to_beat(values, known)
@@ -286,6 +303,17 @@ class _Contenders:
         self, weights: np.ndarray, best: np.ndarray, left: np.ndarray, known: np.ndarray
     ) -> dict[int, Acquisition]:
         return {trial.number: Acquisition.of(weights, best, left, known[:, at]) for at, trial in enumerate(self.paused)}
+
+
+def at_least_as_large(config: Config, other: Config) -> bool:
+    """Whether it is as large as the other, or larger, in all that memory grows with, and like it in all else that
+    memory depends on; what the other has no value of is not looked at.
+    """
+    sizes = ((dimension.size(config), dimension.size(other)) for dimension in registry())
+    keys = ((dimension.memory_key(config), dimension.memory_key(other)) for dimension in registry())
+    return all(own is None or its is None or own >= its for own, its in sizes) and all(
+        not its or own == its for own, its in keys
+    )
 
 
 def _uninformed(space: Space, traits: Mapping[str, Traits]) -> tuple[Coordinates, float]:

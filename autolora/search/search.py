@@ -15,6 +15,7 @@ from autolora.search.job import Job
 from autolora.search.policy import (
     Done,
     Finish,
+    Limit,
     Plan,
     Promote,
     Resume,
@@ -78,6 +79,8 @@ class Search:
             examples of those; needs ``examples``. False: they are trained to the rungs exactly.
         scored_rows: evaluation rows that each rung is scored on, the first ones of one order; empty if all have the
             same. Scores of rungs with different rows are not compared as if they were of the same.
+        too_large: configurations by variant that are known not to fit into memory: neither these nor any that are at
+            least as large in rank and batch size are sampled.
         context: what the scores depend on besides the configuration, such as fingerprints of model and data. It is
             part of the terms.
         recorder: where events are recorded and continued from; None: :class:`InMemory`.
@@ -110,6 +113,7 @@ class Search:
         examples: int | None = None,
         in_steps: bool = False,
         scored_rows: Sequence[int] = (),
+        too_large: Mapping[str, Sequence[Config]] | None = None,
         context: Mapping[str, str] | None = None,
         recorder: Recorder | None = None,
     ) -> None:
@@ -151,7 +155,7 @@ class Search:
         if prior is not None:
             traits = {variant: prior.traits(variant, own) for variant, own in traits.items()}
         starts = {name: searchable.start(space, variant, space.opening_rank) for name, variant in variants.items()}
-        self._sampler = Sampler(space, traits, prior, rungs, seed, starts)
+        self._sampler = Sampler(space, traits, prior, rungs, seed, starts, too_large=dict(too_large or {}))
         self._recorder = recorder or InMemory()
         terms: dict[str, object] = {
             "variants": list(variants),
@@ -194,6 +198,21 @@ class Search:
         """Numbers of the trials that are handed out now."""
         return frozenset(self._in_flight)
 
+    def limit(self, limits: Mapping[str, Limit]) -> None:
+        """Say what the time that is left allows each variant, from now on.
+
+        Args:
+            limits: by variant; one that has none may spend all of its budget.
+        """
+        self.plan = replace(self.plan, limits=dict(limits))
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether nothing is left to do, with all that is in flight given up."""
+        forecast = self._forecast
+        action = decide(self.table, self.plan, forecast.acquisitions, forecast.paused_acquisitions)
+        return isinstance(action, Done)
+
     def ask(self) -> Job | _Wait | None:
         """The next job; :data:`WAIT` where one in flight must be told first; None at the end of the budget."""
         while True:
@@ -229,6 +248,8 @@ class Search:
         reason: str = "",
         seconds: float = 0.0,
         rows: Scores | None = None,
+        metrics: Mapping[str, float] | None = None,
+        too_large: bool = False,
     ) -> None:
         """Report what became of a job: exactly one of a value, ``diverged``, ``infeasible`` or ``lost``.
 
@@ -245,6 +266,9 @@ class Search:
             seconds: wall time of the trial's training so far.
             rows: what each evaluation row adds to the value, with which configurations are compared row by row. Kept of
                 full-length scores only; None if it is not known.
+            metrics: what is to be known beside the score, by name; it steers nothing.
+            too_large: the configuration is infeasible for lack of memory: those of its variant that are at least as
+                large in rank and batch size are not sampled any more.
 
         Raises:
             ValueError: none or several of the four, a value that is not finite, or a job that is not in flight.
@@ -264,7 +288,7 @@ class Search:
             )
         if value is not None:
             kept = rows if job.rung == self.plan.last else None  # shorter runs are never compared row by row
-            self._record(Scored(job.trial, job.rung, float(value), seconds, kept))
+            self._record(Scored(job.trial, job.rung, float(value), seconds, kept, dict(metrics or {})))
         elif lost:
             self._record(Lost(job.trial))
         else:
@@ -272,7 +296,7 @@ class Search:
             trained = self.table.share(job.config, job.rung)
             before = self.table.fraction(self.table.trials[job.trial])
             stopped_at = max(before, min(trained if at is None else at * job.length, trained))
-            self._record(Finished(job.trial, outcome, reason or outcome, stopped_at, seconds))
+            self._record(Finished(job.trial, outcome, reason or outcome, stopped_at, seconds, too_large))
         self._in_flight.discard(job.trial)
         self._settle()
 

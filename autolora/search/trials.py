@@ -59,6 +59,7 @@ class Scored:
         seconds: wall time of the trial's training so far.
         rows: of a full-length score, what each evaluation row adds to it. Without rows in it if the metric gives one
             number for all rows; None if it is not known.
+        metrics: what was reported beside the score, by name.
     """
 
     number: int
@@ -66,17 +67,27 @@ class Scored:
     value: float
     seconds: float = 0.0
     rows: Scores | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A trial is over. ``at``: fraction of a full run where it stopped between rungs (diverged, infeasible)."""
+    """A trial is over.
+
+    Attributes:
+        number: of the trial.
+        outcome, reason: how and why it ended.
+        at: fraction of a full run where it stopped between rungs (diverged, infeasible).
+        seconds: wall time of the trial's training.
+        too_large: of an infeasible one, whether it is that for lack of memory.
+    """
 
     number: int
     outcome: Outcome
     reason: str
     at: float | None = None
     seconds: float = 0.0
+    too_large: bool = False
 
 
 @dataclass(frozen=True)
@@ -104,8 +115,10 @@ Event = Sampled | Promoted | Scored | Finished | Lost | WeightsLost
 class Trial:
     """One configuration with one seed, and what is known of it.
 
-    ``rows`` is what each evaluation row adds to the full-length score, see :class:`Scored`; ``weights_lost`` why what
-    was trained cannot be used any more, empty if it can.
+    ``too_large``: infeasible for lack of memory.
+    ``metrics`` is what was reported beside the score at each rung. ``rows`` is what each evaluation row adds to the
+    full-length score, see :class:`Scored`; ``weights_lost`` why what was trained cannot be used any more, empty if it
+    can.
     """
 
     number: int
@@ -123,8 +136,10 @@ class Trial:
     seconds: float = 0.0
     lost: int = 0
     rows: Scores | None = field(default=None, repr=False)
+    metrics: dict[int, Mapping[str, float]] = field(default_factory=dict)
     revision: int = 1
     weights_lost: str = ""
+    too_large: bool = False
 
     @property
     def first(self) -> bool:
@@ -271,12 +286,15 @@ class TrialTable:
         trial = self.trials[event.number]
         trial.scores[event.rung] = event.value
         trial.seconds = max(trial.seconds, event.seconds)
+        if event.metrics:
+            trial.metrics[event.rung] = event.metrics
         if event.rows is not None:
             trial.rows = event.rows
 
     def _fold_finished(self, event: Finished) -> None:
         trial = self.trials[event.number]
         trial.outcome, trial.reason, trial.stopped_at = event.outcome, event.reason, event.at
+        trial.too_large = event.too_large
         trial.seconds = max(trial.seconds, event.seconds)
 
     def _fold_lost(self, event: Lost) -> None:
@@ -303,6 +321,8 @@ class TrialTable:
             yield "confirm", trial.variant
         if trial.weights_lost:
             yield "weights lost", trial.variant
+        if trial.too_large:
+            yield "too large", trial.variant
         if trial.healthy and full:
             yield "complete", trial.variant
             if trial.first:
@@ -351,6 +371,10 @@ class TrialTable:
     def cost(self, config: Config) -> float:
         """Full runs that a trial of the configuration costs; 1 unless durations are searched."""
         return self.share(config, len(self.rungs) - 1)
+
+    def end(self, config: Config, reached: int, whole: bool = True) -> float:
+        """Share of a full run at which a trial ends that goes on from a rung: its own end, or else the next rung."""
+        return self.cost(config) if whole else self.share(config, self.rung_from(config, reached + 1))
 
     def rung_from(self, config: Config, rung: int) -> int:
         """The first rung from this one on that a trial of the configuration comes to before its end; else the last."""
@@ -401,6 +425,10 @@ class TrialTable:
     def weights_lost(self, variant: str) -> list[Trial]:
         """Completed trials of which nothing is left but the score."""
         return list(self._filed["weights lost", variant])
+
+    def too_large(self, variant: str) -> list[Trial]:
+        """Trials that ended for lack of memory."""
+        return list(self._filed["too large", variant])
 
     def trained(self) -> list[Trial]:
         """Trials that are scored at full length and still open."""

@@ -259,6 +259,14 @@ class Dimension:
         """What of the value the wall time of a run depends on; None: nothing."""
         return None
 
+    def size(self, config: Config) -> float | None:
+        """What of the value memory grows with; None: nothing."""
+        return None
+
+    def memory_key(self, config: Config) -> Value | None:
+        """What of the value memory depends on in another way than to grow with it; None: nothing, or unknown."""
+        return None
+
 
 _REGISTRY: dict[str, Dimension] = {}
 

@@ -66,6 +66,7 @@ class _Ending(BaseModel):
     reason: str
     at: float | None = None
     seconds: float = 0.0
+    too_large: bool = False
 
     model_config = ConfigDict(extra="forbid")
 
@@ -88,6 +89,7 @@ class _Attributes(BaseModel):
     lost: int = 0
     ending: _Ending | None = None
     rows: _Rows | None = None
+    metrics: dict[str, dict[str, float]] = {}
 
 
 def _file(storage: Storage) -> Path | None:

@@ -35,6 +35,8 @@ TERMS = "autolora:terms"
 PROMOTED = "promoted to rung "
 ROWS = "rows"
 """User attribute of a trial with what each evaluation row adds to its full-length score."""
+METRICS = "metrics"
+"""User attribute of a trial with what was reported beside its scores: by the rung's index, then by name."""
 REVISION = "revision"
 """User attribute of a trial with its variant's revision, where that is above 1."""
 TARGET = "target"
@@ -247,11 +249,16 @@ class Study:
         self._storage.set_trial_user_attr(trial_id, "seconds", event.seconds)
         if event.rows is not None:  # before the score: with it the event counts as recorded
             self._storage.set_trial_user_attr(trial_id, ROWS, encode(event.rows))
+        if event.metrics:  # likewise
+            known = self._storage.get_trial(trial_id).user_attrs.get(METRICS, {})
+            self._storage.set_trial_user_attr(trial_id, METRICS, {**known, str(event.rung): dict(event.metrics)})
         self._storage.set_trial_intermediate_value(trial_id, self._steps[event.rung], event.value)
 
     def _write_finished(self, event: Finished) -> None:
         trial_id = self._ids[event.number]
         ending = {"outcome": event.outcome, "reason": event.reason, "at": event.at, "seconds": event.seconds}
+        if event.too_large:  # earlier versions read no other
+            ending["too_large"] = True
         self._storage.set_trial_user_attr(trial_id, "ending", ending)
         if event.outcome in ("diverged", "infeasible"):
             trial = optuna.trial.Trial(self.optuna_study, trial_id)
@@ -391,7 +398,8 @@ def _events_of(trial: FrozenTrial, steps: Sequence[int]) -> Iterator[Event]:
         rung, rows = steps.index(step), None
         if rung == len(steps) - 1 and ROWS in attributes:  # studies of earlier versions lack it
             rows = decode(value, attributes[ROWS])
-        yield Scored(trial.number, rung, value, attributes.get("seconds", 0.0), rows)
+        metrics = attributes.get(METRICS, {}).get(str(rung), {})
+        yield Scored(trial.number, rung, value, attributes.get("seconds", 0.0), rows, metrics)
     for target in range(len(steps)):
         if f"{PROMOTED}{target}" in attributes:
             yield Promoted(trial.number, target, attributes[f"{PROMOTED}{target}"])

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autolora import files
+from autolora.analysis.pareto import pareto_as_dict
 from autolora.driver.callbacks import Callback
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class JsonLines(Callback):
             value=getattr(outcome, "value", None),
             reason=outcome.reason or trial.reason,
             seconds=getattr(outcome, "seconds", None),
+            metrics=dict(getattr(outcome, "metrics", {})),
             spent=search.spent[job.variant],
         )
 
@@ -75,6 +77,7 @@ class JsonLines(Callback):
             variants={name: tuned.as_dict() for name, tuned in result.items()},
             spent=dict(result.spent),
             verdict=result.verdict and result.verdict.text,
+            pareto=pareto_as_dict(result.pareto),
         )
 
     def stop(self) -> None:

@@ -68,6 +68,9 @@ class Manifest:
         seconds: wall time of training and evaluation so far.
         totals, weights: what each evaluation row contributes to the full-length score, see
             :class:`autolora.scores.Scores`; empty before, and where the metric tells nothing of rows.
+        metrics: what was reported beside the score at each rung, by rung index and name.
+        timing: of optimizer steps, see :class:`autolora.trainers.timing.Timing`.
+        peak_memory: most bytes that the trial took; 0 if that is not known.
         passes: how a batch was cut into forward passes last; None in one of an earlier version.
         files: SHA-256 of the files beside the manifest, by name; empty once they have been shed.
     """
@@ -87,6 +90,9 @@ class Manifest:
     seconds: float = 0.0
     totals: list[float] = field(default_factory=list)
     weights: list[float] = field(default_factory=list)
+    metrics: dict[Count, dict[str, FiniteFloat]] = field(default_factory=dict)
+    timing: dict[str, float] = field(default_factory=dict)
+    peak_memory: Count = 0
     passes: PassesRecord | None = None
     files: dict[str, str] = field(default_factory=dict)
 

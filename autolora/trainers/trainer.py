@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
 
@@ -35,6 +35,9 @@ class Outcome:
         reason: in words, unless scored.
         seconds: wall time of the trial so far, over all its segments.
         rows: what each evaluation row adds to a full-length score; None for other scores.
+        metrics: what the specification wants reported beside the score, as far as it is known; finite numbers by name.
+        too_large: whether it is infeasible for lack of memory.
+        evaluation: wall time of the evaluation at the segment's end, in seconds; 0 if that is not known.
     """
 
     trial: int
@@ -44,6 +47,9 @@ class Outcome:
     reason: str
     seconds: float
     rows: Scores | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    too_large: bool = False
+    evaluation: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -176,6 +182,10 @@ class Trainer(Protocol):
         """Whether a few steps can be trained to tell how long a run takes."""
         return True
 
+    def test_cost(self) -> float:
+        """Time that :meth:`test` takes, over that of an evaluation at full length; 0 if there is nothing to test on."""
+        return 1.0
+
     def scored_rows(self) -> Sequence[int]:
         """Evaluation rows that each rung is scored on, the first ones of one order; empty if all have the same."""
         return ()
@@ -199,6 +209,14 @@ class Trainer(Protocol):
     def memory_plan(self, variants: Sequence[str], space: Space) -> Memory | None:
         """What the largest setting of these variants would take in memory; None if that is not known."""
         return None
+
+    def too_large(self, variants: Sequence[str], space: Space) -> Mapping[str, Sequence[Config]]:
+        """The smallest configurations by variant that are planned to take more than ``max_memory``; none by default.
+
+        Raises:
+            AutoloraError: nothing that is searched fits.
+        """
+        return {}
 
     def set_aside(self) -> None:
         """Leave device and memory to workers on the same machine, until this trainer trains, tests or exports next."""

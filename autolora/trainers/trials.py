@@ -105,4 +105,7 @@ class Trials:
 
 def scored(job: Job, manifest: Manifest) -> Outcome:
     """What a committed manifest says of a rung, where the trainer tells nothing of rows."""
-    return Outcome(job.trial, "scored", manifest.scores[job.rung], job.stop, "", manifest.seconds)
+    metrics = manifest.metrics.get(job.rung, {})
+    return Outcome(
+        job.trial, "scored", manifest.scores[job.rung], job.stop, "", manifest.seconds, metrics=dict(metrics)
+    )

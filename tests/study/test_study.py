@@ -110,6 +110,18 @@ def test_row_scores_come_back_exactly(study, storage, rows):
     assert scored.rows.totals.dtype == np.float64
 
 
+def test_what_was_reported_comes_back_with_the_score_of_its_rung(study, storage):
+    first, last = {"seconds": 3.5, "peak_memory": 1e9}, {"seconds": 9.25}
+    write(study, sampled(), Scored(0, 0, 2.5, 10.0, metrics=first), Promoted(0, 2, ""), Scored(0, 2, 1.5, metrics=last))
+    scored = [event for event in open_study(storage).events() if isinstance(event, Scored)]
+    assert [event.metrics for event in scored] == [first, last]
+
+
+def test_a_trial_that_did_not_fit_into_memory_is_known_as_one(study, storage):
+    write(study, sampled(), Finished(0, "infeasible", "out of memory", 0.1, 2.0, too_large=True))
+    assert open_study(storage).events()[-1] == Finished(0, "infeasible", "out of memory", 0.1, 2.0, too_large=True)
+
+
 def test_a_metric_without_rows_is_told_from_rows_that_are_not_known(study, storage):
     write(study, sampled(), Scored(0, 2, 1.5, 10.0, Scores(1.5)))
     write(study, dataclasses.replace(sampled(), number=1), Scored(1, 2, 1.5, 10.0))

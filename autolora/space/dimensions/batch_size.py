@@ -73,6 +73,9 @@ class BatchSize(Dimension):
     def cost_key(self, config: Config) -> int:
         return config.batch_size
 
+    def size(self, config: Config) -> float:
+        return config.batch_size
+
 
 def _weights(choices: list[int]) -> np.ndarray:
     """Even up to LARGE, halved with each doubling beyond."""

@@ -227,6 +227,9 @@ class TrainerFields(Dimension):
         """Values that are no numbers, as another optimizer and other layers may take another time."""
         return Named.of([(name, value) for name, value in config.value(self.name) or () if not is_number(value)])
 
+    def memory_key(self, config: Config) -> Value | None:
+        return self.cost_key(config)
+
 
 class FieldsEncoder(Encoder):
     """Numbers: their place, a line and a coordinate. Others: coordinates, and for each choice but the preferred one a

@@ -117,6 +117,9 @@ class VariantOptions(Dimension):
     def cost_key(self, config: Config) -> Options:
         return config.options
 
+    def memory_key(self, config: Config) -> Options:
+        return config.options
+
 
 class OptionsEncoder(Encoder):
     """The place of each option among its choices, 0 to 1; coordinates are shared by all variants."""

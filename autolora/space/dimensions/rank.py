@@ -67,6 +67,9 @@ class Rank(Dimension):
     def cost_key(self, config: Config) -> int:
         return config.rank
 
+    def size(self, config: Config) -> float:
+        return config.rank
+
 
 def opening_rank(space: SpaceFields) -> int:
     """The rank that a search starts at."""

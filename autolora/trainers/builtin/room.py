@@ -52,6 +52,7 @@ class Room:
         longest: tokens of the longest row.
         checkpointing: whether activations are computed again: always, never, or where one row would not fit otherwise.
         file: where findings are kept over restarts.
+        most: bytes that may be taken at most; None means as many as there are.
         peak: most bytes that the device has held before the latest probe.
     """
 
@@ -59,6 +60,7 @@ class Room:
     longest: int
     checkpointing: Checkpointing
     file: Path
+    most: int | None = None
     peak: int = 0
     _found: dict[str, Passes] = field(default_factory=dict)
     _now: dict[str, Passes] = field(default_factory=dict)
@@ -143,7 +145,9 @@ class Room:
             if two is None:
                 return Passes(self.longest, 0, checkpointing)
         states = 2 * trained_bytes  # of AdamW, which come with the first step
-        return fitted(self.longest, one, two, _available(self.base.device) - states, checkpointing)
+        available = _available(self.base.device)
+        available = available if self.most is None else min(available, self.most)
+        return fitted(self.longest, one, two, available - states, checkpointing)
 
     def _tried(self, run: Pass, rows: int) -> Cost | None:
         """What a pass of that many rows takes; None if memory runs out."""
@@ -174,7 +178,8 @@ class Room:
 
     def _conditions(self) -> str:
         """What the findings hold for."""
-        device = f"{_name(self.base.device)} of {capacity(self.base.device).bytes} bytes"
+        there = capacity(self.base.device).bytes
+        device = f"{_name(self.base.device)} of {there if self.most is None else min(there, self.most)} bytes"
         attention = getattr(self.base.model.config, "_attn_implementation", "")
         base = f"{dtype_name(self.base.dtype)} with {attention} attention"
         return f"{device}, {base}, rows of {self.longest} tokens, gradient_checkpointing {self.checkpointing}"

@@ -6,6 +6,7 @@ cut anywhere equals the uncut one bit for bit.
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 import warnings
@@ -18,17 +19,23 @@ from autolora.search import Job
 from autolora.search.rungs import steps_until
 from autolora.trainers import checkpoint
 from autolora.trainers.builtin.compiling import compiling
+from autolora.trainers.builtin.evaluation import Evaluator
 from autolora.trainers.builtin.passes import Passes
 from autolora.trainers.builtin.stepping import Doing, Stepper
 from autolora.trainers.builtin.workbench import Workbench
 from autolora.trainers.checkpoint import Manifest, State
 from autolora.trainers.divergence import DivergenceWatch
-from autolora.trainers.memory import out_of_memory
+from autolora.trainers.memory import Peak, collected, out_of_memory
+from autolora.trainers.timing import Timing, facts, reported
 from autolora.trainers.trainer import Interrupted, OnStep, Outcome, Progress
 from autolora.trainers.trials import scored
 
 if TYPE_CHECKING:
     from peft import PeftModel
+
+    from autolora.tasks.causal_lm.split import Split
+
+logger = logging.getLogger(__name__)
 
 
 def run(bench: Workbench, job: Job, on_step: OnStep | None = None) -> Outcome:
@@ -46,7 +53,7 @@ def run(bench: Workbench, job: Job, on_step: OnStep | None = None) -> Outcome:
         at = _share(bench, manifest, job)
         reason = f"out of memory while {doing.what}: {first_line(error)}"
         seconds = manifest.seconds + time.monotonic() - began
-        return Outcome(job.trial, "infeasible", None, at, reason, seconds)
+        return Outcome(job.trial, "infeasible", None, at, reason, seconds, too_large=True)
 
 
 def _advance(
@@ -77,7 +84,9 @@ def _advance(
             run.commit()
             raise
         doing.what = "evaluating"
+        evaluating = time.monotonic()
         scores = Scores(math.nan) if reason else bench.evaluator.scores(adapted, bench.evaluated(job))
+        run.peak.check()
         if reason is None and not math.isfinite(scores.value):
             reason = f"the evaluation metric became {scores.value}"
         if reason is not None:
@@ -85,8 +94,10 @@ def _advance(
         manifest.scores[job.rung] = scores.value
         if job.stop == 1.0:  # shorter runs are never compared row by row
             manifest.totals, manifest.weights = scores.totals.tolist(), scores.weights.tolist()
+        evaluation = time.monotonic() - evaluating
+        run.report()
         run.commit()
-        return _scored(job, manifest)
+        return replace(_scored(job, manifest), evaluation=evaluation)
 
 
 def _share(bench: Workbench, manifest: Manifest, job: Job) -> float:
@@ -101,6 +112,18 @@ def _scored(job: Job, manifest: Manifest) -> Outcome:
         return outcome
     rows = Scores.of(manifest.totals, manifest.weights) if manifest.totals else Scores(manifest.scores[job.rung])
     return replace(outcome, rows=rows)
+
+
+def _scored_by(reporter: Evaluator, adapted: PeftModel, rows: Split) -> float | None:
+    """A further metric; None if memory runs out, which must not cost the trial."""
+    try:
+        return reporter.scores(adapted, rows).value
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        logger.warning("%s is not reported, as memory ran out: %s", reporter.spec.name, first_line(error))
+    collected()  # the error is no longer held, whose frames hold the attempt
+    return None
 
 
 class _Run:
@@ -122,6 +145,8 @@ class _Run:
             num_training_steps=steps,
         )
         self.watch = DivergenceWatch(job.config.batch_size, manifest.losses, manifest.gradient_norms)
+        self._timing = Timing(manifest.timing)
+        self.peak = Peak(bench.base.device, manifest.peak_memory, bench.most)
         self.stepper = Stepper(
             bench=bench,
             variant=variant,
@@ -130,6 +155,7 @@ class _Run:
             adapted=adapted,
             optimizer=self.optimizer,
             doing=doing,
+            peak=self.peak,
             passes=bench.room.resumed(Passes.of(manifest.passes)) if manifest.passes else None,
         )
         self._mark, self._before = began, manifest.seconds
@@ -148,6 +174,7 @@ class _Run:
         from autolora.adapters.state import adapter_state
 
         self.manifest.seconds = self.seconds()
+        self.manifest.peak_memory = self.peak.bytes()
         self.manifest.passes = self.stepper.passes.record()
         self.manifest.examples = self.bench.seen(self.manifest.step, self.job.config)
         state: State = {"adapter": adapter_state(self.adapted)}
@@ -157,6 +184,25 @@ class _Run:
             scaler = self.stepper.scaler.state()
             state |= {"scaler": scaler} if scaler else {}
         checkpoint.save(self.bench.trial_folder(self.job.trial), self.manifest, state)
+
+    def report(self) -> None:
+        """Put into the manifest what is reported beside the score.
+
+        A trial that is trained to the end is scored by further metrics, too, on all rows.
+        """
+        from autolora.adapters.state import adapter_state
+
+        bench, asked = self.bench, self.bench.reported
+        if not asked:
+            return
+        said: dict[str, object] = {}
+        if self.job.stop == 1.0:
+            rows = bench.evaluated(self.job)
+            said = {name: _scored_by(each, self.adapted, rows) for name, each in bench.reporters.items()}
+        self.manifest.seconds, self.manifest.peak_memory = self.seconds(), self.peak.bytes()
+        trained = sum(each.numel() for each in self.adapted.parameters() if each.requires_grad)
+        size = sum(each.numel() * each.element_size() for each in adapter_state(self.adapted).values())
+        self.manifest.metrics[self.job.rung] = reported(asked, facts(self.manifest, trained, size), said)
 
     def _step_schedule(self) -> None:
         """Also after a step that was skipped, which PyTorch warns of if it is the first: rates go with the examples."""
@@ -176,6 +222,7 @@ class _Run:
         self.adapted.train()
         committed, end = time.monotonic(), self.bench.examples_of(self.job.config)
         while self.manifest.step < until:
+            began = time.monotonic()
             loss, norm = self.stepper.gradients(self.manifest.step, end)
             self.manifest.losses.append(loss)
             self.manifest.gradient_norms.append(norm)
@@ -187,6 +234,7 @@ class _Run:
                 return reason
             self.stepper.step()
             self._step_schedule()
+            self._timing.step(time.monotonic() - began, self._examples(self.manifest.step), self.stepper.tokens)
             self.manifest.step += 1
             if on_step is not None:
                 on_step(Progress(self.job.trial, self.manifest.step, self.steps, loss))

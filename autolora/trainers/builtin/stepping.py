@@ -13,7 +13,7 @@ from autolora.space import Config
 from autolora.trainers.builtin.passes import Passes
 from autolora.trainers.builtin.scaling import scaler_for
 from autolora.trainers.builtin.workbench import Workbench
-from autolora.trainers.memory import collected, out_of_memory
+from autolora.trainers.memory import Peak, collected, out_of_memory
 from autolora.trainers.randomness import STEP, torch_seed
 
 if TYPE_CHECKING:
@@ -39,11 +39,13 @@ class Stepper:
         adapted: the attached model.
         optimizer: over its trainable parameters.
         passes: what the trial was begun with; None: it begins here.
+        peak: what is taken, which must not exceed what may be.
         doing: is told what is done.
 
     Attributes:
         passes: what one forward pass may hold, as it is now.
         scaler: of the loss.
+        tokens: of the latest global batch, padding left out.
         overflowed: whether gradients of the latest step were beyond float16, so that it is skipped.
     """
 
@@ -57,11 +59,13 @@ class Stepper:
         optimizer: torch.optim.Optimizer,
         passes: Passes | None = None,
         doing: Doing | None = None,
+        peak: Peak | None = None,
     ) -> None:
         self.bench, self.variant, self.config, self.seed = bench, variant, config, seed
         self.adapted, self.optimizer = adapted, optimizer
         self.scaler, self.overflowed = scaler_for(bench.base), False
-        self.doing = doing or Doing()
+        self.doing, self._peak = doing or Doing(), peak
+        self.tokens = 0
         self.passes = passes or self._begin()
         self._latest: np.ndarray = np.empty(0, dtype=np.int64)
 
@@ -84,6 +88,7 @@ class Stepper:
         begin = step * config.batch_size
         until = begin + config.batch_size if end is None else min(begin + config.batch_size, end)
         rows = bench.batches.rows(self.seed, begin, until)
+        self.tokens = int(bench.data.train.lengths[rows].sum())
         self.doing.what = "training on as little as one example at a time"
         while True:
             passes = self.passes.cut(bench.data.train.lengths[rows], bench.training.micro_batch)
@@ -91,6 +96,8 @@ class Stepper:
             try:
                 with bench.base.checkpointing(self.passes.checkpointing):
                     loss = self._accumulate([rows[each] for each in passes])
+                if self._peak is not None:
+                    self._peak.check()
                 break
             except (RuntimeError, MemoryError) as error:
                 self.optimizer.zero_grad(set_to_none=True)
@@ -99,6 +106,8 @@ class Stepper:
                     raise
             collected()  # once the error is no longer held, whose frames hold the attempt
             self.passes = less
+            if self._peak is not None:
+                self._peak.begin()
         self.overflowed = not self.scaler.unscale(self.optimizer)
         if self.overflowed:  # no clipping either, which may be an optimizer's own and change its state
             return float(loss), math.inf

@@ -8,9 +8,9 @@ from itertools import product
 from pathlib import Path
 
 from autolora.adapters.errors import VariantError
-from autolora.adapters.memory import Memory
+from autolora.adapters.memory import Memory, size
 from autolora.adapters.spec import AdapterSpec
-from autolora.bases import packed
+from autolora.bases import ModelError, packed
 from autolora.bases.device import dispatched, dtype_name, placed_on
 from autolora.priors import Curvature
 from autolora.priors.probe import RangeTest
@@ -113,6 +113,10 @@ class BuiltinTrainer(Trainer):
     def scored_rows(self) -> Sequence[int]:
         return self.bench.scored_rows
 
+    def test_cost(self) -> float:
+        test = self.bench.data.test
+        return 0.0 if test is None else float(test.lengths.sum() / self.bench.data.eval.lengths.sum())
+
     def about(self) -> Mapping[str, Sequence[str]]:
         from autolora.adapters.packed import parameter_count
 
@@ -124,7 +128,11 @@ class BuiltinTrainer(Trainer):
             "layers": self._layer_lines(),
             "data": self.bench.data.report.lines(),
             "evaluation": list(filter(None, [rows_in_words(self.bench.rungs, self.bench.scored_rows)])),
-            "warning": [*self.bench.data.report.warnings, *self.bench.evaluator.warnings],
+            "warning": [
+                *self.bench.data.report.warnings,
+                *self.bench.evaluator.warnings,
+                *(line for each in self.bench.reporters.values() for line in each.warnings),
+            ],
         }
 
     def _layer_lines(self) -> list[str]:
@@ -147,40 +155,83 @@ class BuiltinTrainer(Trainer):
         return peak if peak is None else max(peak, self.bench.room.peak)
 
     def memory_plan(self, variants: Sequence[str], space: Space) -> Memory | None:
+        known = [
+            plan
+            for name, adapter in product(variants, self._searched_layers(space))
+            if (plan := self._memory_plan(name, searchable.largest(space, registry.get(name)), adapter)) is not None
+        ]
+        return max(known, key=lambda plan: plan.planned_bytes or 0, default=None)
+
+    def too_large(self, variants: Sequence[str], space: Space) -> Mapping[str, Sequence[Config]]:
+        most = self.bench.most
+        if most is None:
+            return {}
+        if self.bench.base.device.type == "cpu" and self._besides() >= most:
+            raise ModelError(
+                f"max_memory: {size(most)} is less than the {size(self._besides())} that this process has taken for "
+                "Python, its libraries and the data, before the model and its training: raise it"
+            )
+        found = {}
+        for name in variants:
+            corner = searchable.largest(space, registry.get(name)).replaced(batch_size=min(space.batch_size))
+            for rank in sorted(space.rank, reverse=True):
+                config = corner.replaced(rank=rank)
+                plans = [self._memory_plan(name, config, adapter) for adapter in self._searched_layers(space)]
+                if any(plan is None or plan.fits is not False for plan in plans):
+                    break
+                found[name] = [Config(config.learning_rate, config.batch_size, rank, config.alpha)]
+                plan = plans[0]
+                if rank == min(space.rank) and plan is not None:
+                    raise ModelError(
+                        f"max_memory: {name} does not fit, even at the smallest rank of the space, {rank}. "
+                        f"{plan.verdict()} Leave the variant out, or raise max_memory"
+                    )
+        return found
+
+    def _memory_plan(self, name: str, config: Config, adapter: AdapterSpec) -> Memory | None:
+        """What a configuration would take; None if that is not known."""
         from autolora.bases.footprint import Footprint
         from autolora.bases.outline import Outline
         from autolora.bases.planning import Setting, Yields, blank_of, plan_memory
 
         bench, base = self.bench, self.bench.base
-        outline = Outline(type(base.model).__name__, base.model.config, blank_of(base))
         longest = int(bench.data.train.lengths.max())
         on_cpu, asked = base.device.type == "cpu", bench.training.gradient_checkpointing
-        checkpointing = base.checkpoints if asked == "auto" else asked
-        plans = []
-        for name, adapter in product(variants, self._searched_layers(space)):
-            config = searchable.largest(space, registry.get(name))
-            training = bench.training.of_trial(config)
-            rows = min(config.batch_size, training.micro_batch or config.batch_size)
-            setting = Setting(
-                rank=config.rank,
-                rows=min(rows, max(1, IN_MAIN_MEMORY.tokens // longest)) if on_cpu else rows,
-                length=longest,
-                dropout=training.dropout,
-                dtype=base.dtype if base.bits else None,
-                bits=base.bits,
-                checkpointing=checkpointing,
-            )
-            plan = plan_memory(
-                Footprint(outline, bench.variant(name, config), adapter),
-                setting,
-                None if dispatched(base.model) else base.device,
-                base.reading,
-                # A machine whose memory runs out ends the process instead of saying so.
-                Yields(passes=not on_cpu, checkpointing=not on_cpu and asked == "auto"),
-            )
-            plans.append(plan)
-        known = [plan for plan in plans if plan is not None]
-        return max(known, key=lambda plan: plan.planned_bytes or 0, default=None)
+        # A machine whose memory runs out ends the process instead of saying so; max_memory is noticed in time.
+        noticed = not on_cpu or bench.most is not None
+        training = bench.training.of_trial(config)
+        rows = min(config.batch_size, training.micro_batch or config.batch_size)
+        setting = Setting(
+            rank=config.rank,
+            rows=min(rows, max(1, IN_MAIN_MEMORY.tokens // longest)) if on_cpu else rows,
+            length=longest,
+            dropout=training.dropout,
+            dtype=base.dtype if base.bits else None,
+            bits=base.bits,
+            checkpointing=base.checkpoints if asked == "auto" else asked,
+        )
+        return plan_memory(
+            Footprint(
+                Outline(type(base.model).__name__, base.model.config, blank_of(base)),
+                bench.variant(name, config),
+                adapter,
+            ),
+            setting,
+            None if dispatched(base.model) else base.device,
+            base.reading,
+            Yields(passes=noticed, checkpointing=noticed and asked == "auto"),
+            most=bench.most,
+            besides=self._besides() if on_cpu else 0,
+        )
+
+    def _besides(self) -> int:
+        """Bytes that this process has taken for anything but the base's weights."""
+        import psutil
+
+        model = self.bench.base.model
+        weights = sum(each.numel() * each.element_size() for each in (*model.parameters(), *model.buffers()))
+        taken = int(psutil.Process().memory_info().rss)
+        return max(0, taken - int(weights))
 
     def set_aside(self) -> None:
         _ = self.bench.identity  # what it is computed from is read off the weights

@@ -16,7 +16,9 @@ from autolora.adapters import factors
 from autolora.adapters.spec import AdapterSpec
 from autolora.adapters.store import Store
 from autolora.bases import Base
+from autolora.bases.capacity import bound
 from autolora.bases.compiling import check_compiling
+from autolora.metrics import ReportedSpec
 from autolora.metrics.own import find as find_metric
 from autolora.search import Job
 from autolora.search.rungs import examples_seen, horizon, own_examples
@@ -60,6 +62,8 @@ class Workbench:
         data: tokenized splits.
         batches: of the training split.
         evaluator: scores adapters.
+        reporters: evaluators of further metrics that are reported and do not steer, by name.
+        reported: what is reported beside the score.
         adapter: which layers carry an adapter, but for trials that say otherwise; see :meth:`adapter_of`.
         training: settings of a full run, those resolved that the specification leaves to the data.
         examples: training examples of a full run.
@@ -70,12 +74,15 @@ class Workbench:
         checkpoints: path or URL beneath which trial ``n`` keeps its checkpoints in ``trials/n``.
         room: what the device has room for.
         store: factorizations of the base's weights, in the run directory.
+        most: bytes that a trial may take, by ``max_memory``; None means as many as there are.
     """
 
     base: Base
     data: PreparedData
     batches: Batches
     evaluator: Evaluator
+    reporters: Mapping[str, Evaluator]
+    reported: tuple[ReportedSpec, ...]
     adapter: AdapterSpec
     training: TrainingSpec
     examples: int
@@ -86,6 +93,7 @@ class Workbench:
     checkpoints: Location
     room: Room
     store: Store
+    most: int | None = None
     _coverages: dict[AdapterSpec, Coverage] = field(default_factory=dict)
 
     @classmethod
@@ -95,7 +103,8 @@ class Workbench:
             variants.resolve(reference)  # on a worker, those of other packages are not registered yet
         # What is wrong with these is said before the model is loaded.
         place(checkpoint.root_of(spec.checkpoints, folder))
-        find_metric(spec.metric)
+        for metric in (spec.metric, *_scored(spec)):
+            find_metric(metric)
         base = bases.load(spec)
         return cls.of(spec, folder, base, prepare_data(spec, base.tokenizer, folder / "data", base.limits))
 
@@ -107,10 +116,12 @@ class Workbench:
             MetricError: the metric is not there, or the data lack what it needs.
             ModelError: memory runs out while the metric is tried, or the model cannot be compiled as it is asked for.
         """
+        bound(base.device, spec.memory_limit)
         if spec.training.compile:
             check_compiling(base.model, base.device)
         with base.memory_for(f"trying the metric {spec.metric.name}"):
             evaluator = Evaluator.of(base, spec.metric, data)
+            reporters = {each.name: Evaluator.of(base, each, data) for each in _scored(spec)}
         examples = spec.full_run(len(data.train)) or len(data.train)
         share = subsets.share_of_run(
             evaluated=int(data.eval.lengths.sum()),
@@ -122,6 +133,8 @@ class Workbench:
             data=data,
             batches=Batches(data.train, base, spec.seed, spec.training.micro_batch),
             evaluator=evaluator,
+            reporters=reporters,
+            reported=spec.metrics,
             adapter=_expected(spec),
             training=spec.training.model_copy(update={"max_length": data.report.max_length}),
             examples=examples,
@@ -130,8 +143,15 @@ class Workbench:
             rungs=spec.rungs,
             scored_rows=subsets.rows_of_rungs(spec.evaluation.subset, spec.rungs, len(data.eval), share),
             checkpoints=checkpoint.root_of(spec.checkpoints, folder),
-            room=Room(base, int(data.train.lengths.max()), spec.training.gradient_checkpointing, folder / ROOM),
+            room=Room(
+                base,
+                int(data.train.lengths.max()),
+                spec.training.gradient_checkpointing,
+                folder / ROOM,
+                most=spec.memory_limit,
+            ),
             store=Store(folder / FACTORS),
+            most=spec.memory_limit,
         )
 
     @cached_property
@@ -291,6 +311,11 @@ def _expected(spec: Spec) -> AdapterSpec:
     )
 
 
+def _scored(spec: Spec) -> list[ReportedSpec]:
+    """Further metrics that adapters are scored by."""
+    return [each for each in spec.metrics if each.scores]
+
+
 def prepare_data(
     spec: Spec,
     tokenizer: PreTrainedTokenizerBase,
@@ -306,6 +331,6 @@ def prepare_data(
         examples=spec.full_run(),
         seed=spec.seed,
         cache_dir=cache,
-        whole_rows=spec.metric.needs_columns,
+        whole_rows=any(metric.needs_columns for metric in (spec.metric, *_scored(spec))),
         limits=limits,
     )

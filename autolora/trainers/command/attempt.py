@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from autolora import files
+from autolora.adapters.memory import size
 from autolora.trainers.command import endings, memory
 from autolora.trainers.command.errors import CommandError
 from autolora.trainers.command.here import Here
@@ -57,7 +58,7 @@ class Ended:
     """How a command has ended.
 
     Attributes:
-        kind: "done", "diverged" or "infeasible".
+        kind: "done", "diverged" or "infeasible", which is for lack of memory.
         reason: in words, unless it is done.
     """
 
@@ -82,6 +83,10 @@ class Attempt:
         gpus: ``resources.gpu``.
         peers: the other nodes, one for each further launch.
         heard: reads the output; None if nobody does.
+        most_memory: bytes that its processes on one node may take, by ``max_memory``; None means as many as there are.
+        peak: most bytes that its processes on one node had resident at once, of the node that had most.
+        timed: seconds between the first and the last report of this run that said how far it was, and the examples
+            trained between them; None if there were no two.
     """
 
     launches: Sequence[Launch]
@@ -96,6 +101,10 @@ class Attempt:
     gpus: float | None = None
     peers: Sequence[Peer] = ()
     heard: Heard | None = None
+    most_memory: int | None = None
+    peak: int = 0
+    timed: tuple[float, float] | None = None
+    _first: tuple[float, int] | None = None
 
     @property
     def launch(self) -> Launch:
@@ -124,7 +133,7 @@ class Attempt:
             raise
         finally:
             self._whole.end()
-        return Ended("diverged", ended) if isinstance(ended, str) else self._judged(ended)
+        return ended if isinstance(ended, Ended) else self._judged(ended)
 
     def _started(self) -> Sequence[Part]:
         """The parts on all nodes; none runs if one cannot be started."""
@@ -153,13 +162,16 @@ class Attempt:
             gpus=self.gpus,
         )
 
-    def _listen(self, on_step: OnStep) -> Sequence[int] | str:
-        """The exit codes, or why the training has diverged."""
+    def _listen(self, on_step: OnStep) -> Sequence[int] | Ended:
+        """The exit codes, or that the training has diverged or taken more memory than it may."""
         while True:
             codes = self._whole.wait(POLL_SECONDS)
+            self.peak = max(self.peak, self._whole.resident())
+            if self._exceeds():
+                return Ended("infeasible", self._too_much())
             reason = self._read(on_step, ended=codes is not None)
             if reason is not None:
-                return reason
+                return Ended("diverged", reason)
             if codes is not None:
                 return codes
             size = self._here.size + self._lines.offset
@@ -172,6 +184,16 @@ class Attempt:
                     f"(resources.stall_minutes); its output is in {files.shown(self.log)}"
                 )
             on_step(SignOfLife(*self._progress(), signs=size))
+
+    def _exceeds(self) -> bool:
+        """Whether more memory was taken than may be, as it was seen or is reported in bytes."""
+        said = self.reports.said.get("peak_memory")
+        if isinstance(said, (int, float)):
+            self.peak = max(self.peak, int(said))
+        return self.most_memory is not None and self.peak > self.most_memory
+
+    def _too_much(self) -> str:
+        return f"its processes took {size(self.peak)}, and max_memory is {size(self.most_memory or 0)}"
 
     def _progress(self) -> tuple[int, int, int, float]:
         return self.trial.number, self.reports.step, self.trial.steps or 0, self.reports.loss
@@ -193,9 +215,19 @@ class Attempt:
             if reason is not None:
                 return reason
             self._check_stop(report)
+            self._time(report)
             if report.loss is not None or report.step is not None or report.examples is not None:
                 on_step(Progress(*self._progress()))
         return None
+
+    def _time(self, report: Report) -> None:
+        if self.reports.examples is None or (report.step is None and report.examples is None):
+            return
+        now, examples = time.monotonic(), self.reports.examples
+        if self._first is None or examples < self._first[1]:
+            self._first = now, examples
+        elif examples > self._first[1]:
+            self.timed = now - self._first[0], examples - self._first[1]
 
     def _read_output(self, heard: Heard, ended: bool) -> None:
         """Write what the output says to the file of reports, where later segments find it."""

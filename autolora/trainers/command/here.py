@@ -10,6 +10,7 @@ from autolora.trainers.command import parts
 from autolora.trainers.command.parts import Start
 from autolora.trainers.command.place import shown_cards
 from autolora.trainers.command.process import Process
+from autolora.trainers.command.resident import Resident
 
 
 class Here(parts.Part):
@@ -40,6 +41,7 @@ class Here(parts.Part):
             self.begins = self._ends = self._output.tell()
             self._began = time.monotonic()
             self._process = Process(start.command, start.cwd, environment, self._output, start.told)
+            self._resident = Resident(self._process.pid)
         except BaseException:
             self._output.close()
             raise
@@ -51,6 +53,9 @@ class Here(parts.Part):
 
     def wait(self, seconds: float) -> int | None:
         return self._process.wait(seconds)
+
+    def resident(self) -> int:
+        return self._resident.now()
 
     def terminate(self, seconds: float) -> None:
         self._process.terminate(seconds)

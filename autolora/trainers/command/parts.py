@@ -51,6 +51,14 @@ class Part(Protocol):
         """
 
     @abstractmethod
+    def resident(self) -> int:
+        """Bytes that its processes have resident, as of a moment ago; 0 if they have ended, or it is not known yet.
+
+        Raises:
+            LostSegment: its node is gone.
+        """
+
+    @abstractmethod
     def terminate(self, seconds: float) -> None:
         """Ask it to end, and wait for that so long."""
 
@@ -112,6 +120,10 @@ class Whole:
 
     def _codes(self, seconds: float) -> list[int | None]:
         return [part.wait(0 if number else seconds) for number, part in enumerate(self._parts)]
+
+    def resident(self) -> int:
+        """Bytes that the processes of one part have resident, of the part that has most."""
+        return max(part.resident() for part in self._parts)
 
     def terminate(self, seconds: float) -> None:
         """Ask all to end, the first one last: it is waited for."""

@@ -74,6 +74,11 @@ class Process:
             self._guard.watch(self._process.pid)
         self._descriptor = _descriptor_of(self._process.pid)
 
+    @property
+    def pid(self) -> int:
+        """Of the command, or of the shell that runs it."""
+        return self._process.pid
+
     def wait(self, seconds: float) -> int | None:
         """The exit code as soon as it has ended, negative for a signal; None if it runs on after so long."""
         if self._descriptor is None:

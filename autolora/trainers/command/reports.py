@@ -30,7 +30,7 @@ class Report:
         examples: training examples seen; None if it does not say.
         loss, gradient_norm: of the training; None if it does not say.
         score: under the metric's name; None if there is none.
-        keys: of all that it says.
+        said: all of it, by key.
     """
 
     step: int | None
@@ -38,7 +38,12 @@ class Report:
     loss: float | None
     gradient_norm: float | None
     score: float | None
-    keys: tuple[str, ...]
+    said: Mapping[str, Any]
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Of all that it says."""
+        return tuple(self.said)
 
     @classmethod
     def of(cls, line: str, metric: str) -> Report:
@@ -64,7 +69,7 @@ class Report:
             loss=_number(found, "loss"),
             gradient_norm=_number(found, "grad_norm"),
             score=_number(found, EVAL + metric) if score is None else score,
-            keys=tuple(found),
+            said=found,
         )
 
 
@@ -106,6 +111,7 @@ class Reports:
         gap: most examples between two lines of this segment that say how far it is; 0 once such a line has the score.
         score: the last of this segment; None before.
         keys: of all lines of this segment, in the order in which they came.
+        said: the newest value of each of those keys.
     """
 
     batch_size: int
@@ -116,6 +122,7 @@ class Reports:
     gap: int = 0
     score: float | None = None
     keys: dict[str, None] = field(default_factory=dict)
+    said: dict[str, Any] = field(default_factory=dict)
     _reached: int = 0
     _losses: list[tuple[int, float, float]] = field(default_factory=list)
     _watch: ReportWatch | AnyLossWatch | None = None
@@ -147,6 +154,7 @@ class Reports:
             return None
         report = Report.of(line, self.metric)
         self.keys |= dict.fromkeys(report.keys)
+        self.said |= report.said
         if report.score is not None:
             self.score = report.score
         reason = self._follow(report)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,12 @@ class ScoreFile:
             return self._found()
         except ValueError as error:
             raise CommandError(f"metric_file: {files.shown(self.path)} {error}{self.whose}") from None
+
+    def reported(self, names: Sequence[str]) -> dict[str, Any]:
+        """What the file holds under other names, or under them with "eval_" in front; what it lacks is left out."""
+        document = _documents(self.path.read_text(encoding="utf-8-sig", errors="replace"))
+        found = {name: next(_named(document, (name, EVAL + name)), None) for name in names}
+        return {name: value for name, value in found.items() if value is not None}
 
     def _found(self) -> float:
         if self._state() is None:

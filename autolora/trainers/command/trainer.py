@@ -33,6 +33,7 @@ from autolora.trainers.command.process import REPORT, end_marked
 from autolora.trainers.command.reports import Reports
 from autolora.trainers.command.scores import ScoreFile, pattern_reader
 from autolora.trainers.places import is_url, shown
+from autolora.trainers.timing import Timing, facts, reported
 from autolora.trainers.trainer import OnStep, Outcome, Trainer
 from autolora.trainers.trial import Trial
 from autolora.trainers.trials import Trials, scored
@@ -170,10 +171,14 @@ class ProcessTrainer(Trainer):
                 raise self._without_score(attempt)
             if math.isfinite(score):
                 attempt.check_reached()
-                return self._committed(segment, manifest, score, seconds)
+                said = attempt.reports.said
+                if score_file is not None:
+                    said = {**said, **score_file.reported([each.name for each in self.spec.metrics])}
+                return self._committed(segment, manifest, score, seconds, said, attempt)
             reason = f"{self.spec.metric.name} became {score}"
             return Outcome(segment.trial, "diverged", None, segment.stop, reason, seconds)
-        return Outcome(segment.trial, ended.kind, None, self._at(segment, attempt.reports), ended.reason, seconds)
+        at, too_large = self._at(segment, attempt.reports), ended.kind == "infeasible"
+        return Outcome(segment.trial, ended.kind, None, at, ended.reason, seconds, too_large=too_large)
 
     def _attempt(self, segment: Job, told: Path) -> tuple[Attempt, ScoreFile | None]:
         folder = self.work(segment.trial)
@@ -203,6 +208,7 @@ class ProcessTrainer(Trainer):
             gpus=self.spec.resources.gpu,
             peers=self.peers,
             heard=self.heard(trial),
+            most_memory=self.spec.memory_limit,
         )
         return attempt, self.score_file(trial)
 
@@ -232,12 +238,26 @@ class ProcessTrainer(Trainer):
                 "replaced; remove the folder, or use another run directory"
             )
 
-    def _committed(self, segment: Job, manifest: Manifest, score: float, seconds: float) -> Outcome:
+    def _committed(
+        self,
+        segment: Job,
+        manifest: Manifest,
+        score: float,
+        seconds: float,
+        said: Mapping[str, Any],
+        attempt: Attempt | None = None,
+    ) -> Outcome:
         batch, examples = segment.config.batch_size, self.examples_of(segment.config)
         manifest.scores[segment.rung] = score
         manifest.step = steps_until(segment.stop, examples, batch)
         manifest.examples = min(manifest.step * batch, examples)
         manifest.seconds = seconds
+        if attempt is not None:
+            manifest.peak_memory = max(manifest.peak_memory, attempt.peak)
+        if attempt is not None and attempt.timed is not None:
+            Timing(manifest.timing).step(*attempt.timed, first=False)
+        if self.spec.metrics:
+            manifest.metrics[segment.rung] = reported(self.spec.metrics, facts(manifest), said)
         contents = {work.LISTING: work.listing(self.work(segment.trial))}
         checkpoint.commit(self.trials.folder(segment.trial), manifest, contents, finished=segment.stop == 1.0)
         return scored(segment, manifest)
@@ -282,6 +302,9 @@ class ProcessTrainer(Trainer):
 
     def test(self, trial: int) -> float | None:
         return None
+
+    def test_cost(self) -> float:
+        return 0.0
 
     def export(self, trial: int, folder: Path) -> None:
         self.verify(trial)

@@ -136,13 +136,13 @@ class ConfiguredTrainer(ProcessTrainer):
         end_marked(told)  # or it could still write
         self._check_same(told, segment)
         manifest, _ = self.trials.begun(segment, checkpoint.newest_files)
-        score = None if segment.rung in manifest.scores else self._reached(segment)
-        if score is None:
+        said = None if segment.rung in manifest.scores else self._reached(segment)
+        if said is None:
             return super().run(segment, on_step)
-        return self._committed(segment, manifest, score, manifest.seconds)
+        return self._committed(segment, manifest, said[self.spec.metric.name], manifest.seconds, said)
 
-    def _reached(self, segment: Job) -> float | None:
-        """The score that the tool's checkpoint holds, if the segment was trained to its end before a crash."""
+    def _reached(self, segment: Job) -> dict[str, Any] | None:
+        """What the tool's checkpoint holds, with the score, if the segment was trained to its end before a crash."""
         last = steps_until(segment.stop, self.examples_of(segment.config), segment.config.batch_size)
         for path in _checkpoints(self.work(segment.trial) / OUTPUT):
             logs = _state(path)["log_history"]
@@ -150,7 +150,8 @@ class ConfiguredTrainer(ProcessTrainer):
             names = (self.spec.metric.name, EVAL + self.spec.metric.name)
             scores = [each[name] for each in reached for name in names if name in each]
             if scores and math.isfinite(scores[-1]):
-                return float(scores[-1])
+                said = {name: value for each in reached for name, value in each.items()}
+                return {**said, self.spec.metric.name: float(scores[-1])}
         return None
 
     def fingerprints(self) -> Mapping[str, str]:

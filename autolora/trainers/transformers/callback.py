@@ -12,6 +12,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from autolora.errors import AutoloraError
+from autolora.trainers.memory import Peak
+from autolora.trainers.timing import Timing
 from autolora.trainers.trainer import Interrupted, OnStep, Progress, SignOfLife
 from autolora.trainers.transformers.randomness import seed_all
 from autolora.trainers.transformers.samplers import seed_samplers
@@ -54,6 +56,9 @@ class Conductor(TrainerCallback):  # type: ignore[misc]  # its types are not fol
         save: commits the checkpoint that the trainer has written to a folder.
         on_step: as for :meth:`autolora.trainers.trainer.Trainer.run`.
         last: newest step of the segments before; None at the trial's start.
+        timing: counts the steps.
+        peak: what is taken, which must not exceed what may be.
+        examples: of a step.
 
     Attributes:
         reason: why the training has diverged; None if it has not.
@@ -74,6 +79,9 @@ class Conductor(TrainerCallback):  # type: ignore[misc]  # its types are not fol
         save: Callable[[Path, TrainerState], None],
         on_step: OnStep | None,
         last: Progress | None,
+        timing: Timing,
+        peak: Peak,
+        examples: int,
     ) -> None:
         self.reason: str | None = None
         self.interrupted: Interrupted | None = None
@@ -90,6 +98,8 @@ class Conductor(TrainerCallback):  # type: ignore[misc]  # its types are not fol
         self._told = self._logged = self._signs = 0
         self._epochs, self._unheard = 0, False
         self._last = last
+        self._timing, self._peak, self._examples, self._tokens = timing, peak, examples, 0
+        self._step_began = 0.0
         self._saved = self._heard = time.monotonic()
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -117,8 +127,15 @@ class Conductor(TrainerCallback):  # type: ignore[misc]  # its types are not fol
         seed_all(seed)
         seed_samplers(train_dataloader, seed)
 
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Begin to time the step; its batch has been read."""
+        self._step_began, self._tokens = time.monotonic(), getattr(state, "num_input_tokens_seen", 0)
+
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Ask for the step's loss, and for a checkpoint where one is due."""
+        self._peak.check()
+        tokens = getattr(state, "num_input_tokens_seen", 0) - self._tokens  # counted if the trainer was asked to
+        self._timing.step(time.monotonic() - self._step_began, self._examples, tokens)
         control.should_log, control.should_evaluate = True, False
         at_end = state.global_step >= self._until
         due = time.monotonic() - self._saved >= self._every and self._can_be_cut(state)

@@ -17,12 +17,24 @@ def evaluated(trainer: transformers.Trainer, metric: str, data: Any = None) -> f
     """Evaluate a trainer's model; the value that is reported under a name, or under it with "eval_" in front.
 
     Args:
+        trainer, metric, data: as for :func:`evaluation`.
+
+    Raises:
+        AutoloraError: as for :func:`evaluation`, or the trainer reports no such number.
+    """
+    return reported(evaluation(trainer, metric, data), metric)
+
+
+def evaluation(trainer: transformers.Trainer, metric: str, data: Any = None) -> Mapping[str, object]:
+    """Evaluate a trainer's model; all that it reports.
+
+    Args:
         trainer: with its model as it was trained.
-        metric: the name.
+        metric: name of what is looked for, for errors.
         data: in place of the trainer's own evaluation data.
 
     Raises:
-        AutoloraError: the trainer has no evaluation data, or reports no such number.
+        AutoloraError: the trainer has no evaluation data, or reports no metrics by name.
     """
     if data is None and trainer.eval_dataset is None:
         raise AutoloraError(
@@ -34,7 +46,7 @@ def evaluated(trainer: transformers.Trainer, metric: str, data: Any = None) -> f
             f"the trainer's evaluate() returned {found!r:.80}, a {type(found).__name__}: have it return its metrics by "
             "name, as that of transformers.Trainer does"
         )
-    return reported(found, metric)
+    return found
 
 
 def reported(metrics: Mapping[str, object], metric: str) -> float:

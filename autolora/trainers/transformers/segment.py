@@ -6,7 +6,7 @@ import math
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,17 +14,19 @@ from autolora.errors import AutoloraError
 from autolora.search import Job
 from autolora.search.rungs import share_of
 from autolora.spec import Spec
-from autolora.trainers import checkpoint
+from autolora.trainers import checkpoint, timing
 from autolora.trainers.checkpoint import ADAPTER, Manifest
+from autolora.trainers.memory import Peak
 from autolora.trainers.places import Location
 from autolora.trainers.randomness import EVALUATION, TRAINING, torch_seed
+from autolora.trainers.timing import Timing, facts
 from autolora.trainers.trainer import OnStep, Outcome, Progress
 from autolora.trainers.transformers.callback import Conductor, can_be_cut
 from autolora.trainers.transformers.folders import RNG_STATE, packed, unpack
 from autolora.trainers.transformers.length import Epoch
 from autolora.trainers.transformers.making import Made
 from autolora.trainers.transformers.randomness import seed_all
-from autolora.trainers.transformers.scoring import evaluated
+from autolora.trainers.transformers.scoring import evaluation, reported
 from autolora.trainers.transformers.state import trained_state
 from autolora.trainers.trials import scored
 from autolora.trainers.watching import AnyLossWatch, ReportWatch
@@ -80,6 +82,7 @@ class Segment:
 
     def __post_init__(self) -> None:
         self._before = self.manifest.seconds
+        self._peak = Peak(self.made.trainer.args.device, self.manifest.peak_memory, self.spec.memory_limit)
         self.epoch = Epoch.of(self.made.trainer)
         self.steps = self.epoch.steps_of(self.examples)
         self._epoch_steps = 0 if self.epoch.rows is None else self.epoch.steps
@@ -114,20 +117,37 @@ class Segment:
                 f"the training of trial {self.job.trial} ended by itself at step {step}, before step {self.until} of "
                 f"{self.steps}: give the trainer no callback that stops it, autolora does"
             )
-        value = math.nan
+        value, evaluated_in = math.nan, 0.0
         if reason is None:
             doing.what, doing.heard = "evaluating, with the trainer's own per_device_eval_batch_size", False
             seed_all(torch_seed(self.spec.seed, self.job.seed, EVALUATION))
-            value = evaluated(self.made.trainer, self.spec.metric.name)
+            evaluating = time.monotonic()
+            said = evaluation(self.made.trainer, self.spec.metric.name)
+            value = reported(said, self.spec.metric.name)
+            evaluated_in = time.monotonic() - evaluating
+            self._peak.check()
             if not math.isfinite(value):
                 reason, step = f"{self.spec.metric.name} became {value}", self.manifest.step
         if reason is not None:
             return Outcome(self.job.trial, "diverged", None, self._share(step), reason, self._seconds())
         self.manifest.scores[self.job.rung] = value
         assert self.contents is not None
+        self._report(said)
         finished = self.job.stop == 1.0  # and from now on it is only evaluated and exported
         self._commit({ADAPTER: self.contents[ADAPTER]} if finished else self.contents, finished=finished)
-        return scored(self.job, self.manifest)
+        return replace(scored(self.job, self.manifest), evaluation=evaluated_in)
+
+    def _report(self, said: Mapping[str, object]) -> None:
+        """Put into the manifest what is reported beside the score: by the trainer, by its logs, or as measured."""
+        if not self.spec.metrics:
+            return
+        assert self.contents is not None
+        trainer = self.made.trainer
+        logged = {name: value for logs in trainer.state.log_history for name, value in logs.items()}
+        self.manifest.seconds, self.manifest.peak_memory = self._seconds(), self._peak.bytes()
+        trained = sum(each.numel() for each in self.made.model.parameters() if each.requires_grad)
+        known = facts(self.manifest, trained, len(self.contents[ADAPTER]))
+        self.manifest.metrics[self.job.rung] = timing.reported(self.spec.metrics, known, {**logged, **said})
 
     def _conductor(self) -> Conductor:
         losses, step = self.manifest.losses, self.manifest.step
@@ -143,6 +163,9 @@ class Segment:
             checkpoint_seconds=self.spec.training.checkpoint_seconds,
             save=self._save,
             on_step=self.on_step,
+            timing=Timing(self.manifest.timing),
+            peak=self._peak,
+            examples=self.job.config.batch_size,
         )
 
     def _train(self) -> None:
@@ -184,7 +207,7 @@ class Segment:
 
     def _commit(self, contents: Mapping[str, bytes], *, finished: bool) -> None:
         self.contents = contents
-        self.manifest.seconds = self._seconds()
+        self.manifest.seconds, self.manifest.peak_memory = self._seconds(), self._peak.bytes()
         self.manifest.examples = min(self.examples, self.epoch.examples_of(self.manifest.step))
         checkpoint.commit(self.location, self.manifest, contents, finished=finished)
 

@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from autolora import variants as registered
+from autolora.bases.capacity import bound
 from autolora.errors import first_line
 from autolora.search import Job
 from autolora.search.rungs import own_examples
@@ -73,7 +74,7 @@ class TransformersTrainer(Trainer):
     def open(cls, spec: Spec, folder: Path) -> TransformersTrainer:
         """Make a trainer once, to see what it trains; see :func:`autolora.trainers.open_trainer`."""
         opened = cls(spec, folder)
-        _ = opened.facts
+        bound(opened.facts.device, spec.memory_limit)
         return opened
 
     @abstractmethod
@@ -175,7 +176,7 @@ class TransformersTrainer(Trainer):
             if smaller is None:
                 seconds = manifest.seconds + time.monotonic() - began
                 at = manifest.examples / self.examples_of(segment.config)
-                return Outcome(segment.trial, "infeasible", None, at, reason, seconds)
+                return Outcome(segment.trial, "infeasible", None, at, reason, seconds, too_large=True)
             self._micro_batch = smaller
 
     def _smaller(self, segment: Job) -> int | None:

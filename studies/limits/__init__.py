@@ -1,0 +1,1 @@
+"""Studies that end within a time budget."""
