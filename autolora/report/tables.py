@@ -88,15 +88,14 @@ def result_table(result: TuneResult) -> RenderableType:
         table.add_row(*row)
     notes = [Text(f"{name}: {note}.") for name, tuned in result.items() for note in tuned.notes]
     fronts = front_lines(result)
-    return Group(
-        table,
+    parts = [
         *notes,
         *([Text()] if notes else []),
         *_recommended(result),
         *durations_view(result.durations),
         *([Text("\n".join(fronts)), Text()] if fronts else []),
-        Text("\n".join(_adapters(result))),
-    )
+    ]
+    return Group(table, *parts, Text("\n".join(_adapters(result))))
 
 
 def _adapters(result: TuneResult) -> list[str]:
