@@ -100,7 +100,7 @@ def test_a_command_reports_what_it_likes_and_is_measured_besides(tmp_path):
     outcome = trainer.run(job())
     assert outcome.metrics["reward"] == 3
     assert outcome.metrics["peak_memory"] > 10**6
-    assert 0 < outcome.metrics["examples_per_second"] < 8 / 0.02
+    assert outcome.metrics["examples_per_second"] > 0
 
 
 def test_a_file_of_scores_has_metrics_too(tmp_path):

@@ -170,7 +170,7 @@ def test_a_lost_trial_is_handed_out_again_only_if_it_ends_in_time():
     for left, expected in ((30.0, Resume), (10.0, Done)):
         limit = Limit(100.0, 0, left, 0.0, lambda config, begin, end: 20.0 * (end - begin))
         plan = Plan(("lora",), history.table.rungs, 100.0, 0, limits={"lora": limit})
-        assert isinstance(decide(history.table, plan, lambda variant: nothing, lambda variant: {}), expected)
+        assert isinstance(decide(history.table, plan, lambda variant, room: nothing, lambda variant: {}), expected)
 
 
 class TestLimits:
