@@ -15,7 +15,20 @@ from tests.support.outcome import outcome
 from tests.support.processes import FORKED
 from tests.support.specs import SMALL_SPEC
 
-STUDIES = {"numbers": {}, "4 bits": {"base.load_in_4bit": True}, "trl": {"trainer": {"trl": "sft"}}}
+STUDIES = {
+    "numbers": {},
+    "4 bits": {"base.load_in_4bit": True},
+    "trl": {"trainer": {"trl": "sft"}},
+    "fields and durations": {
+        "space.duration": {"examples": [36, 72]},
+        "space.fields": {
+            "optimizer": ["adamw", "nadam"],
+            "adam_beta2": {"choices": [0.95, 0.999], "when": {"optimizer": "adamw"}},
+            "target_modules": ["all-linear", ["q_proj", "v_proj"]],
+        },
+        "metrics": ["train_loss", "token_accuracy"],
+    },
+}
 NEEDS = {"4 bits": "bitsandbytes", "trl": "trl"}
 CHECKPOINT_SECONDS = {"at every step": 0, "at rungs only": 600}
 MOST_KILLS = 60
@@ -43,7 +56,8 @@ def start(folder: Path, checkpoint_seconds: float, study: str) -> multiprocessin
 
 
 @pytest.fixture(
-    scope="module", params=["numbers", *(pytest.param(name, marks=pytest.mark.slow) for name in sorted(NEEDS))]
+    scope="module",
+    params=["numbers", *(pytest.param(name, marks=pytest.mark.slow) for name in STUDIES if name != "numbers")],
 )
 def undisturbed(request, tmp_path_factory) -> tuple[Path, float, str]:
     """The folder of a run that nobody killed, the seconds that it took, and which study it is."""

@@ -18,7 +18,7 @@ def outcome(folder: Path) -> tuple:
             del tuned["smallest"]["seconds"]
     trials, _ = read_study(folder)
     table = [
-        (t.number, t.variant, t.config, t.seed, t.purpose, t.scores, t.outcome, t.reason, t.promotions)
+        (t.number, t.variant, t.config, t.seed, t.purpose, t.scores, t.outcome, t.reason, t.promotions, t.metrics)
         for t in trials.trials
     ]
     return best["variants"], best["spent"], best["verdict"], table
