@@ -162,7 +162,7 @@ def test_a_score_that_is_not_finite_is_a_divergence(tmp_path, monkeypatch):
     from autolora.trainers.transformers import segment
 
     trainer = opened("plain", tmp_path)
-    monkeypatch.setattr(segment, "evaluated", lambda *_: float("nan"))
+    monkeypatch.setattr(segment, "evaluation", lambda *_: {"eval_loss": float("nan")})
     outcome = trainer.run(piece(0, rung=0))
     assert (outcome.kind, outcome.reason) == ("diverged", "eval_loss became nan")
 

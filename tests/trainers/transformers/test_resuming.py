@@ -94,7 +94,7 @@ def test_a_trial_that_was_trained_to_the_rung_and_not_scored_is_scored_without_t
         raise ZeroDivisionError
 
     with monkeypatch.context() as patched:
-        patched.setattr(segment, "evaluated", fails)
+        patched.setattr(segment, "evaluation", fails)
         with pytest.raises(ZeroDivisionError):
             trainer.run(piece(1, rung=0))
     assert manifest(tmp_path, 1).step == manifest(tmp_path, 0).step

@@ -128,7 +128,7 @@ class TestWhatTheFileSays:
             ({"adam_beta2": ["high"]}, "space.fields.adam_beta2: 'high' is not allowed; .*0.999 there, a float"),
             ({"optim": ["adamw_torch", "adamm"]}, "space.fields.optim: 'adamm'"),
             ({"warmup_steps": [0.1]}, "space.fields.warmup_steps: the study sets it itself, or as a dimension"),
-            ({"num_train_epochs": [1, 2]}, "space.fields.num_train_epochs: the study sets it itself"),
+            ({"max_steps": [10, 20]}, "space.fields.max_steps: the study sets it itself"),
         ],
     )
     def test_fields_that_it_does_not_have_are_refused(self, written, tmp_path, fields, said):
