@@ -23,7 +23,7 @@ test-all: $(VENV)/.installed-dev
 
 # Every fault on a real local cluster, those of make test included; one after the other, as each kills what it can.
 test-faults: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest tests/execution tests/study tests/test_kill.py
+	$(BIN)/python -m pytest tests/execution tests/study tests/trainers/command tests/test_kill.py
 
 # The oldest versions that pyproject.toml admits, in an environment of their own.
 test-lowest: $(LOWEST)/.installed

@@ -8,6 +8,11 @@ from pathlib import Path
 from autolora.study.directory import read_study
 
 
+def lost(folder: Path) -> int:
+    """How many workers a study has lost."""
+    return sum(trial.lost for trial in read_study(folder)[0].trials)
+
+
 def outcome(folder: Path) -> tuple:
     """Everything but times: results, and the whole trial table."""
     best = json.loads((folder / "best.json").read_text())

@@ -21,23 +21,12 @@ from autolora.trainers.command import attempt as attempts
 from autolora.trainers.command.errors import CommandError
 from autolora.trainers.command.process import TRIAL, end_marked
 from tests.support.commands import SCORES, TRAINS, command_trainer, job
+from tests.support.processes import marked
 
 
 def python(program: str) -> str:
     """A command line that runs a program, whose braces are doubled."""
     return f"exec {shlex.quote(sys.executable)} -S -c {shlex.quote(program.replace('{', '{{').replace('}', '}}'))}"
-
-
-def marked(folder: Path) -> list[psutil.Process]:
-    """Processes that train a trial of a run directory."""
-    found = []
-    for each in psutil.process_iter():
-        try:
-            if str(folder) in each.environ().get(TRIAL, "") and each.status() != psutil.STATUS_ZOMBIE:
-                found.append(each)
-        except psutil.Error:
-            continue
-    return found
 
 
 # Exit codes and signals.

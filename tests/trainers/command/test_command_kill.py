@@ -21,8 +21,7 @@ import autolora
 from autolora.driver.loop import WorkersError
 from tests.support.commands import TRAINS, command_spec
 from tests.support.outcome import outcome
-from tests.support.processes import FORKED
-from tests.trainers.command.test_command_answers import marked
+from tests.support.processes import FORKED, is_guard, kill, marked
 
 SHORTEST, LONGEST = 0.1, 0.35
 """A life, as a share of what the undisturbed run takes."""
@@ -70,14 +69,6 @@ def check_nothing_is_repeated(folder: Path) -> None:
     assert all(each == sorted(each) for each in stops.values()), "a segment that had ended was started again"
 
 
-def kill(*processes: psutil.Process) -> None:
-    for each in processes:
-        try:
-            each.kill()
-        except psutil.NoSuchProcess:
-            continue
-
-
 def _with_all(process: multiprocessing.Process) -> list[psutil.Process]:
     driver = psutil.Process(process.pid)
     return [driver, *driver.children(recursive=True)]
@@ -105,7 +96,7 @@ def test_drivers_killed_at_random_points(undisturbed, tmp_path, victims):
         if victims == "the driver":
             kill(family[0])
         elif victims == "driver and guard":
-            kill(family[0], *(each for each in family[1:] if _is_guard(each)))
+            kill(family[0], *(each for each in family[1:] if is_guard(each)))
         else:
             kill(*family)
         process.join()
@@ -114,13 +105,6 @@ def test_drivers_killed_at_random_points(undisturbed, tmp_path, victims):
     assert outcome(tmp_path / "run") == outcome(whole / "run")
     check_nothing_is_repeated(tmp_path)
     assert marked(tmp_path) == []
-
-
-def _is_guard(process: psutil.Process) -> bool:
-    try:
-        return any("guard.py" in each for each in process.cmdline())
-    except psutil.Error:
-        return False
 
 
 def test_commands_killed_at_random_points(undisturbed, tmp_path):

@@ -16,7 +16,7 @@ from tests.support.cluster_runs import Disturber, kill_a_worker, workers
 from tests.support.commands import SCORES, TRAINS, command_spec
 from tests.support.executor_contract import ExecutorContract
 from tests.support.outcome import outcome
-from tests.trainers.command.test_command_answers import marked
+from tests.support.processes import marked
 from tests.trainers.command.test_command_kill import check_nothing_is_repeated, kill
 
 pytest.importorskip("ray")

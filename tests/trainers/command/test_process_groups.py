@@ -12,7 +12,7 @@ from autolora.trainers import LostSegment
 from autolora.trainers.command.errors import CommandError
 from tests.support import train_in_ranks
 from tests.support.commands import command_trainer, job
-from tests.trainers.command.test_command_answers import marked
+from tests.support.processes import marked
 
 pytest.importorskip("torch.distributed")
 

@@ -6,17 +6,14 @@ import multiprocessing
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 
 import autolora
-from autolora.study.directory import read_study
 from tests.execution.conftest import _quick_pulse, cluster, second_node  # noqa: F401  # fixtures
 from tests.support.cluster_runs import Disturber, kill_a_worker
 from tests.support.commands import command_spec
-from tests.support.outcome import outcome
-from tests.trainers.command.test_command_answers import marked
-from tests.trainers.command.test_command_kill import kill
+from tests.support.outcome import lost, outcome
+from tests.support.processes import kill_a_rank, marked
 from tests.trainers.command.test_process_groups import PYTHON, SCRIPT, TORCHRUN
 
 pytest.importorskip("ray")
@@ -45,32 +42,15 @@ def undisturbed(tmp_path_factory):
     return outcome(folder / "run")
 
 
-def lost(folder: Path) -> int:
-    return sum(trial.lost for trial in read_study(folder / "run")[0].trials)
-
-
-def kill_a_rank(folder: Path) -> bool:
-    """One of the two processes that train, not their launcher."""
-    ranks = [each for each in marked(folder) if _is_rank(each)]
-    kill(*ranks[-1:])
-    return bool(ranks)
-
-
-def _is_rank(process: psutil.Process) -> bool:
-    try:
-        return "RANK" in process.environ() and "train_in_ranks" in " ".join(process.cmdline())
-    except psutil.Error:
-        return False
-
-
 @pytest.mark.usefixtures("cluster")
 @pytest.mark.parametrize("victim", ["a process", "the worker"])
 def test_what_dies_is_one_lost_worker(undisturbed, tmp_path, victim):
-    disturber = Disturber(kill_a_worker if victim == "the worker" else lambda: kill_a_rank(tmp_path), at=(3,))
+    disturb = kill_a_worker if victim == "the worker" else lambda: kill_a_rank(tmp_path, "train_in_ranks")
+    disturber = Disturber(disturb, at=(3,))
     tune(tmp_path, callbacks=[disturber])
     assert disturber.done
     assert outcome(tmp_path / "run") == undisturbed
-    assert lost(tmp_path) == 1
+    assert lost(tmp_path / "run") == 1
     assert marked(tmp_path) == []
 
 
@@ -101,11 +81,11 @@ def test_a_driver_that_is_killed_takes_all_processes_with_it(cluster, undisturbe
 
 @pytest.mark.usefixtures("cluster", "second_node")
 def test_a_command_is_started_on_each_of_two_nodes(undisturbed, tmp_path):
-    disturber = Disturber(lambda: kill_a_rank(tmp_path), at=(3,))
+    disturber = Disturber(lambda: kill_a_rank(tmp_path, "train_in_ranks"), at=(3,))
     tune(tmp_path, callbacks=[disturber], command=TWO_NODES, **{"resources.nodes": 2})
     assert disturber.done
     assert outcome(tmp_path / "run") == undisturbed
-    assert lost(tmp_path) == 1
+    assert lost(tmp_path / "run") == 1
     assert (tmp_path / "run" / "logs" / "0.node1.log").is_file()
     assert marked(tmp_path) == []
 
