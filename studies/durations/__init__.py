@@ -1,0 +1,1 @@
+"""Whether what a study says of longer training comes true."""
