@@ -31,14 +31,15 @@ def fitting_space(space: Space, examples: int) -> Space:
     Raises:
         SpecError: the user gave one.
     """
+    full = space.shortest == 1
     examples = own_examples(examples, space.shortest)
     large = [batch for batch in space.batch_size if batch > examples]
     if large and space.batch_size != Space().batch_size:
-        raise SpecError(f"space.batch_size: {_too_large(large, examples)}")
+        raise SpecError(f"space.batch_size: {_too_large(large, examples, full)}")
     if large:
         fitting = [batch for batch in space.batch_size if batch <= examples] or [1 << examples.bit_length() - 1]
         warnings.warn(
-            f"space.batch_size: of the default, {_listed(large)} is left out, as a full run has {examples} training "
+            f"space.batch_size: of the default, {_listed(large)} is left out, as {_run(full)} has {examples} training "
             f"examples; searched: {_listed(fitting)}",
             stacklevel=2,
         )
@@ -85,11 +86,16 @@ def check_baselines(baselines: Mapping[str, Config], examples: int) -> None:
             raise SpecError(f"baseline.batch_size: {_too_large([config.batch_size], examples)}")
 
 
-def _too_large(batches: Sequence[int], examples: int) -> str:
+def _too_large(batches: Sequence[int], examples: int, full: bool = True) -> str:
+    raised = "training.examples" if full else "the least of space.duration"
     return (
-        f"{_listed(batches)} is more than the {examples} training examples of a full run. Give at most {examples}, or "
-        "raise training.examples"
+        f"{_listed(batches)} is more than the {examples} training examples of {_run(full)}. Give at most {examples}, "
+        f"or raise {raised}"
     )
+
+
+def _run(full: bool) -> str:
+    return "a full run" if full else "the shortest run"
 
 
 def _listed(batches: Sequence[object]) -> str:

@@ -9,6 +9,7 @@ import pytest
 
 import autolora
 from autolora import laws
+from autolora.driver.limits import fitting_space
 from autolora.priors.prior import Prior
 from autolora.search import Job
 from autolora.search.trials import Sampled, Scored, TrialTable
@@ -52,6 +53,23 @@ def test_the_longest_is_a_full_run():
     assert small_spec(**{"space.duration": [1, 3], "training.examples": None}).full_run(rows=50) == 150
     assert small_spec(**{"training.epochs": 2, "training.examples": None}).full_run(rows=50) == 100
     assert small_spec(**{"training.epochs": 2, "training.examples": None}).full_run() is None
+
+
+def test_a_batch_larger_than_the_shortest_run_is_refused_in_its_words():
+    space = Space(duration={"examples": [24, 72]}, batch_size=[8, 32], rank=[2])
+    said = (
+        "32 is more than the 24 training examples of the shortest run. Give at most 24, or raise the least of space.dur"
+    )
+    with pytest.raises(SpecError, match=said):
+        fitting_space(space, 72)
+    with pytest.raises(SpecError, match=r"of a full run. Give at most 24, or raise training\.examples"):
+        fitting_space(space.model_copy(update={"duration": None}), 24)
+
+
+def test_a_default_batch_that_the_shortest_run_cannot_hold_is_left_out_in_its_words():
+    space = Space(duration={"examples": [24, 72]})
+    with pytest.warns(UserWarning, match="left out, as the shortest run has 24 training examples"):
+        assert max(fitting_space(space, 72).batch_size) <= 24
 
 
 @pytest.mark.parametrize(("duration", "rungs"), [(900, [0, 1, 2]), (300, [0, 2]), (100, [2])])

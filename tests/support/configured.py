@@ -69,7 +69,7 @@ def study(kind: str, folder: Path, text: str | None = None, trainer: dict[str, A
         "space": {"rank": 4, "batch_size": 8, "alpha": "rank", "hidden_size": 16},
         "budget": 2,
     }
-    return specs.validate({**given, "trainer": configured(kind, folder, text, **(trainer or {})), **keys})
+    return specs.load({**given, "trainer": configured(kind, folder, text, **(trainer or {}))}, **keys)
 
 
 def parsed(kind: str, text: str | None = None, devices: int = 1) -> ConfigFile:

@@ -1,7 +1,7 @@
 """What every trainer must do. A trainer of another kind inherits the class and gives its own fixtures.
 
-The fixture ``make_trainer(folder)`` opens a trainer on a run directory, as each process does; calling it again with the
-same folder is what another process sees.
+The fixture ``make_trainer(folder, **settings)`` opens a trainer on a run directory, as each process does; calling it
+again with the same folder is what another process sees. Settings are further ones of the specification.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -47,7 +48,7 @@ class TrainerContract:
             trainer.check(["lora"], Space(rank=4), {"lora": CONFIG.replaced(rank=100000)})
 
     @pytest.fixture(scope="class")
-    def make_trainer(self) -> Callable[[Path], Trainer]:
+    def make_trainer(self) -> Callable[..., Trainer]:
         raise NotImplementedError
 
     def steps(self, trainer: Trainer) -> int:
@@ -81,6 +82,22 @@ class TrainerContract:
     def test_a_promoted_trial_ends_as_one_that_was_never_cut(self, trainer, uncut):
         trainer.run(piece(1, rung=0))
         assert trainer.run(piece(1, rung=1)).value == uncut.value
+
+    def test_a_trial_of_half_the_duration_trains_half_as_long_and_is_whole(
+        self, trainer, make_trainer, tmp_path, uncut
+    ):
+        whole, half = trainer.examples, trainer.examples / 2
+        lasting = make_trainer(tmp_path / "run", **{"space.duration": {"examples": [half, whole]}})
+        steps: list[Progress] = []
+        shorter = replace(piece(10, rung=1, config=CONFIG.replaced(duration=half)), length=0.5)
+        outcome = lasting.run(shorter, steps.append)
+        assert (outcome.kind, outcome.at) == ("scored", 1.0)
+        told = [(each.step, each.steps) for each in optimizer_steps(steps)]
+        total = told[-1][0]
+        assert told == [(step, total) for step in range(1, total + 1)]
+        assert self.steps(trainer) / 2 <= total <= self.steps(trainer) / 2 + 1
+        longer = piece(11, rung=1, config=CONFIG.replaced(duration=whole))
+        assert lasting.run(longer).value == uncut.value != outcome.value
 
     def test_every_optimizer_step_is_told(self, trainer):
         steps: list[Progress] = []

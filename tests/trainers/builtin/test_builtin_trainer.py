@@ -14,7 +14,7 @@ SETTINGS = {"data.test": "builtin:quickstart/test.jsonl", "data.test_size": 8, "
 class TestBuiltinTrainer(TrainerContract):
     @pytest.fixture(scope="class")
     def make_trainer(self, open_bench):
-        return lambda folder: BuiltinTrainer(open_bench(folder, **SETTINGS))
+        return lambda folder, **settings: BuiltinTrainer(open_bench(folder, **SETTINGS, **settings))
 
     def test_a_test_split_is_scored(self, trainer, uncut):
         assert trainer.test(0) != uncut.value

@@ -45,7 +45,7 @@ def random_model(family, vocabulary):
 class TestTrainerOnExperts(TrainerContract):
     @pytest.fixture(scope="class")
     def make_trainer(self, open_family):
-        return lambda folder: open_family("mixtral", folder)
+        return lambda folder, **settings: open_family("mixtral", folder, **settings)
 
 
 @pytest.mark.parametrize("family", ["gpt_oss", "deepseek_v3", "glm4_moe", "mamba", "mamba2", "falcon_h1"])

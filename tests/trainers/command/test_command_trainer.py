@@ -21,7 +21,7 @@ class TestCommandTrainer(TrainerContract):
 
     @pytest.fixture(scope="class")
     def make_trainer(self):
-        return lambda folder: command_trainer(folder, f"{TRAINS} --pause 0.03")
+        return lambda folder, **settings: command_trainer(folder, f"{TRAINS} --pause 0.03", **settings)
 
     def refuse(self, trainer):
         for text in ("{learning_rat}", "{dropout}"):

@@ -24,8 +24,8 @@ from tests.support.trainer_contract import CONFIG, TrainerContract, piece
 class TestConfiguredTrainer(TrainerContract):
     @pytest.fixture(scope="class")
     def make_trainer(self, tmp_path_factory):
-        spec = study("llamafactory", tmp_path_factory.mktemp("files"))
-        return lambda folder: open_trainer(spec, folder)
+        files = tmp_path_factory.mktemp("files")
+        return lambda folder, **settings: open_trainer(study("llamafactory", files, **settings), folder)
 
     stops_at_once = False
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -18,9 +17,9 @@ class FunctionContract(TrainerContract):
     settings: dict[str, object] = {}  # noqa: RUF012
 
     @pytest.fixture(scope="class")
-    def make_trainer(self) -> Callable[[Path], Trainer]:
-        spec = specs.load({**SPEC, "trainer": f"tests.support.makers:{self.function}", **self.settings})
-        return lambda folder: open_trainer(spec, folder)
+    def make_trainer(self) -> Callable[..., Trainer]:
+        given = {**SPEC, "trainer": f"tests.support.makers:{self.function}", **self.settings}
+        return lambda folder, **settings: open_trainer(specs.load(given, **settings), folder)
 
     def steps(self, trainer: Trainer) -> int:
         return EPOCHS * -(-ROWS // CONFIG.batch_size)

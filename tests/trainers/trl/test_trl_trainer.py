@@ -74,7 +74,7 @@ def spec_of(file: str, kind: str = "sft", **overrides: Any) -> specs.Spec:
         "budget": 1,
         "confirm": 0,
     }
-    return specs.load({**settings, **overrides})
+    return specs.load(settings, **overrides)
 
 
 def job(variant: str = "lora", rung: int = 1, **config: Any) -> Job:
@@ -86,7 +86,8 @@ class TestTrlTrainer(TrainerContract):
     @pytest.fixture(scope="class")
     def make_trainer(self, written):
         file = written()
-        return lambda folder: open_trainer(spec_of(file, training={"examples": 72, "device": "cpu"}), folder)
+        longer = {"training": {"examples": 72, "device": "cpu"}}
+        return lambda folder, **settings: open_trainer(spec_of(file, **longer, **settings), folder)
 
 
 class TestWhatTheFileSays:
