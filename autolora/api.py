@@ -89,7 +89,9 @@ class Search(search.Search):
 
     def verdict(self) -> Verdict:
         """Which differences between the tuned variants exceed noise, in numbers and in words."""
-        return judge(self.table, self.best(), registry.simple(self.plan.variants))
+        found = self.best()
+        shortfalls = self.shortfalls({name: one.config for name, one in found.items()})
+        return judge(self.table, found, registry.simple(self.plan.variants), shortfalls)
 
 
 def _prior_begun_with(storage: str | Path | None, name: str) -> Prior | None:

@@ -1,4 +1,4 @@
-"""How two tuned configurations differ, given that another seed or other examples would have told otherwise.
+"""How two tuned variants differ, given that another seed, other examples or a longer search would have told otherwise.
 
 The score of configuration v with seed s on example e is taken as
 
@@ -17,15 +17,20 @@ where one part is all, cautious between. (Satterthwaite's one t for both covers 
 freedom are behind S, as is usual here.) p is the level at which the interval would end at zero. Seeds count as
 independent between variants though trials of equal seed see the data in the same order, which errs towards caution.
 
+A search has luck, too: one variant's tuned configuration may be nearer to the best of that variant than another's.
+What is compared are the variants at their best. So a claim that v is worse than w must survive v's shortfall, what v
+might still gain by more search, and one that v is better must survive w's. Shortfalls are the surrogate's. The mean
+square of one is a third part of the variance, with the normal quantile, at the end of the interval that it pulls at.
+
 The means include the seeds by which configurations were chosen. That flatters every variant, and at equal budget
-about alike. What is compared are the configurations found, not what each variant could do with more search.
+about alike.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 import numpy as np
@@ -36,6 +41,8 @@ from autolora.scores import Scores
 LEVEL = 0.05
 
 LEAST_P = 1e-12
+NORMAL = 10_000
+"""Degrees of freedom at which t is as good as normal."""
 
 Parts = Sequence[tuple[float, int]]
 """Parts of a variance, each with its degrees of freedom."""
@@ -80,9 +87,12 @@ class Difference:
 
     Attributes:
         value: the difference.
-        low, high: its 95% interval over new seeds and new examples; None where seed noise is not known.
+        low, high: its 95% interval over new seeds, new examples and more search; None where seed noise is not known.
         p: probability of a difference as large by chance alone, adjusted for the number of comparisons (Holm).
         seed_error, example_error: standard errors of its two parts; None where one is not known.
+        seeds: of this configuration and of the other.
+        shortfalls: root mean squares of how far this configuration and the other may be behind the best of their
+            variants; None where it is not known.
     """
 
     value: float
@@ -91,22 +101,45 @@ class Difference:
     p: float | None = None
     seed_error: float | None = None
     example_error: float | None = None
+    seeds: tuple[int, int] | None = None
+    shortfalls: tuple[float, float] | None = None
 
 
-def difference(one: Runs, other: Runs, noise: SeedNoise | None) -> Difference:
-    """``one`` minus ``other``; p is not adjusted yet. Where the metric tells nothing of examples, by seeds alone."""
+def difference(
+    one: Runs,
+    other: Runs,
+    noise: SeedNoise | None,
+    shortfalls: tuple[float, float] | None = None,
+    sign: float = 1.0,
+) -> Difference:
+    """``one`` minus ``other``; p is not adjusted yet. Where the metric tells nothing of examples, by seeds alone.
+
+    Args:
+        one, other: their runs.
+        noise: of seeds; None where it is not known.
+        shortfalls: see :class:`Difference`.
+        sign: 1 where less is better, -1 where more is.
+    """
     value = fmean(run.value for run in one) - fmean(run.value for run in other)
     paired = _paired(one, other)
     examples = None if paired is None else float(paired.var(ddof=1)) / len(paired)
     example_error = None if examples is None else math.sqrt(examples)
+    known = Difference(value, example_error=example_error, seeds=(len(one), len(other)), shortfalls=shortfalls)
     if noise is None or (noise.variance == 0.0 and examples is None):
-        return Difference(value, example_error=example_error)
+        return known
     parts = [(noise.of_difference(len(one), len(other)), noise.freedom)]
     if paired is not None and examples is not None:
         shared = noise.interaction * (1 / len(one) + 1 / len(other)) / len(paired)
         parts.append((max(0.0, examples - shared), len(paired) - 1))
-    reach = _reach(LEVEL, parts)
-    return Difference(value, value - reach, value + reach, _p(value, parts), math.sqrt(parts[0][0]), example_error)
+    own, others = ([] if each == 0.0 else [(each**2, NORMAL)] for each in shortfalls or (0.0, 0.0))
+    below, above = (own, others) if sign > 0 else (others, own)  # what this one may gain is below where less is better
+    return replace(
+        known,
+        low=value - _reach(LEVEL, [*parts, *below]),
+        high=value + _reach(LEVEL, [*parts, *above]),
+        p=_p(value, [*parts, *(below if value > 0 else above)]),
+        seed_error=math.sqrt(parts[0][0]),
+    )
 
 
 def paired_error(one: Scores, other: Scores) -> float | None:

@@ -1,4 +1,4 @@
-"""Which variants differ from plain LoRA beyond what seeds and examples explain, in numbers and in words."""
+"""Which variants differ from plain LoRA beyond what seeds, examples and tuning explain, in numbers and in words."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from autolora.search.trials import TrialTable
 PLAIN = "lora"
 
 Standing = Literal["better", "worse", "within noise", "unknown"]
+Noise = Literal["seeds", "seeds and examples", "seeds and tuning", "seeds, examples and tuning"]
 
 
 @dataclass(frozen=True)
@@ -27,15 +28,15 @@ class Verdict:
         differences: of every other variant, its score minus the reference's, with 95% interval and adjusted p.
         standings: of every other variant: "better", "worse" or "within noise" by p < 0.05; "unknown" where no
             configuration has a second seed.
-        noise: what the intervals hold: "seeds and examples", or "seeds" where the metric tells nothing of examples;
-            None where seed noise is unknown.
+        noise: what the intervals hold: "seeds", with "examples" where the metric tells of them, and with "tuning" where
+            it is known how far the tuned configurations may be from their best; None where seed noise is unknown.
     """
 
     text: str
     reference: str | None
     differences: Mapping[str, Difference]
     standings: Mapping[str, Standing]
-    noise: Literal["seeds and examples", "seeds"] | None
+    noise: Noise | None
 
     def as_dict(self) -> dict[str, object]:
         return {
@@ -52,31 +53,45 @@ class Verdict:
         """The inverse of :meth:`as_dict`."""
         rows = {name: dict(row) for name, row in raw["differences"].items()}
         standings = {name: row.pop("standing") for name, row in rows.items()}
-        differences = {name: Difference(**row) for name, row in rows.items()}
+        differences = {name: _difference(row) for name, row in rows.items()}
         return cls(raw["text"], raw["reference"], differences, standings, raw["noise"])
 
 
-def judge(table: TrialTable, found: Mapping[str, Best], simple: Collection[str] = ()) -> Verdict:
+def _difference(row: Document) -> Difference:
+    pairs: Document = {key: tuple(value) for key, value in row.items() if isinstance(value, list)}
+    return Difference(**{**row, **pairs})
+
+
+def judge(
+    table: TrialTable,
+    found: Mapping[str, Best],
+    simple: Collection[str] = (),
+    shortfalls: Mapping[str, float] | None = None,
+) -> Verdict:
     """Compare the tuned configurations of the variants.
 
     Args:
         table: everything that has happened.
         found: from :func:`autolora.analysis.best.best`.
         simple: variants that are as simple to use as plain LoRA, see :func:`autolora.variants.registry.simple`.
+        shortfalls: how far each tuned configuration may be behind its variant's best, see
+            :meth:`autolora.search.Sampler.shortfall`; None where that is not known.
     """
     reference = reference_of(found, table.sign, simple)
     if reference is None:
         return Verdict("no variant has a full-length score yet.", None, {}, {}, None)
     noise = seed_noise(table, found)
     runs = {name: scored_runs(table, best.trials) for name, best in found.items()}
-    raw = {name: difference(own, runs[reference], noise) for name, own in runs.items() if name != reference}
+    behind = {name: shortfalls and (shortfalls[name], shortfalls[reference]) for name in runs}
+    raw = {
+        name: difference(own, runs[reference], noise, behind[name] or None, table.sign)
+        for name, own in runs.items()
+        if name != reference
+    }
     adjusted = holm({name: one.p for name, one in raw.items() if one.p is not None})
     differences = {name: replace(one, p=adjusted.get(name)) for name, one in raw.items()}
     standings = {name: _standing(one, table.sign) for name, one in differences.items()}
-    basis: Literal["seeds and examples", "seeds"] | None = None
-    if adjusted:
-        paired = all(one.example_error is not None for one in differences.values())
-        basis = "seeds and examples" if paired else "seeds"
+    basis = _basis(differences.values(), bool(shortfalls)) if adjusted else None
     text = _words(reference, differences, standings, basis, table.sign)
     return Verdict(text, reference, differences, standings, basis)
 
@@ -87,6 +102,12 @@ def reference_of(found: Mapping[str, Best], sign: float, simple: Collection[str]
         return PLAIN
     candidates = [name for name in found if name in simple]
     return min(candidates or found, key=lambda name: sign * found[name].value, default=None)
+
+
+def _basis(differences: Collection[Difference], tuning: bool) -> Noise:
+    if all(one.example_error is not None for one in differences):
+        return "seeds, examples and tuning" if tuning else "seeds and examples"
+    return "seeds and tuning" if tuning else "seeds"
 
 
 def _standing(one: Difference, sign: float) -> Standing:
@@ -140,7 +161,7 @@ def _bounds(within: list[str], differences: Mapping[str, Difference], sign: floa
     name = max(within, key=lambda each: abs(differences[each].value))
     one = differences[name]
     low, high = _ends(one)
-    text = f"largest: {name} {one.value:+.3g}, 95% interval {low:+.3g} to {high:+.3g}"
+    text = f"largest: {name} {one.value:+.3g}, 95% interval {low:+.3g} to {high:+.3g}{_seeds(one)}"
     if low > 0 or high < 0:
         text += f", but p {one.p:.2g} among {len(differences)} comparisons"
     gains = {each: -_ends(differences[each])[0] if sign > 0 else _ends(differences[each])[1] for each in within}
@@ -149,9 +170,19 @@ def _bounds(within: list[str], differences: Mapping[str, Difference], sign: floa
 
 
 def _size(one: Difference) -> str:
-    """A difference beyond noise, without its sign: "0.031 (95% interval 0.012 to 0.05)"."""
+    """A difference beyond noise, without its sign: "0.031 (95% interval 0.012 to 0.05, from 2 seeds each)"."""
     low, high = sorted(abs(end) for end in _ends(one))
-    return f"{abs(one.value):.3g} (95% interval {low:.3g} to {high:.3g})"
+    return f"{abs(one.value):.3g} (95% interval {low:.3g} to {high:.3g}{_seeds(one)})"
+
+
+def _seeds(one: Difference) -> str:
+    """How many seeds speak, which are few."""
+    if one.seeds is None:
+        return ""
+    fewest, most = sorted(one.seeds)
+    if fewest == most:
+        return f", from {most} seed{'s' if most > 1 else ''} each"
+    return f", from {fewest} and {most} seeds"
 
 
 def _ends(one: Difference) -> tuple[float, float]:

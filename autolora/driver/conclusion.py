@@ -49,6 +49,7 @@ def conclude(loop: Loop, trainer: Trainer, spec: Spec, folder: Path, began: floa
     chosen = {name: each for name, each in runs.items() if each is not None}
     instead = {name: each.config for name, each in chosen.items()}
     found = best(search.table, search.plan.variants, search.space.rank, instead)
+    shortfalls = search.shortfalls({name: one.config for name, one in found.items()})
     tuned = _earlier(folder, search.outdated)
     timing, concluding = loop.timing, time.monotonic()
     for place, (name, one) in enumerate(found.items(), start=1):
@@ -68,7 +69,7 @@ def conclude(loop: Loop, trainer: Trainer, spec: Spec, folder: Path, began: floa
         direction=search.direction,
         folder=folder,
         seconds=dict(loop.seconds),
-        verdict=judge(search.table, found, registry.simple(found)),
+        verdict=judge(search.table, found, registry.simple(found), shortfalls),
         training=trainer.resolved(),
         scores=search.table.scored,
         durations=gains(search.table, search.space, found),

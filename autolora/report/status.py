@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import RenderableType
 
-from autolora.analysis.best import best
+from autolora.analysis.best import Best, best
 from autolora.analysis.verdict import judge
 from autolora.driver.former_trials import recall_rows
 from autolora.driver.result import TuneResult
 from autolora.files import Document
 from autolora.report.summary import duration, summarize
 from autolora.report.tables import result_table, status_table
+from autolora.search.policy import Plan
 from autolora.search.rungs import rows_in_words
+from autolora.search.trials import TrialTable
 from autolora.spec import register_variants
-from autolora.study.directory import read_study, recorded_spec
+from autolora.study.directory import read_sampler, read_study, recorded_spec
 from autolora.trainers.checkpoint import root_of
 from autolora.variants import VariantError, registry
 
@@ -73,10 +75,19 @@ def read_status(folder: Path) -> Status:
     spent = duration(sum(row.seconds for row in rows))
     lines = [f"{len(table.trials)} trials, {spent} of training and evaluation"]
     lines += filter(None, [rows_in_words(table.rungs, table.scored_rows)])
-    verdict = judge(table, best(table, plan.variants), registry.simple(plan.variants))
+    found = best(table, plan.variants)
+    verdict = judge(table, found, registry.simple(plan.variants), _shortfalls(folder, table, plan, found))
     if verdict.differences:
         lines.append(f"so far: {verdict.text}")
     return Status(status_table(rows, plan.rungs), [*lines, *notes])
+
+
+def _shortfalls(folder: Path, table: TrialTable, plan: Plan, found: Mapping[str, Best]) -> Mapping[str, float] | None:
+    """How far behind their best the configurations may be; None where a variant is not known here."""
+    if len(found) < 2 or not set(plan.variants) <= set(registry.names()):
+        return None
+    sampler = read_sampler(folder, {name: registry.get(name) for name in plan.variants})
+    return sampler.shortfalls(table, {name: one.config for name, one in found.items()})
 
 
 def _unknown_variants(recorded: Document) -> list[str]:

@@ -21,7 +21,7 @@ from autolora.search.features import Features
 from autolora.search.opening import next_short_run
 from autolora.search.surrogate import Draws, Surrogate
 from autolora.search.trials import Trial, TrialTable
-from autolora.space import Config, Coordinates, Options, Range, Scope, Space, Traits, registry
+from autolora.space import Config, Coordinates, Options, Range, Scope, Searchable, Space, Traits, registry, searchable
 
 UNKNOWN_IMPROVEMENT = 1.0
 """Units of the response that a variant without a full run is taken to be worse than the median draw of its trials."""
@@ -64,6 +64,23 @@ class Sampler:
     opens: bool = True
     too_large: Mapping[str, Sequence[Config]] = field(default_factory=dict)
 
+    @classmethod
+    def of(
+        cls,
+        variants: Mapping[str, Searchable],
+        space: Space,
+        prior: Prior | None,
+        rungs: tuple[float, ...],
+        seed: int,
+        too_large: Mapping[str, Sequence[Config]] | None = None,
+    ) -> Sampler:
+        """The sampler of a study of these variants, by name; the other arguments are its attributes."""
+        traits = {name: searchable.traits_at_start(space, variant) for name, variant in variants.items()}
+        if prior is not None:
+            traits = {name: prior.traits(name, own) for name, own in traits.items()}
+        starts = {name: searchable.start(space, variant, space.opening_rank) for name, variant in variants.items()}
+        return cls(space, traits, prior, rungs, seed, starts, too_large=dict(too_large or {}))
+
     def opening(self, table: TrialTable, variant: str) -> Proposal | None:
         """The next of the short runs that a variant begins with; none without a prior, whose mode they surround."""
         if self.prior is None or not self.opens:
@@ -102,6 +119,21 @@ class Sampler:
             places=places,
             seen=len(table.of(variant)),
         )
+
+    def shortfalls(self, table: TrialTable, tuned: Mapping[str, Config]) -> dict[str, float]:
+        """How far behind the best of its variant a configuration may be at full length, by variant: the root mean
+        square over what the surrogate leaves possible, in the metric's own units.
+
+        Args:
+            table: everything that has happened, with a full run of each of these variants.
+            tuned: by variant.
+        """
+        surrogate, found = self.surrogate(table), {}
+        for variant, config in tuned.items():
+            rng = self._rng(table)
+            draws = surrogate.draws(variant, [config, *self._candidates(rng, table, variant, surrogate)], rng)
+            found[variant] = math.sqrt(float(draws.weights @ surrogate.shortfalls(draws) ** 2))
+        return found
 
     def origin(self, surrogate: Surrogate, acquisition: Acquisition) -> str:
         """Of a proposal, in words; the offset only where there is a prior that it moves."""

@@ -151,11 +151,7 @@ class Search:
         self._baseline = {
             name: searchable.completed(space, variants[name], config) for name, config in (baseline or {}).items()
         }
-        traits = {name: searchable.traits_at_start(space, variant) for name, variant in variants.items()}
-        if prior is not None:
-            traits = {variant: prior.traits(variant, own) for variant, own in traits.items()}
-        starts = {name: searchable.start(space, variant, space.opening_rank) for name, variant in variants.items()}
-        self._sampler = Sampler(space, traits, prior, rungs, seed, starts, too_large=dict(too_large or {}))
+        self._sampler = Sampler.of(variants, space, prior, rungs, seed, too_large)
         self._recorder = recorder or InMemory()
         terms: dict[str, object] = {
             "variants": list(variants),
@@ -205,6 +201,15 @@ class Search:
             limits: by variant; one that has none may spend all of its budget.
         """
         self.plan = replace(self.plan, limits=dict(limits))
+
+    def shortfalls(self, tuned: Mapping[str, Config]) -> dict[str, float]:
+        """How far behind the best of its variant a tuned configuration may be at full length, in the metric's own
+        units: a root mean square, by variant. Variants without a full run are left out.
+        """
+        known = {name: config for name, config in tuned.items() if self.table.leaders(name)}
+        if not known:
+            return {}
+        return self._sampler.shortfalls(self.table, known)
 
     @property
     def exhausted(self) -> bool:

@@ -82,12 +82,13 @@ class Surrogate:
         misfit: sd of what the response does not explain.
         parameters: (K, P) members.
         weights: (K,) their weights.
+        unit: of the response of full runs, in the metric's own units.
     """
 
     def __init__(self, features: Features, table: TrialTable, seed: int, fades: bool = True) -> None:
         self._features = features
         self._response = Response(features)
-        seen = _observed(features, table)
+        seen, self.unit = _observed(features, table)
         rng = np.random.default_rng([seed, len(seen)])
         members = int(np.clip(WORK // max(1, len(seen)), *MEMBERS))
         mean, sd = self._response.mean, np.repeat(self._response.sd[None], members, axis=0)
@@ -137,6 +138,13 @@ class Surrogate:
         values = repeated + rng.standard_normal(repeated.shape) @ root.T
         return Draws(values, np.repeat(self.weights, REPEATS) / REPEATS)
 
+    def shortfalls(self, draws: Draws) -> np.ndarray:
+        """(D,) by how much the first configuration's score is behind the best of all in each draw, in the metric's own
+        units.
+        """
+        behind = np.where(draws.values < 0, draws.values, np.sinh(np.clip(draws.values, 0.0, math.asinh(WORST))))
+        return np.asarray(self.unit * (behind[:, 0] - behind.min(axis=1)))
+
     def best_z(self, variant: str, configs: list[Config]) -> np.ndarray:
         """(K, n) the z that each member thinks best at the other settings of each configuration."""
         return self._response.best_z(self.parameters, self._features.full(variant, configs))
@@ -178,16 +186,16 @@ class Surrogate:
         return noise * relative, misfit
 
 
-def _observed(features: Features, table: TrialTable) -> Observations:
-    """Scores as responses, and divergences as bounds."""
+def _observed(features: Features, table: TrialTable) -> tuple[Observations, float]:
+    """Scores as responses, and divergences as bounds; the unit of full runs' responses."""
     scored = [(trial, rung) for trial in table.trials for rung in trial.scores]
     scores = np.array([table.sign * trial.scores[rung] for trial, rung in scored])
-    values = _responses(scores, np.array([rung for _, rung in scored], dtype=int), _bounding(table))
+    values, units = _responses(scores, np.array([rung for _, rung in scored], dtype=int), _bounding(table))
     kept = _most_telling(values, [rung for _, rung in scored])
     diverged = [trial for trial in table.trials if trial.outcome == "diverged"]
     bounds = [(trial, _not_reached(table, trial)) for trial in diverged]
     rows = [scored[place] for place in kept] + bounds
-    return Observations(
+    observations = Observations(
         features.points(
             [trial.variant for trial, _ in rows], [trial.config for trial, _ in rows], [rung for _, rung in rows]
         ),
@@ -195,6 +203,7 @@ def _observed(features: Features, table: TrialTable) -> Observations:
         np.arange(len(rows)) >= len(kept),
         np.full(len(rows), FIRST_NOISE),
     )
+    return observations, units.get(len(table.rungs) - 1, math.nan)
 
 
 def _not_reached(table: TrialTable, trial: Trial) -> int:
@@ -236,13 +245,15 @@ def _row_error(table: TrialTable, before: int, rung: int) -> float:
     return float(contributions.std(ddof=1)) * math.sqrt(1 / fewer - 1 / more)
 
 
-def _responses(scores: np.ndarray, rungs: np.ndarray, bounding: Sequence[Mapping[int, float]]) -> np.ndarray:
-    """asinh of the excess over the best that is known to be within reach of each rung, in units.
+def _responses(
+    scores: np.ndarray, rungs: np.ndarray, bounding: Sequence[Mapping[int, float]]
+) -> tuple[np.ndarray, dict[int, float]]:
+    """asinh of the excess over the best that is known to be within reach of each rung, in units; the unit of each.
 
     That a short run of one trial is better than the full run of another, as of a baseline far off, tells how much there
     is to gain.
     """
-    responses = np.zeros(len(scores))
+    responses, units = np.zeros(len(scores)), {}
     scale = max(1.0, float(np.abs(scores).max(initial=0.0)))  # any finite score may be told
     scores = scores / scale
     for rung in np.unique(rungs):
@@ -252,7 +263,8 @@ def _responses(scores: np.ndarray, rungs: np.ndarray, bounding: Sequence[Mapping
         # Where most scores are 0, as accuracies may be, the largest excess is all there is to go by.
         unit = max(UNIT * abs(best), SPREAD * float(np.median(excess))) or SPREAD * excess.max() or 1.0
         responses[here] = np.arcsinh(np.minimum(excess, WORST * unit) / unit)
-    return responses
+        units[int(rung)] = float(unit) * scale
+    return responses, units
 
 
 def _most_telling(values: np.ndarray, rungs: list[int]) -> np.ndarray:

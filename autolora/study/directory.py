@@ -5,6 +5,7 @@ Nothing here validates the specification, so a directory can be read where its m
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,7 +16,9 @@ from autolora.documents import read_yaml, shaped
 from autolora.errors import AutoloraError
 from autolora.files import Document
 from autolora.search.policy import Plan, seeds_kept
+from autolora.search.sampler import Sampler
 from autolora.search.trials import TrialTable
+from autolora.space import Searchable
 from autolora.study.storage import Storage
 
 if TYPE_CHECKING:
@@ -140,6 +143,21 @@ def read_study(folder: Path) -> tuple[TrialTable, Plan]:
         cheapest=space.shortest,
     )
     return table, Plan(names, rungs, budget, seeds_kept(spec["confirm"], budget))
+
+
+def read_sampler(folder: Path, variants: Mapping[str, Searchable]) -> Sampler:
+    """What judges and proposes configurations in the study of a run directory; it knows no configurations that do not
+    fit into memory.
+
+    Args:
+        folder: run directory.
+        variants: all that the study tunes, by name.
+
+    Raises:
+        NoStudyError: nothing was started there.
+    """
+    spec, study = _study_of(folder)
+    return Sampler.of(variants, study.space, study.prior, tuple(study.terms["rungs"]), spec["seed"])
 
 
 def read_terms(folder: Path) -> Document:

@@ -127,3 +127,32 @@ def test_holms_adjustment():
         {"a": 0.04, "c": 0.09, "b": 0.09, "d": 0.5}
     )
     assert holm({}) == {}
+
+
+def tuned(shortfalls, sign: float = 1.0):
+    groups = [[Scores(value) for value in values] for values in ([1.0, 1.1, 1.05], [1.5, 1.6, 1.55])]
+    return difference(groups[1], groups[0], SeedNoise.pooled(groups), shortfalls, sign)
+
+
+def test_what_one_may_gain_by_more_search_widens_the_interval_where_it_would_be_better():
+    found, plain = tuned((0.3, 0.0)), tuned(None)
+    assert found.low < plain.low - 0.2
+    assert found.high == plain.high
+    assert tuned((0.3, 0.0), sign=-1.0).low == plain.low
+    assert tuned((0.3, 0.0), sign=-1.0).high > plain.high + 0.2
+
+
+def test_what_the_other_may_gain_by_more_search_widens_it_at_the_other_end():
+    found, plain = tuned((0.0, 0.3)), tuned(None)
+    assert found.low == plain.low
+    assert found.high > plain.high + 0.2
+
+
+def test_that_one_is_worse_is_less_certain_the_more_it_may_gain_by_more_search():
+    assert tuned((0.0, 0.3)).p == tuned(None).p < tuned((0.1, 0.0)).p < 0.05 < tuned((0.4, 0.0)).p
+
+
+def test_without_shortfalls_and_with_none_at_all_it_is_the_same_interval():
+    found, plain = tuned((0.0, 0.0)), tuned(None)
+    assert (found.low, found.high, found.p) == (plain.low, plain.high, plain.p)
+    assert (found.seeds, found.shortfalls, plain.shortfalls) == ((3, 3), (0.0, 0.0), None)

@@ -48,9 +48,9 @@ class Past:
     def spare(self, keep: int, confirm: int = 0) -> list[int]:
         return spare(self.table, Plan(("lora",), (1.0,), 8.0, confirm), keep)
 
-    def judge(self) -> Verdict:
+    def judge(self, shortfalls=None) -> Verdict:
         variants = list(dict.fromkeys(trial.variant for trial in self.table.trials))
-        return judge(self.table, best(self.table, variants), simple(variants))
+        return judge(self.table, best(self.table, variants), simple(variants), shortfalls)
 
 
 def test_the_smallest_rank_within_the_noise_of_seeds_is_named():
@@ -200,6 +200,31 @@ def test_examples_are_part_of_the_noise_where_they_are_known():
     assert verdict.standings == {"pissa": "within noise"}
 
 
+def test_a_variant_is_not_called_worse_where_more_search_may_gain_as_much():
+    far = {"lora": 0.01, "dora": 0.01, "pissa": 0.4}
+    assert pair(0.5).judge({**far, "pissa": 0.01}).standings["pissa"] == "worse"
+    verdict = pair(0.5).judge(far)
+    assert verdict.standings["pissa"] == "within noise"
+    assert verdict.noise == "seeds and tuning"
+    assert verdict.text.startswith(
+        "plain LoRA is enough here: no variant's difference exceeds what seeds and tuning explain (largest: pissa +0.5, "
+    )
+
+
+def test_a_variant_is_not_called_better_where_more_search_may_gain_plain_lora_as_much():
+    far = {"lora": 0.4, "dora": 0.01, "pissa": 0.01}
+    assert pair(-0.5).judge({**far, "lora": 0.01}).standings["pissa"] == "better"
+    assert pair(-0.5).judge(far).standings["pissa"] == "within noise"
+    assert pair(0.5, "maximize").judge(far).standings["pissa"] == "within noise"
+
+
+def test_how_many_seeds_speak_is_said():
+    assert pair(-0.5).judge().text.startswith("pissa is better than plain LoRA by 0.5 (95% interval 0.4")
+    assert ", from 3 seeds each)" in pair(-0.5).judge().text
+    uneven = Past().seeds(1.0, 1.1).seeds(0.5, 0.6, 0.55, variant="pissa").judge()
+    assert ", from 2 and 3 seeds)" in uneven.text
+
+
 def test_alone_a_variant_is_compared_with_nothing():
     assert "nothing to compare" in Past().seeds(1.0, 1.1).judge().text
 
@@ -226,7 +251,7 @@ def test_the_reference_is_plain_lora_or_the_best_of_the_simple_or_the_best(score
 
 
 def test_a_verdict_is_read_back_as_it_was_written():
-    verdict = pair(-0.5).judge()
+    verdict = pair(-0.5).judge({"lora": 0.1, "dora": 0.01, "pissa": 0.01})
     assert Verdict.from_dict(json.loads(json.dumps(verdict.as_dict()))) == verdict
 
 

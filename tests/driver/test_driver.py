@@ -133,7 +133,7 @@ def test_the_recommended_are_fully_trained_and_within_the_space_of_the_study(fin
 
 def test_variants_are_compared_over_seeds_and_examples(finished):
     verdict = finished.verdict
-    assert (verdict.reference, verdict.noise) == ("lora", "seeds and examples")
+    assert (verdict.reference, verdict.noise) == ("lora", "seeds, examples and tuning")
     one = verdict.differences["pissa"]
     assert one.value == pytest.approx(finished["pissa"].value - finished["lora"].value)
     assert one.low < one.value < one.high
@@ -215,7 +215,7 @@ def test_status_of_an_earlier_version_s_study_reads_row_scores_from_checkpoints(
     forget_rows(folder)
     assert shown(folder) == before
     shutil.rmtree(folder / "trials")
-    assert "seeds and examples" not in shown(folder)
+    assert "examples and tuning" not in shown(folder)
 
 
 def test_the_study_holds_the_row_scores_of_full_runs_exactly(finished):

@@ -284,3 +284,28 @@ def test_a_baseline_of_what_is_no_value_is_refused(values, message):
 def test_a_search_refuses_an_option_that_its_variants_lack():
     with pytest.raises(ValueError, match=r"space.options.lora.gamma: .* lora has no option 'gamma'; its options: none"):
         Search(variants=["lora"], space=OPENED)
+
+
+def shortfall(history: History, config: Config) -> float:
+    return sampler().shortfalls(history.table, {"lora": config})["lora"]
+
+
+def known(scale: float = 1.0, *, to: float = 0.9) -> History:
+    history = History()
+    for z in np.arange(-0.9, to + 0.1, 0.3):
+        score = scale * (1.0 + 0.2 * float(z) ** 2)
+        history.add("lora", at(float(z)), score * 1.1, score * 1.05, score)
+    return history
+
+
+def test_a_configuration_is_as_far_from_the_best_as_the_scores_say():
+    assert shortfall(known(), at(0.0)) < 0.05
+    assert shortfall(known(), at(0.9)) == pytest.approx(0.2 * 0.9**2, rel=0.35)
+
+
+def test_a_configuration_may_be_further_from_the_best_where_less_is_known():
+    assert shortfall(known(to=-0.6), at(-0.6)) > 2 * shortfall(known(), at(0.0))
+
+
+def test_how_far_from_the_best_is_in_the_units_of_the_metric():
+    assert shortfall(known(scale=1e-4), at(0.6)) == pytest.approx(1e-4 * shortfall(known(), at(0.6)), rel=1e-6)

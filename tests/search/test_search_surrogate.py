@@ -113,7 +113,7 @@ def test_a_divergence_late_in_a_full_run_is_not_taken_for_an_early_one():
         bowl(-0.5, 0.0).add("lora", at(0.4), outcome="diverged", at=share, purpose="baseline", target=2)
         for share in (0.9, 0.02)
     )
-    assert [_observed(FEATURES, history.table).points.rung[-1] for history in (late, early)] == [2, 0]
+    assert [_observed(FEATURES, history.table)[0].points.rung[-1] for history in (late, early)] == [2, 0]
 
 
 def test_an_infeasible_trial_says_nothing():
@@ -219,7 +219,7 @@ def on_fewer_rows(baseline: float, short: float, spread: float | None) -> Histor
 
 def excess(history: History) -> float:
     """Of the full run, in units."""
-    seen = _observed(FEATURES, history.table)
+    seen = _observed(FEATURES, history.table)[0]
     return float(np.sinh(seen.values[seen.points.rung == 2][0]))
 
 
@@ -243,7 +243,7 @@ def test_rungs_with_the_same_rows_are_compared_as_ever():
     found = []
     for rows in (ROWS, ()):
         history = History(scored_rows=rows).add("lora", at(0.5), 3.0, 2.9).add("lora", at(0.0), 2.0)
-        found.append(_observed(FEATURES, history.table).values.tolist())
+        found.append(_observed(FEATURES, history.table)[0].values.tolist())
     assert found[0] == found[1]
 
 
