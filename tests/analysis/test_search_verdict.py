@@ -207,7 +207,7 @@ def test_a_variant_is_not_called_worse_where_more_search_may_gain_as_much():
     assert verdict.standings["pissa"] == "within noise"
     assert verdict.noise == "seeds and tuning"
     assert verdict.text.startswith(
-        "plain LoRA is enough here: no variant's difference exceeds what seeds and tuning explain (largest: pissa +0.5, "
+        "plain LoRA is enough here: no variant's difference exceeds what seeds and tuning explain (largest: pissa +0.5"
     )
 
 

@@ -157,7 +157,7 @@ def test_a_study_whose_checkpoints_tell_nothing_of_examples_is_judged_by_seeds(f
     (folder / "best.json").write_text(json.dumps(content))
     assert TuneResult.load(folder).verdict is None
     again = driver.tune(spec=specs.load(folder / "spec.yaml"), dir=folder)
-    assert again.verdict.noise == "seeds"
+    assert again.verdict.noise == "seeds and tuning"
     assert again["lora"].smallest == finished["lora"].smallest
 
 
