@@ -75,19 +75,18 @@ def judge(
         found: from :func:`autolora.analysis.best.best`.
         simple: variants that are as simple to use as plain LoRA, see :func:`autolora.variants.registry.simple`.
         shortfalls: how far each tuned configuration may be behind its variant's best, see
-            :meth:`autolora.search.Sampler.shortfall`; None where that is not known.
+            :meth:`autolora.search.Search.shortfalls`; None where that is not known.
     """
     reference = reference_of(found, table.sign, simple)
     if reference is None:
         return Verdict("no variant has a full-length score yet.", None, {}, {}, None)
     noise = seed_noise(table, found)
     runs = {name: scored_runs(table, best.trials) for name, best in found.items()}
-    behind = {name: shortfalls and (shortfalls[name], shortfalls[reference]) for name in runs}
-    raw = {
-        name: difference(own, runs[reference], noise, behind[name] or None, table.sign)
-        for name, own in runs.items()
-        if name != reference
-    }
+    raw = {}
+    for name in runs:
+        if name != reference:
+            behind = (shortfalls[name], shortfalls[reference]) if shortfalls else None
+            raw[name] = difference(runs[name], runs[reference], noise, behind, table.sign)
     adjusted = holm({name: one.p for name, one in raw.items() if one.p is not None})
     differences = {name: replace(one, p=adjusted.get(name)) for name, one in raw.items()}
     standings = {name: _standing(one, table.sign) for name, one in differences.items()}

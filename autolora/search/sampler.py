@@ -125,9 +125,11 @@ class Sampler:
         square over what the surrogate leaves possible, in the metric's own units.
 
         Args:
-            table: everything that has happened, with a full run of each of these variants.
-            tuned: by variant.
+            table: everything that has happened.
+            tuned: by variant, each trained to full length.
         """
+        if not tuned:
+            return {}
         surrogate, found = self.surrogate(table), {}
         for variant, config in tuned.items():
             rng = self._rng(table)

@@ -204,12 +204,12 @@ class Search:
 
     def shortfalls(self, tuned: Mapping[str, Config]) -> dict[str, float]:
         """How far behind the best of its variant a tuned configuration may be at full length, in the metric's own
-        units: a root mean square, by variant. Variants without a full run are left out.
+        units: a root mean square, by variant.
+
+        Args:
+            tuned: by variant, each trained to full length.
         """
-        known = {name: config for name, config in tuned.items() if self.table.leaders(name)}
-        if not known:
-            return {}
-        return self._sampler.shortfalls(self.table, known)
+        return self._sampler.shortfalls(self.table, tuned)
 
     @property
     def exhausted(self) -> bool:

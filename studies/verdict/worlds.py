@@ -1,4 +1,4 @@
-"""Variants whose responses are alike but for the place of the best learning rate, and for what one of them gains."""
+"""Variants that differ in their best learning rate, and in some studies also in how good they are."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class World:
         return min(UNTRAINED, level)
 
     def score(self, variant: str, config: Config, fraction: float, seed: int) -> float | None:
-        """Of a training; None where it diverges."""
+        """The score of one training; None if it diverges."""
         loss = self.loss(variant, config, fraction)
         if loss >= 2 * FLOOR and math.log10(config.learning_rate) > self.centre(variant, config):
             return None
