@@ -78,7 +78,7 @@ class Callback:
         """An optimizer step of a running trial; on a cluster, some steps are not reported.
 
         Args:
-            progress: trial, step, steps of a full run, and loss.
+            progress: trial, step, steps of the trial at its full length, and loss.
         """
 
     def on_segment_end(self, search: Search, job: Job, outcome: Outcome | LostWorker) -> None:

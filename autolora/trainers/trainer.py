@@ -59,7 +59,7 @@ class Progress:
     Attributes:
         trial: number.
         step: steps taken, this one included.
-        steps: of a full run.
+        steps: of the trial at its full length.
         loss: of the step's batch, before it.
     """
 

@@ -1,16 +1,18 @@
 """Does longer training gain what a study says, and does a rate that was tuned short hold on long runs?
 
-    OMP_NUM_THREADS=1 python -m studies.durations.run --dir runs/durations     # results.md; half an hour on one core
+    OMP_NUM_THREADS=1 python -m studies.durations.run --dir runs/durations     # results.md and runs.csv
 
 Studies of the shipped task search the duration along with the learning rate, three seeds of them. What each says longer
 training gains is compared with runs of fresh seeds at the best setting of each duration; the longest of these runs is
 longer than any that the study trained. And the rate that `autolora export --examples` carries to a run four times as
-long as the longest is compared with a grid of rates at that length. Resumable: what has been trained is kept.
+long as the longest, from the configuration that the study recommends, is compared with a grid of rates at that length.
+Resumable: what has been trained is kept.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
@@ -52,10 +54,11 @@ def main() -> None:
     parser.add_argument("--budget", type=float, default=8.0)
     parser.add_argument("--out", type=Path, default=HERE / "results.md")
     options = parser.parse_args()
+    now = commit(ROOT)
     runs = Runs(options.dir, options.seeds)
     studies = [Study.of(options.dir / f"study-{seed}", seed, options.budget) for seed in range(options.studies)]
     lines = [
-        f"# What longer training gains, at commit {commit(ROOT)}",
+        f"# What longer training gains, at commit {now}",
         "",
         f"`OMP_NUM_THREADS=1 python -m studies.durations.run --dir runs/durations --studies {options.studies} "
         f"--seeds {options.seeds} --budget {options.budget:g}`; see [README.md](README.md).",
@@ -65,6 +68,10 @@ def main() -> None:
         *carried(studies, runs),
     ]
     options.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with options.out.with_name("runs.csv").open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(("examples", "learning_rate", "seed", "eval_loss", "commit"))
+        rows.writerows((*run, score, now) for run, score in sorted(runs.known.items()))
     print("\n".join(lines))
 
 
@@ -74,10 +81,14 @@ class Runs:
     Args:
         folder: where they are kept.
         seeds: how many of each; none is a seed of a study that searches.
+
+    Attributes:
+        known: scores so far, by examples, learning rate and seed.
     """
 
     def __init__(self, folder: Path, seeds: int) -> None:
         self._folder, self._seeds = folder, seeds
+        self.known: dict[tuple[int, float, int], float] = {}
 
     def scores(self, rate: float, examples: int) -> list[float]:
         """One a seed."""
@@ -87,6 +98,7 @@ class Runs:
         folder = self._folder / f"run-{examples}-{rate:.4g}-{seed}"
         fixed = {"space.learning_rate": [rate], "training.examples": examples, "budget": 1, "confirm": 0}
         result = autolora.tune(**STUDY, **fixed, dir=folder, seed=seed, callbacks=[])
+        self.known[examples, rate, seed] = result["lora"].value
         return result["lora"].value
 
 
@@ -95,11 +107,12 @@ class Study:
 
     Attributes:
         gains: what it says longer training gains.
-        best: its best configuration of each duration, by that.
+        best: the configuration of each duration that they are about.
+        tuned: the configuration that it recommends, which is what `autolora export` carries.
     """
 
-    def __init__(self, gains: Sequence[Gain], best: dict[int, Config]) -> None:
-        self.gains, self.best = gains, best
+    def __init__(self, gains: Sequence[Gain], best: dict[int, Config], tuned: Config) -> None:
+        self.gains, self.best, self.tuned = gains, best, tuned
 
     @classmethod
     def of(cls, folder: Path, seed: int, budget: float) -> Study:
@@ -112,14 +125,16 @@ class Study:
             score = fmean(trial.scores[len(table.rungs) - 1] for trial in trials)
             length = int(config.value("duration"))  # type: ignore[call-overload]
             best[length] = min(best.get(length, (float("inf"), config)), (score, config), key=lambda pair: pair[0])
-        return cls(result.durations.get("lora", ()), {length: config for length, (_, config) in best.items()})
+        configs = {length: config for length, (_, config) in best.items()}
+        return cls(result.durations.get("lora", ()), configs, result["lora"].config)
 
     def rate(self, examples: int) -> float:
-        """Its tuned rate at a length, carried there from the longest where it trained none as long."""
-        if examples in self.best:
-            return self.best[examples].learning_rate
-        longest = max(self.best)
-        return Carried.of(self.best[longest].learning_rate, longest, examples).learning_rate
+        """Its best rate at a length; where it trained none as long, the one that it carries there."""
+        return self.best[examples].learning_rate if examples in self.best else self.carried(examples).learning_rate
+
+    def carried(self, examples: int) -> Carried:
+        """The rate that it recommends, at another length."""
+        return Carried.of(self.tuned.learning_rate, int(self.tuned.value("duration")), examples)  # type: ignore[call-overload]
 
 
 def advice(studies: Sequence[Study], runs: Runs) -> Iterator[str]:
@@ -143,23 +158,26 @@ def advice(studies: Sequence[Study], runs: Runs) -> Iterator[str]:
 
 def carried(studies: Sequence[Study], runs: Runs) -> Iterator[str]:
     """The rates that are carried to FAR examples, beside a grid of rates there."""
-    rates = [factor * studies[0].rate(FAR) for factor in GRID]
-    grid = {rate: runs.scores(rate, FAR) for rate in rates}
-    yield f"| learning rate at {FAR} examples | eval_loss, mean of fresh seeds | sd |"
-    yield "| ---: | ---: | ---: |"
-    for rate, scores in grid.items():
-        yield f"| {rate:.2e} | {fmean(scores):.4f} | {stdev(scores):.4f} |"
-    best = min(grid, key=lambda rate: fmean(grid[rate]))
+    found = [study.carried(FAR) for study in studies]
+    grid = {rate: fmean(runs.scores(rate, FAR)) for rate in [factor * found[0].learning_rate for factor in GRID]}
+    every = grid | {each.learning_rate: fmean(runs.scores(each.learning_rate, FAR)) for each in found}
+    yield f"| learning rate at {FAR} examples | eval_loss, mean of fresh seeds | sd | |"
+    yield "| ---: | ---: | ---: | --- |"
+    for rate, score in sorted(every.items()):
+        spread, kind = stdev(runs.scores(rate, FAR)), "grid" if rate in grid else "carried"
+        yield f"| {rate:.2e} | {score:.4f} | {spread:.4f} | {kind} |"
+    best, lowest = min(grid, key=lambda rate: grid[rate]), min(every.values())
     yield ""
-    yield f"| study | tuned | carried to {FAR} (90% interval) | best of the grid in it | loss there, to the best |"
-    yield "| ---: | ---: | --- | --- | ---: |"
-    for number, study in enumerate(studies):
-        longest = max(study.best)
-        found = Carried.of(study.best[longest].learning_rate, longest, FAR)
-        lost = fmean(runs.scores(found.learning_rate, FAR)) - fmean(grid[best])
+    yield (
+        f"| study | tuned | carried to {FAR} (90% interval) | best of the grid in it | loss there, to the best of the "
+        "grid | to the best of all |"
+    )
+    yield "| ---: | ---: | --- | --- | ---: | ---: |"
+    for number, each in enumerate(found):
+        score = every[each.learning_rate]
         yield (
-            f"| {number} | {found.tuned:.2e} | {found.learning_rate:.2e} ({found.low:.2e} to {found.high:.2e}) | "
-            f"{_yes(found.low <= best <= found.high)} | {lost:+.4f} |"
+            f"| {number} | {each.tuned:.2e} | {each.learning_rate:.2e} ({each.low:.2e} to {each.high:.2e}) | "
+            f"{_yes(each.low <= best <= each.high)} | {score - grid[best]:+.4f} | {score - lowest:+.4f} |"
         )
 
 

@@ -20,18 +20,29 @@ from tests.support.configured import FILES, study
 from tests.support.trainer_contract import CONFIG, TrainerContract, piece
 
 
-@pytest.mark.slow
-class TestConfiguredTrainer(TrainerContract):
+class ConfiguredContract(TrainerContract):
+    kind = ""
+
     @pytest.fixture(scope="class")
     def make_trainer(self, tmp_path_factory):
         files = tmp_path_factory.mktemp("files")
-        return lambda folder, **settings: open_trainer(study("llamafactory", files, **settings), folder)
+        return lambda folder, **settings: open_trainer(study(self.kind, files, **settings), folder)
 
     stops_at_once = False
 
     def refuse(self, trainer):
         with pytest.raises(ConfigurationError, match="whole alpha"):
             trainer.check(["lora"], Space(rank=4, alpha=1.4), {"lora": CONFIG})
+
+
+@pytest.mark.slow
+class TestLlamaFactory(ConfiguredContract):
+    kind = "llamafactory"
+
+
+@pytest.mark.slow
+class TestAxolotl(ConfiguredContract):
+    kind = "axolotl"
 
 
 def seed_of(trainer, trial: int) -> int:
